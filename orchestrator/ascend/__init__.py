@@ -1,0 +1,1 @@
+"""What is particular to Ascend hosts: their devices, rank tables, environment and placement."""

@@ -1,0 +1,1 @@
+"""What the run directory tells people: summary, status, plots and html."""

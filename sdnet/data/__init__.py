@@ -1,0 +1,1 @@
+"""From image pairs to batches: find pairs, cut patches, store them, order them, hand them on."""

@@ -1,0 +1,10 @@
+"""Named, complete recipes; a job names one and may override any field."""
+
+from sdnet.config import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    # The published recipe for SEN1-2 on one device; on eight devices lr is 0.01.
+    "sen1_2": Recipe(),
+    # A few minutes on two cores: small batches of synthetic pairs.
+    "demo": Recipe(epochs=2, batch=32),
+}
