@@ -1,0 +1,98 @@
+"""The run directory: where everything of one run lies, and how small files are written whole."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdnet.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths inside `<storage>/<name>/`; the interface between stages, tools and people."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, storage: str, name: str) -> "RunDirectory":
+        if "://" in storage:
+            raise InputError(
+                f"storage is {storage!r}; only a directory that every host reaches is supported: mount it and give its path"
+            )
+        return cls(Path(storage).expanduser().resolve() / name)
+
+    @property
+    def job(self) -> Path:
+        return self.root / "job.yaml"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def train_npz(self) -> Path:
+        return self.data / "train.npz"
+
+    @property
+    def test_npz(self) -> Path:
+        return self.data / "test.npz"
+
+    @property
+    def manifest(self) -> Path:
+        return self.data / "manifest.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan"
+
+    def create(self) -> None:
+        """Make the directory and prove that it can be written."""
+        try:
+            for directory in (self.root, self.data, self.checkpoints, self.logs, self.plan):
+                directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"storage {self.root} cannot be written ({error.strerror}); give a writable directory in `storage`"
+            ) from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by a file with this text: readers see the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=False) + "\n")

@@ -1,0 +1,200 @@
+"""cluster.yaml: the one file a job is made of, read once and checked strictly.
+
+An unknown or ill-typed key fails with its path, its value and what is allowed, before
+anything starts. The rest of the program sees frozen objects only.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sdnet.config import PatchConfig, Recipe, SplitConfig, SyntheticConfig
+from sdnet.errors import InputError
+from sdnet.recipes import RECIPES
+
+
+class Section(BaseModel):
+    """A part of cluster.yaml: unknown keys and wrong types are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class HostSpec(Section):
+    """An Ascend host as the user states it; `devices` maps physical ids to device addresses."""
+
+    address: str
+    devices: dict[int, str] = Field(min_length=1)
+
+
+class ClusterSpec(Section):
+    """Where the ranks run.
+
+    `workers` is the number of ranks, or `[fewest, most]` for a group that may shrink and grow.
+    `threads` is the number of CPU threads of each rank; the bytes of the weights depend on it,
+    so it is a property of the job and not of the host.
+    """
+
+    address: str = "local"
+    device: Literal["cpu", "ascend"] = "cpu"
+    workers: int | tuple[int, int] = 1
+    workers_per_host: int | None = None
+    threads: int = Field(default=1, ge=1, le=1024)
+    soc: Literal["910a", "910b", "a3"] = "910b"
+    rendezvous: Literal["dynamic_cluster", "rank_table"] = "dynamic_cluster"
+    hosts: tuple[HostSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> "ClusterSpec":
+        fewest, most = self.min_workers, self.max_workers
+        if not 1 <= fewest <= most:
+            raise ValueError(f"workers is {self.workers}; use a number from 1, or [fewest, most]")
+        if self.workers_per_host is not None and self.workers_per_host < 1:
+            raise ValueError(f"workers_per_host is {self.workers_per_host}; it must be at least 1")
+        return self
+
+    @property
+    def min_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def elastic(self) -> bool:
+        return self.min_workers != self.max_workers
+
+
+class DataSpec(Section):
+    """Image pairs and how patches are made of them; `images: null` makes synthetic pairs."""
+
+    images: str | None = None
+    synthetic: SyntheticConfig = SyntheticConfig()
+    patches: PatchConfig = PatchConfig()
+    split: SplitConfig = SplitConfig()
+    max_bad_images: float = Field(default=0.01, ge=0, le=1)
+
+
+class CheckpointSpec(Section):
+    """When to save and what to keep: the `keep` newest, and the best by FPR95."""
+
+    every_s: float | Literal["auto"] = "auto"
+    keep: int = Field(default=3, ge=1)
+
+    @field_validator("every_s")
+    @classmethod
+    def _not_negative(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not value >= 0:
+            raise ValueError("use seconds from 0, or auto")
+        return value
+
+
+class RecoverySpec(Section):
+    """How much failure a run may go through before it gives up."""
+
+    max_failures: int = Field(default=10, ge=0)
+    step_timeout_s: float | Literal["auto"] = "auto"
+
+    @field_validator("step_timeout_s")
+    @classmethod
+    def _positive(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not value > 0:
+            raise ValueError("use seconds above 0, or auto")
+        return value
+
+
+class EvaluateSpec(Section):
+    """How often FPR95 is taken, and how many pairs go through the network at once."""
+
+    every_epochs: int = Field(default=1, ge=1)
+    batch: int = Field(default=600, ge=1)
+
+
+class JobSpec(Section):
+    """One job: everything that `launch` needs to know."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    storage: str = "./runs"
+    cluster: ClusterSpec = ClusterSpec()
+    data: DataSpec = DataSpec()
+    train: Recipe = RECIPES["sen1_2"]
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    recovery: RecoverySpec = RecoverySpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one step over all ranks; it stays when the group shrinks."""
+        return self.train.batch * self.cluster.max_workers
+
+
+def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
+    """Read cluster.yaml and apply `key.path=value` overrides, whose values are read as YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give the path of a cluster.yaml") from None
+    raw = _parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} holds {type(raw).__name__}, not keys and values; see cluster_configs/")
+    for override in overrides:
+        _apply(raw, override)
+    return spec_from_dict(raw, str(path))
+
+
+def spec_from_dict(raw: dict[str, Any], source: str) -> JobSpec:
+    """Check a job given as plain values; every fault is named with its path in one line."""
+    try:
+        # Through JSON: strict types, and lists become tuples.
+        return JobSpec.model_validate_json(json.dumps(_with_whole_recipe(raw), default=str))
+    except ValidationError as error:
+        raise InputError(f"{source}: " + "; ".join(_fault(item) for item in error.errors())) from None
+
+
+def _with_whole_recipe(raw: dict[str, Any]) -> dict[str, Any]:
+    """Let `train` name a recipe and override some of its fields."""
+    train = raw.get("train", {})
+    if not isinstance(train, dict):
+        return raw
+    given = dict(train)
+    name = given.pop("recipe", "sen1_2")
+    if name not in RECIPES:
+        raise InputError(f"train.recipe is {name!r}; it must be one of {', '.join(sorted(RECIPES))}")
+    return {**raw, "train": {**dataclasses.asdict(RECIPES[name]), **given}}
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        message = " ".join(str(error).split())
+        raise InputError(f"{source} is not YAML ({message}); correct it at that line") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {override!r} has no key=value; write it like --set train.epochs=5")
+    *parents, last = key.split(".")
+    section = raw
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise InputError(f"--set {key}: {parent} holds a plain value, so {key} cannot be set in it")
+    section[last] = _parse_yaml(text, f"--set {key}")
+
+
+def _fault(item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"]) or "job"
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return (
+            f"{path} is not a key of a job (value {item['input']!r}); remove it, or see docs/cluster_yaml.md"
+        )
+    message = item["msg"].removeprefix("Value error, ")
+    return (
+        f"{path}: {message}, got {item['input']!r}" if item["type"] != "value_error" else f"{path}: {message}"
+    )
