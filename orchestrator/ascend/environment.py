@@ -1,0 +1,198 @@
+"""The exact environment of each rank, and the CPUs it runs on. Pure: nothing is read or set here.
+
+Facts: MindSpore 2.10's dynamic cluster (the `MS_*` names it reads), HCCL's public documents
+(timeouts and their ranges), CANN's ASCEND_RT_VISIBLE_DEVICES. Names that 2.10 no longer
+reads (MS_CLUSTER_TIMEOUT, MS_HCCL_CM_INIT, MS_RECOVERY_PATH) are not written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.ascend.device_groups import Soc
+from sdnet.errors import InputError
+
+Device = Literal["cpu", "ascend"]
+Rendezvous = Literal["dynamic_cluster", "rank_table"]
+
+# HCCL refuses a connect time-out outside these; 120 s is also its default.
+_HCCL_CONNECT_S = (120, 7200)
+# 910A counts execution time in units of 68 s and rounds down.
+_HCCL_EXEC_UNIT_910A_S = 68
+# All ranks must compile nothing before they meet, but a slow host still imports for a while.
+_MIN_TOPOLOGY_S = 120
+_MIN_HEARTBEAT_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """What MindSpore and HCCL wait for, all in whole seconds, all from one failure budget.
+
+    topology: until every rank has met the scheduler. heartbeat: until a silent rank counts as
+    gone. hccl_connect: until two devices have connected. hccl_exec: until a collective that a
+    peer never joined gives up.
+    """
+
+    topology: int
+    heartbeat: int
+    hccl_connect: int
+    hccl_exec: int
+
+
+def timeouts(failure_budget_s: float, soc: Soc) -> Timeouts:
+    """Derive every time-out from the seconds a failure may stay unnoticed, within HCCL's ranges.
+
+    HCCL and MindSpore are the net below our own watchdog, so none may fire before the budget
+    has passed, except hccl_exec on 910A, whose round-down is HCCL's own (at least 68 s).
+    """
+    if not 0 < failure_budget_s < 2**31:
+        raise InputError(
+            f"failure budget is {failure_budget_s} s; it must be above 0 and below 2**31 seconds"
+        )
+    budget = -int(-failure_budget_s // 1)
+    lowest, highest = _HCCL_CONNECT_S
+    unit = _HCCL_EXEC_UNIT_910A_S
+    return Timeouts(
+        topology=max(budget, _MIN_TOPOLOGY_S),
+        heartbeat=max(budget, _MIN_HEARTBEAT_S),
+        hccl_connect=min(max(budget, lowest), highest),
+        hccl_exec=max(budget // unit * unit, unit) if soc == "910a" else budget,
+    )
+
+
+def rank_environment(
+    *,
+    rank: int,
+    local_rank: int,
+    world_size: int,
+    scheduler_host: str,
+    scheduler_port: int,
+    device: Device,
+    rendezvous: Rendezvous = "dynamic_cluster",
+    threads: int,
+    failure_budget_s: float,
+    soc: Soc = "910b",
+    device_id: int | None = None,
+    visible_devices: Sequence[int] = (),
+    rank_table_path: str | None = None,
+) -> dict[str, str]:
+    """Every variable that a rank needs before MindSpore touches a device, and no other.
+
+    device_id: physical id of the rank's NPU (as in /dev/davinci*); ascend only.
+    visible_devices: physical ids that the process may see, in the order CANN numbers them.
+        Given (Ray isolates its workers): ASCEND_RT_VISIBLE_DEVICES is set and DEVICE_ID is the
+        place of `device_id` in it. Empty (NOSET): all are visible and DEVICE_ID is `device_id`.
+    rank_table_path: table that HCCL builds the world from. With dynamic_cluster it may be left
+        out (HCCL then finds its peers through the scheduler); rank_table needs it.
+    A world of one has nobody to meet: no MS_* variable is written, the scheduler is ignored.
+    On cpu the same MS_* variables start `mccl`; DEVICE_ID is the local rank and no HCCL name
+    appears. Raises InputError when the values contradict each other.
+    """
+    if not 0 <= local_rank <= rank < world_size:
+        raise InputError(
+            f"rank {rank} (local rank {local_rank}) of {world_size}; ranks go from 0 to world_size - 1"
+        )
+    limits = timeouts(failure_budget_s, soc)
+    logical_id = local_rank if device == "cpu" else _logical_id(rank, device_id, visible_devices)
+    environment = {
+        "DEVICE_ID": str(logical_id),
+        "RANK_ID": str(rank),
+        "RANK_SIZE": str(world_size),
+        **_thread_variables(threads),
+    }
+    if rendezvous == "rank_table" and (device == "cpu" or rank_table_path is None):
+        raise InputError("rendezvous is rank_table; it needs device ascend and the path of a rank table")
+    if rendezvous == "dynamic_cluster" and world_size > 1:
+        environment |= {
+            "MS_NODE_ID": str(rank),
+            "MS_ROLE": "MS_WORKER",
+            **cluster_variables(world_size, scheduler_host, scheduler_port, limits),
+        }
+    if device == "ascend":
+        environment |= _ascend_variables(visible_devices, rank_table_path, limits)
+    return dict(sorted(environment.items()))
+
+
+def scheduler_environment(
+    *, world_size: int, scheduler_host: str, scheduler_port: int, failure_budget_s: float, soc: Soc = "910b"
+) -> dict[str, str]:
+    """Every variable of the one scheduler process of a dynamic cluster, the same on cpu and ascend."""
+    limits = timeouts(failure_budget_s, soc)
+    variables = cluster_variables(world_size, scheduler_host, scheduler_port, limits)
+    return dict(sorted({"MS_ROLE": "MS_SCHED", **variables}.items()))
+
+
+def cluster_variables(world_size: int, host: str, port: int, limits: Timeouts) -> dict[str, str]:
+    """What the scheduler and its ranks must agree on."""
+    if not 1 <= port <= 65535:
+        raise InputError(f"scheduler port is {port}; it must be from 1 to 65535")
+    return {
+        "MS_NODE_TIMEOUT": str(limits.heartbeat),
+        "MS_SCHED_HOST": host,
+        "MS_SCHED_PORT": str(port),
+        "MS_TOPO_TIMEOUT": str(limits.topology),
+        "MS_WORKER_NUM": str(world_size),
+    }
+
+
+def cpus_of_ranks(
+    *, numa_cpus: Mapping[int, Sequence[int]], rank_nodes: Sequence[int | None]
+) -> list[tuple[int, ...]]:
+    """Which CPUs each rank of one host runs on, near its device; in the order of the local ranks.
+
+    numa_cpus: CPUs of each NUMA node, as the process may use them. rank_nodes: NUMA node of
+    each rank's device, None when it is not known (or there is no device): such ranks share all
+    CPUs. Ranks of one node share it in contiguous, disjoint runs whose sizes differ by at most
+    one; more ranks than CPUs share the whole node, since a rank without a CPU cannot run.
+    A node without a CPU counts as unknown.
+    """
+    every_cpu = sorted(cpu for cpus in numa_cpus.values() for cpu in cpus)
+    if not every_cpu:
+        raise InputError("the host shows no CPU to run on; give its container a CPU set")
+    known = {node: sorted(cpus) for node, cpus in numa_cpus.items() if cpus}
+    nodes = [node if node in known else None for node in rank_nodes]
+    result: list[tuple[int, ...]] = []
+    for local_rank, node in enumerate(nodes):
+        pool = every_cpu if node is None else known[node]
+        sharers, place = nodes.count(node), nodes[:local_rank].count(node)
+        share = pool[place * len(pool) // sharers : (place + 1) * len(pool) // sharers]
+        result.append(tuple(share if len(pool) >= sharers else pool))
+    return result
+
+
+def _logical_id(rank: int, device_id: int | None, visible: Sequence[int]) -> int:
+    if device_id is None:
+        raise InputError(f"rank {rank} has no device; give the physical id of its NPU")
+    if not visible:
+        return device_id
+    if device_id not in visible:
+        raise InputError(
+            f"rank {rank} shall use NPU {device_id}, but sees only {list(visible)}; "
+            "start Ray so that its workers see the placed devices"
+        )
+    return list(visible).index(device_id)
+
+
+def _thread_variables(threads: int) -> dict[str, str]:
+    """One thread count for all libraries: the bytes of the weights depend on it."""
+    if threads < 1:
+        raise InputError(f"threads is {threads}; it must be at least 1")
+    return {name: str(threads) for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+def _ascend_variables(
+    visible: Sequence[int], rank_table_path: str | None, limits: Timeouts
+) -> dict[str, str]:
+    variables = {
+        "HCCL_CONNECT_TIMEOUT": str(limits.hccl_connect),
+        "HCCL_EXEC_TIMEOUT": str(limits.hccl_exec),
+    }
+    if visible:
+        variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, visible))
+    if rank_table_path is not None:
+        if not rank_table_path.endswith(".json"):
+            raise InputError(
+                f"rank table {rank_table_path!r} does not end in .json; HCCL reads no other name"
+            )
+        variables["RANK_TABLE_FILE"] = rank_table_path
+    return variables

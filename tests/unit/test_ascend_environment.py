@@ -1,0 +1,152 @@
+"""The environment of a rank is compared whole: a variable too many is as wrong as one too few."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.ascend.environment import (
+    Timeouts,
+    cpus_of_ranks,
+    rank_environment,
+    scheduler_environment,
+    timeouts,
+)
+from sdnet.errors import InputError
+
+ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+RANK_5_OF_16 = {
+    "rank": 5,
+    "local_rank": 1,
+    "world_size": 16,
+    "scheduler_host": "10.0.0.1",
+    "scheduler_port": 8118,
+    "threads": 1,
+    "failure_budget_s": 300,
+}
+MEETING = {
+    "MS_NODE_ID": "5",
+    "MS_NODE_TIMEOUT": "300",
+    "MS_ROLE": "MS_WORKER",
+    "MS_SCHED_HOST": "10.0.0.1",
+    "MS_SCHED_PORT": "8118",
+    "MS_TOPO_TIMEOUT": "300",
+    "MS_WORKER_NUM": "16",
+}
+IDENTITY = {"RANK_ID": "5", "RANK_SIZE": "16"}
+
+
+def test_a_cpu_rank_meets_the_others_through_the_scheduler_and_knows_no_hccl():
+    assert rank_environment(**RANK_5_OF_16, device="cpu") == {
+        **ONE_THREAD, **MEETING, **IDENTITY, "DEVICE_ID": "1",
+    }  # fmt: skip
+
+
+def test_a_rank_isolated_by_ray_sees_one_device_and_calls_it_zero():
+    environment = rank_environment(**RANK_5_OF_16, device="ascend", device_id=6, visible_devices=(6,))
+    assert environment == {
+        **ONE_THREAD, **MEETING, **IDENTITY, "DEVICE_ID": "0", "ASCEND_RT_VISIBLE_DEVICES": "6",
+        "HCCL_CONNECT_TIMEOUT": "300", "HCCL_EXEC_TIMEOUT": "300",
+    }  # fmt: skip
+
+
+def test_a_rank_that_sees_every_device_names_its_own_by_the_physical_id():
+    environment = rank_environment(
+        **RANK_5_OF_16, device="ascend", device_id=6, soc="910a", rank_table_path="/runs/plan/rank_table.json"
+    )
+    assert environment == {
+        **ONE_THREAD, **MEETING, **IDENTITY, "DEVICE_ID": "6",
+        "HCCL_CONNECT_TIMEOUT": "300", "HCCL_EXEC_TIMEOUT": "272",
+        "RANK_TABLE_FILE": "/runs/plan/rank_table.json",
+    }  # fmt: skip
+
+
+def test_a_rank_started_from_a_rank_table_has_no_scheduler():
+    environment = rank_environment(
+        **RANK_5_OF_16, device="ascend", rendezvous="rank_table", device_id=6, visible_devices=(2, 6),
+        rank_table_path="/runs/plan/rank_table.json",
+    )  # fmt: skip
+    assert environment == {
+        **ONE_THREAD, **IDENTITY, "DEVICE_ID": "1", "ASCEND_RT_VISIBLE_DEVICES": "2,6",
+        "HCCL_CONNECT_TIMEOUT": "300", "HCCL_EXEC_TIMEOUT": "300",
+        "RANK_TABLE_FILE": "/runs/plan/rank_table.json",
+    }  # fmt: skip
+
+
+def test_a_world_of_one_meets_nobody():
+    alone = {**RANK_5_OF_16, "rank": 0, "local_rank": 0, "world_size": 1, "scheduler_port": 0}
+    assert rank_environment(**alone, device="cpu") == {
+        **ONE_THREAD, "DEVICE_ID": "0", "RANK_ID": "0", "RANK_SIZE": "1",
+    }  # fmt: skip
+
+
+def test_the_scheduler_agrees_with_its_ranks():
+    assert scheduler_environment(
+        world_size=16, scheduler_host="10.0.0.1", scheduler_port=8118, failure_budget_s=300
+    ) == {**{name: MEETING[name] for name in MEETING if name != "MS_NODE_ID"}, "MS_ROLE": "MS_SCHED"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"device": "ascend"}, "rank 5 has no device"),
+        ({"device": "ascend", "device_id": 3, "visible_devices": (6,)}, r"NPU 3, but sees only \[6\]"),
+        ({"device": "ascend", "device_id": 3, "rank_table_path": "/t.txt"}, "does not end in .json"),
+        ({"device": "cpu", "rendezvous": "rank_table"}, "needs device ascend"),
+        ({"device": "cpu", "rank": 16}, "ranks go from 0"),
+        ({"device": "cpu", "threads": 0}, "threads is 0"),
+        ({"device": "cpu", "scheduler_port": 0}, "port is 0"),
+        ({"device": "cpu", "failure_budget_s": 0}, "failure budget is 0"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(change, told):
+    with pytest.raises(InputError, match=told):
+        rank_environment(**{**RANK_5_OF_16, **change})
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "soc", "expected"),
+    [
+        (20, "910b", Timeouts(topology=120, heartbeat=20, hccl_connect=120, hccl_exec=20)),
+        (20, "910a", Timeouts(topology=120, heartbeat=20, hccl_connect=120, hccl_exec=68)),
+        (203.5, "910a", Timeouts(topology=204, heartbeat=204, hccl_connect=204, hccl_exec=204)),
+        (203, "910a", Timeouts(topology=203, heartbeat=203, hccl_connect=203, hccl_exec=136)),
+        (9000, "a3", Timeouts(topology=9000, heartbeat=9000, hccl_connect=7200, hccl_exec=9000)),
+        (0.5, "910b", Timeouts(topology=120, heartbeat=5, hccl_connect=120, hccl_exec=1)),
+    ],
+)
+def test_timeouts_follow_one_budget_within_hccls_ranges(budget_s, soc, expected):
+    assert timeouts(budget_s, soc) == expected
+
+
+def test_ranks_run_on_the_cpus_of_the_node_of_their_device():
+    cpus = {0: [0, 1, 2, 3], 1: [4, 5, 6, 7, 8]}
+    assert cpus_of_ranks(numa_cpus=cpus, rank_nodes=[1, 0, 1]) == [(4, 5), (0, 1, 2, 3), (6, 7, 8)]
+
+
+def test_ranks_without_a_known_node_share_every_cpu():
+    assert cpus_of_ranks(numa_cpus={0: [0, 1], 1: [2, 3]}, rank_nodes=[None, 7]) == [(0, 1), (2, 3)]
+
+
+def test_more_ranks_than_cpus_all_run_somewhere():
+    assert cpus_of_ranks(numa_cpus={0: [3]}, rank_nodes=[0, 0]) == [(3,), (3,)]
+
+
+def test_a_host_without_cpus_is_refused():
+    with pytest.raises(InputError, match="no CPU"):
+        cpus_of_ranks(numa_cpus={0: []}, rank_nodes=[0])
+
+
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    nodes=st.lists(st.one_of(st.none(), st.integers(-1, 5)), min_size=1, max_size=16),
+)
+def test_every_rank_has_a_cpu_and_ranks_of_a_node_with_enough_never_share(sizes, nodes):
+    numa = {node: [100 * node + cpu for cpu in range(size)] for node, size in enumerate(sizes)}
+    if not any(sizes):
+        return
+    shares = cpus_of_ranks(numa_cpus=numa, rank_nodes=nodes)
+    assert all(shares)
+    for node, cpus in numa.items():
+        on_node = [share for share, own in zip(shares, nodes, strict=True) if own == node and cpus]
+        if 0 < len(on_node) <= len(cpus):
+            assert sorted(cpu for share in on_node for cpu in share) == cpus
