@@ -15,6 +15,9 @@ from sdnet.errors import InputError
 Device = Literal["cpu", "ascend"]
 Rendezvous = Literal["dynamic_cluster", "rank_table"]
 
+# Our own watchdog acts far sooner; MindSpore and HCCL are the net below it.
+FAILURE_BUDGET_S = 120.0
+
 # HCCL refuses a connect time-out outside these; 120 s is also its default.
 _HCCL_CONNECT_S = (120, 7200)
 # 910A counts execution time in units of 68 s and rounds down.
@@ -98,7 +101,7 @@ def rank_environment(
         "DEVICE_ID": str(logical_id),
         "RANK_ID": str(rank),
         "RANK_SIZE": str(world_size),
-        **_thread_variables(threads),
+        **thread_variables(threads),
     }
     if rendezvous == "rank_table" and (device == "cpu" or rank_table_path is None):
         raise InputError("rendezvous is rank_table; it needs device ascend and the path of a rank table")
@@ -173,7 +176,7 @@ def _logical_id(rank: int, device_id: int | None, visible: Sequence[int]) -> int
     return list(visible).index(device_id)
 
 
-def _thread_variables(threads: int) -> dict[str, str]:
+def thread_variables(threads: int) -> dict[str, str]:
     """One thread count for all libraries: the bytes of the weights depend on it."""
     if threads < 1:
         raise InputError(f"threads is {threads}; it must be at least 1")

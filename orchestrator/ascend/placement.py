@@ -1,0 +1,207 @@
+"""Which NPU of which host each rank gets. Pure: takes what hosts have, returns ordered places.
+
+Ranks of a host are contiguous and ascend with the device id; hosts (and super pods) follow the
+dictionary order of their server_id, because MindSpore numbers ranks so. Devices that are ill
+or busy are left out before anything is counted.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.ascend import device_groups
+from orchestrator.ascend.device_groups import Soc
+from sdnet.errors import InputError
+
+_NAMED_IN_A_REFUSAL = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Npu:
+    """A device of a host. `unusable` says why it must not be used, and is empty otherwise.
+
+    device_id: physical id. device_ip: address of its own network port, None when it has none.
+    super_device_id: its number in its super pod (A3), None elsewhere.
+    """
+
+    device_id: int
+    device_ip: str | None = None
+    super_device_id: int | None = None
+    unusable: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AscendHost:
+    """A host and all of its devices; `super_pod_id` only where hosts form super pods."""
+
+    address: str
+    npus: tuple[Npu, ...]
+    super_pod_id: str | None = None
+
+    @property
+    def server_id(self) -> str:
+        """Name in the rank table: pod first, so that its dictionary order keeps pods together."""
+        return self.address if self.super_pod_id is None else f"{self.super_pod_id}/{self.address}"
+
+    @property
+    def usable(self) -> tuple[int, ...]:
+        return tuple(sorted(npu.device_id for npu in self.npus if not npu.unusable))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where one rank runs; `local_rank` counts the ranks of its host."""
+
+    rank: int
+    local_rank: int
+    host: AscendHost
+    npu: Npu
+
+
+def place(
+    hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None = None
+) -> tuple[Place, ...]:
+    """Give `workers` ranks a device each, in the order of the ranks.
+
+    Hosts take equal numbers where that is possible (on 910A it must be): the fewest hosts, then
+    the fewest super pods, then the first by server_id. per_host fixes the number on each host.
+    Raises InputError when no legal group exists; it offers the largest one that does.
+    """
+    _check_unique(hosts)
+    if workers < 1:
+        raise InputError(f"workers is {workers}; a group has at least 1 rank")
+    chosen = _equal_groups(hosts, workers, soc, per_host)
+    if chosen is None and soc != "910a":
+        chosen = _unequal_groups(hosts, workers, soc, per_host)
+    if chosen is None:
+        raise InputError(_refusal(hosts, workers, soc, per_host))
+    return _ranked(chosen)
+
+
+def largest_group(hosts: Sequence[AscendHost], most: int, soc: Soc, per_host: int | None = None) -> int:
+    """Ranks of the largest legal group of at most `most`; 0 when not even one rank fits."""
+    if soc != "910a":
+        limit = per_host or device_groups.MOST_PER_HOST[soc]
+        return min(most, sum(min(len(host.usable), limit) for host in hosts))
+    sizes = device_groups.legal_sizes(soc) if per_host is None else (per_host,)
+    return max(size * min(len(_capable(hosts, size, soc)), most // size) for size in sizes)
+
+
+def places_of_workers(
+    hosts: Sequence[AscendHost], workers: Sequence[tuple[str, int]], soc: Soc
+) -> tuple[Place, ...]:
+    """Places of workers that already run: `workers[i]` is the (address, physical device id) of worker i.
+
+    The result is in the order of `workers`; `rank` in it is the rank that MindSpore gives by
+    dictionary order of server_id and device id. Raises InputError for a worker on an unknown host
+    or device, two workers on one device, or a set of devices that HCCL refuses.
+    """
+    _check_unique(hosts)
+    by_address = {host.address: host for host in hosts}
+    taken: dict[AscendHost, list[int]] = defaultdict(list)
+    for address, device in workers:
+        host = by_address.get(address)
+        if host is None or device not in {npu.device_id for npu in host.npus}:
+            raise InputError(f"a worker runs on NPU {device} of {address}, which the inventory does not know")
+        taken[host].append(device)
+    for host, devices in taken.items():
+        if not device_groups.is_legal(devices, soc):
+            raise InputError(
+                f"workers hold NPUs {sorted(devices)} of {host.address}; {device_groups.rule(soc)}"
+            )
+    if soc == "910a" and len({len(devices) for devices in taken.values()}) > 1:
+        counts = ", ".join(f"{host.address}: {len(devices)}" for host, devices in taken.items())
+        raise InputError(
+            f"hosts hold unequal numbers of ranks ({counts}); 910A needs the same number on each"
+        )
+    ranked = _ranked({host: tuple(sorted(devices)) for host, devices in taken.items()})
+    by_worker = {(item.host.address, item.npu.device_id): item for item in ranked}
+    return tuple(by_worker[worker] for worker in workers)
+
+
+def _check_unique(hosts: Sequence[AscendHost]) -> None:
+    seen: set[str] = set()
+    for host in hosts:
+        if host.address in seen:
+            raise InputError(f"host {host.address} is given twice; name each host once")
+        seen.add(host.address)
+        ids = [npu.device_id for npu in host.npus]
+        if len(set(ids)) != len(ids):
+            raise InputError(f"host {host.address} has a device twice in {sorted(ids)}; name each once")
+
+
+def _equal_groups(
+    hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None
+) -> dict[AscendHost, tuple[int, ...]] | None:
+    sizes = device_groups.legal_sizes(soc) if per_host is None else (min(per_host, workers),)
+    for size in sorted(sizes, reverse=True):
+        if workers % size:
+            continue
+        capable = _capable(hosts, size, soc)
+        if len(capable) >= workers // size:
+            return {host: capable[host] for host in _nearest(list(capable), workers // size)}
+    return None
+
+
+def _unequal_groups(
+    hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None
+) -> dict[AscendHost, tuple[int, ...]] | None:
+    limit = min(per_host or workers, device_groups.MOST_PER_HOST[soc])
+    chosen: dict[AscendHost, tuple[int, ...]] = {}
+    missing = workers
+    for host in sorted(hosts, key=lambda host: (-len(host.usable), host.server_id)):
+        devices = host.usable[: min(limit, missing)]
+        if devices:
+            chosen[host] = devices
+            missing -= len(devices)
+    return chosen if not missing else None
+
+
+def _capable(hosts: Sequence[AscendHost], size: int, soc: Soc) -> dict[AscendHost, tuple[int, ...]]:
+    groups = {host: device_groups.choose(host.usable, size, soc) for host in hosts}
+    return {host: group for host, group in groups.items() if group is not None}
+
+
+def _nearest(hosts: list[AscendHost], count: int) -> list[AscendHost]:
+    """`count` hosts in the fewest super pods: the smallest pod that holds all, or the largest pods first."""
+    pods: dict[str | None, list[AscendHost]] = defaultdict(list)
+    for host in sorted(hosts, key=lambda host: host.server_id):
+        pods[host.super_pod_id].append(host)
+    sufficient = [pod for pod in pods.values() if len(pod) >= count]
+    if sufficient:
+        return min(sufficient, key=len)[:count]
+    return [host for pod in sorted(pods.values(), key=len, reverse=True) for host in pod][:count]
+
+
+def _ranked(chosen: Mapping[AscendHost, tuple[int, ...]]) -> tuple[Place, ...]:
+    places: list[Place] = []
+    for host in sorted(chosen, key=lambda host: host.server_id):
+        npus = {npu.device_id: npu for npu in host.npus}
+        for local_rank, device in enumerate(chosen[host]):
+            places.append(Place(rank=len(places), local_rank=local_rank, host=host, npu=npus[device]))
+    return tuple(places)
+
+
+def _refusal(hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None) -> str:
+    left_out = [
+        f"{host.address} NPU {npu.device_id} ({npu.unusable})"
+        for host in sorted(hosts, key=lambda host: host.server_id)
+        for npu in host.npus
+        if npu.unusable
+    ]
+    usable = sum(len(host.usable) for host in hosts)
+    limit = f" with {per_host} a host" if per_host else ""
+    text = f"{workers} ranks{limit} do not fit {usable} usable NPUs of {len(hosts)} hosts"
+    if left_out:
+        more = len(left_out) - _NAMED_IN_A_REFUSAL
+        text += (
+            "; left out: "
+            + ", ".join(left_out[:_NAMED_IN_A_REFUSAL])
+            + (f" and {more} more" if more > 0 else "")
+        )
+    if soc == "910a":
+        text += f"; {device_groups.rule(soc)}, the same number on each host"
+    best = largest_group(hosts, workers, soc, per_host)
+    return f"{text}; " + (
+        f"set cluster.workers to {best}, the largest group that fits" if best else "none fits"
+    )

@@ -1,0 +1,129 @@
+"""Placement gives each rank a device, by HCCL's group rules, or refuses and says what would fit."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.ascend import device_groups
+from orchestrator.ascend.placement import AscendHost, Npu, largest_group, place, places_of_workers
+from sdnet.errors import InputError
+
+
+def host(number, devices=range(8), ill=(), pod=None):
+    npus = tuple(
+        Npu(
+            device_id=device,
+            device_ip=f"192.168.{number}.{device + 1}",
+            super_device_id=None if pod is None else number * 16 + device,
+            unusable="health Alarm" if device in ill else "",
+        )
+        for device in devices
+    )
+    return AscendHost(address=f"10.0.0.{number}", npus=npus, super_pod_id=pod)
+
+
+def layout(places):
+    return [(item.rank, item.local_rank, item.host.address, item.npu.device_id) for item in places]
+
+
+def test_ranks_are_contiguous_by_host_in_dictionary_order():
+    assert layout(place([host(9, [0, 1]), host(10, [0, 1])], 4, "910b")) == [
+        (0, 0, "10.0.0.10", 0), (1, 1, "10.0.0.10", 1), (2, 0, "10.0.0.9", 0), (3, 1, "10.0.0.9", 1),
+    ]  # fmt: skip
+
+
+def test_the_fewest_hosts_are_taken():
+    places = place([host(1), host(2), host(3)], 16, "910a")
+    assert {item.host.address for item in places} == {"10.0.0.1", "10.0.0.2"}
+
+
+def test_an_ill_device_is_left_out_and_the_rest_of_its_ring_too_on_910a():
+    places = place([host(1, ill=[2]), host(2)], 8, "910a", per_host=4)
+    assert [item.npu.device_id for item in places] == [4, 5, 6, 7, 0, 1, 2, 3]
+
+
+def test_four_devices_across_the_rings_are_taken_only_as_hccl_lists_them():
+    assert [p.npu.device_id for p in place([host(1, [0, 2, 4, 6])], 4, "910a")] == [0, 2, 4, 6]
+    with pytest.raises(InputError, match="set cluster.workers to 2"):
+        place([host(1, [0, 1, 2, 4])], 4, "910a")
+
+
+def test_hosts_of_unequal_size_form_a_group_on_910b_but_not_on_910a():
+    hosts = [host(1), host(2, ill=[5, 6, 7])]
+    assert [item.local_rank for item in place(hosts, 13, "910b")] == [*range(8), *range(5)]
+    with pytest.raises(InputError) as refusal:
+        place(hosts, 13, "910a")
+    told = str(refusal.value)
+    assert "13 usable NPUs of 2 hosts; left out: 10.0.0.2 NPU 5 (health Alarm)" in told
+    assert told.endswith("set cluster.workers to 8, the largest group that fits")
+
+
+def test_nothing_usable_is_told_as_such():
+    with pytest.raises(InputError, match="0 usable NPUs of 1 hosts; .* none fits"):
+        place([host(1, [0], ill=[0])], 1, "910b")
+
+
+def test_a_group_stays_in_the_smallest_super_pod_that_holds_it():
+    hosts = [host(1, pod="0"), host(2, pod="1"), host(3, pod="1"), host(4, pod="0"), host(5, pod="0")]
+    assert {item.host.super_pod_id for item in place(hosts, 16, "a3")} == {"1"}
+
+
+def test_a_group_over_super_pods_keeps_each_pod_together():
+    hosts = [host(1, pod="0"), host(2, pod="1"), host(3, pod="0")]
+    assert [item.host.address for item in place(hosts, 24, "a3")[::8]] == ["10.0.0.1", "10.0.0.3", "10.0.0.2"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "workers", "told"),
+    [
+        ([host(1), host(1)], 1, "10.0.0.1 is given twice"),
+        ([host(1, [0, 0])], 1, "has a device twice"),
+        ([host(1)], 0, "workers is 0"),
+    ],
+)
+def test_contradictory_hosts_are_refused(hosts, workers, told):
+    with pytest.raises(InputError, match=told):
+        place(hosts, workers, "910b")
+
+
+def test_running_workers_are_numbered_as_mindspore_numbers_them():
+    workers = [("10.0.0.9", 1), ("10.0.0.10", 0), ("10.0.0.9", 0), ("10.0.0.10", 1)]
+    assert [item.rank for item in places_of_workers([host(9), host(10)], workers, "910b")] == [3, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [
+        ([("10.0.0.7", 0)], "NPU 0 of 10.0.0.7, which the inventory does not know"),
+        ([("10.0.0.1", 9)], "NPU 9 of 10.0.0.1"),
+        ([("10.0.0.1", 0), ("10.0.0.1", 0)], r"hold NPUs \[0, 0\]"),
+        ([("10.0.0.1", 3), ("10.0.0.1", 4)], r"hold NPUs \[3, 4\] of 10.0.0.1; 910A takes"),
+        ([("10.0.0.1", 0), ("10.0.0.1", 1), ("10.0.0.2", 0)], "910A needs the same number"),
+    ],
+)
+def test_workers_that_hccl_would_refuse_are_refused(workers, told):
+    with pytest.raises(InputError, match=told):
+        places_of_workers([host(1), host(2)], workers, "910a")
+
+
+clusters = st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=4).map(
+    lambda ids: [host(number, sorted(devices)) for number, devices in enumerate(ids, start=1)]
+)
+
+
+@given(hosts=clusters, workers=st.integers(1, 32), soc=st.sampled_from(device_groups.SOCS))
+def test_every_placement_is_legal_and_what_is_refused_is_larger_than_what_is_offered(hosts, workers, soc):
+    offered = largest_group(hosts, workers, soc)
+    if offered < workers:
+        with pytest.raises(InputError):
+            place(hosts, workers, soc)
+    if not offered:
+        return
+    places = place(hosts, offered, soc)
+    assert [item.rank for item in places] == list(range(offered))
+    per_host = {}
+    for item in places:
+        per_host.setdefault(item.host.address, []).append(item.npu.device_id)
+    assert all(device_groups.is_legal(devices, soc) for devices in per_host.values())
+    assert list(per_host) == sorted(per_host)
+    assert soc != "910a" or len({len(devices) for devices in per_host.values()}) == 1
