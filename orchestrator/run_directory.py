@@ -20,7 +20,8 @@ class RunDirectory:
     def of(cls, storage: str, name: str) -> "RunDirectory":
         if "://" in storage:
             raise InputError(
-                f"storage is {storage!r}; only a directory that every host reaches is supported: mount it and give its path"
+                f"storage is {storage!r}; only a directory that every host reaches is supported: "
+                "mount it and give its path"
             )
         return cls(Path(storage).expanduser().resolve() / name)
 
@@ -73,24 +74,27 @@ class RunDirectory:
                 pass
         except OSError as error:
             raise InputError(
-                f"storage {self.root} cannot be written ({error.strerror}); give a writable directory in `storage`"
+                f"storage {self.root} cannot be written ({error.strerror}); "
+                "give a writable directory in `storage`"
             ) from None
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by a file with this text: readers see the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
+    ) as file:
+        temporary = Path(file.name)
+        try:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink()
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

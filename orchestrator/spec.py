@@ -70,13 +70,24 @@ class ClusterSpec(Section):
 
 
 class DataSpec(Section):
-    """Image pairs and how patches are made of them; `images: null` makes synthetic pairs."""
+    """Image pairs and how patches are made of them.
+
+    images: a SEN1-2 tree; null makes synthetic pairs. prepared: a folder with train.npz and
+    test.npz made elsewhere, used where they lie, instead of images.
+    """
 
     images: str | None = None
+    prepared: str | None = None
     synthetic: SyntheticConfig = SyntheticConfig()
     patches: PatchConfig = PatchConfig()
     split: SplitConfig = SplitConfig()
     max_bad_images: float = Field(default=0.01, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSpec":
+        if self.images is not None and self.prepared is not None:
+            raise ValueError(f"images is {self.images!r} and prepared is {self.prepared!r}; give one of them")
+        return self
 
 
 class CheckpointSpec(Section):

@@ -1,0 +1,213 @@
+"""`sdnet-orchestrate`: the command line. Parses, calls, prints; knows nothing else.
+
+Heavy imports (Ray, MindSpore) happen inside the commands that need them, so that `plan`,
+`status` and `--help` answer at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.events import EventLog
+from orchestrator.ray_session import prepare_environment
+from orchestrator.report import tables
+from orchestrator.report.live import line_of, live_view
+from orchestrator.run_directory import RunDirectory
+from orchestrator.spec import JobSpec, load_spec
+from sdnet.errors import InputError
+
+app = typer.Typer(
+    name="sdnet-orchestrate",
+    help="Train SDNet on a cluster, through whatever fails, from one file and one command.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 130 interrupted.",
+)
+console = Console()
+
+JobFile = Annotated[
+    Path, typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/ for examples.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key; the value is read as YAML. May be repeated."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command(epilog="Example: sdnet-orchestrate launch cluster.yaml --set train.epochs=5")
+def launch(job: JobFile, set_: Overrides = None) -> None:
+    """Run the job to its end; launched again, go on where it stopped."""
+    _launch(load_spec(job, tuple(set_ or ())))
+
+
+@app.command(epilog="Example: sdnet-orchestrate demo --storage /tmp/runs")
+def demo(storage: Annotated[str, typer.Option(help="Where the run is kept.")] = "./runs") -> None:
+    """Make synthetic pairs, train SDNet on two ranks of this machine, and compare with raw pixels."""
+    from orchestrator.demo import demo_spec, raw_pixel_rate
+
+    spec = demo_spec(storage)
+    summary = _launch(spec)
+    raw = raw_pixel_rate(RunDirectory.of(spec.storage, spec.name))
+    console.print(
+        f"FPR95 of raw-pixel distance on the same pairs: {raw:.4f}; of SDNet: {summary['fpr95']:.4f}"
+    )
+
+
+@app.command(epilog="Example: sdnet-orchestrate plan cluster_configs/ascend-4x8.yaml --json")
+def plan(job: JobFile, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Print what `launch` would do, to the last environment variable, and touch nothing."""
+    from orchestrator.plan import build_plan, plan_as_dict
+
+    made = build_plan(load_spec(job, tuple(set_ or ())))
+    if as_json:
+        print(json.dumps(plan_as_dict(made), indent=2))
+    else:
+        tables.print_plan(console, made)
+
+
+@app.command(epilog="Example: sdnet-orchestrate preprocess cluster.yaml")
+def preprocess(job: JobFile, set_: Overrides = None) -> None:
+    """Only cut the patches: train.npz, test.npz and manifest.json."""
+    from orchestrator.launch import preprocess_only
+
+    spec = load_spec(job, tuple(set_ or ()))
+    run = RunDirectory.of(spec.storage, spec.name)
+    run.create()
+    with live_view(EventLog(run.events), console):
+        manifest = preprocess_only(spec)
+    console.print(
+        f"{manifest['patches']['train']} training and {manifest['patches']['test']} test patches in {run.data}"
+    )
+
+
+@app.command(
+    epilog="Example: sdnet-orchestrate evaluate --checkpoint runs/demo/checkpoints/step_00000120 --data test.npz"
+)
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).")
+    ],
+    data: Annotated[Path, typer.Option(help="A test.npz with matches and non-matches.")],
+    workers: Annotated[int, typer.Option(min=1, help="Ranks that share the work.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs that go through the network at once.")] = 600,
+    distances: Annotated[
+        Path | None, typer.Option(help="Write one distance a pair, in the file's order (.npy).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure FPR95 and accuracy of a checkpoint; the same to the last bit for any number of workers."""
+    from orchestrator.stages.evaluate import evaluate_checkpoint
+
+    rates = evaluate_checkpoint(checkpoint, data, workers=workers, batch=batch, distances_path=distances)
+    if as_json:
+        print(json.dumps(rates))
+    else:
+        console.print(f"FPR95 {rates['fpr95']:.8f}  accuracy {rates['accuracy']:.8f}  pairs {rates['pairs']}")
+
+
+@app.command(
+    epilog="Example: sdnet-orchestrate export --checkpoint runs/demo/checkpoints/step_00000120 --format mindir --out sdnet.mindir"
+)
+def export(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).")
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    format_: Annotated[str, typer.Option("--format", help="mindir, or air (on an Ascend host).")] = "mindir",
+) -> None:
+    """Write the network as MindIR and prove that the file computes the same."""
+    from sdnet.export import export_checkpoint
+
+    difference = export_checkpoint(checkpoint, out, format_)
+    console.print(f"wrote {out}; its outputs differ from the checkpoint's by at most {difference:.1e}")
+
+
+@app.command(epilog="Example: sdnet-orchestrate status runs/s1s2")
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, <storage>/<name>.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell where a running or finished job stands."""
+    from orchestrator.report.status import read_status
+
+    found = read_status(_existing_run(run))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        tables.print_status(console, found)
+
+
+@app.command(epilog="Example: sdnet-orchestrate logs runs/s1s2 --rank 1")
+def logs(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, <storage>/<name>.")],
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="Print this rank's output instead of the events.")
+    ] = None,
+) -> None:
+    """Print a run's events as lines, or one rank's output."""
+    directory = _existing_run(run)
+    if rank is None:
+        for event in EventLog(directory.events).read():
+            text = line_of(event)
+            if text:
+                print(text)
+        return
+    path = directory.logs / f"rank_{rank}.log"
+    if not path.exists():
+        ranks = sorted(log.stem for log in directory.logs.glob("rank_*.log"))
+        raise InputError(
+            f"rank {rank} has no log in {directory.logs}; there are: {', '.join(ranks) or 'none yet'}"
+        )
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        sys.stdout.writelines(lines)
+
+
+def _launch(spec: JobSpec) -> dict:
+    from orchestrator.launch import launch as run_job
+
+    run = RunDirectory.of(spec.storage, spec.name)
+    run.create()
+    with live_view(EventLog(run.events), console):
+        result = run_job(spec)
+    if result.already_done:
+        console.print(f"{run.root} is finished; nothing to do")
+    tables.print_summary(console, result.summary)
+    return result.summary
+
+
+def _existing_run(path: Path) -> RunDirectory:
+    run = RunDirectory(path)
+    if not run.events.exists():
+        raise InputError(f"{path} is not a run directory (it has no events.jsonl); give <storage>/<name>")
+    return run
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
+    prepare_environment()
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except OrchestratorError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; launch again to go on from the last checkpoint", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"sdnet-orchestrate: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""What a job will do, worked out without touching anything: ranks, environments, rank table, needs.
+
+Pure but for counting image files. `launch` finds out the rest when it runs: which port the
+scheduler gets, and, on a cluster that the job does not name, which hosts there are.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment
+from orchestrator.ascend.placement import AscendHost, Npu, Place, place
+from orchestrator.ascend.rank_table import RankTable, build_rank_table
+from orchestrator.run_directory import RunDirectory
+from orchestrator.spec import ClusterSpec, JobSpec
+from sdnet.data.sen12 import find_pairs
+from sdnet.data.shards import PAIRS_PER_SHARD
+
+# Scheduler ports are chosen when a generation starts; this one stands for it in a plan.
+_PORT_STANDS_FOR = 65535
+_PATCH_BYTES = 64 * 128
+_MODEL_BYTES = 5.4e6
+# A rank's resident memory with MindSpore imported and SDNet compiled, measured on CPU.
+_RANK_BYTES = 1.5e9
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage and what it will do, in a line."""
+
+    name: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRank:
+    """Where a rank runs and every variable MindSpore will find there."""
+
+    rank: int
+    host: str
+    local_rank: int
+    device: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole job, planned. needs: estimates, bytes where the name says so."""
+
+    name: str
+    run_directory: str
+    stages: tuple[PlannedStage, ...]
+    ranks: tuple[PlannedRank, ...]
+    pairs: int
+    shards: int
+    needs: dict[str, int]
+    rank_table: RankTable | None
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values; `rank_table` is there only for Ascend jobs that name their hosts."""
+    table = plan.rank_table
+    fields = {
+        "name": plan.name,
+        "run_directory": plan.run_directory,
+        "stages": [asdict(stage) for stage in plan.stages],
+        "ranks": [
+            {"rank": r.rank, "host": r.host, "local_rank": r.local_rank, "device": r.device,
+             "environment": r.environment}
+            for r in plan.ranks
+        ],
+        "pairs": plan.pairs,
+        "shards": plan.shards,
+        "needs": plan.needs,
+    }  # fmt: skip
+    return fields if table is None else {**fields, "rank_table": table.to_dict()}
+
+
+def build_plan(spec: JobSpec) -> Plan:
+    """Plan the job. Raises InputError when the images or the devices cannot make it."""
+    run = RunDirectory.of(spec.storage, spec.name)
+    pairs = _count_pairs(spec)
+    places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
+    table = build_rank_table(places, spec.cluster.soc) if places else None
+    ranks = _ascend_ranks(spec, run, places) if places else _ranks_by_count(spec.cluster)
+    shards = -(-pairs // PAIRS_PER_SHARD)
+    patches = pairs * spec.data.patches.per_pair
+    return Plan(
+        name=spec.name,
+        run_directory=str(run.root),
+        stages=_stages(spec, pairs, shards),
+        ranks=ranks,
+        pairs=pairs,
+        shards=shards,
+        needs=_needs(spec, patches, len(ranks)),
+        rank_table=table,
+    )
+
+
+def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:
+    """Place the job's ranks on the hosts that it names."""
+    hosts = tuple(
+        AscendHost(
+            address=host.address,
+            npus=tuple(Npu(device_id=device, device_ip=ip) for device, ip in sorted(host.devices.items())),
+        )
+        for host in cluster.hosts
+    )
+    return place(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
+
+
+def _count_pairs(spec: JobSpec) -> int:
+    if spec.data.images is None:
+        return spec.data.synthetic.pairs
+    return len(find_pairs(Path(spec.data.images)).pairs)
+
+
+def _stages(spec: JobSpec, pairs: int, shards: int) -> tuple[PlannedStage, ...]:
+    source = spec.data.images or f"synthetic, seed {spec.data.synthetic.seed}"
+    recipe = spec.train
+    return (
+        PlannedStage("preprocess", f"{pairs} pairs ({source}) in {shards} shards, at most "
+                                   f"{spec.data.patches.per_pair} patches a pair"),
+        PlannedStage("train", f"{recipe.epochs} epochs, {spec.cluster.max_workers} rank(s) of batch {recipe.batch}, "
+                              f"{spec.global_batch} samples a step, lr {recipe.lr}"),
+        PlannedStage("evaluate", f"FPR95 and accuracy every {spec.evaluate.every_epochs} epoch(s), on all ranks"),
+    )  # fmt: skip
+
+
+def _ascend_ranks(spec: JobSpec, run: RunDirectory, places: tuple[Place, ...]) -> tuple[PlannedRank, ...]:
+    scheduler = places[0].host.address
+    return tuple(
+        PlannedRank(
+            rank=place.rank,
+            host=place.host.address,
+            local_rank=place.local_rank,
+            device=f"npu {place.npu.device_id}",
+            environment=rank_environment(
+                rank=place.rank,
+                local_rank=place.local_rank,
+                world_size=len(places),
+                scheduler_host=scheduler,
+                scheduler_port=_PORT_STANDS_FOR,
+                device="ascend",
+                rendezvous=spec.cluster.rendezvous,
+                threads=spec.cluster.threads,
+                failure_budget_s=FAILURE_BUDGET_S,
+                soc=spec.cluster.soc,
+                device_id=place.npu.device_id,
+                visible_devices=(place.npu.device_id,),
+                rank_table_path=str(run.plan / "rank_table.json"),
+            ),
+        )
+        for place in places
+    )
+
+
+def _ranks_by_count(cluster: ClusterSpec) -> tuple[PlannedRank, ...]:
+    """Ranks on hosts that are not known yet; they are numbered, and their devices left open."""
+    per_host = cluster.workers_per_host or (
+        cluster.max_workers if cluster.address == "local" else os.cpu_count() or 1
+    )
+    ranks = []
+    for rank in range(cluster.max_workers):
+        host, local_rank = divmod(rank, per_host)
+        ranks.append(
+            PlannedRank(
+                rank=rank,
+                host="this host" if cluster.address == "local" else f"host {host}",
+                local_rank=local_rank,
+                device="cpu" if cluster.device == "cpu" else "npu, as the host is asked",
+                environment=rank_environment(
+                    rank=rank,
+                    local_rank=local_rank,
+                    world_size=cluster.max_workers,
+                    scheduler_host="rank-0-host",
+                    scheduler_port=_PORT_STANDS_FOR,
+                    device="cpu",
+                    rendezvous="dynamic_cluster",
+                    threads=cluster.threads,
+                    failure_budget_s=FAILURE_BUDGET_S,
+                ),
+            )
+        )
+    return tuple(ranks)
+
+
+def _needs(spec: JobSpec, patches: int, ranks: int) -> dict[str, int]:
+    checkpoint = 3 * _MODEL_BYTES
+    # Shards and the merged files are on disk together until a person deletes the shards.
+    disk = 2 * patches * _PATCH_BYTES * (1 + spec.data.patches.negatives)
+    return {
+        "patches_at_most": patches,
+        "disk_bytes": int(disk + (spec.checkpoint.keep + 2) * checkpoint),
+        "memory_bytes_per_rank": int(_RANK_BYTES + 4 * spec.train.batch * _PATCH_BYTES),
+        "page_cache_bytes_per_host": patches * _PATCH_BYTES,
+        "ranks": ranks,
+    }

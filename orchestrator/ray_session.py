@@ -1,0 +1,87 @@
+"""The Ray cluster a job runs on: started here, or joined, always with token authentication."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.spec import ClusterSpec
+from sdnet.errors import InputError
+
+# Read by Ray when it is imported or started, so they are set before either.
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # How long a rank's failure, or a report, may wait for the controller to look.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # Ranks keep the working directory of the job; the run directory is ours to lay out.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray must find in the environment; must come before `import ray`. The user's own values win."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_session(cluster: ClusterSpec) -> Iterator[None]:
+    """Connect to the cluster of the job for as long as the block lasts.
+
+    `local` starts Ray on this host with a token that only this job knows, and stops it at the
+    end. Raises InputError when the cluster cannot be reached or is too small for the job.
+    """
+    prepare_environment()
+    if cluster.address == "local" and "RAY_AUTH_TOKEN" not in os.environ and not _default_token().exists():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    try:
+        _connect(cluster)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
+        message = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"cluster.address is {cluster.address!r} and no Ray cluster answers there ({message}); "
+            "start one with `ray start --head`, or use address: local"
+        ) from None
+    try:
+        _check_size(cluster)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(cluster: ClusterSpec) -> None:
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if cluster.address == "local":
+        ray.init(address="local", include_dashboard=False, **quiet)
+    else:
+        ray.init(address=cluster.address, **quiet)
+
+
+def _check_size(cluster: ClusterSpec) -> None:
+    """Refuse a job with more ranks than the cluster can ever hold."""
+    import ray
+
+    resource = "CPU" if cluster.device == "cpu" else "NPU"
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    capacity = [int(node["Resources"].get(resource, 0)) for node in alive]
+    if cluster.workers_per_host is not None:
+        capacity = [min(cluster.workers_per_host, available) for available in capacity]
+    if sum(capacity) < cluster.min_workers:
+        per_host = "" if cluster.workers_per_host is None else f" at {cluster.workers_per_host} a host"
+        raise InputError(
+            f"cluster.workers is {cluster.min_workers}, but the {len(alive)} host(s) of the cluster hold only "
+            f"{sum(capacity)} ranks ({resource}s){per_host}; lower workers or add hosts"
+        )
+
+
+def _default_token() -> Path:
+    return Path.home() / ".ray" / "auth_token"

@@ -1,0 +1,122 @@
+"""What people see while a job runs: events as they come, with bars on a terminal and plain lines elsewhere."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from orchestrator.events import EventLog
+
+Event = dict[str, Any]
+
+_POLL_S = 0.3
+
+
+def line_of(event: Event) -> str | None:
+    """One plain line for a person, or None for events that only tools need."""
+    describe = _LINES.get(event["event"])
+    return None if describe is None else describe(event)
+
+
+def _epoch_line(event: Event) -> str:
+    rates = f", FPR95 {event['fpr95']:.4f}, accuracy {event['accuracy']:.4f}" if "fpr95" in event else ""
+    return f"epoch {event['epoch']}: loss {event['loss']:.4f}, {event['steps']} steps in {event['seconds']:.1f} s{rates}"
+
+
+def _failure_line(event: Event) -> str:
+    where = f" rank {event['rank']}" if event.get("rank") is not None else ""
+    host = f" on {event['host']}" if event.get("host") else ""
+    return f"failure: {event['kind']}{where}{host}: {event.get('detail', '')}"
+
+
+_LINES: dict[str, Callable[[Event], str]] = {
+    "stage_started": lambda e: f"{e['stage']}: started",
+    "stage_finished": lambda e: f"{e['stage']}: done",
+    "group_starting": lambda e: f"group {e['generation']}: starting {e['world_size']} rank(s)",
+    "group_started": lambda e: (
+        f"group {e['generation']}: {e['world_size']} rank(s) on {', '.join(e['hosts'])}"
+    ),
+    "first_step": lambda e: f"first step done (step {e['step']})",
+    "epoch": _epoch_line,
+    "failure_detected": _failure_line,
+    "group_restarting": lambda e: f"restarting the group: {e.get('reason', '')}",
+    "checkpoint_corrupt": lambda e: f"checkpoint {e['checkpoint']} is corrupt: {e['detail']}",
+    "checkpoint_failed": lambda e: f"checkpoint at step {e['step']} was not written: {e['detail']}",
+}
+
+
+@contextmanager
+def live_view(events: EventLog, console: Console) -> Iterator[None]:
+    """Show the run's events from now on, until the block ends."""
+    stop = threading.Event()
+    skip = len(events.read())
+    show = _with_bars if console.is_terminal else _plainly
+    thread = threading.Thread(target=show, args=(events, console, stop, skip), name="live view", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def follow(events: EventLog, stop: threading.Event, skip: int = 0) -> Iterator[Event]:
+    """Events as they are written, from number `skip`; ends when `stop` is set and all are read."""
+    seen = skip
+    while True:
+        ending = stop.is_set()
+        history = events.read()
+        yield from history[seen:]
+        seen = max(seen, len(history))
+        if ending:
+            return
+        stop.wait(_POLL_S)
+
+
+def _plainly(events: EventLog, console: Console, stop: threading.Event, skip: int) -> None:
+    for event in follow(events, stop, skip):
+        text = _with_shards(event) or line_of(event)
+        if text:
+            console.print(
+                f"{time.strftime('%H:%M:%S', time.localtime(event['t']))} {text}", markup=False, highlight=False,
+                soft_wrap=True,
+            )  # fmt: skip
+
+
+def _with_shards(event: Event) -> str | None:
+    """Progress that a terminal shows as a bar."""
+    if event["event"] == "shard_done" and "done" in event:
+        return f"shards {event['done']}/{event['shards']}, {event['pairs_per_s']:.0f} pairs/s"
+    if event["event"] == "progress":
+        return f"step {event['step']}/{event['steps']}"
+    return None
+
+
+def _with_bars(events: EventLog, console: Console, stop: threading.Event, skip: int) -> None:
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[note]}"))  # fmt: skip
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console) as progress:
+        for event in follow(events, stop, skip):
+            counted = _counted(event)
+            if counted is not None:
+                name, done, total, note = counted
+                bar = bars.setdefault(
+                    name, progress.add_task(name, note="") if name not in bars else bars[name]
+                )
+                progress.update(bar, completed=done, total=total, note=note)
+            text = line_of(event)
+            if text:
+                progress.console.print(text, markup=False, highlight=False)
+
+
+def _counted(event: Event) -> tuple[str, int, int, str] | None:
+    if event["event"] == "shard_done" and "done" in event:
+        return "shards", event["done"], event["shards"], f"{event['pairs_per_s']:.0f} pairs/s"
+    if event["event"] == "progress":
+        return "steps", event["step"], event["steps"], ""
+    return None

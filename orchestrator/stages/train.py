@@ -1,0 +1,130 @@
+"""The train stage: one generation of the group after another until the recipe is done."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from orchestrator.ascend.environment import thread_variables
+from orchestrator.events import EventLog
+from orchestrator.run_directory import RunDirectory
+from orchestrator.spec import JobSpec
+from orchestrator.training.backend import MindSporeConfig
+from orchestrator.training.checkpoints import newest_good, remove_leftovers
+from orchestrator.training.group import GroupEvents
+from orchestrator.training.rank_order import RankOrder
+from orchestrator.training.saver import CheckpointNotSaved
+from orchestrator.training.worker import TrainJob, train_rank
+from sdnet.checkpoint import CheckpointState, read_state
+from sdnet.data.sampler import steps_per_epoch
+from sdnet.data.store import open_patches
+from sdnet.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the stage leaves behind: the last checkpoint and its state."""
+
+    checkpoint: Path
+    state: CheckpointState
+
+
+def finished(spec: JobSpec, run: RunDirectory) -> Trained | None:
+    """The end of the recipe, if a good checkpoint of this run has reached it."""
+    checkpoint, _ = newest_good(run.checkpoints)
+    if checkpoint is None:
+        return None
+    state = read_state(checkpoint)
+    samples = len(open_patches(run.train_npz))
+    total = steps_per_epoch(samples, spec.global_batch) * spec.train.epochs
+    return Trained(checkpoint, state) if state.step >= total else None
+
+
+def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
+    """Train to the end of the recipe, through the failures that `recovery` allows.
+
+    Needs a connected Ray. Raises InputError when the data cannot fill a batch, and Ray Train's
+    TrainingFailedError when the failures were too many or of a kind that comes again.
+    """
+    check_data(spec, run)
+    done = finished(spec, run)
+    if done is not None:
+        return done
+    remove_leftovers(run.checkpoints)
+    # Ray Train's own list of checkpoints would name ones that are pruned; state.json is the truth.
+    (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
+    events.emit("stage_started", stage="train")
+    GroupTrainer(
+        functools.partial(train_rank, _job(spec, run)),
+        backend_config=_backend(spec, run),
+        scaling_config=_scaling(spec),
+        run_config=RunConfig(
+            name=run.checkpoints.name,
+            storage_path=str(run.root),
+            checkpoint_config=CheckpointConfig(num_to_keep=None),
+            failure_config=FailureConfig(max_failures=spec.recovery.max_failures),
+            callbacks=[RankOrder(), GroupEvents(events, _generations_so_far(events))],
+            worker_runtime_env={"env_vars": _thread_environment(spec)},
+        ),
+    ).fit()
+    done = finished(spec, run)
+    if done is None:
+        raise CheckpointNotSaved(str(run.checkpoints), "the last checkpoint is missing")
+    events.emit("stage_finished", stage="train")
+    return done
+
+
+def check_data(spec: JobSpec, run: RunDirectory) -> None:
+    """Refuse data that the recipe cannot use: a global batch larger than the training set."""
+    samples = len(open_patches(run.train_npz))
+    if samples < spec.global_batch:
+        raise InputError(
+            f"train.batch is {spec.train.batch} on {spec.cluster.max_workers} rank(s), {spec.global_batch} samples a "
+            f"step, but {run.train_npz} holds {samples}; lower train.batch or add data"
+        )
+    open_patches(run.test_npz)
+
+
+class GroupTrainer(DataParallelTrainer):
+    """Ray Train's controller, with our way of deciding after a failure."""
+
+
+def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:
+    return TrainJob(
+        run=run,
+        recipe=spec.train,
+        slices=spec.cluster.max_workers,
+        every_s=None if spec.checkpoint.every_s == "auto" else float(spec.checkpoint.every_s),
+        keep=spec.checkpoint.keep,
+        evaluate_every=spec.evaluate.every_epochs,
+        evaluate_batch=spec.evaluate.batch,
+    )
+
+
+def _backend(spec: JobSpec, run: RunDirectory) -> MindSporeConfig:
+    return MindSporeConfig(
+        device=spec.cluster.device,
+        soc=spec.cluster.soc,
+        threads=spec.cluster.threads,
+        log_directory=str(run.logs),
+    )
+
+
+def _scaling(spec: JobSpec) -> ScalingConfig:
+    cluster = spec.cluster
+    resources = {"CPU": 1.0} if cluster.device == "cpu" else {"CPU": 1.0, "NPU": 1.0}
+    workers = (cluster.min_workers, cluster.max_workers) if cluster.elastic else cluster.max_workers
+    return ScalingConfig(num_workers=workers, resources_per_worker=resources)
+
+
+def _thread_environment(spec: JobSpec) -> dict[str, str]:
+    # Before the process starts: OpenMP and BLAS read it once, when they are loaded.
+    return {**thread_variables(spec.cluster.threads), "GLOG_v": "3"}
+
+
+def _generations_so_far(events: EventLog) -> int:
+    return max((event.get("generation", 0) for event in events.read()), default=0)

@@ -1,0 +1,165 @@
+"""The loop of one rank: step, log, evaluate, save; every rank of a group runs this."""
+
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.collective
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.events import EventLog
+from orchestrator.run_directory import RunDirectory
+from orchestrator.training.checkpoints import newest_good
+from orchestrator.training.pulse import beat
+from orchestrator.training.saver import Saver
+from sdnet.config import Recipe
+from sdnet.data.store import open_patches
+from sdnet.metrics import accuracy, fpr95
+from sdnet.trainer import Trainer, accuracy_line, epoch_line
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_S = 5.0
+
+
+class LossNotFinite(OrchestratorError):
+    """The loss became NaN or infinite. Example: a learning rate far too high."""
+
+    def __init__(self, step: int, value: float):
+        super().__init__(step, value)
+        self.step, self.value = step, value
+
+    def __str__(self) -> str:
+        return f"the loss is {self.value} at step {self.step}; lower train.lr, or look at the data"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """What a rank must know; travels from the launcher to every worker."""
+
+    run: RunDirectory
+    recipe: Recipe
+    slices: int
+    every_s: float | None
+    keep: int
+    evaluate_every: int
+    evaluate_batch: int
+    compile_cache: str | None = None
+
+
+def train_rank(job: TrainJob) -> dict[str, Any]:
+    """Train this rank to the end of the recipe; what it returns is the same on every rank."""
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    _write_output_to(job.run.logs / f"rank_{rank}.log")
+    return RankLoop(job, rank, world_size).run()
+
+
+class RankLoop:
+    """The state of the loop of one rank."""
+
+    def __init__(self, job: TrainJob, rank: int, world_size: int):
+        self.job, self.rank = job, rank
+        self.events = EventLog(job.run.events)
+        self.trainer = Trainer(
+            job.recipe, open_patches(job.run.train_npz), rank=rank, world_size=world_size, slices=job.slices
+        )
+        self.test = open_patches(job.run.test_npz)
+        self.saver = Saver(job.run, job.keep, job.every_s, rank)
+        self.rates: dict[str, float] = {}
+
+    def run(self) -> dict[str, Any]:
+        beat("compiling", 0)
+        self._resume()
+        trainer = self.trainer
+        first = True
+        while trainer.progress.step < trainer.total_steps:
+            self._train_epoch(first)
+            first = False
+        self.saver.finish()
+        beat("finished", trainer.progress.step)
+        return {**self.rates, "epochs": trainer.progress.epoch, "steps": trainer.progress.step}
+
+    def _resume(self) -> None:
+        """Go on from the newest good checkpoint; rank 0 chooses, so that all ranks agree."""
+        name = None
+        if self.rank == 0:
+            checkpoint, corrupt = newest_good(self.job.run.checkpoints)
+            for path, reason in corrupt:
+                self.events.emit("checkpoint_corrupt", checkpoint=path.name, detail=reason)
+            name = checkpoint.name if checkpoint else ""
+        name = ray.train.collective.broadcast_from_rank_zero(name)
+        if name:
+            state = self.trainer.restore(self.job.run.checkpoints / name)
+            self.rates = {key: value for key, value in state.metrics.items() if value is not None}
+            logger.info("resumed from %s at step %s", name, self.trainer.progress.step)
+
+    def _train_epoch(self, first: bool) -> None:
+        """The rest of the current epoch, its losses, its evaluation, and the saves that are due."""
+        trainer = self.trainer
+        epoch, began = trainer.progress.epoch, time.perf_counter()
+        told = time.monotonic()
+        steps = 0
+        while trainer.progress.epoch == epoch:
+            trainer.step()
+            steps += 1
+            step = trainer.progress.step
+            beat("stepping", step)
+            if first and steps == 1 and self.rank == 0:
+                self.events.emit("first_step", step=step)
+            if self.rank == 0 and time.monotonic() - told > _PROGRESS_EVERY_S:
+                told = time.monotonic()
+                self.events.emit("progress", step=step, steps=trainer.total_steps)
+            if trainer.progress.epoch == epoch and self.saver.due(step):
+                self._save()
+        self._finish_epoch(steps, time.perf_counter() - began)
+
+    def _finish_epoch(self, steps: int, seconds: float) -> None:
+        trainer, recipe = self.trainer, self.job.recipe
+        epoch = trainer.progress.epoch
+        losses = trainer.finish_epoch()
+        if not math.isfinite(losses["total"]):
+            raise LossNotFinite(trainer.progress.step, losses["total"])
+        logger.info(epoch_line(epoch, recipe.epochs, seconds, steps, losses["total"], trainer.learning_rate))
+        event = {"epoch": epoch, "step": trainer.progress.step, "loss": losses["total"], "losses": losses,
+                 "lr": trainer.learning_rate, "steps": steps, "seconds": round(seconds, 3)}  # fmt: skip
+        if epoch % self.job.evaluate_every == 0 or epoch == recipe.epochs:
+            self.rates = self._evaluate()
+            logger.info(accuracy_line(self.rates["fpr95"], self.rates["accuracy"]))
+            event |= self.rates
+        if self.rank == 0:
+            self.events.emit("epoch", **event)
+        self._save()
+
+    def _evaluate(self) -> dict[str, float]:
+        beat("evaluating", self.trainer.progress.step)
+        distances = self.trainer.distances(self.test, self.job.evaluate_batch)
+        labels = np.asarray(self.test.labels)
+        rates = {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels)}
+        beat("stepping", self.trainer.progress.step)
+        return rates
+
+    def _save(self) -> None:
+        beat("saving", self.trainer.progress.step)
+        self.saver.save(self.trainer, self.rates)
+        beat("stepping", self.trainer.progress.step)
+
+
+def _write_output_to(path: Path) -> None:
+    """Send all that this process prints, also from C++, to the rank's log; a new generation appends."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    package = logging.getLogger("orchestrator")
+    package.setLevel(logging.INFO)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package.handlers = [handler]
+    package.propagate = False

@@ -1,0 +1,69 @@
+"""The run directory: small files are whole or absent, events are never mixed or half read."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.events import EventLog
+from orchestrator.run_directory import RunDirectory, write_atomically, write_json
+from sdnet.errors import InputError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["summary.json"]
+
+
+def test_storage_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = RunDirectory.of(str(tmp_path / "file"), "job")
+    with pytest.raises(InputError, match="cannot be written .*give a writable directory"):
+        run.create()
+
+
+def test_a_uri_as_storage_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(InputError, match="s3://bucket"):
+        RunDirectory.of("s3://bucket/runs", "job")
+
+
+def test_events_of_many_writers_never_mix(tmp_path: Path) -> None:
+    events = EventLog(tmp_path / "events.jsonl")
+
+    def write(writer: int) -> None:
+        for number in range(100):
+            events.emit("shard_done", writer=writer, number=number, filler="x" * 200)
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    read = events.read()
+    assert len(read) == 400
+    for writer in range(4):
+        assert [event["number"] for event in read if event["writer"] == writer] == list(range(100))
+
+
+def test_a_half_written_last_line_is_not_read_and_a_broken_one_is_passed_over(tmp_path: Path) -> None:
+    events = EventLog(tmp_path / "events.jsonl")
+    assert events.read() == []
+    events.emit("run_started", name="x")
+    with events.path.open("a") as file:
+        file.write('{"t": 1, "event": "cut of\n{"t": 2, "event": "first_step", "step": 1}\n{"t": 3, "ev')
+    assert [event["event"] for event in events.read()] == ["run_started", "first_step"]
+
+
+def test_an_event_with_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:
+    events = EventLog(tmp_path / "events.jsonl")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        events.emit("epoch", loss=float("nan"))
+    assert events.read() == []

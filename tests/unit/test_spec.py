@@ -1,0 +1,146 @@
+"""cluster.yaml is read strictly: every mistake is one line with its path, its value and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.spec import JobSpec, load_spec, spec_from_dict
+from sdnet.errors import InputError
+from sdnet.recipes import RECIPES
+
+# The whole of the documented file, every key with its documented value.
+DOCUMENTED = """
+name: s1s2
+storage: ./runs
+cluster:
+  address: local
+  device: cpu
+  workers: 2
+  workers_per_host: 2
+  soc: 910b
+  rendezvous: dynamic_cluster
+  hosts: [{address: 172.16.0.110, devices: {0: 192.168.1.8}}]
+data:
+  images: null
+  synthetic: {pairs: 240, scenes: 12, seed: 0}
+  patches: {size: 64, per_pair: 3, detect_on: optical, min_distance_px: 16, negatives: 1.0}
+  split: {train: 0.7, seed: 0, train_scenes: null, test_scenes: null}
+train: {recipe: demo, epochs: 2, batch: 32}
+checkpoint: {every_s: auto, keep: 3}
+recovery: {max_failures: 10, step_timeout_s: auto}
+evaluate: {every_epochs: 1, batch: 600}
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(DOCUMENTED)
+    return path
+
+
+def test_the_documented_file_is_accepted_whole(job: Path) -> None:
+    spec = load_spec(job)
+    assert spec.cluster.hosts[0].devices == {0: "192.168.1.8"}
+    assert spec.train.batch == 32 and spec.train.epochs == 2
+    assert spec.train.lr == RECIPES["demo"].lr
+    assert spec.global_batch == 64
+
+
+def test_a_name_alone_makes_a_job_with_the_published_recipe() -> None:
+    assert spec_from_dict({"name": "x"}, "job").train == RECIPES["sen1_2"]
+
+
+def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
+    patterns = 'data.split={train_scenes: ["ROIs2020_*"], test_scenes: ["ROIs2021_*"]}'
+    spec = load_spec(job, ("train.epochs=5", "cluster.workers=[1, 2]", patterns))
+    assert spec.train.epochs == 5
+    assert (spec.cluster.min_workers, spec.cluster.max_workers, spec.cluster.elastic) == (1, 2, True)
+    assert spec.data.split.train_scenes == ("ROIs2020_*",)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "said"),
+    [
+        ("train.epocs=3", "train.epocs", "not a key"),
+        ("cluster.worker=3", "cluster.worker", "not a key"),
+        ("train.epochs='2'", "train.epochs", "'2'"),
+        ("train.epochs=0", "epochs is 0", "at least 1"),
+        ("train.lr=.inf", "lr is inf", "above 0"),
+        ("train.batch=1", "batch is 1", "at least 2"),
+        ("cluster.workers=[2, 1]", "workers is (2, 1)", "[fewest, most]"),
+        ("cluster.workers=0", "workers is 0", "from 1"),
+        ("cluster.device=gpu", "cluster.device", "'gpu'"),
+        ("data.patches.size=32", "data.patches.size", "32"),
+        ("data.split.train_scenes=[a]", "train_scenes", "together with test_scenes"),
+        ("data.max_bad_images=2", "data.max_bad_images", "2"),
+        ("checkpoint.every_s=.nan", "checkpoint.every_s", "seconds from 0, or auto"),
+        ("checkpoint.keep=0", "checkpoint.keep", "0"),
+        ("recovery.step_timeout_s=0", "recovery.step_timeout_s", "above 0"),
+        ("train.recipe=foo", "train.recipe is 'foo'", "demo, sen1_2"),
+        ("name=../x", "name", "../x"),
+        ("cluster.hosts=[{address: a, devices: {}}]", "cluster.hosts.0.devices", "at least 1"),
+        ("train=3", "train", "3"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
+    job: Path, override: str, path: str, said: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_spec(job, (override,))
+    message = str(caught.value)
+    assert path in message and said in message
+    assert "\n" not in message
+
+
+def test_an_override_without_a_value_says_how_to_write_one(job: Path) -> None:
+    with pytest.raises(InputError, match="--set train.epochs=5"):
+        load_spec(job, ("train.epochs",))
+
+
+def test_an_override_below_a_plain_value_is_refused(job: Path) -> None:
+    with pytest.raises(InputError, match="name holds a plain value"):
+        load_spec(job, ("name.x=1",))
+
+
+def test_a_missing_file_and_broken_yaml_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_spec(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("name: [")
+    with pytest.raises(InputError, match="is not YAML") as caught:
+        load_spec(tmp_path / "broken.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_that_would_build_objects_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "evil.yaml").write_text("name: !!python/object/apply:os.system ['true']")
+    with pytest.raises(InputError, match="is not YAML"):
+        load_spec(tmp_path / "evil.yaml")
+
+
+def test_a_spec_written_out_and_read_back_is_the_same_job(job: Path) -> None:
+    spec = load_spec(job)
+    again = spec_from_dict(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json"))), "again")
+    assert again == spec
+
+
+_yaml_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_keys = st.sampled_from([*JobSpec.model_fields, "unknown"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(_keys, _yaml_values, max_size=4))
+def test_any_yaml_is_a_job_or_one_line_that_says_why_not(raw: dict) -> None:
+    try:
+        spec = spec_from_dict(raw, "job")
+    except InputError as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert isinstance(spec, JobSpec)
