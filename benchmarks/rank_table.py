@@ -55,9 +55,8 @@ def main() -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        print(
-            f"{HOSTS * DEVICES} ranks placed, built and validated in {seconds:.2f} s (budget {BUDGET_S:.0f} s)"
-        )
+        ranks = HOSTS * DEVICES
+        print(f"{ranks} ranks placed, built and validated in {seconds:.2f} s (budget {BUDGET_S:.0f} s)")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""What is known about a host and its devices, and which of them a job may be placed on. Pure."""
+
+from dataclasses import dataclass
+
+from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.fault_codes import DeviceFault
+from orchestrator.ascend.npu_smi import DeviceProcess
+from orchestrator.ascend.placement import AscendHost, Npu
+
+HEALTHY = "OK"
+# Health states that come with codes; others (Critical, UNKNOWN, offline) are bad by themselves.
+_JUDGED_BY_CODES = ("Warning", "Alarm")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceReport:
+    """One device of a host. `link` and `net_health` are None where the tool could not tell.
+
+    super_device_id and super_pod_id: only where an A3 host is in a super pod. processes is None
+    where npu-smi lists none at all (old versions): nobody knows who holds the device.
+    """
+
+    device_id: int
+    model: str
+    health: str = HEALTHY
+    faults: tuple[DeviceFault, ...] = ()
+    hbm_used_mb: int | None = None
+    hbm_total_mb: int | None = None
+    numa_node: int | None = None
+    address: str | None = None
+    address_source: str = ""
+    link: str | None = None
+    net_health: str | None = None
+    super_device_id: int | None = None
+    super_pod_id: str | None = None
+    processes: tuple[DeviceProcess, ...] | None = ()
+
+    def unusable(self, *, needs_network: bool, ours: frozenset[int] = frozenset()) -> str:
+        """Why no rank may be placed here; empty when one may.
+
+        needs_network: the group has several hosts, so the device's own port must work.
+        ours: ids of processes that do not make the device busy.
+        """
+        worst = self.faults[0] if self.faults else None
+        tolerable = self.health in _JUDGED_BY_CODES and worst is not None and worst.level.usable
+        if self.health != HEALTHY and not tolerable:
+            return f"health {self.health}" + (f", {worst}" if worst else "")
+        holders = [process for process in self.processes or () if process.pid not in ours]
+        if holders:
+            return "busy: " + ", ".join(f"process {p.pid} {p.name}".rstrip() for p in holders)
+        if needs_network and self.link == "DOWN":
+            return "network link DOWN"
+        if needs_network and self.net_health not in (None, "Success"):
+            return f"network health: {self.net_health}"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostInventory:
+    """One host. `numa_cpus`: CPUs this job may use, by NUMA node. `problems`: what went untold, and why."""
+
+    address: str
+    devices: tuple[DeviceReport, ...] = ()
+    numa_cpus: dict[int, tuple[int, ...]]
+    memory_bytes: int
+    npu_smi_version: str | None = None
+    problems: tuple[str, ...] = ()
+
+    def host(self, *, needs_network: bool, ours: frozenset[int] = frozenset()) -> AscendHost:
+        """The host as `placement` takes it; in a super pod only when all of its devices are in that one."""
+        pods = {device.super_pod_id for device in self.devices}
+        pod = next(iter(pods)) if len(pods) == 1 else None
+        return AscendHost(
+            address=self.address,
+            super_pod_id=pod,
+            npus=tuple(
+                Npu(
+                    device_id=device.device_id,
+                    device_ip=device.address,
+                    super_device_id=device.super_device_id if pod is not None else None,
+                    unusable=device.unusable(needs_network=needs_network, ours=ours),
+                )
+                for device in self.devices
+            ),
+        )
+
+
+def soc_of(model: str) -> Soc | None:
+    """The chip family of a model as npu-smi names it; None when the name says none."""
+    name = model.upper().removeprefix("ASCEND").lstrip(" _")
+    if name.startswith("910B"):
+        return "910b"
+    if name.startswith(("910_93", "910C")) or name == "910":
+        return "a3"
+    return "910a" if name.startswith("910") else None

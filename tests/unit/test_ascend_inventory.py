@@ -1,0 +1,161 @@
+"""A host is asked through its tools; what they do not tell is said with every source that was tried."""
+
+import pytest
+from ascend_fakes import tools
+from ascend_fakes.host import change, describe, install
+
+from orchestrator.ascend.device_report import DeviceReport, soc_of
+from orchestrator.ascend.fault_codes import FaultLevel, faults_of
+from orchestrator.ascend.host_tools import ROOT_VARIABLE, AscendHostTools
+from orchestrator.ascend.inventory import cpus_in_list, take_inventory
+from orchestrator.ascend.npu_smi import DeviceProcess
+from orchestrator.ascend.placement import place
+from orchestrator.ascend.rank_table import build_rank_table
+
+
+def asked(root, stated=None):
+    return take_inventory("10.0.0.1", stated, AscendHostTools(root))
+
+
+def test_a_healthy_host_tells_everything(tmp_path):
+    told = asked(install(tmp_path, describe(5, devices=[0, 4])))
+    assert told.problems == ()
+    assert told.devices[1] == DeviceReport(
+        device_id=4, model="910B4", hbm_used_mb=3004, hbm_total_mb=32768, numa_node=1,
+        address="192.168.5.5", address_source="hccn_tool", link="UP", net_health="Success",
+    )  # fmt: skip
+    assert told.npu_smi_version == "23.0.3"
+    assert told.memory_bytes > 0
+    assert sum(map(len, told.numa_cpus.values())) >= 1
+
+
+def test_the_root_of_the_fakes_comes_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path, describe(1, devices=[0]))))
+    assert [device.device_id for device in take_inventory("10.0.0.1").devices] == [0]
+
+
+def test_an_a3_host_in_a_super_pod_becomes_a_table_of_version_1_2(tmp_path):
+    told = asked(install(tmp_path, describe(1, soc="a3", devices=[0, 1], pod="3")))
+    table = build_rank_table(place([told.host(needs_network=False)], 2, "a3"), "a3").to_dict()
+    assert table["super_pod_list"] == [{"super_pod_id": "3", "server_list": [{"server_id": "3/10.0.0.1"}]}]
+    assert [d["super_device_id"] for d in table["server_list"][0]["device"]] == ["16", "17"]
+
+
+def test_an_a3_host_outside_a_super_pod_is_a_plain_server(tmp_path):
+    told = asked(install(tmp_path, describe(1, soc="a3", devices=[0, 1])))
+    table = build_rank_table(place([told.host(needs_network=False)], 2, "a3"), "a3")
+    assert (table.version, told.problems) == ("1.0", ())
+
+
+def test_an_ipv6_address_is_asked_for_when_there_is_no_ipv4(tmp_path):
+    host = describe(1, devices=[0])
+    host["devices"][0] |= {"ip": None, "ipv6": "2001:db8::1"}
+    assert asked(install(tmp_path, host)).devices[0].address == "2001:db8::1"
+
+
+def test_the_conf_stands_in_for_hccn_tool(tmp_path):
+    root = install(tmp_path, describe(1, devices=[0]), tools=["npu-smi"], conf="address_0=29.1.1.1\n")
+    device = asked(root, {0: "1.1.1.1"}).devices[0]
+    assert (device.address, device.address_source) == ("29.1.1.1", str(tmp_path / "etc/hccn.conf"))
+    assert (device.link, device.net_health) == (None, None)
+
+
+def test_the_job_stands_in_for_conf_and_hccn_tool(tmp_path):
+    root = install(tmp_path, describe(1, devices=[0]), tools=["npu-smi"])
+    device = asked(root, {0: "1.1.1.1"}).devices[0]
+    assert (device.address, device.address_source) == ("1.1.1.1", "hosts of the job")
+
+
+def test_a_device_without_an_address_names_every_source_that_was_tried(tmp_path):
+    root = install(tmp_path, describe(1, devices=[0]), tools=["npu-smi"], conf="address_7=29.1.1.1\n")
+    told = asked(root)
+    assert told.devices[0].address is None
+    (problem,) = [problem for problem in told.problems if "no address" in problem]
+    assert problem.startswith("10.0.0.1: NPU 0 has no address; tried: `hccn_tool -i 0 -ip -g` failed: not on")
+    assert problem.endswith("etc/hccn.conf has none; `hosts` of the job gives none")
+
+
+def test_a_host_without_npu_smi_has_no_device_to_place_on_and_says_which_it_saw(tmp_path):
+    told = asked(install(tmp_path, describe(1, devices=[0, 1]), tools=["hccn_tool"]))
+    assert told.devices == ()
+    assert "`npu-smi info` failed: not on PATH" in told.problems[0]
+    assert told.problems[1:] == (
+        "10.0.0.1: /dev/davinci0 is there, but npu-smi does not tell of it",
+        "10.0.0.1: /dev/davinci1 is there, but npu-smi does not tell of it",
+    )
+
+
+def test_garbled_output_is_a_problem_and_no_traceback(tmp_path):
+    told = asked(install(tmp_path, {**describe(1), "garbled_info": "| NPU  Na"}))
+    assert told.devices == ()
+    assert "cannot be read (it ends before its last frame)" in told.problems[0]
+
+
+def test_a_card_that_dropped_off_the_bus_is_noticed(tmp_path):
+    host = describe(1, devices=[0, 1])
+    root = install(tmp_path, host)
+    change(root, {**host, "devices": host["devices"][:1]})
+    assert asked(root).problems == ("10.0.0.1: /dev/davinci1 is there, but npu-smi does not list it",)
+
+
+def test_npus_that_only_the_other_lists_of_npu_smi_know_are_noticed(tmp_path):
+    host = describe(1, devices=[0, 1])
+    table = tools.info({**host, "devices": host["devices"][:1]})
+    root = install(tmp_path, {**host, "garbled_info": table})
+    assert [problem for problem in asked(root).problems if "davinci" not in problem] == [
+        "10.0.0.1: `npu-smi info -l` counts {0: 1, 1: 1} chips by NPU, its table {0: 1}",
+        "10.0.0.1: `npu-smi info -m` knows chip 0 of NPU 1, its table does not",
+    ]
+
+
+def test_ill_and_busy_devices_are_left_out_with_the_reason(tmp_path):
+    host = describe(1, devices=range(6))
+    host["devices"][0] |= {"health": "Alarm", "codes": ["40F84E00"]}
+    host["devices"][1] |= {"health": "Warning", "codes": ["80E01801"]}
+    host["devices"][2] |= {"health": "Critical"}
+    host["devices"][3]["processes"] = [[6513, "python", 617]]
+    host["devices"][4]["link"] = "DOWN"
+    host["devices"][5]["net_health"] = "Socket fail"
+    told = asked(install(tmp_path, host))
+    assert [npu.unusable for npu in told.host(needs_network=True).npus] == [
+        "health Alarm, 40F84E00 card dropped off the bus: stop what runs on it and reset the chip: "
+        "npu-smi set -t reset",
+        "",
+        "health Critical",
+        "busy: process 6513 python",
+        "network link DOWN",
+        "network health: Socket fail",
+    ]
+    assert told.host(needs_network=False, ours=frozenset({6513})).usable == (1, 3, 4, 5)
+
+
+def test_a_device_that_nobody_can_tell_the_holders_of_counts_as_free():
+    assert DeviceReport(device_id=0, model="910A", processes=None).unusable(needs_network=True) == ""
+
+
+def test_a_holder_without_a_name_is_told_by_its_id():
+    holder = DeviceProcess(device_id=0, pid=9, name="", memory_mb=1)
+    report = DeviceReport(device_id=0, model="910B4", processes=(holder,))
+    assert report.unusable(needs_network=False) == "busy: process 9"
+
+
+def test_the_worst_code_comes_first_and_an_unknown_one_counts_as_worst():
+    assert [(fault.code, fault.level) for fault in faults_of(["80e01801", "8C03A000", "DEADBEEF"])] == [
+        ("DEADBEEF", FaultLevel.SEPARATE_NPU),
+        ("8C03A000", FaultLevel.RESTART_NPU),
+        ("80E01801", FaultLevel.RESTART_BUSINESS),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "soc"),
+    [("910A", "910a"), ("910ProB", "910a"), ("910B4", "910b"), ("Ascend 910B2C", "910b"),
+     ("Ascend910", "a3"), ("Ascend910_9392", "a3"), ("310P3", None), ("", None)],
+)  # fmt: skip
+def test_the_chip_family_follows_from_the_model(model, soc):
+    assert soc_of(model) == soc
+
+
+def test_cpu_lists_of_the_kernel_are_read():
+    assert cpus_in_list("0-3,8,10-11\n") == (0, 1, 2, 3, 8, 10, 11)
+    assert cpus_in_list("\n") == ()
