@@ -38,6 +38,12 @@ class AscendHost:
     npus: tuple[Npu, ...]
     super_pod_id: str | None = None
 
+    @classmethod
+    def stated(cls, address: str, devices: Mapping[int, str]) -> "AscendHost":
+        """A host as the job names it: `devices` maps physical ids to device addresses."""
+        npus = tuple(Npu(device_id=device, device_ip=ip) for device, ip in sorted(devices.items()))
+        return cls(address=address, npus=npus)
+
     @property
     def server_id(self) -> str:
         """Name in the rank table: pod first, so that its dictionary order keeps pods together."""

@@ -1,0 +1,110 @@
+"""`rank-table` as users call it: what is printed, written, and the exit code."""
+
+import json
+
+import pytest
+from ascend_fakes.host import describe, install
+from typer.testing import CliRunner
+
+from orchestrator.ascend.cli import rank_table_app
+from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from sdnet.errors import InputError
+
+JOB = """
+name: two
+cluster:
+  device: ascend
+  soc: 910a
+  workers: 4
+  hosts:
+    - {address: 172.16.0.2, devices: {0: 192.168.2.1, 1: 192.168.2.2}}
+    - {address: 172.16.0.1, devices: {0: 192.168.1.1, 1: 192.168.1.2}}
+"""
+
+
+def run(*arguments):
+    return CliRunner().invoke(
+        rank_table_app, [str(argument) for argument in arguments], catch_exceptions=False
+    )
+
+
+@pytest.fixture
+def job(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(JOB)
+    return path
+
+
+def this_host(tmp_path, monkeypatch, number=1, **description):
+    monkeypatch.setenv(
+        ROOT_VARIABLE, str(install(tmp_path / f"host{number}", describe(number, **description)))
+    )
+
+
+def test_a_table_is_built_from_the_hosts_of_a_job_and_found_legal(job, tmp_path):
+    out = tmp_path / "hccl.json"
+    assert run("build", job, "--out", out).output == f"wrote {out}: 4 ranks on 2 server(s)\n"
+    assert [server["server_id"] for server in json.loads(out.read_text())["server_list"]] == [
+        "172.16.0.1", "172.16.0.2",
+    ]  # fmt: skip
+    told = run("validate", out, "--soc", "910a")
+    assert (told.exit_code, told.output) == (0, f"{out}: legal on 910a\n")
+
+
+def test_tables_that_hosts_wrote_of_themselves_merge_into_one(tmp_path, monkeypatch):
+    for number in (1, 2):
+        this_host(tmp_path, monkeypatch, number, devices=[0, 1])
+        run("build", "--address", f"172.16.0.{number}", "--out", tmp_path / f"{number}.json")
+    run("merge", tmp_path / "2.json", tmp_path / "1.json", "--out", tmp_path / "both.json")
+    servers = json.loads((tmp_path / "both.json").read_text())["server_list"]
+    assert [(s["server_id"], [d["rank_id"] for d in s["device"]]) for s in servers] == [
+        ("172.16.0.1", ["0", "1"]), ("172.16.0.2", ["2", "3"]),
+    ]  # fmt: skip
+
+
+def test_the_number_of_ranks_may_be_less_than_the_host_has(tmp_path, monkeypatch):
+    this_host(tmp_path, monkeypatch)
+    assert len(json.loads(run("build", "--workers", 2).output)["server_list"][0]["device"]) == 2
+
+
+def test_an_illegal_table_ends_with_two_and_every_fault(job, tmp_path):
+    out = tmp_path / "hccl.json"
+    run("build", job, "--out", out)
+    table = json.loads(out.read_text())
+    table["status"] = "?"
+    del table["server_list"][1]["device"][1]
+    out.write_text(json.dumps(table))
+    told = run("validate", out, "--soc", "910a")
+    assert told.exit_code == 2
+    assert told.output.splitlines() == [
+        f'{out}: EI0014 $.status = \'?\': write "completed" or "initializing"',
+        f"{out}: EI0014 $.server_list[1].device = [0]: 910A takes the same number of devices on each server; "
+        "the first has 2",
+    ]
+    assert run("validate", out).output.count("\n") == 1
+    as_json = json.loads(run("validate", out, "--json").output)
+    assert (as_json["legal"], as_json["faults"][0]["code"]) == (False, "EI0014")
+
+
+def test_a_table_is_drawn_with_hosts_groups_and_ranks(tmp_path, monkeypatch):
+    this_host(tmp_path, monkeypatch, soc="a3", devices=[2, 3], pod="7")
+    out = tmp_path / "hccl.json"
+    run("build", "--soc", "a3", "--address", "172.16.0.9", "--out", out)
+    drawn = run("show", out).output
+    assert "version 1.2, 2 ranks on 1 server(s)" in drawn
+    assert "super pod 7" in drawn
+    assert "server 7/172.16.0.9 (172.16.0.9), devices {2,3}" in drawn
+    assert "192.168.1.4" in drawn
+
+
+def test_mistakes_are_told_in_one_line(job, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="--out .*t.txt does not end in .json"):
+        run("build", job, "--out", tmp_path / "t.txt")
+    with pytest.raises(InputError, match=r"EI0004.*cannot be read"):
+        run("validate", tmp_path / "none.json")
+    job.write_text("name: two\n")
+    with pytest.raises(InputError, match="names no cluster.hosts"):
+        run("build", job)
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    with pytest.raises(InputError, match="shows no Ascend device: 127.0.0.1: `npu-smi info` failed"):
+        run("build")
