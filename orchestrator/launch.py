@@ -6,6 +6,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -20,47 +22,68 @@ from sdnet.errors import InputError
 _IDENTITY = ("data", "train", "evaluate")
 
 
-def launch(spec: JobSpec) -> dict:
-    """Run the job to its end and return what summary.json holds.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What summary.json holds, and whether it did so before this launch."""
+
+    summary: dict[str, Any]
+    already_done: bool
+
+
+def launch(spec: JobSpec) -> Outcome:
+    """Run the job to its end.
 
     Launched again, it goes on where the last launch stopped; a finished job is not run again.
-    Raises InputError for what the user can correct, and what the stages raise otherwise; then
-    summary.json says `failed` or `stopped`.
+    Raises InputError for what the user can correct and JobFailed otherwise; summary.json then
+    says `failed` or `stopped`.
     """
     run = RunDirectory.of(spec.storage, spec.name)
-    run.create()
-    with _only_launch(run):
-        _same_job(spec, run)
+    with _only_launch(spec, run):
         summary = read_summary(run)
         if summary is not None and summary["status"] == "succeeded":
-            return summary
-        return _run_stages(spec, run)
+            return Outcome(summary, already_done=True)
+        events = EventLog(run.events)
+        events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
+        with _summarised(spec, run, events):
+            _run_stages(spec, run, events)
+    return Outcome(read_summary(run) or {}, already_done=False)
 
 
-def _run_stages(spec: JobSpec, run: RunDirectory) -> dict:
+def preprocess_only(spec: JobSpec) -> dict[str, Any]:
+    """Run the first stage alone and return its manifest."""
     from orchestrator.stages.preprocess import preprocess
 
-    events = EventLog(run.events)
-    events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
+    run = RunDirectory.of(spec.storage, spec.name)
+    with _only_launch(spec, run), ray_session(spec.cluster):
+        return preprocess(spec, run, EventLog(run.events))
+
+
+def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
+    with ray_session(spec.cluster):
+        # Imported late: both import Ray, which reads the environment that the session prepares.
+        from orchestrator.stages.preprocess import preprocess
+        from orchestrator.stages.train import train
+
+        preprocess(spec, run, events)
+        train(spec, run, events)
+
+
+@contextlib.contextmanager
+def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[None]:
+    """Whatever ends the block, the run says how it ended."""
     status, reason = "failed", None
     try:
-        with ray_session(spec.cluster):
-            preprocess(spec, run, events)
-            # Imports MindSpore's Ray Train backend, which needs a prepared environment.
-            from orchestrator.stages.train import train
-
-            train(spec, run, events)
+        yield
         status = "succeeded"
     except KeyboardInterrupt:
         status, reason = "stopped", "interrupted"
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise
     finally:
         events.emit("run_finished", status=status, reason=reason)
         write_json(run.summary, build_summary(spec, run, events, status))
-    return read_summary(run) or {}
 
 
 def _same_job(spec: JobSpec, run: RunDirectory) -> None:
@@ -84,8 +107,12 @@ def _ranks(job: dict) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _only_launch(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock: a second launch of it refuses. The system drops the lock with its holder."""
+def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[None]:
+    """Make the run directory this job's and hold its lock: a second launch refuses.
+
+    The system drops the lock with its holder, however that ends.
+    """
+    run.create()
     with (run.root / "launch.lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,4 +125,5 @@ def _only_launch(run: RunDirectory) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
         lock.flush()
+        _same_job(spec, run)
         yield

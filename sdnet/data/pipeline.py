@@ -1,0 +1,65 @@
+"""Batches ahead of the device: a thread gathers the next ones while this one is computed."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+_DEPTH = 2  # batches that wait, ready
+
+
+class Prefetcher:
+    """Iterates over batches of patches, uint8 [batch, 64, 128], gathered in the order of `batches`.
+
+    images: uint8 [N, 64, 128], usually memory-mapped. batches: index arrays of equal length.
+    A batch belongs to the consumer until it asks for the next one; its memory is then used
+    again. `close` (or the end of a `with`) stops the thread; an error in it reaches the consumer.
+    """
+
+    def __init__(self, images: np.ndarray, batches: Iterable[np.ndarray]):
+        self._images, self._batches = images, batches
+        self._ready: queue.Queue[np.ndarray | Exception | None] = queue.Queue()
+        self._free: queue.Queue[np.ndarray | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._fill, name="prefetcher", daemon=True)
+        self._started = False
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        if self._started:
+            raise RuntimeError("a Prefetcher can be iterated once; make another")
+        self._started = True
+        self._thread.start()
+        while (batch := self._ready.get()) is not None:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+            self._free.put(batch)
+
+    def __enter__(self) -> "Prefetcher":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop gathering and wait for the thread; batches not yet asked for are dropped."""
+        if self._started:
+            self._free.put(None)
+            self._thread.join()
+
+    def _fill(self) -> None:
+        try:
+            buffers = 0
+            for indices in self._batches:
+                if buffers <= _DEPTH:
+                    buffers += 1
+                    buffer = np.empty((len(indices), *self._images.shape[1:]), self._images.dtype)
+                    self._free.put(buffer)
+                free = self._free.get()
+                if free is None:
+                    return
+                # mode="clip" lets NumPy write straight into the buffer; indices are in range.
+                self._ready.put(np.take(self._images, indices, axis=0, out=free, mode="clip"))
+            self._ready.put(None)
+        except Exception as error:  # noqa: BLE001  whatever it is, the consumer raises it
+            self._ready.put(error)

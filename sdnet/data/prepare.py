@@ -1,0 +1,244 @@
+"""Preprocessing, whole: which shards there are, and one train.npz and test.npz made of them.
+
+The same functions serve `sdnet prepare`, one shard after another, and the orchestrator, whose
+workers make shards at the same time; the result is the same to the byte.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from sdnet.config import PatchConfig, SplitConfig
+from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
+from sdnet.data.shards import (
+    Shard,
+    ShardReport,
+    cut_into_shards,
+    make_shard,
+    pairs_per_shard,
+    patches_path,
+    read_good_shard,
+)
+from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
+from sdnet.errors import InputError
+
+_CHUNK = 4096  # patches held in memory at once while merging: 32 MiB
+_BAD_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job of preprocessing: its listing and its shards, training ones first."""
+
+    listing: Listing
+    train: tuple[Shard, ...]
+    test: tuple[Shard, ...]
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return self.train + self.test
+
+
+def plan_work(images: Path, split: SplitConfig) -> Work:
+    """List the pairs, split them by scene, cut them into shards. Raises InputError for images or a split
+    that cannot make a training and a test set; non-matches need two test scenes."""
+    listing = find_pairs(images)
+    train, test = split_scenes((pair.scene for pair in listing.pairs), split)
+    if len(test) < 2:
+        raise InputError(
+            f"the only test scene is {test[0]}; non-matches come from another scene, so give at least 2"
+        )
+    size = pairs_per_shard(len(listing.pairs))
+
+    def shards(name: str, scenes: Sequence[str]) -> tuple[Shard, ...]:
+        pairs: tuple[Pair, ...] = tuple(pair for pair in listing.pairs if pair.scene in set(scenes))
+        return tuple(cut_into_shards(name, images, pairs, size))
+
+    return Work(listing, shards("train", train), shards("test", test))
+
+
+def prepare(
+    images: Path, out: Path, patches: PatchConfig, split: SplitConfig, max_bad_images: float
+) -> dict[str, Any]:
+    """Preprocess in this process, one shard after another; returns the manifest."""
+    work = plan_work(images, split)
+    directory = out / "shards"
+    directory.mkdir(parents=True, exist_ok=True)
+    reports = {
+        shard.name: read_good_shard(shard, directory, patches) or make_shard(shard, directory, patches)
+        for shard in work.shards
+    }
+    return merge(work, reports, directory, out, patches, split.seed, max_bad_images)
+
+
+def merge(
+    work: Work,
+    reports: dict[str, ShardReport],
+    directory: Path,
+    out: Path,
+    config: PatchConfig,
+    seed: int,
+    max_bad_images: float,
+) -> dict[str, Any]:
+    """Make train.npz, test.npz and, last, manifest.json of finished shards; returns the manifest.
+
+    train.npz holds matches only. test.npz holds the matches, then for each of them
+    `config.negatives` non-matches on average, its optical patch beside the SAR patch of a seeded
+    match of another scene. Raises InputError when too many images were bad, or no patch is left.
+    """
+    skipped = _skipped(work, reports)
+    _refuse_too_many(skipped, work, max_bad_images)
+    counts = {}
+    for name, shards in (("train", work.train), ("test", work.test)):
+        total = sum(reports[shard.name].patches for shard in shards)
+        if total == 0:
+            raise InputError(
+                f"the {name} scenes gave no patch; lower data.patches.min_distance_px or look at them"
+            )
+        counts[name] = total
+    write_patches(
+        out / "train.npz",
+        counts["train"],
+        _stream(work.train, reports, directory),
+        np.ones(counts["train"], np.int32),
+    )
+    counts["test"] = _write_test(work.test, reports, directory, out, config.negatives, seed)
+    manifest = {
+        "fingerprint": work_fingerprint(reports, config, seed),
+        "pairs": len(work.listing.pairs),
+        "patches": counts,
+        "scenes": {name: _scenes(shards) for name, shards in (("train", work.train), ("test", work.test))},
+        "skipped": skipped,
+        "files": {name: _size_and_sum(out / name) for name in ("train.npz", "test.npz")},
+    }
+    temporary = out / ".manifest.json"
+    temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(out / "manifest.json")
+    return manifest
+
+
+def read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The manifest, if it was made of these shards and its files still have their sums; None otherwise."""
+    try:
+        manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        same = manifest["fingerprint"] == fingerprint
+        whole = same and all(_size_and_sum(out / name) == known for name, known in manifest["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there, or not whole: it is made again
+    return manifest if whole else None
+
+
+def work_fingerprint(reports: dict[str, ShardReport], config: PatchConfig, seed: int) -> str:
+    """Hash of what the merged files are made of."""
+    known = [config.negatives, seed, sorted((name, report.sha256) for name, report in reports.items())]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which matches lend the optical and the SAR patch of each non-match: int64 [round(negatives * N)] each.
+
+    scenes: int64 [N], the scene of each match, ascending. Every match lends its optical patch
+    floor or ceil of `negatives` times; the SAR patch is uniform over the other scenes' matches.
+    """
+    total, number = len(scenes), round(negatives * len(scenes))
+    optical = np.arange(number) * total // max(number, 1)
+    begins = np.searchsorted(scenes, scenes[optical], "left")
+    sizes = np.searchsorted(scenes, scenes[optical], "right") - begins
+    rng = np.random.Generator(np.random.PCG64([seed, total]))
+    others = np.floor(rng.random(number) * (total - sizes)).astype(np.int64)
+    return optical, np.where(others < begins, others, others + sizes)
+
+
+def _write_test(
+    shards: Sequence[Shard],
+    reports: dict[str, ShardReport],
+    directory: Path,
+    out: Path,
+    negatives: float,
+    seed: int,
+) -> int:
+    scenes = _scene_of_each_patch(shards, reports)
+    if scenes[0] == scenes[-1]:
+        raise InputError(
+            "only one test scene gave patches; non-matches come from another scene, so add scenes"
+        )
+    optical, sar = draw_negatives(scenes, negatives, seed)
+    total = len(scenes) + len(optical)
+    labels = np.concatenate([np.ones(len(scenes), np.int32), np.zeros(len(optical), np.int32)])
+    # Random access needs the matches in one array; it is on disk, and gone when we are done.
+    scratch = out / ".test-matches.npy"
+    try:
+        matches = open_memmap(scratch, "w+", np.uint8, (len(scenes), *PATCH_SHAPE))
+        filled = 0
+        for chunk in _stream(shards, reports, directory):
+            matches[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+        write_patches(out / "test.npz", total, _with_negatives(matches, optical, sar), labels)
+        del matches
+    finally:
+        scratch.unlink(missing_ok=True)
+    return total
+
+
+def _with_negatives(matches: np.ndarray, optical: np.ndarray, sar: np.ndarray) -> Iterator[np.ndarray]:
+    half = PATCH_SHAPE[1] // 2
+    for start in range(0, len(matches), _CHUNK):
+        yield matches[start : start + _CHUNK]
+    for start in range(0, len(optical), _CHUNK):
+        chunk = matches[optical[start : start + _CHUNK]]
+        chunk[:, :, half:] = matches[sar[start : start + _CHUNK], :, half:]
+        yield chunk
+
+
+def _stream(
+    shards: Sequence[Shard], reports: dict[str, ShardReport], directory: Path
+) -> Iterator[np.ndarray]:
+    for shard in shards:
+        if reports[shard.name].patches:
+            yield np.asarray(open_patches(patches_path(directory, shard)).images)
+
+
+def _scene_of_each_patch(shards: Sequence[Shard], reports: dict[str, ShardReport]) -> np.ndarray:
+    """Number of the scene of each match, in order of appearance: int64 [N], ascending."""
+    names = [pair.scene for shard in shards for pair in shard.pairs]
+    counts = [count for shard in shards for count in reports[shard.name].patches_per_pair]
+    numbers = {scene: number for number, scene in enumerate(dict.fromkeys(names))}
+    return np.repeat([numbers[name] for name in names], counts)
+
+
+def _scenes(shards: Sequence[Shard]) -> list[str]:
+    return list(dict.fromkeys(pair.scene for shard in shards for pair in shard.pairs))
+
+
+def _skipped(work: Work, reports: dict[str, ShardReport]) -> list[dict[str, str]]:
+    root = work.shards[0].root
+    orphans = [
+        {"image": path.relative_to(root).as_posix(), "reason": "has no partner"}
+        for path in work.listing.orphans
+    ]
+    bad = [
+        {"image": image, "reason": reason}
+        for shard in work.shards
+        for image, reason in reports[shard.name].skipped
+    ]
+    return bad + orphans
+
+
+def _refuse_too_many(skipped: list[dict[str, str]], work: Work, max_bad_images: float) -> None:
+    if len(skipped) > max_bad_images * len(work.listing.pairs):
+        named = "; ".join(f"{item['image']} {item['reason']}" for item in skipped[:_BAD_NAMED])
+        raise InputError(
+            f"{len(skipped)} bad images for {len(work.listing.pairs)} pairs, above data.max_bad_images "
+            f"{max_bad_images}: {named}; mend them or raise the limit"
+        )
+
+
+def _size_and_sum(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

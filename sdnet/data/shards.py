@@ -1,0 +1,134 @@
+"""A shard of preprocessing: a run of pairs in, one file of patches and its report out.
+
+What a shard holds depends on its pairs and the settings alone, not on who makes it or when.
+Its report is written after its patches: a shard without a report that fits is made again.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdnet.config import PatchConfig
+from sdnet.data.patches import BadImage, cut_patches, read_pair
+from sdnet.data.sen12 import Pair
+from sdnet.data.store import write_patches
+
+# Raised when the same pairs and settings give other patches than before.
+_VERSION = 1
+_FEWEST_PAIRS, _MOST_PAIRS, _SHARDS_AIMED_AT = 8, 256, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Pairs that are made together. name: unique in the job. root: what image paths are told relative to."""
+
+    name: str
+    root: Path
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What came of a shard: patches of each pair, skipped images with their reasons, the file's sum."""
+
+    fingerprint: str
+    sha256: str
+    patches_per_pair: tuple[int, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def patches(self) -> int:
+        return sum(self.patches_per_pair)
+
+
+def pairs_per_shard(num_pairs: int) -> int:
+    """Small enough to balance the workers and to lose little, large enough to be worth a task."""
+    return min(max(-(-num_pairs // _SHARDS_AIMED_AT), _FEWEST_PAIRS), _MOST_PAIRS)
+
+
+def cut_into_shards(name: str, root: Path, pairs: tuple[Pair, ...], size: int) -> list[Shard]:
+    """Shards of at most `size` pairs each, in order."""
+    starts = range(0, len(pairs), size)
+    return [Shard(f"{name}-{start // size:05d}", root, pairs[start : start + size]) for start in starts]
+
+
+def patches_path(directory: Path, shard: Shard) -> Path:
+    """Where a shard's patches lie."""
+    return directory / f"{shard.name}.npz"
+
+
+def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport:
+    """Cut the patches of every pair that can be read, write them, then write the report."""
+    cut, skipped = [], []
+    for pair in shard.pairs:
+        try:
+            cut.append(cut_patches(*read_pair(pair), config))
+        except BadImage as error:
+            skipped.append((_relative(error.path, shard.root), error.reason))
+            cut.append(np.empty((0, config.size, 2 * config.size), np.uint8))
+    counts = tuple(len(patches) for patches in cut)
+    path = patches_path(directory, shard)
+    write_patches(path, sum(counts), cut, np.ones(sum(counts), np.int32))
+    report = ShardReport(fingerprint(shard, config), _sha256(path), counts, tuple(skipped))
+    _write_report(_report_path(directory, shard), report)
+    return report
+
+
+def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport | None:
+    """The report of a shard that is on disk, whole and made of these pairs and settings; None otherwise."""
+    try:
+        raw = json.loads(_report_path(directory, shard).read_text(encoding="utf-8"))
+        report = ShardReport(
+            raw["fingerprint"],
+            raw["sha256"],
+            tuple(raw["patches_per_pair"]),
+            tuple((image, reason) for image, reason in raw["skipped"]),
+        )
+        whole = report.fingerprint == fingerprint(shard, config) and report.sha256 == _sha256(
+            patches_path(directory, shard)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or not whole: it is made again
+    return report if whole else None
+
+
+def fingerprint(shard: Shard, config: PatchConfig) -> str:
+    """Hash of everything that decides a shard's patches; files count by path, size and time of change."""
+    files = [
+        (_relative(path, shard.root), *_size_and_time(path))
+        for pair in shard.pairs
+        for path in (pair.optical, pair.sar)
+    ]
+    known = json.dumps([_VERSION, shard.name, asdict(config), files], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()
+
+
+def _report_path(directory: Path, shard: Shard) -> Path:
+    return directory / f"{shard.name}.json"
+
+
+def _write_report(path: Path, report: ShardReport) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(report)), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (-1, -1)  # gone since it was listed; the shard reports it as unreadable
+    return found.st_size, found.st_mtime_ns
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,77 @@
+"""Dependencies point down: cli -> launch -> stages -> training, ascend, recovery -> sdnet."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted([*ROOT.glob("sdnet/**/*.py"), *ROOT.glob("orchestrator/**/*.py")])
+# Modules that decide or describe; they must be testable without a cluster or a network.
+PURE = (
+    "orchestrator/ascend/rank_table.py",
+    "orchestrator/ascend/placement.py",
+    "orchestrator/ascend/environment.py",
+    "orchestrator/recovery/policy.py",
+    "orchestrator/recovery/interval.py",
+    "orchestrator/recovery/watchdog.py",
+    "orchestrator/spec.py",
+    "orchestrator/plan.py",
+)
+# What each layer of the orchestrator must not reach up to.
+ABOVE = {
+    "ascend": {"cli", "launch", "stages", "training"},
+    "recovery": {"cli", "launch", "stages", "training"},
+    "training": {"cli", "launch", "stages"},
+    "stages": {"cli", "launch"},
+    "report": {"cli", "launch", "stages", "training"},
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Every module the file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def imported_packages(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imported_modules(path)}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("sdnet/**/*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_sdnet_knows_nothing_of_ray_or_the_orchestrator(path: Path) -> None:
+    assert not imported_packages(path) & {"ray", "orchestrator"}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_decides_imports_neither_ray_nor_mindspore(name: str) -> None:
+    assert not imported_packages(ROOT / name) & {"ray", "mindspore"}
+
+
+@pytest.mark.parametrize("layer", ABOVE)
+def test_no_layer_of_the_orchestrator_reaches_up(layer: str) -> None:
+    reached = {
+        f"{path.name}: {module}"
+        for path in (ROOT / "orchestrator" / layer).glob("*.py")
+        for module in imported_modules(path)
+        for above in ABOVE[layer]
+        if module == f"orchestrator.{above}" or module.startswith(f"orchestrator.{above}.")
+    }
+    assert not reached
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_loaded_through_pickle_and_no_shell_is_run(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "pickle" not in imported_packages(path)
+    assert "allow_pickle=True" not in text and "shell=True" not in text and "yaml.load(" not in text
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
