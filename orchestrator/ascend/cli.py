@@ -21,6 +21,7 @@ from orchestrator.ascend.rank_table import (
 )
 from orchestrator.ascend.rank_table_rules import faults_in_text
 from orchestrator.run_directory import write_atomically
+from orchestrator.spec import load_spec
 from sdnet.errors import InputError
 
 rank_table_app = typer.Typer(
@@ -30,7 +31,6 @@ rank_table_app = typer.Typer(
 )
 console = Console()
 
-SocOption = Annotated[Soc, typer.Option("--soc", help="The chip whose group rules apply.")]
 AnySocOption = Annotated[
     Soc | None,
     typer.Option("--soc", help="Apply this chip's group rules too; left out, only the general ones."),
@@ -51,27 +51,23 @@ def build(
         str, typer.Option(help="This host's address in the table, when it is asked.")
     ] = "127.0.0.1",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Ranks; left out, as many as the job or the host has.")
+        int | None, typer.Option(min=1, help="Ranks; left out, the job's, or one for each device.")
     ] = None,
-    soc: SocOption = "910b",
+    soc: Annotated[Soc | None, typer.Option(help="The chip; left out, the job's, or 910b.")] = None,
     out: OutOption = None,
 ) -> None:
     """Build a table for the hosts of a job, or for this host as its tools describe it."""
-    if job is None:
-        hosts, ranks = (_this_host(address),), None
-        per_host = None
+    cluster = None if job is None else load_spec(job).cluster
+    chip: Soc = soc or (cluster.soc if cluster else "910b")
+    if cluster is None:
+        host = _this_host(address)
+        places = place([host], workers or len(host.usable), chip)
+    elif cluster.hosts:
+        hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]
+        places = place(hosts, workers or cluster.max_workers, chip, cluster.workers_per_host)
     else:
-        from orchestrator.spec import load_spec
-
-        cluster = load_spec(job).cluster
-        if not cluster.hosts:
-            raise InputError(
-                f"{job} names no cluster.hosts; give them, or run `rank-table build` on each host"
-            )
-        hosts = tuple(AscendHost.stated(host.address, host.devices) for host in cluster.hosts)
-        ranks, soc, per_host = cluster.max_workers, cluster.soc, cluster.workers_per_host
-    ranks = workers or ranks or len(hosts[0].usable)
-    _emit(build_rank_table(place(hosts, ranks, soc, per_host), soc), out)
+        raise InputError(f"{job} names no cluster.hosts; give them, or run `rank-table build` on each host")
+    _emit(build_rank_table(places, chip), out)
 
 
 @rank_table_app.command(
