@@ -1,6 +1,7 @@
 """What is known about a host and its devices, and which of them a job may be placed on. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.fault_codes import DeviceFault
@@ -65,6 +66,15 @@ class HostInventory:
     memory_bytes: int
     npu_smi_version: str | None = None
     problems: tuple[str, ...] = ()
+
+    def only(self, device_ids: Collection[int]) -> "HostInventory":
+        """The same host with these devices alone; one that is not there is a problem of the host."""
+        kept = tuple(device for device in self.devices if device.device_id in device_ids)
+        missing = sorted(set(device_ids) - {device.device_id for device in kept})
+        told = tuple(
+            f"{self.address}: the job names NPU {device}, but the host has none" for device in missing
+        )
+        return replace(self, devices=kept, problems=self.problems + told)
 
     def host(self, *, needs_network: bool, ours: frozenset[int] = frozenset()) -> AscendHost:
         """The host as `placement` takes it; in a super pod only when all of its devices are in that one."""

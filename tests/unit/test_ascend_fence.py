@@ -1,0 +1,57 @@
+"""Who holds a device is told; what is left over from our runs is found by its mark, and only that is ended."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+from ascend_fakes import tools
+from ascend_fakes.host import describe
+
+from orchestrator.ascend.fence import RUN_VARIABLE, LeftOver, end_processes, holders_of, left_over_processes
+from orchestrator.ascend.npu_smi import parse_info
+
+
+@pytest.fixture
+def sleeper():
+    """Starts a process that waits for its input to end; every one is gone after the test."""
+    started = []
+
+    def start(**environment):
+        command = [sys.executable, "-S", "-c", "print(flush=True); input()"]
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"\n"
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_holders_of_some_devices_are_named_in_order():
+    host = describe(1, devices=range(4))
+    host["devices"][2]["processes"] = [[9, "python", 5], [7, "", 5]]
+    host["devices"][3]["processes"] = [[8, "python", 5]]
+    held = holders_of(parse_info(tools.info(host)), {0, 2})
+    assert [(process.device_id, process.pid) for process in held] == [(2, 7), (2, 9)]
+
+
+def test_a_version_that_lists_no_processes_tells_nothing():
+    table = tools.info(describe(1, devices=[0]))
+    assert holders_of(parse_info(table[: table.index("| NPU     Chip")]), {0}) is None
+
+
+def test_a_process_with_our_mark_and_no_raylet_above_it_is_left_over(sleeper):
+    marked, other = sleeper(**{RUN_VARIABLE: "/runs/lost"}), sleeper()
+    found = {item.pid: item.run for item in left_over_processes()}
+    assert found.get(marked.pid) == "/runs/lost"
+    assert other.pid not in found
+
+
+def test_ending_left_overs_ends_them_and_nothing_that_took_their_id(sleeper):
+    marked, other = sleeper(**{RUN_VARIABLE: "/runs/lost"}), sleeper(**{RUN_VARIABLE: "/runs/other"})
+    end_processes([LeftOver(marked.pid, "python", "/runs/lost"), LeftOver(other.pid, "python", "/runs/lost")])
+    assert marked.poll() is not None
+    assert psutil.pid_exists(other.pid)
