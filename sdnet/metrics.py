@@ -1,0 +1,60 @@
+"""FPR95 and accuracy of a set of distances, exactly, in NumPy."""
+
+import numpy as np
+
+from sdnet.errors import InputError
+
+RECALL_PERCENT = 95
+
+
+def fpr95(distances: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the negatives that pass where 95 % of the positives do; 0 is best, 1 is worst.
+
+    The threshold is the smallest distance at or below which at least 95 % of the positives lie.
+    A negative passes when it is nearer, or as near: a tie counts as a false positive, so the
+    order of the pairs never matters.
+
+    distances: real [N], finite. labels: integers [N], 1 match, 0 non-match, each at least once;
+    else InputError.
+    """
+    distances, labels = _checked(distances, labels)
+    positives = np.sort(distances[labels == 1])
+    negatives = distances[labels == 0]
+    needed = -(-RECALL_PERCENT * positives.size // 100)  # whole numbers: no rounding decides
+    return int(np.count_nonzero(negatives <= positives[needed - 1])) / negatives.size
+
+
+def accuracy(distances: np.ndarray, labels: np.ndarray) -> float:
+    """Share of pairs called right when the P smallest distances are called matches, P positives given.
+
+    Among pairs tied at the last place the non-matches are called matches first, so the order
+    of the pairs never matters and a tie never flatters. Arguments and errors as for `fpr95`.
+    """
+    distances, labels = _checked(distances, labels)
+    # Keys from last to first: by distance, and at equal distance negatives before positives.
+    called = np.lexsort((labels, distances))[: int(labels.sum())]
+    false_positives = int(np.count_nonzero(labels[called] == 0))
+    # Each negative called a match leaves one positive out.
+    return (labels.size - 2 * false_positives) / labels.size
+
+
+def _checked(distances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    distances, labels = np.asarray(distances), np.asarray(labels)
+    if distances.ndim != 1 or distances.shape != labels.shape:
+        raise InputError(
+            f"distances {list(distances.shape)} and labels {list(labels.shape)} do not match; "
+            "give one label a distance"
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise InputError(
+            f"labels hold {np.setdiff1d(labels, (0, 1))[0]}; they are 1 (match) and 0 (non-match)"
+        )
+    if not np.isfinite(distances).all():
+        where = int(np.flatnonzero(~np.isfinite(distances))[0])
+        raise InputError(f"distance {where} is {distances[where]}; the network's weights are not usable")
+    positives = int(np.count_nonzero(labels))
+    if not 0 < positives < labels.size:
+        raise InputError(
+            f"of {labels.size} pairs {positives} are matches; the rates need matches and non-matches"
+        )
+    return distances, labels.astype(np.int64)

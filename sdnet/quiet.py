@@ -1,0 +1,19 @@
+"""Silence from MindSpore where we say in our own words what went wrong."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mindspore import log
+
+
+@contextmanager
+def quiet_mindspore() -> Iterator[None]:
+    """Keep MindSpore's Python log off the screen; nothing else is silenced."""
+    logger = log._get_logger()  # there is no public way to it, and its name holds a process id
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

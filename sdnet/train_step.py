@@ -1,0 +1,193 @@
+"""One training step of SDNet: gradients of slices, then one update from their mean.
+
+A global batch is `slices` slices of recipe.batch pairs each; BatchNorm and the negatives of
+the match loss see one slice at a time. A rank computes one slice or, when ranks were lost,
+several, one after another: the compiled graphs and the objective stay the same, whatever the
+number of ranks.
+
+Everything that slices share travels in one flat float32 buffer, in this order:
+gradients | BatchNorm moving statistics | loss terms and their total.
+"""
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from sdnet import losses
+from sdnet.config import Recipe
+from sdnet.model import SDNet, normalise, split_pair
+from sdnet.quiet import quiet_mindspore
+from sdnet.weights import State
+
+LOSSES = (*losses.TERMS, "total")
+
+
+class Objective(nn.Cell):
+    """The weighted total loss of one slice, for the gradient, and all of `LOSSES` beside it."""
+
+    def __init__(self, net: SDNet, recipe: Recipe):
+        super().__init__(auto_prefix=False)
+        self.net = net
+        self.recipe = recipe
+        self.weights = losses.weights(recipe)
+
+    def construct(self, pairs_BHX: Tensor, step: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of uint8 [B, 64, 128]: total, a scalar, and float32 [len(LOSSES)]."""
+        opt, sar = split_pair(pairs_BHX)
+        opt, sar = normalise(opt), normalise(sar)
+        terms = losses.terms(self.net(opt, sar, step, first), opt, sar, self.recipe)
+        total = 0.0
+        for index, term in enumerate(terms):
+            total = total + self.weights[index] * term
+        return total, ops.stack((*terms, total))
+
+
+class SliceGradients(nn.Cell):
+    """Gradients and losses of one slice, flat; running it also moves the BatchNorm statistics.
+
+    Flat, because GRAPH_MODE takes the tensors of a tuple for constants of the next graph and
+    compiles that anew at each call.
+    """
+
+    def __init__(self, objective: Objective):
+        super().__init__(auto_prefix=False)
+        trained = ms.ParameterTuple(objective.net.trainable_params())
+        self.gradient = ops.value_and_grad(objective, None, trained, has_aux=True)
+
+    def construct(self, pairs_BHX: Tensor, step: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """All gradients in one vector, and the losses. step, first: see `ReplayedDropout.construct`."""
+        (_, slice_losses), gradients = self.gradient(pairs_BHX, step, first)
+        return ops.concat([gradient.reshape(-1) for gradient in gradients]), slice_losses
+
+
+def _buffer(name: str, size: int) -> Parameter:
+    return Parameter(Tensor(np.zeros(size, np.float32)), name=name, requires_grad=False)
+
+
+class Accumulate(nn.Cell):
+    """Adds one slice to the shared buffer and takes BatchNorm statistics back to the step's start.
+
+    Every slice of a step moves them from the same start, wherever it is computed.
+    """
+
+    def __init__(self, net: SDNet):
+        super().__init__(auto_prefix=False)
+        moving = [p for p in net.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
+        self.moving = ms.ParameterTuple(moving)
+        self.start = ms.ParameterTuple([p.clone() for p in moving])
+        for copy, parameter in zip(self.start, moving, strict=True):
+            copy.name = f"start.{parameter.name}"
+        num_trained = sum(p.size for p in net.trainable_params())
+        self.shared = _buffer("shared", num_trained + sum(p.size for p in moving) + len(LOSSES))
+
+    def construct(self, gradients: Tensor, slice_losses: Tensor) -> Tensor:
+        """Takes what `SliceGradients` gives; returns the losses."""
+        statistics = [statistic.reshape(-1) for statistic in self.moving]
+        ops.assign_add(self.shared, ops.concat((gradients, *statistics, slice_losses)))
+        for index, start in enumerate(self.start):
+            ops.assign(self.moving[index], start)
+        return slice_losses
+
+
+class Update(nn.Cell):
+    """Averages the shared buffer over all slices of all ranks, then steps Adam.
+
+    losses: float32 [len(LOSSES)], summed over the steps since it was last set to 0.
+    bad_step: int32, the first step whose total loss was not finite, or -1.
+    """
+
+    def __init__(self, net: SDNet, recipe: Recipe, accumulate: Accumulate, slices: int, world_size: int):
+        super().__init__(auto_prefix=False)
+        self.trained = ms.ParameterTuple(net.trainable_params())
+        self.moving, self.start, self.shared = accumulate.moving, accumulate.start, accumulate.shared
+        with quiet_mindspore():  # it warns of a kernel of its own that Adam does not use
+            self.adam = nn.Adam(
+                net.trainable_params(),
+                recipe.lr,
+                recipe.beta1,
+                recipe.beta2,
+                weight_decay=recipe.weight_decay,
+            )
+        self.losses = _buffer("losses", len(LOSSES))
+        self.bad_step = Parameter(Tensor(np.int32(-1)), name="bad_step", requires_grad=False)
+        self.nothing = Tensor(np.zeros(self.shared.shape, np.float32))
+        self.slices = float(slices)
+        self.all_reduce = ops.AllReduce() if world_size > 1 else None
+
+    def construct(self, step: Tensor, learning_rate: Tensor) -> Tensor:
+        """Apply one step; int32 and float32 scalars. Returns its mean total loss."""
+        shared = self.shared
+        if self.all_reduce is not None:
+            shared = self.all_reduce(shared)
+        mean = shared / self.slices
+        gradients = []
+        at = 0
+        for parameter in self.trained:
+            gradients.append(mean[at : at + parameter.size].reshape(parameter.shape))
+            at += parameter.size
+        for index, start in enumerate(self.start):
+            statistic = mean[at : at + start.size].reshape(start.shape)
+            ops.assign(self.moving[index], statistic)
+            ops.assign(start, statistic)
+            at += start.size
+        ops.assign(self.adam.learning_rate, learning_rate)
+        self.adam(tuple(gradients))
+        ops.assign(self.shared, self.nothing)
+        ops.assign_add(self.losses, mean[at:])
+        total = mean[at + len(LOSSES) - 1]
+        is_first = ops.logical_and(self.bad_step < 0, ops.logical_not(ops.isfinite(total)))
+        ops.assign(self.bad_step, ops.select(is_first, step, self.bad_step))
+        return total
+
+
+class TrainStep:
+    """A network under training and the three graphs that train it; `net` holds the weights."""
+
+    def __init__(self, recipe: Recipe, slices: int, world_size: int):
+        self.batch = recipe.batch
+        self.net = SDNet(recipe, training=True)
+        self.gradients = SliceGradients(Objective(self.net, recipe))
+        self.accumulate = Accumulate(self.net)
+        self.update = Update(self.net, recipe, self.accumulate, slices, world_size)
+
+    def add_slice(self, pairs: np.ndarray, step: int, slice_: int) -> None:
+        """Compute one slice, uint8 [batch, 64, 128], number `slice_` of the global batch of `step`."""
+        first = Tensor(np.int32(slice_ * self.batch))
+        self.accumulate(*self.gradients(Tensor(pairs), Tensor(np.int32(step)), first))
+
+    def apply(self, step: int, learning_rate: float) -> None:
+        """Update the weights from the slices added on all ranks; every rank calls it once a step."""
+        self.update(Tensor(np.int32(step)), Tensor(np.float32(learning_rate)))
+
+    def reset_statistics(self) -> None:
+        """Start the next step from the BatchNorm statistics that `net` has now; after loading weights."""
+        for start, parameter in zip(self.accumulate.start, self.accumulate.moving, strict=True):
+            start.set_data(Tensor(parameter.asnumpy().copy()))
+
+    def losses(self) -> np.ndarray:
+        """Sums of `LOSSES` since `set_losses`, float32, each step's value the mean over all slices."""
+        return self.update.losses.asnumpy().copy()
+
+    def set_losses(self, sums: np.ndarray) -> None:
+        """Go on summing losses from here."""
+        self.update.losses.set_data(Tensor(sums))
+
+    def first_bad_step(self) -> int | None:
+        """The first step whose total loss was not finite; waits for the device."""
+        step = int(self.update.bad_step.asnumpy())
+        return None if step < 0 else step
+
+    def optimizer_state(self) -> State:
+        """Copy Adam's own parameters to the host: moments, powers of the betas, number of steps."""
+        return {name: parameter.asnumpy().copy() for name, parameter in self._optimizer_parameters().items()}
+
+    def set_optimizer_state(self, state: State) -> None:
+        """Give Adam back what `optimizer_state` returned."""
+        parameters = self._optimizer_parameters()
+        assert parameters.keys() == state.keys(), parameters.keys() ^ state.keys()
+        for name, parameter in parameters.items():
+            parameter.set_data(Tensor(state[name]))
+
+    def _optimizer_parameters(self) -> dict[str, Parameter]:
+        own = self.net.parameters_dict().keys()
+        return {name: p for name, p in self.update.adam.parameters_dict().items() if name not in own}

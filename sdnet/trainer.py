@@ -1,0 +1,203 @@
+"""The training of one rank: steps, progress, snapshots; and where an interrupted run goes on.
+
+Communication among ranks (`mindspore.communication.init`) is set up by the caller before a
+Trainer with world_size above 1 is made; with one rank there is none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdnet import checkpoint, weights
+from sdnet.checkpoint import CheckpointState
+from sdnet.config import Recipe
+from sdnet.data.pipeline import Prefetcher
+from sdnet.data.sampler import slice_indices, slices_of_rank, steps_per_epoch
+from sdnet.data.store import PatchFile
+from sdnet.errors import InputError, NonFiniteLoss
+from sdnet.evaluation import Evaluation, gather
+from sdnet.messages import accuracy_line, epoch_line
+from sdnet.schedule import learning_rate
+from sdnet.train_step import LOSSES, TrainStep
+from sdnet.weights import State
+
+__all__ = ["Progress", "Snapshot", "Trainer", "accuracy_line", "epoch_line"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is done: whole epochs, global steps, and samples seen in them (wrapped ones count)."""
+
+    epoch: int
+    step: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of the whole training state in host memory; training may go on meanwhile."""
+
+    model: State
+    optimizer: State
+    state: CheckpointState
+
+    def write(self, directory: Path) -> None:
+        """Write it as a checkpoint (`checkpoint.write`); may run in another thread. Raises OSError."""
+        checkpoint.write(directory, self.model, self.optimizer, self.state)
+
+
+class Trainer:
+    """Trains SDNet on one of `world_size` ranks that all do the same at the same time.
+
+    A global step takes `slices` slices of recipe.batch samples; `slices` is the job's full
+    number of ranks and stays when fewer are left. Samples, dropout and schedule depend on the
+    global step alone, so any number of ranks trains the same model, up to the order of sums,
+    and the same number of ranks gives the same bytes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: PatchFile,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        slices: int | None = None,
+    ):
+        """Raises InputError when one global batch is above the data."""
+        self.recipe, self.world_size = recipe, world_size
+        self.slices = slices if slices is not None else world_size
+        if not 0 <= rank < world_size <= self.slices:
+            raise InputError(
+                f"rank {rank} of {world_size} cannot train {self.slices} slices; use fewer ranks"
+            )
+        self._train, self._rank = train, rank
+        self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch * self.slices)
+        self.total_steps = self.steps_per_epoch * recipe.epochs
+        self._mine = slices_of_rank(rank, world_size, self.slices)
+        self._step = TrainStep(recipe, self.slices, world_size)
+        weights.load(self._step.net, weights.initial(self._step.net, recipe.seed))
+        self._evaluation: Evaluation | None = None
+        self._done = 0
+        self._feed: tuple[Prefetcher, Iterator[np.ndarray]] | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far training is."""
+        samples = self._done * self.recipe.batch * self.slices
+        return Progress(self._done // self.steps_per_epoch, self._done, samples)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step done; before the first, that of the first."""
+        return learning_rate(self.recipe.lr, max(self._done - 1, 0), self.total_steps)
+
+    def step(self) -> None:
+        """Do one global step, together with all other ranks; returns before the device is done with it."""
+        assert self._done < self.total_steps, "training is over"
+        if self._feed is None:
+            prefetcher = Prefetcher(self._train.images, self._batches(self._done))
+            self._feed = prefetcher, iter(prefetcher)
+        if self._done % self.steps_per_epoch == 0:
+            self._step.set_losses(np.zeros(len(LOSSES), np.float32))
+        for slice_ in self._mine:
+            self._step.add_slice(next(self._feed[1]), self._done, slice_)
+        self._step.apply(self._done, learning_rate(self.recipe.lr, self._done, self.total_steps))
+        self._done += 1
+        if self._done == self.total_steps:
+            self.close()
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Mean of each of `LOSSES` over the epoch that just ended, or over the current one so far.
+
+        Equal on all ranks. Raises NonFiniteLoss, which names the first bad step.
+        """
+        self._check_finite()
+        steps = (self._done - 1) % self.steps_per_epoch + 1
+        sums = self._step.losses().astype(np.float64)
+        return dict(zip(LOSSES, (sums / steps).tolist(), strict=True))
+
+    def snapshot(self, metrics: dict[str, float] | None = None) -> Snapshot:
+        """Copy the state to the host; `metrics` are kept in its `state.json`.
+
+        Raises NonFiniteLoss: weights that ran away are never saved.
+        """
+        self._check_finite()
+        progress = self.progress
+        state = CheckpointState(
+            epoch=progress.epoch,
+            step=progress.step,
+            samples=progress.samples,
+            seed=self.recipe.seed,
+            slices=self.slices,
+            world_size=self.world_size,
+            num_samples=len(self._train),
+            recipe=asdict(self.recipe),
+            losses=tuple(self._step.losses().tolist()),
+            metrics=dict(metrics or {}),
+        )
+        return Snapshot(weights.copy(self._step.net), self._step.optimizer_state(), state)
+
+    def restore(self, directory: Path) -> CheckpointState:
+        """Go on exactly where a checkpoint was taken, also in the middle of an epoch.
+
+        Raises CorruptCheckpoint, or InputError when it belongs to another recipe, data or batch.
+        """
+        state = checkpoint.verify(directory)
+        self._check_same_run(directory, state)
+        shapes = weights.shapes(self._step.net)
+        weights.load(self._step.net, checkpoint.read_model(directory, shapes))
+        self._step.set_optimizer_state(checkpoint.read_optimizer(directory))
+        self._step.reset_statistics()
+        self._step.set_losses(np.array(state.losses, np.float32))
+        self._done = state.step
+        self.close()
+        return state
+
+    def distances(self, patches: PatchFile, batch: int) -> np.ndarray:
+        """Distance of every pair of the file, float64 [N], the same bits on any number of ranks.
+
+        Each rank embeds its share and one gather merges them: every rank must call it.
+        """
+        if self._evaluation is None:
+            self._evaluation = Evaluation(self.recipe)
+        self._evaluation.load(weights.copy(self._step.net))
+        return gather(self._evaluation, patches, batch, self._rank, self.world_size)
+
+    def close(self) -> None:
+        """Stop the thread that gathers batches; a later step starts another."""
+        if self._feed is not None:
+            self._feed[0].close()
+            self._feed = None
+
+    def _batches(self, begin: int) -> Iterator[np.ndarray]:
+        """Indices of this rank's slices, from global step `begin` to the end."""
+        for done in range(begin, self.total_steps):
+            epoch, step = divmod(done, self.steps_per_epoch)
+            for slice_ in self._mine:
+                yield slice_indices(
+                    len(self._train),
+                    batch=self.recipe.batch,
+                    slices=self.slices,
+                    seed=self.recipe.seed,
+                    epoch=epoch,
+                    step=step,
+                    slice_=slice_,
+                )
+
+    def _check_finite(self) -> None:
+        bad = self._step.first_bad_step()
+        if bad is not None:
+            raise NonFiniteLoss(bad)
+
+    def _check_same_run(self, directory: Path, state: CheckpointState) -> None:
+        ours = {**asdict(self.recipe), "slices": self.slices, "num_samples": len(self._train)}
+        theirs = {**state.recipe, "slices": state.slices, "num_samples": state.num_samples}
+        for key in ours:
+            if ours[key] != theirs.get(key):
+                raise InputError(
+                    f"{directory} was trained with {key} {theirs.get(key)}, not {ours[key]}; "
+                    "use the same, or start a run with another name"
+                )

@@ -1,0 +1,69 @@
+"""SDNet's parameters as NumPy arrays: how they start, how a network takes and gives them.
+
+A state is a dict from our flat parameter name (`embedding.14.weight`) to a float32 array.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+GAIN = 0.6  # of the orthogonal start, from the published recipe
+
+State = dict[str, np.ndarray]
+
+
+def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Weights [out, in, k, k] whose rows (or columns, if fewer), flattened, are orthogonal of length GAIN.
+
+    In float64, so that the last bits that a linear algebra library leaves open are gone when
+    the result is rounded to float32.
+    """
+    flat = rng.standard_normal((shape[0], math.prod(shape[1:])))
+    left, _, right = np.linalg.svd(flat, full_matrices=False)
+    basis = left if left.shape == flat.shape else right
+    return (GAIN * basis).reshape(shape).astype(np.float32)
+
+
+def initial(net: nn.Cell, seed: int) -> State:
+    """The state that training starts from: a function of the seed alone.
+
+    Convolutions are orthogonal. Transposed convolutions and their biases are uniform within
+    1 / sqrt(fan in), which is MindSpore's default start (HeUniform with slope sqrt(5)).
+    BatchNorm starts at mean 0, variance 1.
+    """
+    state = {}
+    fan_in = 1
+    for index, (name, parameter) in enumerate(net.parameters_dict().items()):
+        rng = np.random.default_rng([seed, index])
+        shape = tuple(parameter.shape)
+        if name.endswith(("moving_mean", "beta")):
+            state[name] = np.zeros(shape, np.float32)
+        elif name.endswith(("moving_variance", "gamma")):
+            state[name] = np.ones(shape, np.float32)
+        elif len(shape) == 4 and shape[-1] != 2:
+            state[name] = orthogonal(shape, rng)
+        else:
+            fan_in = math.prod(shape[1:]) if len(shape) == 4 else fan_in  # a bias follows its weight
+            bound = 1.0 / math.sqrt(fan_in)
+            state[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+    return state
+
+
+def shapes(net: nn.Cell) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter by its name."""
+    return {name: tuple(parameter.shape) for name, parameter in net.parameters_dict().items()}
+
+
+def load(net: nn.Cell, state: State) -> None:
+    """Give the network every value of the state; names and shapes must be the network's own."""
+    parameters = net.parameters_dict()
+    assert parameters.keys() == state.keys(), parameters.keys() ^ state.keys()
+    for name, parameter in parameters.items():
+        parameter.set_data(ms.Tensor(state[name]))
+
+
+def copy(net: nn.Cell) -> State:
+    """Copy every parameter to the host."""
+    return {name: parameter.asnumpy().copy() for name, parameter in net.parameters_dict().items()}
