@@ -86,6 +86,16 @@ def write(directory: Path, model: State, optimizer: State, state: CheckpointStat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_published(path: Path, model: State) -> None:
+    """Write weights alone, as one file that the published code reads; it appears whole. Raises OSError."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.ckpt")
+    try:
+        write_parameters(temporary, {published_name(name): value for name, value in model.items()})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_parameters(path: Path, parameters: State) -> None:
     """Write one `.ckpt` file in MindSpore's format and sync it. Raises OSError."""
     entries = [{"name": name, "data": ms.Tensor(value)} for name, value in parameters.items()]

@@ -143,9 +143,9 @@ class Update(nn.Cell):
 class TrainStep:
     """A network under training and the three graphs that train it; `net` holds the weights."""
 
-    def __init__(self, recipe: Recipe, slices: int, world_size: int):
+    def __init__(self, net: SDNet, recipe: Recipe, slices: int, world_size: int):
         self.batch = recipe.batch
-        self.net = SDNet(recipe, training=True)
+        self.net = net
         self.gradients = SliceGradients(Objective(self.net, recipe))
         self.accumulate = Accumulate(self.net)
         self.update = Update(self.net, recipe, self.accumulate, slices, world_size)

@@ -19,6 +19,7 @@ from sdnet.data.store import PatchFile
 from sdnet.errors import InputError, NonFiniteLoss
 from sdnet.evaluation import Evaluation, gather
 from sdnet.messages import accuracy_line, epoch_line
+from sdnet.model import SDNet
 from sdnet.schedule import learning_rate
 from sdnet.train_step import LOSSES, TrainStep
 from sdnet.weights import State
@@ -77,7 +78,7 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch * self.slices)
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self._mine = slices_of_rank(rank, world_size, self.slices)
-        self._step = TrainStep(recipe, self.slices, world_size)
+        self._step = TrainStep(SDNet(recipe, training=True), recipe, self.slices, world_size)
         weights.load(self._step.net, weights.initial(self._step.net, recipe.seed))
         self._evaluation: Evaluation | None = None
         self._done = 0

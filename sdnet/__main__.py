@@ -1,0 +1,167 @@
+"""`sdnet`: prepare, train, evaluate and export on one device, without a cluster.
+
+Exit codes: 0 done, 1 failed, 2 the input is wrong. MindSpore is imported inside the commands
+that compute, so that `--help` answers at once.
+"""
+
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sdnet.config import PatchConfig, SplitConfig, SyntheticConfig
+from sdnet.errors import InputError
+from sdnet.metrics import accuracy, fpr95
+from sdnet.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from sdnet.data.store import PatchFile
+    from sdnet.trainer import Trainer
+
+app = typer.Typer(
+    name="sdnet",
+    help="SDNet, a network that matches optical and SAR patches, on one device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong.",
+)
+CheckpointPath = Annotated[
+    Path, typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).")
+]
+
+
+@app.command(epilog="Example: sdnet prepare --images /data/sen1-2 --out /data/patches")
+def prepare(
+    out: Annotated[Path, typer.Option(help="Folder for train.npz, test.npz and manifest.json.")],
+    images: Annotated[Path | None, typer.Option(help="A SEN1-2 tree; left out, pairs are made up.")] = None,
+    per_pair: Annotated[int, typer.Option(min=1, help="At most so many patches a pair.")] = 3,
+    train: Annotated[float, typer.Option(help="Share of the scenes that train.")] = 0.7,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and of made-up pairs.")] = 0,
+    max_bad_images: Annotated[float, typer.Option(help="Share of bad images that fails it.")] = 0.01,
+) -> None:
+    """Cut patches from image pairs into train.npz and test.npz."""
+    from sdnet.data.prepare import prepare as prepare_data
+    from sdnet.data.synthetic import make_tree
+
+    patches, split = PatchConfig(per_pair=per_pair), SplitConfig(train=train, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as made_up:
+        if images is None:
+            make_tree(Path(made_up), SyntheticConfig(seed=seed))
+        manifest = prepare_data(images or Path(made_up), out, patches, split, max_bad_images)
+    counts = manifest["patches"]
+    print(f"{counts['train']} training and {counts['test']} test patches in {out}")
+
+
+@app.command(epilog="Example: sdnet train --data /data/patches --out runs/one --recipe demo")
+def train(
+    data: Annotated[Path, typer.Option(help="Folder with train.npz and test.npz.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints; one that is there is resumed.")],
+    recipe: Annotated[str, typer.Option(help=f"One of: {', '.join(RECIPES)}.")] = "sen1_2",
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+) -> None:
+    """Train, and after each epoch evaluate and save a checkpoint; launched again, go on."""
+    if recipe not in RECIPES:
+        raise InputError(f"recipe {recipe} is not known; it must be one of {', '.join(RECIPES)}")
+    given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
+    chosen = replace(RECIPES[recipe], **{name: value for name, value in given.items() if value is not None})
+    _use_graphs()
+    from sdnet.data.store import open_patches
+    from sdnet.trainer import Trainer
+
+    trainer = Trainer(chosen, open_patches(data / "train.npz"))
+    test = open_patches(data / "test.npz")
+    saved = sorted(path for path in out.glob("epoch_*") if path.is_dir())
+    if saved:
+        trainer.restore(saved[-1])
+        print(f"resumed from {saved[-1]}")
+    try:
+        while trainer.progress.step < trainer.total_steps:
+            _train_epoch(trainer, test, evaluate_batch, out)
+    finally:
+        trainer.close()
+
+
+@app.command(name="eval", epilog="Example: sdnet eval --checkpoint runs/one/epoch_0020 --data test.npz")
+def evaluate(
+    checkpoint: CheckpointPath,
+    data: Annotated[Path, typer.Option(help="A test.npz.")],
+    batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+) -> None:
+    """Print FPR95 and accuracy of a checkpoint."""
+    _use_graphs()
+    from sdnet.data.store import open_patches
+    from sdnet.evaluation import Evaluation, num_chunks
+    from sdnet.messages import accuracy_line
+
+    patches = open_patches(data)
+    evaluation = Evaluation()
+    evaluation.load_checkpoint(checkpoint)
+    distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
+    print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
+
+
+@app.command(epilog="Example: sdnet export --checkpoint runs/one/epoch_0020 --out sdnet.mindir")
+def export(
+    checkpoint: CheckpointPath,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    file_format: Annotated[
+        str, typer.Option("--format", help="mindir, or air (on an Ascend host).")
+    ] = "mindir",
+    batch: Annotated[int, typer.Option(help="Pairs that the file takes at once.")] = 1,
+) -> None:
+    """Write the network as MindIR and prove that the file computes the same."""
+    _use_graphs()
+    from sdnet.export import export_checkpoint
+
+    difference = export_checkpoint(checkpoint, out, file_format, batch)
+    print(f"wrote {out}; its outputs differ from the checkpoint's by at most {difference:.1e}")
+
+
+def _use_graphs() -> None:
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def _train_epoch(trainer: "Trainer", test: "PatchFile", evaluate_batch: int, out: Path) -> None:
+    """The next epoch (or the rest of one), its lines, its checkpoint."""
+    from sdnet.checkpoint import write_published
+    from sdnet.messages import accuracy_line, epoch_line
+
+    epoch, first, began = trainer.progress.epoch, trainer.progress.step, time.perf_counter()
+    while trainer.progress.epoch == epoch:
+        trainer.step()
+    loss = trainer.finish_epoch()["total"]
+    seconds, steps = time.perf_counter() - began, trainer.progress.step - first
+    done = trainer.progress.epoch
+    print(epoch_line(done, trainer.recipe.epochs, seconds, steps, loss, trainer.learning_rate), flush=True)
+    distances = trainer.distances(test, evaluate_batch)
+    rates = {"fpr95": fpr95(distances, test.labels), "accuracy": accuracy(distances, test.labels)}
+    print(accuracy_line(rates["fpr95"], rates["accuracy"]), flush=True)
+    snapshot = trainer.snapshot(rates)
+    snapshot.write(out / f"epoch_{done:04d}")
+    write_published(out / f"checkpoint_SDNet_{done}.ckpt", snapshot.model)
+
+
+def main() -> None:
+    """Run the command line; wrong input is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (ArithmeticError, OSError) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

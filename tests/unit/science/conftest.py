@@ -1,0 +1,60 @@
+"""Networks that several tests share: compiling one takes seconds."""
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from sdnet import weights
+from sdnet.config import Recipe
+from sdnet.data.store import PatchFile
+from sdnet.evaluation import Evaluation
+from sdnet.model import SDNet
+from sdnet.train_step import TrainStep
+from sdnet.trainer import Trainer
+
+BATCH, SLICES = 8, 2
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graph_mode() -> None:
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def random_patches(number: int, seed: int = 0) -> np.ndarray:
+    """uint8 [number, 64, 128]: noise, the same left and right, so that there is something to match."""
+    half = np.random.default_rng(seed).integers(0, 256, (number, 64, 64), np.uint8)
+    return np.concatenate([half, half], axis=2)
+
+
+@pytest.fixture(scope="session")
+def patches() -> PatchFile:
+    """40 pairs: with 2 slices of 8, an epoch is 3 steps and the last one wraps."""
+    return PatchFile(Path("train.npz"), random_patches(40), np.ones(40, np.int32))
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return Recipe(epochs=2, batch=BATCH)
+
+
+@pytest.fixture(scope="session")
+def train_step(recipe: Recipe) -> TrainStep:
+    return TrainStep(SDNet(recipe, training=True), recipe, SLICES, world_size=1)
+
+
+@pytest.fixture(scope="session")
+def trainer(recipe: Recipe, patches: PatchFile) -> Trainer:
+    """One rank that does the work of two."""
+    made = Trainer(recipe, patches, slices=SLICES)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def evaluation() -> Evaluation:
+    made = Evaluation()
+    net = SDNet(Recipe(), training=False)
+    made.load(weights.initial(net, seed=0))
+    return made
