@@ -68,7 +68,7 @@ class DeviceFault:
     level: FaultLevel
 
     def __str__(self) -> str:
-        return f"{self.code}{f' {self.name}' if self.name else ''}: {self.level.action}"
+        return f"{self.code} {self.name}".rstrip()
 
 
 def faults_of(codes: Iterable[str]) -> tuple[DeviceFault, ...]:

@@ -1,4 +1,4 @@
-"""Who holds a device is told; what is left over from our runs is found by its mark, and only that is ended."""
+"""Holders of a device are told; what our runs left over is found by its mark, and only that is ended."""
 
 import subprocess
 import sys

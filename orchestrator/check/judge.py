@@ -1,0 +1,219 @@
+"""From what hosts said to findings: what is well, what is doubtful, what must be put right. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.ascend.device_report import DeviceReport, HostInventory, soc_of
+from orchestrator.ascend.placement import place
+from orchestrator.ascend.rank_table import build_rank_table
+from orchestrator.ascend.survey import hosts_to_place_on
+from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
+from orchestrator.every_host import Answer
+from orchestrator.spec import ClusterSpec
+from sdnet.errors import InputError
+
+State = Literal["ok", "warn", "fail"]
+
+# Events and heartbeats of different hosts are compared by time of day.
+_SKEW_WARN_S, _SKEW_FAIL_S = 1.0, 10.0
+_SLOW_STORAGE_MB_S = 50.0
+# Ray keeps objects there; below this it falls back to the disk.
+_SHARED_MEMORY_BYTES = 2**30
+_MUST_AGREE = ("python", "sdnet-orchestrator", "mindspore", "ray", "cann")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the job will take on a host, in bytes (estimates of `plan`)."""
+
+    disk: int
+    memory_per_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of the report: where, what was looked at, how it stands, what was seen, what to do."""
+
+    host: str
+    check: str
+    state: State
+    seen: str
+    remedy: str = ""
+
+
+def judge_host(
+    answer: Answer[HostFacts], reference: HostFacts | None, cluster: ClusterSpec, needs: Needs, several: bool
+) -> Iterator[Finding]:
+    """Findings about one host. reference: the facts of the first host, which the others must agree with."""
+    host, facts = answer.address, answer.value
+    if facts is None or reference is None:
+        yield Finding(
+            host, "answer", "fail", answer.error, "look at the host: is it up, is Ray's log telling?"
+        )
+        return
+    yield _versions(host, facts, reference)
+    yield _clock(answer, facts)
+    yield from _storage(host, facts, needs)
+    yield from _room(host, facts, cluster, needs)
+    yield _left_over(host, facts)
+    if facts.inventory is not None:
+        yield from _devices(host, facts.inventory, cluster, several)
+        yield _ports(host, facts)
+
+
+def judge_capacity(resources: Mapping[str, Mapping[str, float]], cluster: ClusterSpec) -> Finding:
+    """Whether Ray itself counts enough for the job. resources: what Ray counts on each host."""
+    name = "CPU" if cluster.device == "cpu" else "NPU"
+    counted = {host: int(found.get(name, 0)) for host, found in resources.items()}
+    most = cluster.workers_per_host or max(counted.values(), default=0)
+    room = sum(min(most, count) for count in counted.values())
+    seen = f"{sum(counted.values())} {name}s on {len(counted)} host(s), the job takes {cluster.workers}"
+    if room >= cluster.min_workers:
+        return Finding("cluster", "Ray", "ok", seen)
+    remedy = "lower cluster.workers, raise workers_per_host, or add hosts"
+    if name == "NPU" and not room:
+        remedy = "Ray counts /dev/davinci*; in a container, ray start --resources='{\"NPU\": 8}'"
+    return Finding("cluster", "Ray", "fail", seen, remedy)
+
+
+def judge_group(inventories: Sequence[HostInventory], cluster: ClusterSpec) -> Finding:
+    """Whether the whole job finds a legal group on these hosts."""
+    hosts = hosts_to_place_on(inventories)
+    try:
+        places = place(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
+        table = build_rank_table(places, cluster.soc)
+    except InputError as error:
+        seen, _, remedy = str(error).rpartition("; ")
+        return Finding("cluster", "group", "fail", seen or str(error), remedy)
+    return Finding("cluster", "group", "ok", f"{table.world_size} ranks on {len(table.servers)} host(s)")
+
+
+def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
+    seen = ", ".join(f"{name} {version or 'missing'}" for name, version in facts.versions.items())
+    missing = [name for name in _MUST_AGREE if name in facts.versions and facts.versions[name] is None]
+    if missing:
+        return Finding(host, "versions", "fail", seen, f"install {', '.join(missing)}")
+    other = [name for name in _MUST_AGREE if facts.versions.get(name) != reference.versions.get(name)]
+    if other:
+        told = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)
+        return Finding(host, "versions", "fail", seen, f"the first host has {told}; install the same")
+    if facts.versions.get("driver") != reference.versions.get("driver"):
+        remedy = f"the first host has driver {reference.versions.get('driver')}; better the same everywhere"
+        return Finding(host, "versions", "warn", seen, remedy)
+    return Finding(host, "versions", "ok", seen)
+
+
+def _clock(answer: Answer[HostFacts], facts: HostFacts) -> Finding:
+    """Offset as NTP reckons it; half the time the question travelled is its uncertainty."""
+    began, ended = facts.clock
+    offset = ((began - answer.asked) + (ended - answer.answered)) / 2
+    doubt = max(0.0, (answer.answered - answer.asked) - (ended - began)) / 2
+    least = max(0.0, abs(offset) - doubt)
+    seen = f"{offset:+.1f} s, give or take {doubt:.1f} s"
+    if least < _SKEW_WARN_S:
+        return Finding(answer.address, "clock", "ok", seen)
+    state: State = "fail" if least >= _SKEW_FAIL_S else "warn"
+    return Finding(answer.address, "clock", state, seen, "let chrony or ntpd set the clock")
+
+
+def _storage(host: str, facts: HostFacts, needs: Needs) -> Iterator[Finding]:
+    storage = facts.storage
+    if storage.error:
+        yield Finding(
+            host, "storage", "fail", storage.error, "mount the same directory at the same path on every host"
+        )
+        return
+    speed = f"writes {storage.write_mb_s:.0f} MB/s, reads {storage.read_mb_s:.0f} MB/s"
+    slow = min(storage.write_mb_s, storage.read_mb_s) < _SLOW_STORAGE_MB_S
+    remedy = "checkpoints and data will wait for it; use faster storage" if slow else ""
+    yield Finding(host, "storage", "warn" if slow else "ok", speed, remedy)
+    short = storage.free_bytes < needs.disk
+    seen = f"{_gib(storage.free_bytes)} free on storage, {_gib(needs.disk)} needed"
+    yield Finding(
+        host, "disk", "fail" if short else "ok", seen, "free some, or give another `storage`" if short else ""
+    )
+
+
+def _room(host: str, facts: HostFacts, cluster: ClusterSpec, needs: Needs) -> Iterator[Finding]:
+    small = facts.shared_memory_free < _SHARED_MEMORY_BYTES
+    seen = f"{_gib(facts.shared_memory_free)} of {_gib(facts.shared_memory_total)} free"
+    remedy = "give the container more, as --shm-size=8g" if small else ""
+    yield Finding(host, "shared memory", "warn" if small else "ok", seen, remedy)
+    ranks = cluster.workers_per_host or (cluster.max_workers if cluster.address == "local" else 1)
+    wanted = ranks * needs.memory_per_rank
+    short = facts.memory_total < wanted
+    seen = f"{_gib(facts.memory_total)}, about {_gib(wanted)} for {ranks} rank(s)"
+    yield Finding(host, "memory", "warn" if short else "ok", seen, "lower workers_per_host" if short else "")
+    if facts.data_present is None:
+        yield Finding(host, "data", "ok", "synthetic pairs, made when the job runs")
+    elif facts.data_present:
+        yield Finding(host, "data", "ok", "there")
+    else:
+        yield Finding(host, "data", "fail", "not there", "mount data.images at the same path on every host")
+
+
+def _left_over(host: str, facts: HostFacts) -> Finding:
+    if not facts.left_over:
+        return Finding(host, "left-over processes", "ok", "none")
+    named = ", ".join(f"{item.pid} {item.name} of {item.run}" for item in facts.left_over)
+    if facts.cleaned:
+        return Finding(host, "left-over processes", "ok", f"ended {named}")
+    return Finding(host, "left-over processes", "fail", named, "end them: check --clean")
+
+
+def _devices(host: str, inventory: HostInventory, cluster: ClusterSpec, several: bool) -> Iterator[Finding]:
+    for problem in inventory.problems:
+        yield Finding(
+            host, "tools", "warn", problem.removeprefix(f"{host}: "), "see docs/cluster_yaml.md, hosts"
+        )
+    if not inventory.devices:
+        yield Finding(host, "devices", "fail", "none", "is the driver there, and npu-smi on PATH?")
+        return
+    judged = [_device(host, device, cluster, several) for device in inventory.devices]
+    well = sum(finding.state == "ok" for finding in judged)
+    models = Counter(device.model for device in inventory.devices)
+    seen = f"{well} of {len(judged)} well: " + ", ".join(
+        f"{count} x {model}" for model, count in models.items()
+    )
+    yield Finding(host, "devices", "ok" if well else "fail", seen, "" if well else "see the rows below")
+    links = Counter(device.link or "unknown" for device in inventory.devices)
+    seen = ", ".join(f"{count} {link}" for link, count in sorted(links.items()))
+    up = set(links) == {"UP"}
+    yield Finding(
+        host, "links", "ok" if up else "warn", seen, "" if up else "hccn_tool -i <device> -link -g; cable?"
+    )
+    yield from (finding for finding in judged if finding.state != "ok")
+
+
+def _device(host: str, device: DeviceReport, cluster: ClusterSpec, several: bool) -> Finding:
+    check = f"NPU {device.device_id}"
+    memory = "" if device.hbm_total_mb is None else f", {device.hbm_used_mb} of {device.hbm_total_mb} MB HBM"
+    link = f", link {device.link or 'unknown'}, network {device.net_health or 'unknown'}"
+    codes = "".join(f", {fault} ({fault.level.name})" for fault in device.faults)
+    seen = f"{device.model}, {device.health}{codes}{memory}, {device.address or 'no address'}{link}"
+    worst = device.faults[0] if device.faults else None
+    if reason := device.unusable(needs_network=several):
+        return Finding(host, check, "fail", seen, f"{reason}: {worst.level.action}" if worst else reason)
+    if device.address is None and (several or cluster.soc == "910a"):
+        return Finding(
+            host, check, "fail", seen, "HCCL needs its address: hccn_tool, /etc/hccn.conf, or `hosts`"
+        )
+    family = soc_of(device.model)
+    if family not in (None, cluster.soc):
+        return Finding(host, check, "fail", seen, f"this is a {family}; set cluster.soc to it")
+    return Finding(host, check, "warn" if worst else "ok", seen, worst.level.action if worst else "")
+
+
+def _ports(host: str, facts: HostFacts) -> Finding:
+    last = HCCL_BASE_PORT + HCCL_PORTS - 1
+    if not facts.busy_ports:
+        return Finding(host, "ports", "ok", f"{HCCL_BASE_PORT}-{last} free")
+    busy = ", ".join(map(str, facts.busy_ports))
+    remedy = "end what listens there, or move HCCL with HCCL_IF_BASE_PORT"
+    return Finding(host, "ports", "fail", f"taken: {busy}", remedy)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

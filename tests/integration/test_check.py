@@ -1,0 +1,59 @@
+"""`check` against a real Ray, on this machine as it is and with a fake Ascend host put under it."""
+
+import json
+
+import pytest
+import typer
+from ascend_fakes.host import describe, install
+from typer.testing import CliRunner
+
+from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.check.command import check
+
+pytestmark = pytest.mark.integration
+EVERY_HOST = {
+    "versions",
+    "clock",
+    "storage",
+    "disk",
+    "shared memory",
+    "memory",
+    "data",
+    "left-over processes",
+}
+JOB = """
+name: c
+storage: {storage}
+cluster: {{address: local, device: {device}, workers: 1}}
+train: {{recipe: demo}}
+"""
+
+
+def run(tmp_path, device, *options):
+    job = tmp_path / "cluster.yaml"
+    job.write_text(JOB.format(storage=tmp_path / "storage", device=device))
+    app = typer.Typer()
+    app.command()(check)
+    told = CliRunner().invoke(app, [str(job), "--json", *options], catch_exceptions=False)
+    report = json.loads(told.output)
+    assert report["ok"] == (told.exit_code == 0)
+    assert list((tmp_path / "storage").iterdir()) == []
+    return {finding["check"]: finding for finding in report["findings"]}
+
+
+def test_this_machine_is_looked_at_in_every_respect(tmp_path):
+    told = run(tmp_path, "cpu")
+    assert set(told) == {*EVERY_HOST, "Ray"}
+    assert told["storage"]["state"] in ("ok", "warn")
+    assert told["Ray"]["state"] == "ok"
+
+
+def test_a_fake_ascend_host_shows_its_devices_links_ports_and_group(tmp_path, monkeypatch):
+    host = describe(1, devices=[0, 1])
+    host["devices"][1] |= {"health": "Alarm", "codes": ["40F84E00"]}
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "root", host)))
+    told = run(tmp_path, "ascend", "--ping")
+    assert set(told) == {*EVERY_HOST, "devices", "links", "ports", "NPU 1", "Ray", "group"}
+    assert told["devices"]["seen"] == "1 of 2 well: 2 x 910B4"
+    assert told["group"]["seen"] == "1 ranks on 1 host(s)"
+    assert told["versions"]["remedy"] == "install cann"

@@ -1,0 +1,205 @@
+"""The doctor's judgement: from what hosts said to findings with a remedy."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from ascend_fakes.host import describe, install
+
+from orchestrator.ascend.device_report import DeviceReport, HostInventory
+from orchestrator.ascend.fault_codes import faults_of
+from orchestrator.ascend.fence import LeftOver
+from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.check.facts import HostFacts, Questions, StorageFacts, gather
+from orchestrator.check.judge import Needs, judge_capacity, judge_group, judge_host
+from orchestrator.check.ping import neighbours, ping_from_host
+from orchestrator.every_host import Answer
+from orchestrator.spec import ClusterSpec
+
+GIB = 2**30
+NEEDS = Needs(disk=GIB, memory_per_rank=GIB)
+VERSIONS = {"python": "3.11.7", "sdnet-orchestrator": "0.1.0", "mindspore": "2.10.0", "ray": "2.60.0"}
+WELL = HostFacts(
+    versions=VERSIONS,
+    clock=(1000.1, 1000.9),
+    inventory=None,
+    busy_ports=(),
+    left_over=(),
+    cleaned=False,
+    storage=StorageFacts(write_mb_s=300, read_mb_s=900, free_bytes=50 * GIB),
+    temporary_free=50 * GIB,
+    shared_memory_total=8 * GIB,
+    shared_memory_free=8 * GIB,
+    memory_total=64 * GIB,
+    data_present=True,
+)
+
+
+def findings(cluster=None, several=False, reference=WELL, **change):
+    answer = Answer("10.0.0.1", dataclasses.replace(WELL, **change), "", 1000.0, 1001.0)
+    told = judge_host(answer, reference, cluster or ClusterSpec(), NEEDS, several)
+    return {finding.check: finding for finding in told}
+
+
+def inventory(*devices, problems=()):
+    return HostInventory(
+        address="10.0.0.1", devices=devices, numa_cpus={0: (0,)}, memory_bytes=GIB, problems=problems
+    )
+
+
+def device(device_id=0, **change):
+    well = {"model": "910B4", "address": f"192.168.1.{device_id}", "link": "UP", "net_health": "Success"}
+    return DeviceReport(device_id=device_id, **{**well, **change})
+
+
+def test_a_host_that_is_well_has_every_row_and_nothing_to_do():
+    told = findings()
+    assert list(told) == [
+        "versions", "clock", "storage", "disk", "shared memory", "memory", "data", "left-over processes",
+    ]  # fmt: skip
+    assert {(finding.state, finding.remedy) for finding in told.values()} == {("ok", "")}
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "state", "told"),
+    [
+        ({"versions": {**VERSIONS, "mindspore": None}}, "versions", "fail", "install mindspore"),
+        ({"versions": {**VERSIONS, "ray": "2.50.0"}}, "versions", "fail", "first host has ray 2.60.0"),
+        ({"versions": {**VERSIONS, "driver": "23"}}, "versions", "warn", "first host has driver None"),
+        ({"clock": (1003.1, 1003.9)}, "clock", "warn", "chrony"),
+        ({"clock": (900.1, 900.9)}, "clock", "fail", "chrony"),
+        ({"storage": StorageFacts(error="No such file")}, "storage", "fail", "mount the same directory"),
+        ({"storage": StorageFacts(write_mb_s=9, read_mb_s=99)}, "storage", "warn", "faster storage"),
+        ({"storage": StorageFacts(free_bytes=5)}, "disk", "fail", "another `storage`"),
+        ({"shared_memory_free": 64 * 2**20}, "shared memory", "warn", "--shm-size"),
+        ({"memory_total": GIB // 2}, "memory", "warn", "lower workers_per_host"),
+        ({"data_present": False}, "data", "fail", "mount data.images"),
+        ({"left_over": (LeftOver(7, "python", "/runs/x"),)}, "left-over processes", "fail", "check --clean"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_to_do(change, check, state, told):
+    finding = findings(**change)[check]
+    assert finding.state == state
+    assert told in finding.remedy
+
+
+def test_a_clock_that_differs_less_than_the_question_travelled_is_well():
+    answer = Answer("10.0.0.1", dataclasses.replace(WELL, clock=(1003.0, 1003.1)), "", 1000.0, 1006.0)
+    told = {f.check: f for f in judge_host(answer, WELL, ClusterSpec(), NEEDS, several=False)}
+    assert told["clock"].state == "ok"
+
+
+def test_left_overs_that_were_ended_are_told_and_well():
+    finding = findings(left_over=(LeftOver(7, "python", "/runs/x"),), cleaned=True)["left-over processes"]
+    assert (finding.state, finding.seen) == ("ok", "ended 7 python of /runs/x")
+
+
+def test_a_host_that_does_not_answer_is_one_finding():
+    answer = Answer("10.0.0.1", None, "no answer within 180 s", 0.0, 180.0)
+    (finding,) = judge_host(answer, WELL, ClusterSpec(), NEEDS, several=True)
+    assert (finding.check, finding.state, finding.seen) == ("answer", "fail", "no answer within 180 s")
+
+
+def test_devices_are_counted_and_only_the_doubtful_ones_get_a_row():
+    told = findings(
+        ClusterSpec(device="ascend"),
+        several=True,
+        inventory=inventory(
+            device(0),
+            device(1, health="Warning", faults=faults_of(["80E01801"])),
+            device(2, health="Alarm", faults=faults_of(["40F84E00"])),
+            device(3, link="DOWN"),
+            device(4, address=None),
+            device(5, model="910A"),
+            problems=("10.0.0.1: `hccn_tool` failed",),
+        ),
+        busy_ports=(60001,),
+    )
+    assert told["devices"].seen == "1 of 6 well: 5 x 910B4, 1 x 910A"
+    assert (told["links"].state, told["links"].seen) == ("warn", "1 DOWN, 5 UP")
+    assert (told["NPU 1"].state, told["NPU 1"].remedy) == ("warn", "run the job again")
+    assert "40F84E00 card dropped off the bus (RESTART_NPU)" in told["NPU 2"].seen
+    assert told["NPU 2"].remedy.endswith("reset the chip: npu-smi set -t reset")
+    assert told["NPU 3"].remedy == "network link DOWN"
+    assert "HCCL needs its address" in told["NPU 4"].remedy
+    assert told["NPU 5"].remedy == "this is a 910a; set cluster.soc to it"
+    assert "NPU 0" not in told
+    assert told["tools"].seen == "`hccn_tool` failed"
+    assert (told["ports"].state, told["ports"].seen) == ("fail", "taken: 60001")
+
+
+def test_a_host_without_devices_fails():
+    assert findings(ClusterSpec(device="ascend"), inventory=inventory())["devices"].state == "fail"
+
+
+def test_the_group_is_tried_on_what_is_usable():
+    cluster = ClusterSpec(device="ascend", workers=2)
+    assert judge_group([inventory(device(0), device(1))], cluster).seen == "2 ranks on 1 host(s)"
+    refused = judge_group([inventory(device(0), device(1, health="Critical"))], cluster)
+    assert (refused.state, refused.remedy) == (
+        "fail", "set cluster.workers to 1, the largest group that fits",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("resources", "cluster", "state"),
+    [
+        ({"a": {"CPU": 2.0}, "b": {"CPU": 2.0}}, ClusterSpec(workers=4), "ok"),
+        ({"a": {"CPU": 3.0}, "b": {"CPU": 2.0}}, ClusterSpec(workers=4, workers_per_host=1), "fail"),
+        ({"a": {"CPU": 64.0}}, ClusterSpec(device="ascend", workers=1), "fail"),
+        ({"a": {"NPU": 8.0}}, ClusterSpec(device="ascend", workers=(4, 16)), "ok"),
+    ],
+)
+def test_ray_must_count_enough_for_the_job(resources, cluster, state):
+    assert judge_capacity(resources, cluster).state == state
+
+
+def test_each_device_pings_the_one_at_its_place_on_the_next_host(tmp_path, monkeypatch):
+    hosts = [
+        HostInventory(
+            address=f"10.0.0.{n}", numa_cpus={0: (0,)}, memory_bytes=GIB,
+            devices=(DeviceReport(device_id=n, model="910B4", address=f"192.168.{n}.1"),),
+        )
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    targets = neighbours(hosts)
+    assert targets == {
+        "10.0.0.1": {1: "192.168.2.1"}, "10.0.0.2": {2: "192.168.3.1"}, "10.0.0.3": {3: "192.168.1.1"},
+    }  # fmt: skip
+    assert neighbours(hosts[:1]) == {}
+    described = describe(1, devices=[1]) | {"reachable": ["192.168.2.1"]}
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path, described)))
+    assert ping_from_host("10.0.0.1", targets) == {1: 0.0}
+    assert ping_from_host("10.0.0.1", {"10.0.0.1": {1: "192.168.9.9"}}) == {1: 100.0}
+    assert "exit code 1" in ping_from_host("10.0.0.1", {"10.0.0.1": {7: "192.168.9.9"}})[7]
+
+
+def questions(probe, **change):
+    asked = Questions(probe=probe, token="t", data=None, ascend=False, stated={}, clean=False)
+    return dataclasses.replace(asked, **change)
+
+
+def test_a_host_tells_what_it_sees_and_leaves_the_storage_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("t")
+    root = install(tmp_path / "root", describe(1, devices=[0]))
+    for name, text in {
+        "usr/local/Ascend/driver/version.info": "Version=24.1.rc3\nascendhal_version=7.35\n",
+        "usr/local/Ascend/ascend-toolkit/latest/version.cfg": "runtime_running_version=[8.0.0:CANN-8.0]\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setenv(ROOT_VARIABLE, str(root))
+    facts = gather("10.0.0.1", questions(tmp_path, ascend=True, data=tmp_path / "none"))
+    assert (facts.versions["driver"], facts.versions["cann"]) == ("24.1.rc3", "8.0.0")
+    assert facts.storage.error == ""
+    assert min(facts.storage.write_mb_s, facts.storage.read_mb_s) > 0
+    assert (facts.data_present, len(facts.inventory.devices)) == (False, 1)
+    assert facts.clock[0] <= facts.clock[1]
+    assert {path.name for path in tmp_path.iterdir()} == {"token", "root"}
+
+
+@pytest.mark.parametrize(("token", "told"), [("other", "is another directory here"), (None, "No such file")])
+def test_storage_that_is_not_the_launchers_is_noticed(tmp_path, token, told):
+    if token:
+        (tmp_path / "token").write_text(token)
+    assert told in gather("10.0.0.1", questions(Path(tmp_path))).storage.error
