@@ -18,7 +18,7 @@ from orchestrator.ray_session import prepare_environment
 from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
 from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec, load_spec
+from orchestrator.spec import ClusterSpec, JobSpec, load_spec
 from sdnet.errors import InputError
 
 app = typer.Typer(
@@ -84,13 +84,13 @@ def preprocess(job: JobFile, set_: Overrides = None) -> None:
     run.create()
     with live_view(EventLog(run.events), console):
         manifest = preprocess_only(spec)
-    console.print(
-        f"{manifest['patches']['train']} training and {manifest['patches']['test']} test patches in {run.data}"
-    )
+    patches = manifest["patches"]
+    console.print(f"{patches['train']} training and {patches['test']} test patches in {run.data}")
 
 
 @app.command(
-    epilog="Example: sdnet-orchestrate evaluate --checkpoint runs/demo/checkpoints/step_00000120 --data test.npz"
+    epilog="Example: sdnet-orchestrate evaluate --checkpoint runs/demo/checkpoints/step_00000120 "
+    "--data runs/demo/data/test.npz"
 )
 def evaluate(
     checkpoint: Annotated[
@@ -98,6 +98,7 @@ def evaluate(
     ],
     data: Annotated[Path, typer.Option(help="A test.npz with matches and non-matches.")],
     workers: Annotated[int, typer.Option(min=1, help="Ranks that share the work.")] = 1,
+    address: Annotated[str, typer.Option(help="local, auto or host:port, as cluster.address.")] = "local",
     batch: Annotated[int, typer.Option(min=1, help="Pairs that go through the network at once.")] = 600,
     distances: Annotated[
         Path | None, typer.Option(help="Write one distance a pair, in the file's order (.npy).")
@@ -107,7 +108,8 @@ def evaluate(
     """Measure FPR95 and accuracy of a checkpoint; the same to the last bit for any number of workers."""
     from orchestrator.stages.evaluate import evaluate_checkpoint
 
-    rates = evaluate_checkpoint(checkpoint, data, workers=workers, batch=batch, distances_path=distances)
+    cluster = ClusterSpec(address=address, workers=workers)
+    rates = evaluate_checkpoint(checkpoint, data, cluster=cluster, batch=batch, distances_path=distances)
     if as_json:
         print(json.dumps(rates))
     else:
@@ -115,7 +117,8 @@ def evaluate(
 
 
 @app.command(
-    epilog="Example: sdnet-orchestrate export --checkpoint runs/demo/checkpoints/step_00000120 --format mindir --out sdnet.mindir"
+    epilog="Example: sdnet-orchestrate export --checkpoint runs/demo/checkpoints/step_00000120 "
+    "--out sdnet.mindir"
 )
 def export(
     checkpoint: Annotated[

@@ -7,7 +7,6 @@ line is one O_APPEND write, so lines never mix. A reader skips a last line that 
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,23 @@ class EventLog:
 
     def read(self) -> list[dict[str, Any]]:
         """All events so far, in the order of the file; none if the file is not there."""
-        return list(self._lines())
+        return self.read_from(0)[0]
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def read_from(self, position: int) -> tuple[list[dict[str, Any]], int]:
+        """Events that begin at byte `position` or later, and the position after the last whole line."""
         if not self.path.exists():
-            return
-        with self.path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if not line.endswith("\n"):
-                    return  # a writer died, or is at it: the line is not whole
-                try:
-                    event = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # half a line that a full disk left behind
-                if isinstance(event, dict) and "event" in event:
-                    yield event
+            return [], 0
+        with self.path.open("rb") as file:
+            file.seek(position)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        events = [event for line in whole.splitlines() if (event := _parse(line)) is not None]
+        return events, position + len(whole) + len(newline)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None for half a line that a full disk left behind."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

@@ -15,7 +15,7 @@ from orchestrator.ascend.rank_table import RankTable, build_rank_table
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from sdnet.data.sen12 import find_pairs
-from sdnet.data.shards import PAIRS_PER_SHARD
+from sdnet.data.shards import pairs_per_shard
 
 # Scheduler ports are chosen when a generation starts; this one stands for it in a plan.
 _PORT_STANDS_FOR = 65535
@@ -84,7 +84,7 @@ def build_plan(spec: JobSpec) -> Plan:
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
     ranks = _ascend_ranks(spec, run, places) if places else _ranks_by_count(spec.cluster)
-    shards = -(-pairs // PAIRS_PER_SHARD)
+    shards = -(-pairs // pairs_per_shard(pairs))
     patches = pairs * spec.data.patches.per_pair
     return Plan(
         name=spec.name,
@@ -119,13 +119,15 @@ def _count_pairs(spec: JobSpec) -> int:
 def _stages(spec: JobSpec, pairs: int, shards: int) -> tuple[PlannedStage, ...]:
     source = spec.data.images or f"synthetic, seed {spec.data.synthetic.seed}"
     recipe = spec.train
+    ranks = spec.cluster.max_workers
+    most = f"at most {spec.data.patches.per_pair} patches a pair"
+    batch = f"{ranks} rank(s) of batch {recipe.batch}, {spec.global_batch} samples a step"
+    every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"
     return (
-        PlannedStage("preprocess", f"{pairs} pairs ({source}) in {shards} shards, at most "
-                                   f"{spec.data.patches.per_pair} patches a pair"),
-        PlannedStage("train", f"{recipe.epochs} epochs, {spec.cluster.max_workers} rank(s) of batch {recipe.batch}, "
-                              f"{spec.global_batch} samples a step, lr {recipe.lr}"),
-        PlannedStage("evaluate", f"FPR95 and accuracy every {spec.evaluate.every_epochs} epoch(s), on all ranks"),
-    )  # fmt: skip
+        PlannedStage("preprocess", f"{pairs} pairs ({source}) in {shards} shards, {most}"),
+        PlannedStage("train", f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}"),
+        PlannedStage("evaluate", f"FPR95 and accuracy {every}"),
+    )
 
 
 def _ascend_ranks(spec: JobSpec, run: RunDirectory, places: tuple[Place, ...]) -> tuple[PlannedRank, ...]:

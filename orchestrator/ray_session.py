@@ -76,10 +76,11 @@ def _check_size(cluster: ClusterSpec) -> None:
     if cluster.workers_per_host is not None:
         capacity = [min(cluster.workers_per_host, available) for available in capacity]
     if sum(capacity) < cluster.min_workers:
-        per_host = "" if cluster.workers_per_host is None else f" at {cluster.workers_per_host} a host"
+        limit = cluster.workers_per_host
+        per_host = "" if limit is None else f" at {limit} a host"
         raise InputError(
-            f"cluster.workers is {cluster.min_workers}, but the {len(alive)} host(s) of the cluster hold only "
-            f"{sum(capacity)} ranks ({resource}s){per_host}; lower workers or add hosts"
+            f"cluster.workers is {cluster.min_workers}, but the {len(alive)} host(s) of the cluster hold "
+            f"only {sum(capacity)} ranks ({resource}s){per_host}; lower workers or add hosts"
         )
 
 

@@ -1,4 +1,4 @@
-"""What people see while a job runs: events as they come, with bars on a terminal and plain lines elsewhere."""
+"""What people see while a job runs: its events, with bars on a terminal and plain lines elsewhere."""
 
 import threading
 import time
@@ -24,7 +24,8 @@ def line_of(event: Event) -> str | None:
 
 def _epoch_line(event: Event) -> str:
     rates = f", FPR95 {event['fpr95']:.4f}, accuracy {event['accuracy']:.4f}" if "fpr95" in event else ""
-    return f"epoch {event['epoch']}: loss {event['loss']:.4f}, {event['steps']} steps in {event['seconds']:.1f} s{rates}"
+    steps = f"{event['steps']} steps in {event['seconds']:.1f} s"
+    return f"epoch {event['epoch']}: loss {event['loss']:.4f}, {steps}{rates}"
 
 
 def _failure_line(event: Event) -> str:
@@ -53,9 +54,9 @@ _LINES: dict[str, Callable[[Event], str]] = {
 def live_view(events: EventLog, console: Console) -> Iterator[None]:
     """Show the run's events from now on, until the block ends."""
     stop = threading.Event()
-    skip = len(events.read())
+    _, position = events.read_from(0)
     show = _with_bars if console.is_terminal else _plainly
-    thread = threading.Thread(target=show, args=(events, console, stop, skip), name="live view", daemon=True)
+    thread = threading.Thread(target=show, args=(follow(events, stop, position), console), name="live view")
     thread.start()
     try:
         yield
@@ -64,58 +65,51 @@ def live_view(events: EventLog, console: Console) -> Iterator[None]:
         thread.join()
 
 
-def follow(events: EventLog, stop: threading.Event, skip: int = 0) -> Iterator[Event]:
-    """Events as they are written, from number `skip`; ends when `stop` is set and all are read."""
-    seen = skip
+def follow(events: EventLog, stop: threading.Event, position: int = 0) -> Iterator[Event]:
+    """Events as they are written, from byte `position`; ends when `stop` is set and all are read."""
     while True:
         ending = stop.is_set()
-        history = events.read()
-        yield from history[seen:]
-        seen = max(seen, len(history))
+        new, position = events.read_from(position)
+        yield from new
         if ending:
             return
         stop.wait(_POLL_S)
 
 
-def _plainly(events: EventLog, console: Console, stop: threading.Event, skip: int) -> None:
-    for event in follow(events, stop, skip):
-        text = _with_shards(event) or line_of(event)
+def _plainly(events: Iterator[Event], console: Console) -> None:
+    for event in events:
+        text = _progress_line(event) or line_of(event)
         if text:
-            console.print(
-                f"{time.strftime('%H:%M:%S', time.localtime(event['t']))} {text}", markup=False, highlight=False,
-                soft_wrap=True,
-            )  # fmt: skip
+            clock = time.strftime("%H:%M:%S", time.localtime(event["t"]))
+            console.print(f"{clock} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _with_shards(event: Event) -> str | None:
+def _progress_line(event: Event) -> str | None:
     """Progress that a terminal shows as a bar."""
-    if event["event"] == "shard_done" and "done" in event:
-        return f"shards {event['done']}/{event['shards']}, {event['pairs_per_s']:.0f} pairs/s"
-    if event["event"] == "progress":
-        return f"step {event['step']}/{event['steps']}"
-    return None
+    counted = _counted(event)
+    return None if counted is None else f"{counted[0]} {counted[1]}/{counted[2]} {counted[3]}".rstrip()
 
 
-def _with_bars(events: EventLog, console: Console, stop: threading.Event, skip: int) -> None:
+def _with_bars(events: Iterator[Event], console: Console) -> None:
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn("{task.fields[note]}"))  # fmt: skip
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=console) as progress:
-        for event in follow(events, stop, skip):
+        for event in events:
             counted = _counted(event)
             if counted is not None:
                 name, done, total, note = counted
-                bar = bars.setdefault(
-                    name, progress.add_task(name, note="") if name not in bars else bars[name]
-                )
-                progress.update(bar, completed=done, total=total, note=note)
+                if name not in bars:
+                    bars[name] = progress.add_task(name, note="")
+                progress.update(bars[name], completed=done, total=total, note=note)
             text = line_of(event)
             if text:
                 progress.console.print(text, markup=False, highlight=False)
 
 
 def _counted(event: Event) -> tuple[str, int, int, str] | None:
-    if event["event"] == "shard_done" and "done" in event:
+    """Name, how many are done, of how many, and a note; None for events that count nothing."""
+    if event["event"] == "shard_done":
         return "shards", event["done"], event["shards"], f"{event['pairs_per_s']:.0f} pairs/s"
     if event["event"] == "progress":
         return "steps", event["step"], event["steps"], ""

@@ -37,13 +37,25 @@ def build_summary(spec: JobSpec, run: RunDirectory, events: EventLog, status: st
         "steps": last_epoch.get("step", 0),
         "world_size": _last(history, "group_started").get("world_size"),
         "restarts": sum(event["event"] == "group_restarting" for event in history),
-        "lost_steps": sum(event.get("lost_steps", 0) for event in history),
+        "lost_steps": lost_steps(history),
         "patches": {"train": patches.get("train"), "test": patches.get("test")},
         "skipped_images": len(_manifest(run).get("skipped", [])),
         "checkpoint": saved.get("checkpoint"),
         "seconds": {stage: seconds_in(history, stage) for stage in ("preprocess", "train", "evaluate")},
         "versions": {package: version(package) for package in _PACKAGES},
     }
+
+
+def lost_steps(history: list[dict[str, Any]]) -> int:
+    """Global steps that were done, lost to a failure, and done again."""
+    lost, reached = 0, 0
+    for event in history:
+        if event["event"] in ("progress", "epoch", "failure_detected"):
+            reached = max(reached, event["step"])
+        elif event["event"] == "resumed":
+            lost += max(reached - event["step"], 0)
+            reached = event["step"]
+    return lost
 
 
 def seconds_in(history: list[dict[str, Any]], stage: str) -> float | None:

@@ -1,7 +1,7 @@
-"""Evaluating a checkpoint on a cluster: every rank embeds some chunks of the pairs, the merge is exact.
+"""Evaluating a checkpoint on a cluster: every worker embeds some chunks of the pairs, the merge is exact.
 
-Chunks are fixed by the batch size alone, so a pair goes through the network in the same
-company whichever rank computes it, and its distance is the same to the last bit.
+Chunks are fixed by the batch alone, so a pair goes through the network in the same company
+whichever worker computes it, and its distance is the same to the last bit.
 """
 
 import os
@@ -10,8 +10,59 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.ascend.environment import thread_variables
 from orchestrator.ray_session import ray_session
 from orchestrator.spec import ClusterSpec
-from sdnet.data.store import open_patches
+from sdnet.data.store import PatchFile, open_patches
+from sdnet.evaluation import Evaluation, chunks_of_rank, merge
 from sdnet.metrics import accuracy, fpr95
+
+_TRIES = 4
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, data: Path, *, cluster: ClusterSpec, batch: int, distances_path: Path | None = None
+) -> dict[str, Any]:
+    """FPR95, accuracy and number of pairs of `data`; the same bits for any number of workers.
+
+    distances_path: gets float64 [N], a distance a pair in the order of the file.
+    Raises InputError for data or a checkpoint that cannot be used, before any worker starts.
+    """
+    patches = open_patches(data)
+    Evaluation().load_checkpoint(checkpoint)  # a bad one is told now, not by every worker
+    with ray_session(cluster):
+        shares = _on_workers(checkpoint.resolve(), data.resolve(), cluster, batch)
+    distances = merge(shares, len(patches), batch)
+    if distances_path is not None:
+        _save(distances_path, distances)
+    labels = patches.labels
+    return {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels), "pairs": len(patches)}
+
+
+def distances_of_worker(checkpoint: Path, data: Path, batch: int, rank: int, workers: int) -> np.ndarray:
+    """The share of one worker: float64 distances of its chunks' pairs."""
+    patches: PatchFile = open_patches(data)
+    evaluation = Evaluation()
+    evaluation.load_checkpoint(checkpoint)
+    return evaluation.distances(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
+
+
+def _on_workers(checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int) -> list[np.ndarray]:
+    import ray
+
+    # A lost worker's share is computed again by another; the result cannot tell.
+    share = ray.remote(
+        num_cpus=1, max_retries=_TRIES, runtime_env={"env_vars": thread_variables(cluster.threads)}
+    )(distances_of_worker)
+    workers = cluster.max_workers
+    found: list[np.ndarray] = ray.get(
+        [share.remote(checkpoint, data, batch, rank, workers) for rank in range(workers)]
+    )
+    return found
+
+
+def _save(path: Path, distances: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.save(file, distances, allow_pickle=False)
+    temporary.replace(path)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.execution.failure_handling import FailurePolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.ascend.environment import thread_variables
@@ -15,7 +15,8 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import newest_good, remove_leftovers
-from orchestrator.training.group import GroupEvents
+from orchestrator.training.failure_policy import GroupFailurePolicy
+from orchestrator.training.group import GroupWatch
 from orchestrator.training.rank_order import RankOrder
 from orchestrator.training.saver import CheckpointNotSaved
 from orchestrator.training.worker import TrainJob, train_rank
@@ -58,16 +59,17 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     # Ray Train's own list of checkpoints would name ones that are pruned; state.json is the truth.
     (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     events.emit("stage_started", stage="train")
+    watch = GroupWatch(events, _generations_so_far(events), _seconds(spec.recovery.step_timeout_s))
     GroupTrainer(
         functools.partial(train_rank, _job(spec, run)),
+        failure_policy=GroupFailurePolicy(spec.recovery.max_failures, events, watch),
         backend_config=_backend(spec, run),
         scaling_config=_scaling(spec),
         run_config=RunConfig(
             name=run.checkpoints.name,
             storage_path=str(run.root),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
-            failure_config=FailureConfig(max_failures=spec.recovery.max_failures),
-            callbacks=[RankOrder(), GroupEvents(events, _generations_so_far(events))],
+            callbacks=[RankOrder(), watch],
             worker_runtime_env={"env_vars": _thread_environment(spec)},
         ),
     ).fit()
@@ -83,14 +85,24 @@ def check_data(spec: JobSpec, run: RunDirectory) -> None:
     samples = len(open_patches(run.train_npz))
     if samples < spec.global_batch:
         raise InputError(
-            f"train.batch is {spec.train.batch} on {spec.cluster.max_workers} rank(s), {spec.global_batch} samples a "
-            f"step, but {run.train_npz} holds {samples}; lower train.batch or add data"
+            f"train.batch is {spec.train.batch} on {spec.cluster.max_workers} rank(s), "
+            f"{spec.global_batch} samples a step, but {run.train_npz} holds {samples}; lower train.batch"
         )
     open_patches(run.test_npz)
 
 
 class GroupTrainer(DataParallelTrainer):
-    """Ray Train's controller, with our way of deciding after a failure."""
+    """Ray Train's data-parallel trainer, with a failure policy of our own.
+
+    It is made in the launcher and travels to the controller with everything else.
+    """
+
+    def __init__(self, *args: Any, failure_policy: FailurePolicy, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._failure_policy = failure_policy
+
+    def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
+        return super()._initialize_and_run_controller(**{**kwargs, "failure_policy": self._failure_policy})
 
 
 def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:
@@ -98,7 +110,7 @@ def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:
         run=run,
         recipe=spec.train,
         slices=spec.cluster.max_workers,
-        every_s=None if spec.checkpoint.every_s == "auto" else float(spec.checkpoint.every_s),
+        every_s=_seconds(spec.checkpoint.every_s),
         keep=spec.checkpoint.keep,
         evaluate_every=spec.evaluate.every_epochs,
         evaluate_batch=spec.evaluate.batch,
@@ -124,6 +136,11 @@ def _scaling(spec: JobSpec) -> ScalingConfig:
 def _thread_environment(spec: JobSpec) -> dict[str, str]:
     # Before the process starts: OpenMP and BLAS read it once, when they are loaded.
     return {**thread_variables(spec.cluster.threads), "GLOG_v": "3"}
+
+
+def _seconds(value: float | str) -> float | None:
+    """A number of seconds, or None for `auto`."""
+    return None if isinstance(value, str) else float(value)
 
 
 def _generations_so_far(events: EventLog) -> int:

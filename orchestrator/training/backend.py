@@ -9,6 +9,7 @@ makes any function that uses MindSpore's collectives run data-parallel: when it 
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -84,7 +85,7 @@ class MindSporeBackend(Backend):
         _wait_for_all(joins, seats, backend_config.start_timeout_s)
 
     def on_shutdown(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
-        """Nothing to ask of workers that may hang: their processes are killed, the scheduler with rank 0's."""
+        """Nothing to ask of workers that may hang: they are killed, the scheduler with rank 0's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def environment_of(
 def open_rendezvous(world_size: int, config: MindSporeConfig) -> tuple[str, int]:
     """On rank 0's worker: start the group's scheduler and say where it listens."""
     global _scheduler
-    log_path = os.path.join(config.log_directory, "scheduler.log") if config.log_directory else None
+    log_path = str(Path(config.log_directory, "scheduler.log")) if config.log_directory else None
     _scheduler = start_scheduler(
         ray.util.get_node_ip_address(),
         world_size,

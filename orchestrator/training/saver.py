@@ -9,13 +9,13 @@ from pathlib import Path
 import ray.train
 import ray.train.collective
 from ray.train import Checkpoint, CheckpointUploadMode
+from sdnet.trainer import Snapshot, Trainer
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.recovery.interval import checkpoint_interval_s
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import checkpoint_name, prune
-from sdnet.trainer import Snapshot, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Saver:
             checkpoint_dir_name=checkpoint_name(step),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=writer,
+            delete_local_checkpoint_after_upload=False,  # it is written where it stays
         )
         self._stall_s = time.monotonic() - began
         stall.set_result(self._stall_s)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 
@@ -92,7 +93,7 @@ def free_port(host: str) -> int:
 
 
 def _spawn(environment: dict[str, str], log_path: str | None) -> subprocess.Popen:
-    with open(log_path or os.devnull, "ab") as log:
+    with Path(log_path or os.devnull).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "orchestrator.training.scheduler", str(os.getpid())],
             env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

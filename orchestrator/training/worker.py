@@ -1,7 +1,6 @@
 """The loop of one rank: step, log, evaluate, save; every rank of a group runs this."""
 
 import logging
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ import numpy as np
 import ray.train
 import ray.train.collective
 
-from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import newest_good
@@ -20,23 +18,13 @@ from orchestrator.training.pulse import beat
 from orchestrator.training.saver import Saver
 from sdnet.config import Recipe
 from sdnet.data.store import open_patches
+from sdnet.messages import accuracy_line, epoch_line
 from sdnet.metrics import accuracy, fpr95
-from sdnet.trainer import Trainer, accuracy_line, epoch_line
+from sdnet.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_S = 5.0
-
-
-class LossNotFinite(OrchestratorError):
-    """The loss became NaN or infinite. Example: a learning rate far too high."""
-
-    def __init__(self, step: int, value: float):
-        super().__init__(step, value)
-        self.step, self.value = step, value
-
-    def __str__(self) -> str:
-        return f"the loss is {self.value} at step {self.step}; lower train.lr, or look at the data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +59,7 @@ class RankLoop:
             job.recipe, open_patches(job.run.train_npz), rank=rank, world_size=world_size, slices=job.slices
         )
         self.test = open_patches(job.run.test_npz)
-        self.saver = Saver(job.run, job.keep, job.every_s, rank)
+        self.saver = Saver(job.run, keep=job.keep, every_s=job.every_s, rank=rank)
         self.rates: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
@@ -82,7 +70,6 @@ class RankLoop:
         while trainer.progress.step < trainer.total_steps:
             self._train_epoch(first)
             first = False
-        self.saver.finish()
         beat("finished", trainer.progress.step)
         return {**self.rates, "epochs": trainer.progress.epoch, "steps": trainer.progress.step}
 
@@ -97,8 +84,10 @@ class RankLoop:
         name = ray.train.collective.broadcast_from_rank_zero(name)
         if name:
             state = self.trainer.restore(self.job.run.checkpoints / name)
-            self.rates = {key: value for key, value in state.metrics.items() if value is not None}
-            logger.info("resumed from %s at step %s", name, self.trainer.progress.step)
+            self.rates = dict(state.metrics)
+            logger.info("resumed from %s at step %s", name, state.step)
+            if self.rank == 0:
+                self.events.emit("resumed", checkpoint=name, step=state.step)
 
     def _train_epoch(self, first: bool) -> None:
         """The rest of the current epoch, its losses, its evaluation, and the saves that are due."""
@@ -124,13 +113,13 @@ class RankLoop:
         trainer, recipe = self.trainer, self.job.recipe
         epoch = trainer.progress.epoch
         losses = trainer.finish_epoch()
-        if not math.isfinite(losses["total"]):
-            raise LossNotFinite(trainer.progress.step, losses["total"])
         logger.info(epoch_line(epoch, recipe.epochs, seconds, steps, losses["total"], trainer.learning_rate))
         event = {"epoch": epoch, "step": trainer.progress.step, "loss": losses["total"], "losses": losses,
                  "lr": trainer.learning_rate, "steps": steps, "seconds": round(seconds, 3)}  # fmt: skip
         if epoch % self.job.evaluate_every == 0 or epoch == recipe.epochs:
+            began = time.perf_counter()
             self.rates = self._evaluate()
+            event["evaluate_s"] = round(time.perf_counter() - began, 3)
             logger.info(accuracy_line(self.rates["fpr95"], self.rates["accuracy"]))
             event |= self.rates
         if self.rank == 0:

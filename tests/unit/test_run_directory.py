@@ -1,7 +1,6 @@
 """The run directory: small files are whole or absent, events are never mixed or half read."""
 
 import json
-import os
 import threading
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "\ud800")
     assert json.loads(path.read_text()) == {"a": 1}
-    assert os.listdir(tmp_path) == ["summary.json"]
+    assert [left.name for left in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_storage_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:

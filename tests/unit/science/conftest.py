@@ -1,5 +1,6 @@
 """Networks that several tests share: compiling one takes seconds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import mindspore as ms
@@ -22,16 +23,11 @@ def graph_mode() -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
 
 
-def random_patches(number: int, seed: int = 0) -> np.ndarray:
-    """uint8 [number, 64, 128]: noise, the same left and right, so that there is something to match."""
-    half = np.random.default_rng(seed).integers(0, 256, (number, 64, 64), np.uint8)
-    return np.concatenate([half, half], axis=2)
-
-
 @pytest.fixture(scope="session")
 def patches() -> PatchFile:
-    """40 pairs: with 2 slices of 8, an epoch is 3 steps and the last one wraps."""
-    return PatchFile(Path("train.npz"), random_patches(40), np.ones(40, np.int32))
+    """40 pairs of noise, matches: with 2 slices of 8, an epoch is 3 steps and the last one wraps."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 64, 128), np.uint8)
+    return PatchFile(Path("train.npz"), images, np.ones(40, np.int32))
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +41,7 @@ def train_step(recipe: Recipe) -> TrainStep:
 
 
 @pytest.fixture(scope="session")
-def trainer(recipe: Recipe, patches: PatchFile) -> Trainer:
+def trainer(recipe: Recipe, patches: PatchFile) -> Iterator[Trainer]:
     """One rank that does the work of two."""
     made = Trainer(recipe, patches, slices=SLICES)
     yield made

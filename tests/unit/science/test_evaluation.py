@@ -1,0 +1,87 @@
+"""Distances are the same to the last bit however they are shared out; exported files compute the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdnet import checkpoint, weights
+from sdnet.config import Recipe
+from sdnet.data.store import PatchFile
+from sdnet.errors import InputError
+from sdnet.evaluation import chunks_of_rank, merge, num_chunks
+from sdnet.export import export_checkpoint
+from sdnet.model import SDNet
+
+CHUNK = 6  # 40 pairs: the last chunk is filled up
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
+def test_distances_are_bit_equal_for_any_number_of_ranks(evaluation, patches, world_size):
+    alone = evaluation.distances(patches, CHUNK, range(num_chunks(len(patches), CHUNK)))
+    shares = [
+        evaluation.distances(patches, CHUNK, chunks_of_rank(len(patches), CHUNK, rank, world_size))
+        for rank in range(world_size)
+    ]
+    merged = merge(shares, len(patches), CHUNK)
+    assert merged.dtype == np.float64
+    np.testing.assert_array_equal(merged, alone)
+
+
+def test_a_distance_is_that_of_the_pair_in_its_place(evaluation, patches):
+    opt, sar = evaluation.embed(patches.images[:CHUNK])
+    expected = np.linalg.norm(opt.astype(np.float64) - sar, axis=1)
+    np.testing.assert_allclose(evaluation.distances(patches, CHUNK, [0]), expected, rtol=1e-12)
+
+
+def test_embeddings_have_unit_length_also_of_constant_patches(evaluation):
+    pairs = np.random.default_rng(0).integers(0, 256, (CHUNK, 64, 128), np.uint8)
+    pairs[0] = 77
+    for embedding in evaluation.embed(pairs):
+        np.testing.assert_allclose(np.linalg.norm(embedding, axis=1)[1:], 1, rtol=1e-5)
+        assert np.isfinite(embedding).all()
+
+
+@given(st.integers(1, 50), st.integers(1, 10), st.integers(1, 6))
+def test_every_pair_lands_in_its_place_whatever_the_shares(num_pairs, batch, world_size):
+    shares = []
+    for rank in range(world_size):
+        chunks = chunks_of_rank(num_pairs, batch, rank, world_size)
+        rows = [row for chunk in chunks for row in range(chunk * batch, min((chunk + 1) * batch, num_pairs))]
+        shares.append(np.array(rows, float))
+    np.testing.assert_array_equal(merge(shares, num_pairs, batch), np.arange(num_pairs))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "given.ckpt"
+    checkpoint.write_published(path, weights.initial(SDNet(Recipe(), training=False), seed=1))
+    return path
+
+
+def test_an_exported_file_computes_what_the_checkpoint_does(published, tmp_path):
+    assert export_checkpoint(published, tmp_path / "sdnet.mindir") <= 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == ["sdnet.mindir"]
+
+
+@pytest.mark.parametrize(
+    ("out", "file_format", "message"),
+    [
+        ("sdnet.air", "air", "needs an Ascend host"),
+        ("sdnet.onnx", "onnx", "format onnx is not known"),
+        ("sdnet.bin", "mindir", "does not end in .mindir"),
+        ("nowhere/sdnet.mindir", "mindir", "nowhere is not a folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_one_line(published, tmp_path, out, file_format, message):
+    with pytest.raises(InputError, match=message):
+        export_checkpoint(published, tmp_path / out, file_format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_files_of_patches_share_one_network(evaluation, patches):
+    half = PatchFile(patches.path, patches.images[:12], patches.labels[:12])
+    whole = evaluation.distances(patches, CHUNK, [0, 1])
+    np.testing.assert_array_equal(evaluation.distances(half, CHUNK, [0, 1]), whole)

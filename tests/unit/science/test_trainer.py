@@ -1,0 +1,147 @@
+"""A run that was stopped anywhere goes on to the same bytes."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdnet.checkpoint import CorruptCheckpoint, read_state
+from sdnet.config import Recipe
+from sdnet.data.store import PatchFile
+from sdnet.errors import InputError, NonFiniteLoss
+from sdnet.train_step import LOSSES
+from sdnet.trainer import Trainer
+
+
+def digest(trainer: Trainer) -> str:
+    """Of every byte of weights and optimiser."""
+    snapshot = trainer.snapshot()
+    arrays = [*snapshot.model.values(), *snapshot.optimizer.values()]
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def start(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the untrained network."""
+    path = tmp_path_factory.mktemp("start") / "step_0"
+    trainer.snapshot().write(path)
+    return path
+
+
+def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bytes(trainer, start, tmp_path):
+    trainer.restore(start)
+    for _ in range(2):
+        trainer.step()
+    trainer.snapshot({"fpr95": 0.25}).write(tmp_path / "step_2")
+    for _ in range(2):
+        trainer.step()
+    uninterrupted, losses = digest(trainer), trainer.finish_epoch()
+    assert trainer.progress.epoch == 1
+
+    trainer.restore(start)
+    state = trainer.restore(tmp_path / "step_2")
+    assert (state.epoch, state.step, state.samples, state.fpr95) == (0, 2, 32, 0.25)
+    for _ in range(2):
+        trainer.step()
+    assert digest(trainer) == uninterrupted
+    assert trainer.finish_epoch() == losses
+
+
+def test_the_losses_of_an_epoch_are_means_and_survive_a_resume(trainer, start, tmp_path):
+    trainer.restore(start)
+    trainer.step()
+    first = trainer.finish_epoch()
+    trainer.snapshot().write(tmp_path / "step_1")
+    trainer.step()
+    both = trainer.finish_epoch()
+    trainer.restore(tmp_path / "step_1")
+    assert trainer.finish_epoch() == first
+    assert tuple(first) == LOSSES
+    trainer.step()
+    assert trainer.finish_epoch() == both
+
+
+def test_an_epoch_wraps_its_last_batch_and_the_rate_falls_to_zero(trainer, start):
+    trainer.restore(start)
+    assert (trainer.steps_per_epoch, trainer.total_steps) == (3, 6)
+    assert trainer.learning_rate == 0.004
+    for _ in range(3):
+        trainer.step()
+    assert (trainer.progress.epoch, trainer.progress.samples) == (1, 48)
+    assert trainer.learning_rate == pytest.approx(0.004 * (1 - 2 / 6))
+
+
+def test_a_snapshot_stays_what_it_was_while_training_goes_on(trainer, start):
+    trainer.restore(start)
+    snapshot = trainer.snapshot()
+    before = {name: value.copy() for name, value in snapshot.model.items()}
+    trainer.step()
+    assert all((snapshot.model[name] == before[name]).all() for name in before)
+
+
+def test_weights_that_ran_away_are_never_saved(trainer, start, tmp_path):
+    trainer.restore(start)
+    snapshot = trainer.snapshot()
+    snapshot.model["embedding.14.weight"][0] = np.nan
+    snapshot.write(tmp_path / "poisoned")
+    trainer.restore(tmp_path / "poisoned")
+    trainer.step()
+    with pytest.raises(NonFiniteLoss, match="not finite at step 0"):
+        trainer.snapshot()
+    with pytest.raises(NonFiniteLoss, match="not finite at step 0"):
+        trainer.finish_epoch()
+    trainer.restore(start)
+    assert np.isfinite(trainer.snapshot().model["embedding.14.weight"]).all()
+
+
+def test_distances_do_not_disturb_training(trainer, start, patches):
+    trainer.restore(start)
+    before = digest(trainer)
+    distances = trainer.distances(patches, batch=8)
+    assert distances.shape == (40,)
+    assert digest(trainer) == before
+
+
+def test_a_checkpoint_of_another_recipe_or_data_is_refused_by_name(trainer, start, recipe, patches):
+    other = Trainer(replace(recipe, lr=0.01), patches, slices=2)
+    with pytest.raises(InputError, match=r"was trained with lr 0\.004, not 0\.01"):
+        other.restore(start)
+    fewer = PatchFile(patches.path, patches.images[:32], patches.labels[:32])
+    with pytest.raises(InputError, match="was trained with num_samples 40, not 32"):
+        Trainer(recipe, fewer, slices=2).restore(start)
+
+
+def test_a_corrupt_checkpoint_is_refused_before_anything_changes(trainer, start, tmp_path):
+    trainer.restore(start)
+    trainer.step()
+    trainer.snapshot().write(tmp_path / "bad")
+    before = digest(trainer)
+    (tmp_path / "bad/optimizer.ckpt").write_bytes(b"")
+    with pytest.raises(CorruptCheckpoint):
+        trainer.restore(tmp_path / "bad")
+    assert digest(trainer) == before
+
+
+def test_the_state_names_the_run(trainer, start, recipe):
+    state = read_state(start)
+    assert (state.seed, state.slices, state.world_size, state.num_samples) == (0, 2, 1, 40)
+    assert state.recipe["batch"] == recipe.batch
+    files = json.loads((start / "state.json").read_text())["files"]
+    assert {name: found["size"] for name, found in files.items()} == {
+        name: (start / name).stat().st_size for name in ("model.ckpt", "optimizer.ckpt")
+    }
+
+
+@pytest.mark.parametrize(
+    ("batch", "ranks", "message"),
+    [
+        (64, {}, "a step takes 64 samples and the data holds 40"),
+        (8, {"rank": 2, "world_size": 2}, "rank 2 of 2"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(patches, batch, ranks, message):
+    with pytest.raises(InputError, match=message):
+        Trainer(Recipe(batch=batch), patches, **ranks)
