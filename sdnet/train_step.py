@@ -177,6 +177,10 @@ class TrainStep:
         step = int(self.update.bad_step.asnumpy())
         return None if step < 0 else step
 
+    def forget_bad_step(self) -> None:
+        """Watch for a loss that is not finite from here on; after loading weights."""
+        self.update.bad_step.set_data(Tensor(np.int32(-1)))
+
     def optimizer_state(self) -> State:
         """Copy Adam's own parameters to the host: moments, powers of the betas, number of steps."""
         return {name: parameter.asnumpy().copy() for name, parameter in self._optimizer_parameters().items()}

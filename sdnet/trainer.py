@@ -152,6 +152,7 @@ class Trainer:
         weights.load(self._step.net, checkpoint.read_model(directory, shapes))
         self._step.set_optimizer_state(checkpoint.read_optimizer(directory))
         self._step.reset_statistics()
+        self._step.forget_bad_step()
         self._step.set_losses(np.array(state.losses, np.float32))
         self._done = state.step
         self.close()
