@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.inventory import take_inventory
+from orchestrator.ascend.inventory import ids_in_list, take_inventory
 from orchestrator.ascend.placement import AscendHost, place
 from orchestrator.ascend.rank_table import (
     RankTable,
@@ -50,6 +50,9 @@ def build(
     address: Annotated[
         str, typer.Option(help="This host's address in the table, when it is asked.")
     ] = "127.0.0.1",
+    devices: Annotated[
+        str | None, typer.Option(help="Take only these of this host, by physical id, as 0-3,6.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Ranks; left out, the job's, or one for each device.")
     ] = None,
@@ -59,8 +62,12 @@ def build(
     """Build a table for the hosts of a job, or for this host as its tools describe it."""
     cluster = None if job is None else load_spec(job).cluster
     chip: Soc = soc or (cluster.soc if cluster else "910b")
+    if cluster is not None and devices is not None:
+        raise InputError(
+            f"--devices {devices} is for this host alone; {job} names its devices in cluster.hosts"
+        )
     if cluster is None:
-        host = _this_host(address)
+        host = _this_host(address, devices)
         places = place([host], workers or len(host.usable), chip)
     elif cluster.hosts:
         hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]
@@ -128,12 +135,18 @@ def show(table: TableFile) -> None:
     console.print(tree)
 
 
-def _this_host(address: str) -> AscendHost:
+def _this_host(address: str, devices: str | None) -> AscendHost:
     found = take_inventory(address)
     if not found.devices:
         raise InputError(
             "this host shows no Ascend device: " + ("; ".join(found.problems) or "no NPU listed")
         )
+    if devices is not None:
+        wanted = ids_in_list(devices)
+        there = [device.device_id for device in found.devices]
+        if not wanted or not set(wanted) <= set(there):
+            raise InputError(f"--devices {devices}: this host has {there}; name some of them, as 0-3,6")
+        found = found.only(wanted)
     return found.host(needs_network=True)
 
 

@@ -4,6 +4,7 @@
 what could not be learnt stands in `problems`, with the host and every source that was tried.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,20 +45,20 @@ def numa_cpus(tools: AscendHostTools) -> dict[int, tuple[int, ...]]:
     allowed = set(psutil.Process().cpu_affinity() or range(psutil.cpu_count() or 1))
     nodes: dict[int, tuple[int, ...]] = {}
     for path in sorted((tools.root / "sys/devices/system/node").glob("node[0-9]*/cpulist")):
-        cpus = tuple(cpu for cpu in cpus_in_list(path.read_text()) if cpu in allowed)
+        cpus = tuple(cpu for cpu in ids_in_list(path.read_text()) if cpu in allowed)
         if cpus:
             nodes[int(path.parent.name.removeprefix("node"))] = cpus
     return nodes or {0: tuple(sorted(allowed))}
 
 
-def cpus_in_list(text: str) -> tuple[int, ...]:
-    """CPUs in the kernel's list format, as `0-3,8`."""
-    cpus: list[int] = []
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        if first.isdecimal():
-            cpus.extend(range(int(first), int(last or first) + 1))
-    return tuple(cpus)
+def ids_in_list(text: str) -> tuple[int, ...]:
+    """Numbers in the kernel's list format, as `0-3,8`; parts that are none are left out."""
+    ids: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", part)
+        if found:
+            ids.extend(range(int(found.group(1)), int(found.group(2) or found.group(1)) + 1))
+    return tuple(ids)
 
 
 class _Survey:

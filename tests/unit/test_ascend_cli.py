@@ -67,6 +67,14 @@ def test_the_number_of_ranks_may_be_less_than_the_host_has(tmp_path, monkeypatch
     assert len(json.loads(run("build", "--workers", 2).output)["server_list"][0]["device"]) == 2
 
 
+def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
+    this_host(tmp_path, monkeypatch)
+    (server,) = json.loads(run("build", "--devices", "4-5,7").output)["server_list"]
+    assert [device["device_id"] for device in server["device"]] == ["4", "5", "7"]
+    with pytest.raises(InputError, match=r"--devices 7-8: this host has \[0, .* 7\]"):
+        run("build", "--devices", "7-8")
+
+
 def test_an_illegal_table_ends_with_two_and_every_fault(job, tmp_path):
     out = tmp_path / "hccl.json"
     run("build", job, "--out", out)
@@ -102,6 +110,8 @@ def test_mistakes_are_told_in_one_line(job, tmp_path, monkeypatch):
         run("build", job, "--out", tmp_path / "t.txt")
     with pytest.raises(InputError, match=r"EI0004.*cannot be read"):
         run("validate", tmp_path / "none.json")
+    with pytest.raises(InputError, match="--devices 0 is for this host alone"):
+        run("build", job, "--devices", "0")
     job.write_text("name: two\n")
     with pytest.raises(InputError, match="names no cluster.hosts"):
         run("build", job)

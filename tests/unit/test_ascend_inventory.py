@@ -7,7 +7,7 @@ from ascend_fakes.host import change, describe, install
 from orchestrator.ascend.device_report import DeviceReport, soc_of
 from orchestrator.ascend.fault_codes import FaultLevel, faults_of
 from orchestrator.ascend.host_tools import ROOT_VARIABLE, AscendHostTools
-from orchestrator.ascend.inventory import cpus_in_list, take_inventory
+from orchestrator.ascend.inventory import ids_in_list, take_inventory
 from orchestrator.ascend.npu_smi import DeviceProcess
 from orchestrator.ascend.placement import place
 from orchestrator.ascend.rank_table import build_rank_table
@@ -156,5 +156,5 @@ def test_the_chip_family_follows_from_the_model(model, soc):
 
 
 def test_cpu_lists_of_the_kernel_are_read():
-    assert cpus_in_list("0-3,8,10-11\n") == (0, 1, 2, 3, 8, 10, 11)
-    assert cpus_in_list("\n") == ()
+    assert ids_in_list("0-3,8,10-11\n") == (0, 1, 2, 3, 8, 10, 11)
+    assert ids_in_list("\n") == ids_in_list("a-3,-1") == ()
