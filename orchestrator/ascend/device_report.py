@@ -103,3 +103,10 @@ def soc_of(model: str) -> Soc | None:
     if name.startswith(("910_93", "910C")) or name == "910":
         return "a3"
     return "910a" if name.startswith("910") else None
+
+
+def hosts_to_place_on(
+    inventories: Collection[HostInventory], ours: frozenset[int] = frozenset()
+) -> tuple[AscendHost, ...]:
+    """Hosts as `placement` takes them; network ports count only when there are several hosts."""
+    return tuple(host.host(needs_network=len(inventories) > 1, ours=ours) for host in inventories)

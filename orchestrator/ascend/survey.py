@@ -5,7 +5,6 @@ from functools import partial
 
 from orchestrator.ascend.device_report import HostInventory
 from orchestrator.ascend.inventory import take_inventory
-from orchestrator.ascend.placement import AscendHost
 from orchestrator.errors import OrchestratorError
 from orchestrator.every_host import ask_every_host
 
@@ -45,10 +44,3 @@ def inventory_of_host(address: str, stated: Mapping[str, Mapping[int, str]]) -> 
     """On a host: take its inventory; a job that names devices of this host wants no others."""
     found = take_inventory(address, stated.get(address))
     return found.only(stated[address]) if address in stated else found
-
-
-def hosts_to_place_on(
-    inventories: Collection[HostInventory], ours: frozenset[int] = frozenset()
-) -> tuple[AscendHost, ...]:
-    """Hosts as `placement` takes them; network ports count only when there are several hosts."""
-    return tuple(host.host(needs_network=len(inventories) > 1, ours=ours) for host in inventories)

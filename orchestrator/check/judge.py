@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.ascend.device_report import DeviceReport, HostInventory, soc_of
+from orchestrator.ascend.device_report import DeviceReport, HostInventory, hosts_to_place_on, soc_of
 from orchestrator.ascend.placement import place
 from orchestrator.ascend.rank_table import build_rank_table
-from orchestrator.ascend.survey import hosts_to_place_on
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
 from orchestrator.every_host import Answer
 from orchestrator.spec import ClusterSpec
