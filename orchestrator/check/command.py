@@ -65,10 +65,11 @@ def run_check(spec: JobSpec, *, clean: bool = False, ping: bool = False) -> tupl
     with ray_session(spec.cluster.model_copy(update={"device": "cpu", "workers": 1})):
         resources = _ray_resources()
         answers = _ask(spec, clean=clean)
-        inventories = _inventories(answers)
+        inventories = _inventories(spec, answers)
         pings = ping_neighbours(inventories) if ping else ()
-    reference = next((answer.value for answer in answers if answer.value is not None), None)
     findings = [] if plan_finding is None else [plan_finding]
+    findings.extend(_missing_hosts(spec, answers))
+    reference = next((answer.value for answer in answers if answer.value is not None), None)
     for answer in answers:
         findings.extend(judge_host(answer, reference, spec.cluster, needs, several=len(answers) > 1))
     findings.extend(pings)
@@ -130,5 +131,19 @@ def _ask(spec: JobSpec, *, clean: bool) -> tuple[Answer[HostFacts], ...]:
         shutil.rmtree(probe)
 
 
-def _inventories(answers: tuple[Answer[HostFacts], ...]) -> list[HostInventory]:
-    return [answer.value.inventory for answer in answers if answer.value and answer.value.inventory]
+def _missing_hosts(spec: JobSpec, answers: tuple[Answer[HostFacts], ...]) -> list[Finding]:
+    here = {answer.address for answer in answers}
+    return [
+        Finding(
+            host.address, "answer", "fail", "not in the Ray cluster", "run `ray start` there, or leave it out"
+        )
+        for host in spec.cluster.hosts
+        if host.address not in here
+    ]
+
+
+def _inventories(spec: JobSpec, answers: tuple[Answer[HostFacts], ...]) -> list[HostInventory]:
+    """Of the hosts that the job names, or of all when it names none."""
+    named = {host.address for host in spec.cluster.hosts}
+    found = [answer.value.inventory for answer in answers if answer.value and answer.value.inventory]
+    return [inventory for inventory in found if not named or inventory.address in named]

@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -61,7 +60,7 @@ class HostFacts:
     versions: dict[str, str | None]
     clock: tuple[float, float]
     inventory: HostInventory | None
-    busy_ports: tuple[int, ...]
+    busy_ports: dict[int, str]
     left_over: tuple[LeftOver, ...]
     cleaned: bool
     storage: StorageFacts
@@ -86,7 +85,7 @@ def gather(address: str, questions: Questions) -> HostFacts:
     return HostFacts(
         versions={**_package_versions(), **(_ascend_versions(tools, inventory) if inventory else {})},
         inventory=inventory,
-        busy_ports=_busy_ports() if questions.ascend else (),
+        busy_ports=_busy_ports() if questions.ascend else {},
         left_over=left_over,
         cleaned=questions.clean,
         storage=storage,
@@ -125,16 +124,18 @@ def _version_in(path: Path) -> str | None:
     return found.group(1) if found else None
 
 
-def _busy_ports() -> tuple[int, ...]:
-    """HCCL's host ports that something listens on already."""
-    busy = []
-    for port in range(HCCL_BASE_PORT, HCCL_BASE_PORT + HCCL_PORTS):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                busy.append(port)
-    return tuple(busy)
+def _busy_ports() -> dict[int, str]:
+    """HCCL's host ports that are in use already: `LISTEN`, or the state of a passing connection."""
+    ports = range(HCCL_BASE_PORT, HCCL_BASE_PORT + HCCL_PORTS)
+    busy: dict[int, str] = {}
+    for connection in psutil.net_connections("tcp"):
+        if (
+            connection.laddr
+            and connection.laddr.port in ports
+            and busy.get(connection.laddr.port) != "LISTEN"
+        ):
+            busy[connection.laddr.port] = connection.status
+    return dict(sorted(busy.items()))
 
 
 def _storage(probe: Path, token: str, address: str) -> StorageFacts:

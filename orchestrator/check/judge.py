@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.ascend.device_report import DeviceReport, HostInventory, hosts_to_place_on, soc_of
-from orchestrator.ascend.placement import place
+from orchestrator.ascend.placement import largest_group, place
 from orchestrator.ascend.rank_table import build_rank_table
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
 from orchestrator.every_host import Answer
@@ -78,15 +78,21 @@ def judge_capacity(resources: Mapping[str, Mapping[str, float]], cluster: Cluste
 
 
 def judge_group(inventories: Sequence[HostInventory], cluster: ClusterSpec) -> Finding:
-    """Whether the whole job finds a legal group on these hosts."""
+    """Whether the job finds a legal group on these hosts; a smaller one than it could take is doubtful."""
     hosts = hosts_to_place_on(inventories)
+    ranks = largest_group(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
     try:
-        places = place(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
+        # An elastic job starts with what there is; one of fixed size is refused with the reason.
+        wanted = max(ranks, cluster.min_workers)
+        places = place(hosts, wanted, cluster.soc, cluster.workers_per_host)
         table = build_rank_table(places, cluster.soc)
     except InputError as error:
         seen, _, remedy = str(error).rpartition("; ")
         return Finding("cluster", "group", "fail", seen or str(error), remedy)
-    return Finding("cluster", "group", "ok", f"{table.world_size} ranks on {len(table.servers)} host(s)")
+    seen = f"{table.world_size} ranks on {len(table.servers)} host(s)"
+    if table.world_size < cluster.max_workers:
+        return Finding("cluster", "group", "warn", seen, f"the job could take {cluster.max_workers}")
+    return Finding("cluster", "group", "ok", seen)
 
 
 def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
@@ -209,9 +215,12 @@ def _ports(host: str, facts: HostFacts) -> Finding:
     last = HCCL_BASE_PORT + HCCL_PORTS - 1
     if not facts.busy_ports:
         return Finding(host, "ports", "ok", f"{HCCL_BASE_PORT}-{last} free")
-    busy = ", ".join(map(str, facts.busy_ports))
-    remedy = "end what listens there, or move HCCL with HCCL_IF_BASE_PORT"
-    return Finding(host, "ports", "fail", f"taken: {busy}", remedy)
+    seen = "taken: " + ", ".join(f"{port} {status}" for port, status in facts.busy_ports.items())
+    if "LISTEN" in facts.busy_ports.values():
+        return Finding(host, "ports", "fail", seen, "end what listens there, or set HCCL_IF_BASE_PORT")
+    # The kernel lends such ports to any outgoing connection unless they are reserved.
+    remedy = f"sysctl net.ipv4.ip_local_reserved_ports={HCCL_BASE_PORT}-{last}"
+    return Finding(host, "ports", "warn", seen, remedy)
 
 
 def _gib(size: float) -> str:

@@ -1,6 +1,8 @@
 """The doctor's judgement: from what hosts said to findings with a remedy."""
 
+import contextlib
 import dataclasses
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from orchestrator.ascend.device_report import DeviceReport, HostInventory
 from orchestrator.ascend.fault_codes import faults_of
 from orchestrator.ascend.fence import LeftOver
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
-from orchestrator.check.facts import HostFacts, Questions, StorageFacts, gather
+from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts, Questions, StorageFacts, gather
 from orchestrator.check.judge import Needs, judge_capacity, judge_group, judge_host
 from orchestrator.check.ping import neighbours, ping_from_host
 from orchestrator.every_host import Answer
@@ -23,7 +25,7 @@ WELL = HostFacts(
     versions=VERSIONS,
     clock=(1000.1, 1000.9),
     inventory=None,
-    busy_ports=(),
+    busy_ports={},
     left_over=(),
     cleaned=False,
     storage=StorageFacts(write_mb_s=300, read_mb_s=900, free_bytes=50 * GIB),
@@ -113,7 +115,7 @@ def test_devices_are_counted_and_only_the_doubtful_ones_get_a_row():
             device(5, model="910A"),
             problems=("10.0.0.1: `hccn_tool` failed",),
         ),
-        busy_ports=(60001,),
+        busy_ports={60001: "LISTEN", 60002: "ESTABLISHED"},
     )
     assert told["devices"].seen == "1 of 6 well: 5 x 910B4, 1 x 910A"
     assert (told["links"].state, told["links"].seen) == ("warn", "1 DOWN, 5 UP")
@@ -125,7 +127,29 @@ def test_devices_are_counted_and_only_the_doubtful_ones_get_a_row():
     assert told["NPU 5"].remedy == "this is a 910a; set cluster.soc to it"
     assert "NPU 0" not in told
     assert told["tools"].seen == "`hccn_tool` failed"
-    assert (told["ports"].state, told["ports"].seen) == ("fail", "taken: 60001")
+    assert (told["ports"].state, told["ports"].seen) == (
+        "fail",
+        "taken: 60001 LISTEN, 60002 ESTABLISHED",
+    )
+
+
+def test_ports_that_passing_connections_took_are_to_be_reserved():
+    told = findings(inventory=inventory(device()), busy_ports={60006: "TIME_WAIT"})["ports"]
+    assert (told.state, told.remedy) == ("warn", "sysctl net.ipv4.ip_local_reserved_ports=60000-60015")
+
+
+def test_a_port_that_something_listens_on_is_seen(tmp_path):
+    with listener_among(range(HCCL_BASE_PORT, HCCL_BASE_PORT + HCCL_PORTS)) as listener:
+        port = listener.getsockname()[1]
+        assert gather("10.0.0.1", questions(tmp_path, ascend=True)).busy_ports[port] == "LISTEN"
+
+
+def listener_among(ports):
+    """Any one of these may just be in use by somebody else's connection."""
+    for port in ports:
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    raise AssertionError(f"all of {ports} are taken")
 
 
 def test_a_host_without_devices_fails():
@@ -138,6 +162,14 @@ def test_the_group_is_tried_on_what_is_usable():
     refused = judge_group([inventory(device(0), device(1, health="Critical"))], cluster)
     assert (refused.state, refused.remedy) == (
         "fail", "set cluster.workers to 1, the largest group that fits",
+    )  # fmt: skip
+
+
+def test_an_elastic_job_starts_smaller_and_says_so():
+    cluster = ClusterSpec(device="ascend", workers=(1, 4))
+    told = judge_group([inventory(device(0), device(1))], cluster)
+    assert (told.state, told.seen, told.remedy) == (
+        "warn", "2 ranks on 1 host(s)", "the job could take 4",
     )  # fmt: skip
 
 
