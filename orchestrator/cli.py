@@ -12,13 +12,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from orchestrator.ascend.cli import rank_table_app
+from orchestrator.ascend.published import job_of_rank_table
+from orchestrator.ascend.rank_table import read_rank_table
+from orchestrator.check.command import check
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.ray_session import prepare_environment
 from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
 from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import ClusterSpec, JobSpec, load_spec
+from orchestrator.spec import ClusterSpec, JobSpec, load_spec, spec_from_dict, with_overrides
 from sdnet.errors import InputError
 
 app = typer.Typer(
@@ -43,10 +47,27 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+app.add_typer(rank_table_app, name="rank-table")
+app.command(epilog="Example: sdnet-orchestrate check cluster_configs/ascend-1x8.yaml")(check)
+
+
 @app.command(epilog="Example: sdnet-orchestrate launch cluster.yaml --set train.epochs=5")
-def launch(job: JobFile, set_: Overrides = None) -> None:
+def launch(
+    job: Annotated[Path | None, typer.Argument(metavar="[CLUSTER_YAML]", help="The job.")] = None,
+    set_: Overrides = None,
+    rank_table: Annotated[
+        Path | None, typer.Option(help="Instead of a job: a rank table, as the published run_train.sh took.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="With --rank-table: the folder of the data.")] = None,
+) -> None:
     """Run the job to its end; launched again, go on where it stopped."""
-    _launch(load_spec(job, tuple(set_ or ())))
+    if job is not None and rank_table is None and data is None:
+        _launch(load_spec(job, tuple(set_ or ())))
+    elif job is None and rank_table is not None and data is not None:
+        raw = job_of_rank_table(read_rank_table(rank_table), data)
+        _launch(spec_from_dict(with_overrides(raw, tuple(set_ or ())), str(rank_table)))
+    else:
+        raise InputError("launch takes a cluster.yaml, or --rank-table FILE and --data FOLDER together")
 
 
 @app.command(epilog="Example: sdnet-orchestrate demo --storage /tmp/runs")

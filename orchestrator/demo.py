@@ -11,7 +11,14 @@ from sdnet.metrics import fpr95
 def demo_spec(storage: str) -> JobSpec:
     """Two ranks on this machine, synthetic pairs, the `demo` recipe."""
     return spec_from_dict(
-        {"name": "demo", "storage": storage, "cluster": {"workers": 2}, "train": {"recipe": "demo"}}, "demo"
+        {
+            "name": "demo",
+            "storage": storage,
+            "cluster": {"workers": 2},
+            "data": {"patches": {"per_pair": 12}},
+            "train": {"recipe": "demo"},
+        },
+        "demo",
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def launch(spec: JobSpec) -> Outcome:
             return Outcome(summary, already_done=True)
         events = EventLog(run.events)
         events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
-        with _summarised(spec, run, events):
+        with _terminated_as_interrupted(), _summarised(spec, run, events):
             _run_stages(spec, run, events)
     return Outcome(read_summary(run) or {}, already_done=False)
 
@@ -66,6 +67,20 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
 
         preprocess(spec, run, events)
         train(spec, run, events)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """`ray job stop` and service managers send SIGTERM: end as cleanly as after Ctrl-C."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

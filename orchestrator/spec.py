@@ -4,6 +4,7 @@ An unknown or ill-typed key fails with its path, its value and what is allowed, 
 anything starts. The rest of the program sees frozen objects only.
 """
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -152,9 +153,15 @@ def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
     raw = _parse_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise InputError(f"{path} holds {type(raw).__name__}, not keys and values; see cluster_configs/")
+    return spec_from_dict(with_overrides(raw, overrides), str(path))
+
+
+def with_overrides(raw: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
+    """A copy of the plain values of a job with each `key.path=value` applied, in order."""
+    changed = copy.deepcopy(raw)
     for override in overrides:
-        _apply(raw, override)
-    return spec_from_dict(raw, str(path))
+        _apply(changed, override)
+    return changed
 
 
 def spec_from_dict(raw: dict[str, Any], source: str) -> JobSpec:
