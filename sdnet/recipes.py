@@ -5,6 +5,6 @@ from sdnet.config import Recipe
 RECIPES: dict[str, Recipe] = {
     # The published recipe for SEN1-2 on one device; on eight devices lr is 0.01.
     "sen1_2": Recipe(),
-    # A few minutes on two cores: small batches of synthetic pairs.
-    "demo": Recipe(epochs=2, batch=32),
+    # Two minutes on two cores: enough steps for the synthetic pairs.
+    "demo": Recipe(epochs=3, batch=50),
 }
