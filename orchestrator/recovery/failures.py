@@ -54,9 +54,16 @@ _BY_NAME = {
     "WorkerCrashedError": FailureKind.RANK_CRASHED,
     "WorkerHealthCheckFailedError": FailureKind.RANK_CRASHED,
 }
-_HOST_WORDS = ("node was terminated", "node died", "node is dead", "node failure", "marked dead",
-               "raylet", "node where")  # fmt: skip
-_MEMORY_WORDS = ("out of memory", "memory monitor", "oom")
+_HOST_WORDS = (
+    "node has died",
+    "node died",
+    "node is dead",
+    "its node",
+    "node failure",
+    "node was terminated",
+)
+# Ray's message for any killed actor lists the kernel's OOM killer among what may have happened.
+_MEMORY_WORDS = ("running low on memory", "memory monitor killed")
 # When several ranks report, the first kind here is the cause and the others its consequences.
 _CAUSES_FIRST = (
     FailureKind.PREEMPTED,

@@ -23,6 +23,12 @@ class ActorDiedError(Exception):
     """Named as Ray's, which is what the classifier looks at."""
 
 
+# What Ray 2.60 says of an actor whose process got a SIGKILL, shortened.
+RAYS_WORDS = (
+    "The actor is dead because its worker process has died. (1) The process is killed by the OOM killer"
+)
+
+
 class WorkerHealthCheckFailedError(Exception):
     def __init__(self, message: str, health_check_failure: Exception):
         super().__init__(message)
@@ -44,7 +50,7 @@ def failure(kind: FailureKind) -> Failure:
 
 
 def test_a_dead_worker_is_a_crashed_rank_and_the_others_errors_are_its_consequences() -> None:
-    dead = WorkerHealthCheckFailedError("poll failed", ActorDiedError("The actor died unexpectedly."))
+    dead = WorkerHealthCheckFailedError("poll failed", ActorDiedError(RAYS_WORDS))
     found = classify(WorkerGroupError({0: RuntimeError("AllReduce failed"), 1: dead}))
     assert (found.kind, found.rank) == (FailureKind.RANK_CRASHED, 1)
 

@@ -1,0 +1,70 @@
+"""A Ray cluster on this machine, started as users start one, for the tests that join it."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """One node with a dashboard and token authentication; `environment` lets a process join it."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+    def run(self, *command: str, timeout: float = 170) -> subprocess.CompletedProcess[str]:
+        """Run one of the project's or Ray's commands to its end."""
+        return subprocess.run(
+            [str(program(command[0])), *command[1:]],
+            env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+
+
+def program(name: str) -> Path:
+    """A console script of the environment that runs the tests."""
+    return Path(sys.executable).parent / name
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for bound in sockets:
+        bound.bind(("127.0.0.1", 0))
+    ports = [bound.getsockname()[1] for bound in sockets]
+    for bound in sockets:
+        bound.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    port, dashboard = free_ports(2)
+    home = tmp_path_factory.mktemp("home")
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    cluster = RayCluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment)
+    started = cluster.run(
+        "ray", "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2",
+        "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    try:
+        yield cluster
+    finally:
+        stopped = cluster.run("ray", "stop", "--force")
+        assert stopped.returncode == 0, stopped.stderr

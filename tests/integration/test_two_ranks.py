@@ -1,0 +1,60 @@
+"""Two real MindSpore ranks end with the same bytes, and so does one rank that does the work of both."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ONE_RANK = Path(__file__).with_name("train_one_rank.py")
+SCHEDULER = "import mindspore; mindspore.communication.init()"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.Popen:
+    # The same threads in every process: bytes depend on their number.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def result(process: subprocess.Popen) -> dict[str, str]:
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    return json.loads(output.splitlines()[-1])
+
+
+def group_of_two(data: Path, folder: Path) -> list[dict[str, str]]:
+    group = {"MS_WORKER_NUM": "2", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(free_port())}
+    processes = [start(["-c", SCHEDULER], folder, MS_ROLE="MS_SCHED", **group)]
+    try:
+        for rank in ("0", "1"):
+            own = {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": rank, "RANK_ID": rank}
+            processes.append(start([str(ONE_RANK), rank, "2", str(data)], folder, **group, **own))
+        return [result(process) for process in processes[1:]]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 64, 128), np.uint8)
+    np.savez(tmp_path / "train.npz", images, np.ones(40, np.int32))
+    first, second = group_of_two(tmp_path / "train.npz", tmp_path)
+    assert first == second
+    alone = result(start([str(ONE_RANK), "0", "1", str(tmp_path / "train.npz")], tmp_path))
+    assert alone == first

@@ -1,0 +1,46 @@
+"""Trains one rank for a few steps and prints, as JSON, sums of what it ends with.
+
+usage: train_one_rank.py RANK WORLD_SIZE TRAIN_NPZ; the group's MS_* variables are set already.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from sdnet.config import Recipe
+from sdnet.data.store import open_patches
+from sdnet.trainer import Trainer
+
+SLICES, STEPS = 2, 4
+
+
+def digest(*arrays: np.ndarray) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def train(rank: int, world_size: int, data: Path) -> dict[str, str]:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if world_size > 1:
+        ms.communication.init()
+    patches = open_patches(data)
+    trainer = Trainer(Recipe(epochs=2, batch=8), patches, rank=rank, world_size=world_size, slices=SLICES)
+    for _ in range(STEPS):
+        trainer.step()
+    losses = trainer.finish_epoch()
+    snapshot = trainer.snapshot()
+    distances = trainer.distances(patches, batch=6)
+    trainer.close()
+    return {
+        "weights": digest(*snapshot.model.values()),
+        "optimizer": digest(*snapshot.optimizer.values()),
+        "distances": digest(distances),
+        "losses": repr(losses),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(train(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))))
