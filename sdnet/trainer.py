@@ -78,8 +78,9 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch * self.slices)
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self._mine = slices_of_rank(rank, world_size, self.slices)
-        self._step = TrainStep(SDNet(recipe, training=True), recipe, self.slices, world_size)
-        weights.load(self._step.net, weights.initial(self._step.net, recipe.seed))
+        net = SDNet(recipe, training=True)
+        weights.load(net, weights.initial(net, recipe.seed))
+        self._step = TrainStep(net, recipe, self.slices, world_size)
         self._evaluation: Evaluation | None = None
         self._done = 0
         self._feed: tuple[Prefetcher, Iterator[np.ndarray]] | None = None
