@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from orchestrator.events import EventLog
+from orchestrator.inputs import check_inputs
 from orchestrator.ray_session import ray_session
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.run_directory import RunDirectory, write_atomically, write_json
@@ -43,6 +44,7 @@ def launch(spec: JobSpec) -> Outcome:
         summary = read_summary(run)
         if summary is not None and summary["status"] == "succeeded":
             return Outcome(summary, already_done=True)
+        _claim(spec, run)
         events = EventLog(run.events)
         events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
         with _terminated_as_interrupted(), _summarised(spec, run, events):
@@ -55,8 +57,10 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
     from orchestrator.stages.preprocess import preprocess
 
     run = RunDirectory.of(spec.storage, spec.name)
-    with _only_launch(spec, run), ray_session(spec.cluster):
-        return preprocess(spec, run, EventLog(run.events))
+    with _only_launch(spec, run):
+        _claim(spec, run)
+        with ray_session(spec.cluster):
+            return preprocess(spec, run, EventLog(run.events))
 
 
 def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
@@ -101,19 +105,25 @@ def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[
         write_json(run.summary, build_summary(spec, run, events, status))
 
 
-def _same_job(spec: JobSpec, run: RunDirectory) -> None:
-    """Write job.yaml, or refuse when the directory belongs to a job with other data or another recipe."""
-    now = spec.model_dump(mode="json")
-    if run.job.exists():
-        before = yaml.safe_load(run.job.read_text(encoding="utf-8"))
-        changed = [key for key in _IDENTITY if before.get(key) != now[key]]
-        if changed or _ranks(before) != _ranks(now):
-            what = ", ".join(changed) or "cluster.workers"
-            raise InputError(
-                f"{run.root} belongs to a job with other {what}; give the job another `name`, "
-                "or delete the directory to begin again"
-            )
-    write_atomically(run.job, yaml.safe_dump(now, sort_keys=False))
+def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
+    """Refuse when the directory belongs to a job with other data, another recipe or other ranks."""
+    if not run.job.exists():
+        return
+    before, now = yaml.safe_load(run.job.read_text(encoding="utf-8")), spec.model_dump(mode="json")
+    changed = [key for key in _IDENTITY if before.get(key) != now[key]]
+    if _ranks(before) != _ranks(now):
+        changed.append("cluster.workers or threads")
+    if changed:
+        raise InputError(
+            f"{run.root} belongs to a job with other {', '.join(changed)}; give the job another `name`, "
+            "or delete the directory to begin again"
+        )
+
+
+def _claim(spec: JobSpec, run: RunDirectory) -> None:
+    """Make the directory this job's, once its inputs are known to be usable."""
+    check_inputs(spec)
+    write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
 
 
 def _ranks(job: dict) -> tuple[int, int]:
@@ -123,7 +133,7 @@ def _ranks(job: dict) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[None]:
-    """Make the run directory this job's and hold its lock: a second launch refuses.
+    """Hold the run directory's lock: a second launch refuses.
 
     The system drops the lock with its holder, however that ends.
     """
@@ -140,5 +150,5 @@ def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
         lock.flush()
-        _same_job(spec, run)
+        _refuse_another_job(spec, run)
         yield

@@ -1,0 +1,142 @@
+"""What the orchestrator costs a step: one rank inside `launch` against a bare MindSpore loop.
+
+Both sides train the same recipe on the same patches, in processes with the same environment and
+one thread. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats, checkpoints at
+`every_s: auto`) and then the bare loop, which only gathers a batch and calls the training step.
+Epochs are short and evaluation waits for the last, so an epoch's seconds are its steps'. The
+first epoch compiles and is not counted; each side's figure is its median epoch over all rounds.
+
+usage: python benchmarks/overhead.py [--batch 64] [--steps 10] [--epochs 5] [--rounds 3] [--json]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.ascend.environment import thread_variables
+from orchestrator.events import EventLog
+from orchestrator.launch import launch
+from orchestrator.ray_session import prepare_environment
+from orchestrator.run_directory import RunDirectory
+from orchestrator.spec import spec_from_dict
+from sdnet.data.store import open_patches, write_patches
+
+TARGET = 1.05
+
+
+def bare_loop(train: Path, batch: int, steps: int, epochs: int) -> list[float]:
+    """Seconds of each epoch of the bare loop; run in a process of its own."""
+    import mindspore as ms
+
+    from sdnet import weights
+    from sdnet.config import Recipe
+    from sdnet.model import SDNet
+    from sdnet.train_step import TrainStep
+
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.runtime.dispatch_threads_num(1)
+    recipe = Recipe(epochs=epochs, batch=batch)
+    net = SDNet(recipe, training=True)
+    weights.load(net, weights.initial(net, recipe.seed))
+    step = TrainStep(net, recipe, slices=1, world_size=1)
+    images = open_patches(train).images
+    order = np.random.default_rng(0).permutation(len(images))
+    seconds = []
+    for epoch in range(epochs):
+        began = time.perf_counter()
+        for number in range(steps):
+            done = epoch * steps + number
+            step.add_slice(images[order[number * batch : (number + 1) * batch]], done, 0)
+            step.apply(done, recipe.lr)
+        step.losses()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def launched(folder: Path, number: int, batch: int, epochs: int) -> list[float]:
+    """Seconds of each epoch inside `launch`, as its events tell."""
+    spec = spec_from_dict(
+        {
+            "name": f"overhead-{number}",
+            "storage": str(folder),
+            "data": {"prepared": str(folder)},
+            "train": {"batch": batch, "epochs": epochs},
+            "evaluate": {"every_epochs": epochs},
+        },
+        "overhead",
+    )
+    launch(spec)
+    events = EventLog(RunDirectory.of(spec.storage, spec.name).events).read()
+    return [event["seconds"] for event in events if event["event"] == "epoch"]
+
+
+def make_patches(folder: Path, samples: int) -> None:
+    """Random train.npz and test.npz: the step does not care what it sees."""
+    rng = np.random.default_rng(0)
+    for name, count in (("train.npz", samples), ("test.npz", 64)):
+        images = rng.integers(0, 256, (count, 64, 128), np.uint8)
+        write_patches(
+            folder / name, count, [images], np.arange(count) % 2 if name == "test.npz" else np.ones(count)
+        )
+
+
+def measure(batch: int, steps: int, epochs: int, rounds: int) -> dict[str, object]:
+    """Median milliseconds a step of both sides, and their ratio."""
+    times: dict[str, list[float]] = {"launch_ms": [], "bare_ms": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_patches(folder, batch * steps)
+        command = [sys.executable, __file__, "--bare", str(folder / "train.npz"),
+                   f"--batch={batch}", f"--steps={steps}", f"--epochs={epochs}"]  # fmt: skip
+        for number in range(rounds):
+            times["launch_ms"] += launched(folder, number, batch, epochs)[1:]
+            bare = subprocess.run(
+                command, env={**os.environ, **thread_variables(1)}, capture_output=True, text=True, check=True
+            )
+            times["bare_ms"] += json.loads(bare.stdout.splitlines()[-1])[1:]
+    in_ms = {side: [1000 * seconds / steps for seconds in found] for side, found in times.items()}
+    medians = {side: round(statistics.median(found), 2) for side, found in in_ms.items()}
+    ratio = medians["launch_ms"] / medians["bare_ms"]
+    return {
+        "name": "overhead",
+        "batch": batch,
+        "ratio": round(ratio, 4),
+        "target": TARGET,
+        "met": ratio <= TARGET,
+        **medians,
+        "all": {side: [round(value, 2) for value in found] for side, found in in_ms.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for option, default in (("--batch", 64), ("--steps", 10), ("--epochs", 5), ("--rounds", 3)):
+        parser.add_argument(option, type=int, default=default)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare is not None:
+        print(json.dumps(bare_loop(given.bare, given.batch, given.steps, given.epochs)))
+        return
+    prepare_environment()
+    result = measure(given.batch, given.steps, given.epochs, given.rounds)
+    if given.json:
+        print(json.dumps(result))
+    else:
+        print(f"a step takes {result['launch_ms']} ms in launch, {result['bare_ms']} ms bare: "
+              f"ratio {result['ratio']} (target at most {TARGET})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The command line: a user's mistake is one line with the thing, its value and the remedy; exit code 2."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.events import EventLog
+from orchestrator.run_directory import RunDirectory
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command in this process; returns exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(f"name: j\nstorage: {tmp_path / 'runs'}\ntrain: {{recipe: demo, batch: 8}}\n")
+    return path
+
+
+def tree(root: Path, scenes: int) -> Path:
+    image = np.zeros((128, 128), np.uint8)
+    for scene in range(scenes):
+        for sensor in ("s1", "s2"):
+            folder = root / "ROIs1_fall" / f"{sensor}_{scene}"
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / f"ROIs1_fall_{sensor}_{scene}_p1.png"), image)
+    return root
+
+
+def prepared(folder: Path, **arrays: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    usual = {"arr_0": np.zeros((20, 64, 128), np.uint8), "arr_1": np.arange(20) % 2}
+    for name in ("train.npz", "test.npz"):
+        np.savez(folder / name, **{**usual, **arrays})
+    return folder
+
+
+def refused(cli: Cli, job: Path, *options: str) -> str:
+    """The one line that a launch is refused with; nothing was started or left for a later run to trust."""
+    code, out, err = cli("launch", str(job), *options)
+    assert code == 2 and err.startswith("sdnet-orchestrate: ") and err.count("\n") == 1
+    assert "Traceback" not in out + err
+    run = RunDirectory(job.parent / "runs" / "j")
+    assert "stage_started" not in [event["event"] for event in EventLog(run.events).read()]
+    assert not list(run.root.glob("data/*.npz")) and not run.summary.exists()
+    return err
+
+
+def test_a_missing_job_file_is_named(cli: Cli, tmp_path: Path) -> None:
+    assert "none.yaml cannot be read" in refused(cli, tmp_path / "none.yaml")
+
+
+def test_an_unknown_key_is_named_with_its_value(cli: Cli, job: Path) -> None:
+    assert "train.speed is not a key of a job (value 3)" in refused(cli, job, "--set", "train.speed=3")
+
+
+def test_images_that_are_not_there_and_trees_without_pairs_are_named(
+    cli: Cli, job: Path, tmp_path: Path
+) -> None:
+    assert "nowhere is not a folder" in refused(cli, job, "--set", f"data.images={tmp_path / 'nowhere'}")
+    (tmp_path / "empty").mkdir()
+    assert "holds no pair (0 optical, 0 SAR" in refused(
+        cli, job, "--set", f"data.images={tmp_path / 'empty'}"
+    )
+
+
+def test_one_scene_cannot_be_split(cli: Cli, job: Path, tmp_path: Path) -> None:
+    assert "at least 2" in refused(cli, job, "--set", f"data.images={tree(tmp_path / 'one', 1)}")
+
+
+def test_a_batch_above_the_data_is_known_before_anything_starts(cli: Cli, job: Path) -> None:
+    said = refused(cli, job, "--set", "train.batch=5000")
+    assert "train.batch is 5000" in said and "gives at most 720" in said and "lower train.batch" in said
+
+
+def test_storage_that_cannot_be_written_is_named(cli: Cli, job: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = cli("launch", str(job), "--set", f"storage={tmp_path / 'file'}")
+    assert code == 2 and "cannot be written" in err and "writable directory" in err
+
+
+def test_prepared_files_of_another_shape_kind_or_length_are_named(
+    cli: Cli, job: Path, tmp_path: Path
+) -> None:
+    wrong = {
+        "it must be uint8 [N, 64, 128]": {"arr_0": np.zeros((20, 32, 64), np.uint8)},
+        "must be uint8": {"arr_0": np.zeros((20, 64, 128), np.float32)},
+        "one label a patch": {"arr_1": np.zeros(19, np.int64)},
+        "matches and non-matches": {"arr_1": np.ones(20, np.int64)},
+    }
+    for number, (said, arrays) in enumerate(wrong.items()):
+        folder = prepared(tmp_path / f"p{number}", **arrays)
+        assert said in refused(cli, job, "--set", f"data.prepared={folder}")
+
+
+def test_a_truncated_npz_and_one_with_pickled_objects_are_refused(
+    cli: Cli, job: Path, tmp_path: Path
+) -> None:
+    folder = prepared(tmp_path / "cut")
+    whole = (folder / "train.npz").read_bytes()
+    (folder / "train.npz").write_bytes(whole[: len(whole) // 2])
+    assert "train.npz is not a whole .npz" in refused(cli, job, "--set", f"data.prepared={folder}")
+    folder = prepared(tmp_path / "pickled", arr_1=np.array([object()] * 20, dtype=object))
+    assert "pickled objects" in refused(cli, job, "--set", f"data.prepared={folder}")
+
+
+def test_launch_needs_a_job_or_a_rank_table_with_data(cli: Cli) -> None:
+    code, _, err = cli("launch", "--rank-table", "x.json")
+    assert code == 2 and "together" in err
+
+
+def test_a_checkpoint_of_another_network_is_refused_before_ray_starts(cli: Cli, tmp_path: Path) -> None:
+    import mindspore as ms
+
+    data = prepared(tmp_path / "data")
+    other = tmp_path / "other.ckpt"
+    ms.save_checkpoint([{"name": "conv.weight", "data": ms.Tensor(np.zeros(3, np.float32))}], str(other))
+    code, _, err = cli("evaluate", "--checkpoint", str(other), "--data", str(data / "test.npz"))
+    assert code == 2 and "other.ckpt holds no model." in err and "give a checkpoint of SDNet" in err
+    code, _, err = cli("export", "--checkpoint", str(other), "--out", str(tmp_path / "x.mindir"))
+    assert code == 2 and not (tmp_path / "x.mindir").exists()
+
+
+def test_air_says_plainly_that_it_needs_an_ascend_host(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(
+        "export", "--checkpoint", "any.ckpt", "--format", "air", "--out", str(tmp_path / "x.air")
+    )
+    assert code == 2 and "needs an Ascend host" in err
+
+
+def test_a_plan_touches_nothing_and_names_every_rank(cli: Cli, job: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, out, _ = cli("plan", str(job), "--set", "cluster.workers=3", "--json")
+    plan = json.loads(out)
+    assert code == 0 and sorted(tmp_path.rglob("*")) == before
+    assert [rank["rank"] for rank in plan["ranks"]] == [0, 1, 2]
+    assert {rank["environment"]["RANK_ID"] for rank in plan["ranks"]} == {"0", "1", "2"}
+    assert plan["pairs"] == 240 and plan["shards"] == 30 and plan["needs"]["disk_bytes"] > 0
+
+
+def test_a_plan_in_words_shows_stages_ranks_and_needs(cli: Cli, job: Path) -> None:
+    code, out, _ = cli("plan", str(job), "--set", "cluster.workers=2")
+    assert code == 0
+    for word in ("preprocess", "train", "evaluate", "MS_WORKER_NUM", "disk bytes"):
+        assert word in out
+
+
+def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("status", str(tmp_path))
+    assert code == 2 and "is not a run directory" in err
+    run = RunDirectory(tmp_path / "r")
+    run.create()
+    events = EventLog(run.events)
+    events.emit("run_started", name="r")
+    events.emit("stage_started", stage="train")
+    events.emit("epoch", epoch=1, step=6, loss=0.5, lr=0.1, steps=6, seconds=1.0, fpr95=0.25, accuracy=0.9)
+    events.emit("failure_detected", kind="rank_crashed", rank=1, host="h", detail="gone", step=7)
+    code, out, _ = cli("status", str(run.root), "--json")
+    found = json.loads(out)
+    assert code == 0 and found["state"] == "running" and found["stage"] == "train"
+    assert (found["epoch"], found["fpr95"], found["failures"]) == (1, 0.25, 1)
+    assert 0 <= found["last_event_s_ago"] < time.time()
+    code, out, _ = cli("logs", str(run.root))
+    assert code == 0 and "epoch 1: loss 0.5000" in out and "failure: rank_crashed rank 1 on h: gone" in out
+    code, _, err = cli("logs", str(run.root), "--rank", "3")
+    assert code == 2 and "rank 3 has no log" in err
