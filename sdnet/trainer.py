@@ -18,13 +18,12 @@ from sdnet.data.sampler import slice_indices, slices_of_rank, steps_per_epoch
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError, NonFiniteLoss
 from sdnet.evaluation import Evaluation, gather
-from sdnet.messages import accuracy_line, epoch_line
 from sdnet.model import SDNet
 from sdnet.schedule import learning_rate
 from sdnet.train_step import LOSSES, TrainStep
 from sdnet.weights import State
 
-__all__ = ["Progress", "Snapshot", "Trainer", "accuracy_line", "epoch_line"]
+__all__ = ["Progress", "Snapshot", "Trainer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +98,8 @@ class Trainer:
     def step(self) -> None:
         """Do one global step, together with all other ranks; returns before the device is done with it."""
         assert self._done < self.total_steps, "training is over"
+        if self._done == 0 and self.world_size > 1:
+            weights.take_from_rank_zero(self._step.net)
         if self._feed is None:
             prefetcher = Prefetcher(self._train.images, self._batches(self._done))
             self._feed = prefetcher, iter(prefetcher)

@@ -7,7 +7,7 @@ import math
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 
 GAIN = 0.6  # of the orthogonal start, from the published recipe
 
@@ -67,3 +67,26 @@ def load(net: nn.Cell, state: State) -> None:
 def copy(net: nn.Cell) -> State:
     """Copy every parameter to the host."""
     return {name: parameter.asnumpy().copy() for name, parameter in net.parameters_dict().items()}
+
+
+class _FromRankZero(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.broadcast = ops.Broadcast(0)
+
+    def construct(self, flat: ms.Tensor) -> ms.Tensor:
+        return self.broadcast((flat,))[0]
+
+
+def take_from_rank_zero(net: nn.Cell) -> None:
+    """Give every rank of the group rank 0's parameters; every rank must call it.
+
+    The same seed draws the same start, but linear algebra libraries choose their kernels by
+    the host's CPU: between unlike hosts a last bit could differ.
+    """
+    state = copy(net)
+    flat = np.concatenate([value.ravel() for value in state.values()])
+    received = _FromRankZero()(ms.Tensor(flat)).asnumpy()
+    ends = np.cumsum([value.size for value in state.values()])
+    pieces = np.split(received, ends[:-1])
+    load(net, {name: piece.reshape(state[name].shape) for name, piece in zip(state, pieces, strict=True)})
