@@ -1,8 +1,8 @@
 """From a pair of images to patches: the same windows of both, around SIFT keypoints."""
 
+import errno
 import struct
 import zlib
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from sdnet.config import PatchConfig
 from sdnet.data.sen12 import Pair
 
+_STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -28,14 +29,18 @@ class BadImage(Exception):
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Decode an image to grey uint8 [H, W]; RGB by the weights of ITU-R BT.601.
+    """Decode an image to grey uint8 [H, W]; RGB by the weights of ITU-R BT.601,
+    rounded as the decoder of the format does.
 
     Raises BadImage for a file that is missing, truncated or no image. OpenCV fills what a
-    truncated file lacks and says nothing, so the file's end is looked at first.
+    truncated file lacks and says nothing, so the file's end is looked at first. Raises OSError
+    when it is the storage that is away: that says nothing about the image.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
+        if error.errno in _STORAGE_IS_AWAY:
+            raise
         raise BadImage(path, f"cannot be read ({error.strerror})") from None
     reason = _incomplete(data)
     if reason:
@@ -70,15 +75,20 @@ def cut_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np
 
 
 def choose_centres(
-    keypoints: Sequence[tuple[float, float, float]], shape: tuple[int, ...], config: PatchConfig
+    keypoints: np.ndarray, shape: tuple[int, ...], config: PatchConfig
 ) -> list[tuple[int, int]]:
-    """(row, column) of the windows' centres, from keypoints' (response, x, y); ties go by row, then column."""
+    """(row, column) of the windows' centres; equal responses go by row, then column.
+
+    keypoints: float32 [n, 3], of each its response, x and y. shape: of the image.
+    """
     half, (rows, columns) = config.size // 2, shape[:2]
-    ordered = sorted((-response, round(y), round(x)) for response, x, y in keypoints)
+    x, y = np.rint(keypoints[:, 1:].T).astype(np.int64)
+    inside = (half <= y) & (y <= rows - half) & (half <= x) & (x <= columns - half)
+    strongest_first = np.lexsort((x, y, -keypoints[:, 0]))
+    candidates = strongest_first[inside[strongest_first]]
     chosen: list[tuple[int, int]] = []
-    for _, row, column in ordered:
-        inside = half <= row <= rows - half and half <= column <= columns - half
-        if inside and all(
+    for row, column in zip(y[candidates].tolist(), x[candidates].tolist(), strict=True):
+        if all(
             (row - r) ** 2 + (column - c) ** 2 >= config.min_distance_px**2 and (row, column) != (r, c)
             for r, c in chosen
         ):
@@ -88,15 +98,20 @@ def choose_centres(
     return chosen
 
 
-def _keypoints(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> list[tuple[float, float, float]]:
+def _keypoints(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np.ndarray:
+    """Response, x and y of each SIFT keypoint: float32 [n, 3]."""
     images = {"optical": (optical,), "sar": (sar,), "both": (optical, sar)}[config.detect_on]
-    return [(point.response, *point.pt) for image in images for point in _sift().detect(image, None)]
+    points = [point for image in images for point in _sift().detect(image, None)]
+    found = np.empty((len(points), 3), np.float32)
+    found[:, 0] = [point.response for point in points]
+    found[:, 1:] = cv2.KeyPoint.convert(points) if points else 0
+    return found
 
 
 @lru_cache(maxsize=1)
 def _sift() -> Any:
     cv2.setNumThreads(1)  # shards are what runs in parallel; and one thread always gives one order
-    return cv2.SIFT_create()
+    return cv2.SIFT_create()  # type: ignore[attr-defined]
 
 
 def _incomplete(data: bytes) -> str:

@@ -14,7 +14,8 @@ class Prefetcher:
 
     images: uint8 [N, 64, 128], usually memory-mapped. batches: index arrays of equal length.
     A batch belongs to the consumer until it asks for the next one; its memory is then used
-    again. `close` (or the end of a `with`) stops the thread; an error in it reaches the consumer.
+    again. `close` (or the end of a `with`) stops the thread and ends the iteration; an error in
+    the thread, such as an index out of range, is raised where the next batch is asked for.
     """
 
     def __init__(self, images: np.ndarray, batches: Iterable[np.ndarray]):
@@ -57,9 +58,14 @@ class Prefetcher:
                     self._free.put(buffer)
                 free = self._free.get()
                 if free is None:
-                    return
-                # mode="clip" lets NumPy write straight into the buffer; indices are in range.
-                self._ready.put(np.take(self._images, indices, axis=0, out=free, mode="clip"))
+                    break
+                self._ready.put(self._gather(indices, free))
             self._ready.put(None)
         except Exception as error:  # noqa: BLE001  whatever it is, the consumer raises it
             self._ready.put(error)
+
+    def _gather(self, indices: np.ndarray, out: np.ndarray) -> np.ndarray:
+        if indices.min() < 0 or indices.max() >= len(self._images):
+            raise IndexError(f"a batch asks for samples beyond the {len(self._images)} that there are")
+        # Checked above, so that mode="clip" changes nothing but lets NumPy write straight into `out`.
+        return np.take(self._images, indices, axis=0, out=out, mode="clip")

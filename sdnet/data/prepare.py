@@ -7,6 +7,7 @@ workers make shards at the same time; the result is the same to the byte.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from sdnet.data.shards import (
 )
 from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
 from sdnet.errors import InputError
+from sdnet.files import sweep, whole_file
 
 _CHUNK = 4096  # patches held in memory at once while merging: 32 MiB
 _BAD_NAMED = 10
@@ -34,20 +36,35 @@ _BAD_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job of preprocessing: its listing and its shards, training ones first."""
+    """A job of preprocessing: what there is to do and how. seed: of the split and of the non-matches."""
 
     listing: Listing
     train: tuple[Shard, ...]
     test: tuple[Shard, ...]
+    out: Path
+    patches: PatchConfig
+    seed: int
+    max_bad_images: float
 
     @property
     def shards(self) -> tuple[Shard, ...]:
+        """All shards, training ones first."""
         return self.train + self.test
 
+    @property
+    def directory(self) -> Path:
+        """Where the shards lie."""
+        return self.out / "shards"
 
-def plan_work(images: Path, split: SplitConfig) -> Work:
-    """List the pairs, split them by scene, cut them into shards. Raises InputError for images or a split
-    that cannot make a training and a test set; non-matches need two test scenes."""
+
+def plan_work(
+    images: Path, out: Path, patches: PatchConfig, split: SplitConfig, max_bad_images: float
+) -> Work:
+    """List the pairs, split them by scene, cut them into shards.
+
+    Raises InputError for images or a split that cannot make a training and a test set;
+    non-matches need two test scenes.
+    """
     listing = find_pairs(images)
     train, test = split_scenes((pair.scene for pair in listing.pairs), split)
     if len(test) < 2:
@@ -56,74 +73,76 @@ def plan_work(images: Path, split: SplitConfig) -> Work:
         )
     size = pairs_per_shard(len(listing.pairs))
 
-    def shards(name: str, scenes: Sequence[str]) -> tuple[Shard, ...]:
-        pairs: tuple[Pair, ...] = tuple(pair for pair in listing.pairs if pair.scene in set(scenes))
+    def shards(name: str, scenes: frozenset[str]) -> tuple[Shard, ...]:
+        pairs: tuple[Pair, ...] = tuple(pair for pair in listing.pairs if pair.scene in scenes)
         return tuple(cut_into_shards(name, images, pairs, size))
 
-    return Work(listing, shards("train", train), shards("test", test))
+    return Work(
+        listing=listing,
+        train=shards("train", frozenset(train)),
+        test=shards("test", frozenset(test)),
+        out=out,
+        patches=patches,
+        seed=split.seed,
+        max_bad_images=max_bad_images,
+    )
 
 
 def prepare(
     images: Path, out: Path, patches: PatchConfig, split: SplitConfig, max_bad_images: float
 ) -> dict[str, Any]:
-    """Preprocess in this process, one shard after another; returns the manifest."""
-    work = plan_work(images, split)
-    directory = out / "shards"
-    directory.mkdir(parents=True, exist_ok=True)
+    """Preprocess in this process, one shard after another; returns the manifest. Errors: as `finish`."""
+    work = plan_work(images, out, patches, split, max_bad_images)
+    work.directory.mkdir(parents=True, exist_ok=True)
     reports = {
-        shard.name: read_good_shard(shard, directory, patches) or make_shard(shard, directory, patches)
+        shard.name: read_good_shard(shard, work.directory, patches)
+        or make_shard(shard, work.directory, patches)
         for shard in work.shards
     }
-    return merge(work, reports, directory, out, patches, split.seed, max_bad_images)
+    return finish(work, reports)
 
 
-def merge(
-    work: Work,
-    reports: dict[str, ShardReport],
-    directory: Path,
-    out: Path,
-    config: PatchConfig,
-    seed: int,
-    max_bad_images: float,
-) -> dict[str, Any]:
+def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
     """Make train.npz, test.npz and, last, manifest.json of finished shards; returns the manifest.
 
-    train.npz holds matches only. test.npz holds the matches, then for each of them
-    `config.negatives` non-matches on average, its optical patch beside the SAR patch of a seeded
-    match of another scene. Raises InputError when too many images were bad, or no patch is left.
+    What is there already, whole and made of the same shards, is left as it is. train.npz holds
+    matches only. test.npz holds the matches, then for each of them `negatives` non-matches on
+    average: its optical patch beside the SAR patch of a seeded match of another scene. Raises
+    InputError when too many images were bad, or a side has no patch; OSError when storage refuses.
     """
     skipped = _skipped(work, reports)
-    _refuse_too_many(skipped, work, max_bad_images)
-    counts = {}
+    _refuse_too_many(skipped, work)
+    sweep(work.directory)
+    sweep(work.out)
+    fingerprint = _fingerprint(work, reports)
+    return _read_good_manifest(work.out, fingerprint) or _merge(work, reports, skipped, fingerprint)
+
+
+def _merge(
+    work: Work, reports: dict[str, ShardReport], skipped: list[dict[str, str]], fingerprint: str
+) -> dict[str, Any]:
     for name, shards in (("train", work.train), ("test", work.test)):
-        total = sum(reports[shard.name].patches for shard in shards)
-        if total == 0:
+        if not any(reports[shard.name].patches for shard in shards):
             raise InputError(
                 f"the {name} scenes gave no patch; lower data.patches.min_distance_px or look at them"
             )
-        counts[name] = total
-    write_patches(
-        out / "train.npz",
-        counts["train"],
-        _stream(work.train, reports, directory),
-        np.ones(counts["train"], np.int32),
-    )
-    counts["test"] = _write_test(work.test, reports, directory, out, config.negatives, seed)
+    with ThreadPoolExecutor() as pool:  # checksums and copies, which run beside each other
+        train, test = pool.submit(_write_train, work, reports), pool.submit(_write_test, work, reports)
+    counts, files = zip(train.result(), test.result(), strict=True)
     manifest = {
-        "fingerprint": work_fingerprint(reports, config, seed),
+        "fingerprint": fingerprint,
         "pairs": len(work.listing.pairs),
-        "patches": counts,
+        "patches": dict(zip(("train", "test"), counts, strict=True)),
         "scenes": {name: _scenes(shards) for name, shards in (("train", work.train), ("test", work.test))},
         "skipped": skipped,
-        "files": {name: _size_and_sum(out / name) for name in ("train.npz", "test.npz")},
+        "files": dict(zip(("train.npz", "test.npz"), files, strict=True)),
     }
-    temporary = out / ".manifest.json"
-    temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(out / "manifest.json")
+    with whole_file(work.out / "manifest.json") as file:
+        file.write((json.dumps(manifest, indent=2) + "\n").encode())
     return manifest
 
 
-def read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
+def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
     """The manifest, if it was made of these shards and its files still have their sums; None otherwise."""
     try:
         manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
@@ -134,10 +153,10 @@ def read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
     return manifest if whole else None
 
 
-def work_fingerprint(reports: dict[str, ShardReport], config: PatchConfig, seed: int) -> str:
+def _fingerprint(work: Work, reports: dict[str, ShardReport]) -> str:
     """Hash of what the merged files are made of."""
-    known = [config.negatives, seed, sorted((name, report.sha256) for name, report in reports.items())]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    sums = sorted((name, report.sha256) for name, report in reports.items())
+    return hashlib.sha256(json.dumps([work.patches.negatives, work.seed, sums]).encode()).hexdigest()
 
 
 def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -155,35 +174,37 @@ def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.
     return optical, np.where(others < begins, others, others + sizes)
 
 
-def _write_test(
-    shards: Sequence[Shard],
-    reports: dict[str, ShardReport],
-    directory: Path,
-    out: Path,
-    negatives: float,
-    seed: int,
-) -> int:
-    scenes = _scene_of_each_patch(shards, reports)
+def _write_train(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, Any]]:
+    """Write train.npz; returns how many pairs it holds, and its size and sum."""
+    path, total = work.out / "train.npz", sum(reports[shard.name].patches for shard in work.train)
+    write_patches(path, total, _stream(work, work.train, reports), np.ones(total, np.int32))
+    return total, _size_and_sum(path)
+
+
+def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, Any]]:
+    """Write test.npz; returns how many pairs it holds, and its size and sum."""
+    path = work.out / "test.npz"
+    scenes = _scene_of_each_patch(work.test, reports)
     if scenes[0] == scenes[-1]:
         raise InputError(
             "only one test scene gave patches; non-matches come from another scene, so add scenes"
         )
-    optical, sar = draw_negatives(scenes, negatives, seed)
+    optical, sar = draw_negatives(scenes, work.patches.negatives, work.seed)
     total = len(scenes) + len(optical)
     labels = np.concatenate([np.ones(len(scenes), np.int32), np.zeros(len(optical), np.int32)])
     # Random access needs the matches in one array; it is on disk, and gone when we are done.
-    scratch = out / ".test-matches.npy"
+    scratch = work.out / ".test-matches.npy"
     try:
         matches = open_memmap(scratch, "w+", np.uint8, (len(scenes), *PATCH_SHAPE))
         filled = 0
-        for chunk in _stream(shards, reports, directory):
+        for chunk in _stream(work, work.test, reports):
             matches[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
-        write_patches(out / "test.npz", total, _with_negatives(matches, optical, sar), labels)
+        write_patches(path, total, _with_negatives(matches, optical, sar), labels)
         del matches
     finally:
         scratch.unlink(missing_ok=True)
-    return total
+    return total, _size_and_sum(path)
 
 
 def _with_negatives(matches: np.ndarray, optical: np.ndarray, sar: np.ndarray) -> Iterator[np.ndarray]:
@@ -196,12 +217,10 @@ def _with_negatives(matches: np.ndarray, optical: np.ndarray, sar: np.ndarray) -
         yield chunk
 
 
-def _stream(
-    shards: Sequence[Shard], reports: dict[str, ShardReport], directory: Path
-) -> Iterator[np.ndarray]:
+def _stream(work: Work, shards: Sequence[Shard], reports: dict[str, ShardReport]) -> Iterator[np.ndarray]:
     for shard in shards:
         if reports[shard.name].patches:
-            yield np.asarray(open_patches(patches_path(directory, shard)).images)
+            yield np.asarray(open_patches(patches_path(work.directory, shard)).images)
 
 
 def _scene_of_each_patch(shards: Sequence[Shard], reports: dict[str, ShardReport]) -> np.ndarray:
@@ -230,12 +249,12 @@ def _skipped(work: Work, reports: dict[str, ShardReport]) -> list[dict[str, str]
     return bad + orphans
 
 
-def _refuse_too_many(skipped: list[dict[str, str]], work: Work, max_bad_images: float) -> None:
-    if len(skipped) > max_bad_images * len(work.listing.pairs):
+def _refuse_too_many(skipped: list[dict[str, str]], work: Work) -> None:
+    if len(skipped) > work.max_bad_images * len(work.listing.pairs):
         named = "; ".join(f"{item['image']} {item['reason']}" for item in skipped[:_BAD_NAMED])
         raise InputError(
             f"{len(skipped)} bad images for {len(work.listing.pairs)} pairs, above data.max_bad_images "
-            f"{max_bad_images}: {named}; mend them or raise the limit"
+            f"{work.max_bad_images}: {named}; mend them or raise the limit"
         )
 
 

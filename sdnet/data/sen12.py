@@ -40,15 +40,23 @@ class Listing:
 
 
 def find_pairs(root: Path) -> Listing:
-    """List the pairs below `root`; nothing is opened. Raises InputError when there are none."""
+    """List the pairs below `root`; nothing is opened, hidden files do not count.
+
+    Raises InputError when there are none, or when two images claim one place in a pair.
+    """
     if not root.is_dir():
         raise InputError(f"images {root} is not a folder; give a SEN1-2 tree, or a folder with s1/ and s2/")
     optical: dict[tuple[str, str], Path] = {}
     sar: dict[tuple[str, str], Path] = {}
     for folder, sensor in _sensor_folders(root):
+        images = sar if sensor == "s1" else optical
         for path in folder.iterdir():
-            if path.suffix.lower() in SUFFIXES:
-                (sar if sensor == "s1" else optical)[_scene_and_name(path)] = path
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                other = images.setdefault(_scene_and_name(path), path)
+                if other != path:
+                    raise InputError(
+                        f"{min(path, other)} and {max(path, other)} have one name; rename or remove one"
+                    )
     pairs = [Pair(*key, optical[key], sar[key]) for key in optical.keys() & sar.keys()]
     if not pairs:
         raise InputError(
@@ -62,7 +70,8 @@ def find_pairs(root: Path) -> Listing:
 def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training and test scenes, disjoint and each sorted.
 
-    By patterns, or by a seeded draw of `split.train` of all scenes, at least one on each side.
+    By patterns, or by a seeded draw of `split.train` of all scenes, which leaves two or more to test where
+    there are three.
     Raises InputError for a single scene, a pattern that matches none, or a scene on both sides.
     """
     known = sorted(set(scenes))
@@ -80,16 +89,15 @@ def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, 
             f"the images are of {len(known)} scene ({known[0]}); a split by scene needs at least 2"
         )
     order = np.random.Generator(np.random.PCG64(split.seed)).permutation(len(known))
-    count = min(max(round(split.train * len(known)), 1), len(known) - 1)
-    train = tuple(sorted(known[index] for index in order[:count]))
-    return train, tuple(scene for scene in known if scene not in set(train))
+    most = max(len(known) - 2, 1)  # non-matches need two test scenes, where there are three in all
+    count = min(max(round(split.train * len(known)), 1), most)
+    drawn = {known[index] for index in order[:count]}
+    return tuple(sorted(drawn)), tuple(scene for scene in known if scene not in drawn)
 
 
 def _sensor_folders(root: Path) -> Iterable[tuple[Path, str]]:
     for sensor in ("s1", "s2"):
-        if (root / sensor).is_dir():
-            yield root / sensor, sensor
-        for folder in sorted(root.glob(f"*/{sensor}_*")):
+        for folder in (root / sensor, *root.glob(f"*/{sensor}_*")):
             if folder.is_dir():
                 yield folder, sensor
 

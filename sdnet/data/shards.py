@@ -6,7 +6,6 @@ Its report is written after its patches: a shard without a report that fits is m
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sdnet.config import PatchConfig
 from sdnet.data.patches import BadImage, cut_patches, read_pair
 from sdnet.data.sen12 import Pair
 from sdnet.data.store import write_patches
+from sdnet.files import whole_file
 
 # Raised when the same pairs and settings give other patches than before.
 _VERSION = 1
@@ -62,7 +62,11 @@ def patches_path(directory: Path, shard: Shard) -> Path:
 
 
 def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport:
-    """Cut the patches of every pair that can be read, write them, then write the report."""
+    """Cut the patches of every pair that can be read, write them, then write the report.
+
+    Raises OSError when storage refuses, or is away.
+    """
+    known = fingerprint(shard, config)  # first, so that a file that changes meanwhile shows later
     cut, skipped = [], []
     for pair in shard.pairs:
         try:
@@ -73,8 +77,9 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     counts = tuple(len(patches) for patches in cut)
     path = patches_path(directory, shard)
     write_patches(path, sum(counts), cut, np.ones(sum(counts), np.int32))
-    report = ShardReport(fingerprint(shard, config), _sha256(path), counts, tuple(skipped))
-    _write_report(_report_path(directory, shard), report)
+    report = ShardReport(known, _sha256(path), counts, tuple(skipped))
+    with whole_file(_report_path(directory, shard)) as file:
+        file.write(json.dumps(asdict(report)).encode())
     return report
 
 
@@ -109,12 +114,6 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
 
 def _report_path(directory: Path, shard: Shard) -> Path:
     return directory / f"{shard.name}.json"
-
-
-def _write_report(path: Path, report: ShardReport) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(report)), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -5,8 +5,8 @@ int32 [N] (1 match, 0 non-match), uncompressed, so that the images can be memory
 they lie in the file and all ranks of a host share one copy in the page cache.
 """
 
-import os
 import struct
+import tokenize
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +16,17 @@ import numpy as np
 from numpy.lib import format as npy
 
 from sdnet.errors import InputError
+from sdnet.files import whole_file
 
 PATCH_SHAPE = (64, 128)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal data make equal files
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
+
+# What the readers of zip files and of NumPy's headers raise for bytes that they do not understand.
+_NOT_WHOLE = (
+    OSError, EOFError, ValueError, NotImplementedError, SyntaxError, tokenize.TokenError,
+    struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +47,10 @@ def write_patches(path: Path, num_patches: int, chunks: Iterable[np.ndarray], la
     chunks: uint8 [n, 64, 128] each, `num_patches` in all. labels: integers [num_patches].
     Files above 4 GB are zip64. The same patches always make the same bytes.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                _write_images(archive, num_patches, chunks)
-                with archive.open(_entry("arr_1.npy"), "w", force_zip64=True) as member:
-                    npy.write_array(member, np.ascontiguousarray(labels, np.int32), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        _write_images(archive, num_patches, chunks)
+        with archive.open(_entry("arr_1.npy"), "w", force_zip64=True) as member:
+            npy.write_array(member, np.ascontiguousarray(labels, np.int32), allow_pickle=False)
 
 
 def open_patches(path: Path) -> PatchFile:
@@ -62,7 +61,7 @@ def open_patches(path: Path) -> PatchFile:
             labels = _map_member(path, archive, "arr_1.npy")
     except FileNotFoundError:
         raise InputError(f"{path} is not there; make it with `preprocess`, or give another path") from None
-    except (OSError, zipfile.BadZipFile, ValueError, struct.error, EOFError, SyntaxError) as error:
+    except _NOT_WHOLE as error:
         raise InputError(f"{path} is not a whole .npz ({_line(error)}); make or copy it again") from None
     _check(path, images, labels)
     return PatchFile(path, images, labels.astype(np.int32))

@@ -11,7 +11,7 @@ value.
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -22,17 +22,26 @@ from sdnet.config import SyntheticConfig
 SIZE = 256  # edge of an image in pixels, as in SEN1-2
 _LOOKS = 8
 _FIELD_KINDS = 6
-_VERSION = 1  # of the pictures that a seed makes
+_VERSION = 2  # of the pictures that a seed makes
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What lies where, [256, 256] each: `fields` uint8, the kind of field; the others bool."""
+
+    fields: np.ndarray
+    borders: np.ndarray
+    water: np.ndarray
+    roads: np.ndarray
+    houses: np.ndarray
 
 
 def make_pair(seed: int, scene: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Optical uint8 [256, 256, 3] (BGR) and SAR uint8 [256, 256] of one place; pure in its arguments."""
     rng = np.random.Generator(np.random.PCG64([seed, scene, number]))
     fields, borders = _fields(rng)
-    water, roads, houses = _water(rng), _roads(rng), _houses(rng)
-    return _optical(rng, fields, borders, water, roads, houses), _sar(
-        rng, fields, borders, water, roads, houses
-    )
+    ground = Ground(fields, borders, _water(rng), _roads(rng), _houses(rng))
+    return _optical(rng, ground), _sar(rng, ground)
 
 
 def make_tree(root: Path, config: SyntheticConfig) -> None:
@@ -45,8 +54,9 @@ def make_tree(root: Path, config: SyntheticConfig) -> None:
     stamp = root / "synthetic.json"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == marker:
         return
+    for left in root.parent.glob(f".{root.name}.*"):
+        shutil.rmtree(left)
     building = root.with_name(f".{root.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
     for index in range(config.pairs):
         scene, number = index % config.scenes, index // config.scenes + 1
         optical, sar = make_pair(config.seed, scene, number)
@@ -55,32 +65,30 @@ def make_tree(root: Path, config: SyntheticConfig) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             _write_png(folder / f"ROIs0000_synthetic_{sensor}_{scene}_p{number}.png", image)
     (building / stamp.name).write_text(marker, encoding="utf-8")
+    os.sync()  # one for all: syncing each of the small files takes longer than making them
     if root.exists():
         shutil.rmtree(root)
     building.rename(root)
 
 
 def _fields(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Kind of each field's pixel, int [H, W], and where fields meet, bool [H, W]: cells of random points."""
-    count = rng.integers(14, 30)
-    points = rng.uniform(-20, SIZE + 20, (count, 2)).astype(np.float32)
-    stretch = rng.uniform(0.5, 2.0)
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    angle = rng.uniform(0, np.pi)
-    along = rows * np.cos(angle) + columns * np.sin(angle)
-    across = (columns * np.cos(angle) - rows * np.sin(angle)) * stretch
-    best = np.full((SIZE, SIZE), np.inf, np.float32)
-    second = best.copy()
-    owner = np.zeros((SIZE, SIZE), np.int64)
-    for index, (y, x) in enumerate(points):
-        a = y * np.cos(angle) + x * np.sin(angle)
-        b = (x * np.cos(angle) - y * np.sin(angle)) * stretch
-        distance = np.abs(along - a) + np.abs(across - b)
-        second = np.minimum(second, np.maximum(best, distance))
-        owner[distance < best] = index
-        best = np.minimum(best, distance)
-    kinds = rng.integers(0, _FIELD_KINDS, count)
-    return kinds[owner], second - best < 2.0
+    """Kind of each pixel's field, uint8 [H, W], and where fields meet, bool [H, W].
+
+    Fields are the Voronoi cells of random points in a plane that is stretched and turned.
+    """
+    stretch, angle = rng.uniform(0.5, 2.0), rng.uniform(0, np.pi)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    to_image = turn * (stretch, 1 / stretch)
+    edge = 4 * SIZE  # the plane's square of this edge covers the image however it is turned
+    plane = cv2.Subdiv2D((-edge, -edge, 2 * edge, 2 * edge))
+    points = rng.uniform(-SIZE, SIZE, (rng.integers(90, 180), 2))
+    plane.insert(points.astype(np.float32).tolist())
+    kinds, borders = np.zeros((2, SIZE, SIZE), np.uint8)
+    for cell in plane.getVoronoiFacetList([])[0]:
+        corners = [np.rint(cell @ to_image.T + SIZE / 2).astype(np.int32)]
+        cv2.fillPoly(kinds, corners, int(rng.integers(_FIELD_KINDS)))
+        cv2.polylines(borders, corners, True, 1)
+    return kinds, borders > 0
 
 
 def _water(rng: np.random.Generator) -> np.ndarray:
@@ -122,52 +130,35 @@ def _houses(rng: np.random.Generator) -> np.ndarray:
     return canvas > 0
 
 
-def _optical(
-    rng: np.random.Generator,
-    fields: np.ndarray,
-    borders: np.ndarray,
-    water: np.ndarray,
-    roads: np.ndarray,
-    houses: np.ndarray,
-) -> np.ndarray:
-    grey = rng.uniform(60, 190, _FIELD_KINDS)[fields] + _clouding(rng, 10)
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
-    furrows = np.sin((rows * rng.uniform(-1, 1) + columns * rng.uniform(-1, 1)) * rng.uniform(0.5, 1.5))
-    grey += 5 * furrows
-    grey[borders] -= rng.uniform(15, 50)
-    grey[water] = rng.uniform(20, 60)
-    grey[roads] = rng.uniform(150, 230)
-    shadow = np.roll(houses, (2, 2), axis=(0, 1)) & ~houses
-    grey[shadow] = 30
-    grey[houses] = rng.uniform(170, 250)
-    grey = cv2.GaussianBlur(grey, (0, 0), 0.7) + rng.normal(0, 2.5, grey.shape)
+def _optical(rng: np.random.Generator, ground: Ground) -> np.ndarray:
+    grey = rng.uniform(60, 190, _FIELD_KINDS).astype(np.float32)[ground.fields] + _clouding(rng, 10)
+    across, down = rng.uniform(-1, 1, (2, 1)) * rng.uniform(0.5, 1.5) * np.arange(SIZE)
+    grey += 5 * np.sin(np.add.outer(down, across), dtype=np.float32)
+    grey[ground.borders] -= rng.uniform(15, 50)
+    grey[ground.water] = rng.uniform(20, 60)
+    grey[ground.roads] = rng.uniform(150, 230)
+    grey[np.roll(ground.houses, (2, 2), axis=(0, 1))] = 30  # shadows, beside the houses drawn next
+    grey[ground.houses] = rng.uniform(170, 250)
+    grey = cv2.GaussianBlur(grey, (0, 0), 0.7) + 2.5 * rng.standard_normal(grey.shape, np.float32)
     tint = rng.uniform(0.85, 1.1, 3)
-    return np.clip(grey[..., None] * tint, 0, 255).astype(np.uint8)
+    return cv2.merge([cv2.convertScaleAbs(grey.clip(0), alpha=strength) for strength in tint])
 
 
-def _sar(
-    rng: np.random.Generator,
-    fields: np.ndarray,
-    borders: np.ndarray,
-    water: np.ndarray,
-    roads: np.ndarray,
-    houses: np.ndarray,
-) -> np.ndarray:
-    power = rng.uniform(35, 140, _FIELD_KINDS)[fields] + _clouding(rng, 8)
-    power[borders] += rng.uniform(-30, 60)
-    power[water] = rng.uniform(4, 14)
-    power[roads] = rng.uniform(12, 35)
-    power[houses] = 90
-    glare = houses & ~np.roll(houses, 2, axis=1)  # walls that face the radar
-    power[glare] = 255
-    power = cv2.GaussianBlur(np.maximum(power, 1), (0, 0), 0.9)
-    speckle = rng.gamma(_LOOKS, 1 / _LOOKS, power.shape)
-    return np.clip(power * speckle, 0, 255).astype(np.uint8)
+def _sar(rng: np.random.Generator, ground: Ground) -> np.ndarray:
+    power = rng.uniform(35, 140, _FIELD_KINDS).astype(np.float32)[ground.fields] + _clouding(rng, 8)
+    power[ground.borders] += rng.uniform(-30, 60)
+    power[ground.water] = rng.uniform(4, 14)
+    power[ground.roads] = rng.uniform(12, 35)
+    power[ground.houses] = 90
+    power[ground.houses & ~np.roll(ground.houses, 2, axis=1)] = 255  # walls that face the radar
+    power = cv2.GaussianBlur(power.clip(1), (0, 0), 0.9)
+    speckle = rng.standard_gamma(_LOOKS, power.shape, np.float32)
+    return cv2.convertScaleAbs(power * speckle, alpha=1 / _LOOKS)
 
 
 def _clouding(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Slow changes of brightness, float64 [H, W]."""
-    coarse = rng.normal(0, strength, (8, 8))
+    """Slow changes of brightness, float32 [H, W]."""
+    coarse = rng.normal(0, strength, (8, 8)).astype(np.float32)
     return cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
 
 
