@@ -1,24 +1,61 @@
 """The preprocess stage: shards of pairs become patches on Ray workers, then one train.npz and test.npz."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    WorkerCrashedError,
+)
 
+from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
-from sdnet.config import PatchConfig
-from sdnet.data.prepare import Work, merge, plan_work, read_good_manifest, work_fingerprint
+from sdnet.data.prepare import Work, finish, plan_work
 from sdnet.data.shards import Shard, ShardReport, make_shard, read_good_shard
 from sdnet.data.store import open_patches
 from sdnet.data.synthetic import make_tree
 
 # Tasks submitted beyond those that can run now: enough that no worker waits for the controller.
 _AHEAD = 2
+# A shard is begun at most so often; one that is lost each time may be what kills its workers.
 _TRIES = 4
+_LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, LocalRayletDiedError)
+
+
+class ShardLost(OrchestratorError):
+    """Every worker that began a shard was gone before the end. Example: not enough memory."""
+
+    def __init__(self, shard: str, reason: str):
+        super().__init__(shard, reason)
+        self.shard, self.reason = shard, reason
+
+    def __str__(self) -> str:
+        return (
+            f"shard {self.shard} was lost {_TRIES} times, at last by: {self.reason}; "
+            "look at the hosts' memory and Ray logs, then launch again: finished shards are kept"
+        )
+
+
+class DataNotWritten(OrchestratorError):
+    """Storage refused the patches. Example: the disk is full."""
+
+    def __init__(self, directory: str, reason: str):
+        super().__init__(directory, reason)
+        self.directory, self.reason = directory, reason
+
+    def __str__(self) -> str:
+        return (
+            f"patches could not be written to {self.directory} ({self.reason}); "
+            "free or mount the storage, then launch again: finished shards are kept"
+        )
 
 
 def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, Any]:
@@ -26,32 +63,22 @@ def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, 
 
     Shards whose sums are right are not made again, and neither is a finished result. Needs a
     connected Ray, unless the job brings prepared files. Raises InputError when the images
-    cannot make a training and a test set.
+    cannot make a training and a test set, ShardLost or DataNotWritten when the cluster or the
+    storage fails.
     """
     if spec.data.prepared is not None:
         return _use_prepared(Path(spec.data.prepared), run)
     events.emit("stage_started", stage="preprocess")
-    images = _images(spec, run)
-    work = plan_work(images, spec.data.split)
-    directory = run.data / "shards"
-    directory.mkdir(parents=True, exist_ok=True)
-    reports = _make_shards(work, directory, spec.data.patches, events)
-    manifest = read_good_manifest(
-        run.data, work_fingerprint(reports, spec.data.patches, spec.data.split.seed)
-    )
-    if manifest is None:
-        manifest = merge(
-            work,
-            reports,
-            directory,
-            run.data,
-            spec.data.patches,
-            spec.data.split.seed,
-            spec.data.max_bad_images,
+    try:
+        work = plan_work(
+            _images(spec, run), run.data, spec.data.patches, spec.data.split, spec.data.max_bad_images
         )
-    events.emit(
-        "stage_finished", stage="preprocess", patches=manifest["patches"], skipped=len(manifest["skipped"])
-    )
+        manifest = finish(work, _make_shards(work, events))
+    except OSError as error:
+        cause = getattr(error, "cause", error)  # Ray wraps a task's own error
+        raise DataNotWritten(str(run.data), cause.strerror or str(cause)) from error
+    skipped = len(manifest["skipped"])
+    events.emit("stage_finished", stage="preprocess", patches=manifest["patches"], skipped=skipped)
     return manifest
 
 
@@ -74,47 +101,48 @@ def _use_prepared(folder: Path, run: RunDirectory) -> dict[str, Any]:
     return {"patches": counts, "skipped": []}
 
 
-def _make_shards(
-    work: Work, directory: Path, config: PatchConfig, events: EventLog
-) -> dict[str, ShardReport]:
+def _make_shards(work: Work, events: EventLog) -> dict[str, ShardReport]:
     """Every shard's report, from disk where it is good and from a task where it is not."""
-    progress = _Progress(events, len(work.shards))
-    reports: dict[str, ShardReport] = {}
-    missing = []
-    for shard in work.shards:
-        report = read_good_shard(shard, directory, config)
-        if report is None:
-            missing.append(shard)
-        else:
-            reports[shard.name] = report
-    progress.skip(len(reports))
-    waiting = deque(missing)
+    work.directory.mkdir(parents=True, exist_ok=True)
+    found = {shard.name: read_good_shard(shard, work.directory, work.patches) for shard in work.shards}
+    reports = {name: report for name, report in found.items() if report is not None}
+    progress = _Progress(events, len(reports), len(work.shards))
+    waiting = deque(shard for shard in work.shards if shard.name not in reports)
     running: dict[ray.ObjectRef, Shard] = {}
+    losses: Counter[str] = Counter()
     most = int(ray.cluster_resources().get("CPU", 1)) + _AHEAD
-    # Ray runs a task again when its worker or its host is lost; the shard is written whole or not at all.
-    task = ray.remote(num_cpus=1, max_retries=_TRIES)(make_shard)
-    while True:
+    task = ray.remote(num_cpus=1, max_retries=0)(make_shard)  # lost shards are begun again below
+    while waiting or running:
         while waiting and len(running) < most:
             shard = waiting.popleft()
-            running[task.remote(shard, directory, config)] = shard
-        if not running:
-            return reports
+            running[task.remote(shard, work.directory, work.patches)] = shard
         [done], _ = ray.wait(list(running))
         shard = running.pop(done)
-        reports[shard.name] = ray.get(done)
-        progress.done(shard, reports[shard.name])
+        try:
+            reports[shard.name] = ray.get(done)
+        except _LOST as error:
+            losses[shard.name] += 1
+            reason = _first_line(error)
+            events.emit("shard_lost", shard=shard.name, times=losses[shard.name], reason=reason)
+            if losses[shard.name] == _TRIES:
+                raise ShardLost(shard.name, reason) from None
+            waiting.append(shard)
+        else:
+            progress.done(shard, reports[shard.name])
+    return reports
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class _Progress:
     """Tells of each finished shard, with the rate since the stage began."""
 
-    def __init__(self, events: EventLog, shards: int):
-        self._events, self._shards = events, shards
-        self._done = self._pairs = 0
+    def __init__(self, events: EventLog, done: int, shards: int):
+        self._events, self._done, self._shards = events, done, shards
+        self._pairs = 0
         self._began = time.monotonic()
-
-    def skip(self, shards: int) -> None:
-        self._done += shards
 
     def done(self, shard: Shard, report: ShardReport) -> None:
         self._done += 1
