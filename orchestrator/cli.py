@@ -200,8 +200,12 @@ def _launch(spec: JobSpec) -> dict:
 
     run = RunDirectory.of(spec.storage, spec.name)
     run.create()
-    with live_view(EventLog(run.events), console):
-        result = run_job(spec)
+    try:
+        with live_view(EventLog(run.events), console):
+            result = run_job(spec)
+    except KeyboardInterrupt:
+        _tell("interrupted; launch again to go on from the last checkpoint")
+        raise typer.Exit(130) from None
     if result.already_done:
         console.print(f"{run.root} is finished; nothing to do")
     tables.print_summary(console, result.summary)
@@ -224,13 +228,15 @@ def main() -> None:
         _fail(str(error), 2)
     except OrchestratorError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; launch again to go on from the last checkpoint", 130)
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"sdnet-orchestrate: {message}", file=sys.stderr)
+    _tell(message)
     sys.exit(code)
+
+
+def _tell(message: str) -> None:
+    print(f"sdnet-orchestrate: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

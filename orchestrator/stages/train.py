@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.execution.failure_handling import FailurePolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -24,6 +26,9 @@ from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import open_patches
 from sdnet.errors import InputError
+
+# How long an interrupted group may take to end before its controller is killed.
+_ABORT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,26 @@ class GroupTrainer(DataParallelTrainer):
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
         return super()._initialize_and_run_controller(**{**kwargs, "failure_policy": self._failure_policy})
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds.
+        made = super()._create_default_callbacks()
+        return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        # Python's own handler stays: Ctrl-C is a KeyboardInterrupt here as everywhere.
+        self._controller = controller
+
+    def fit(self) -> Any:
+        """Run to the end. Interrupted, the group is ended before KeyboardInterrupt goes on."""
+        try:
+            return super().fit()
+        except KeyboardInterrupt:
+            try:
+                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+                ray.kill(self._controller)  # gone already, as it should be, or too slow
+            raise
 
 
 def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:

@@ -1,0 +1,207 @@
+"""The preprocess stage on a real Ray: the same bytes for any number of workers and through real kills."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.events import EventLog
+from orchestrator.ray_session import prepare_environment
+from orchestrator.run_directory import RunDirectory
+from orchestrator.spec import JobSpec, spec_from_dict
+from sdnet.config import SyntheticConfig
+from sdnet.data.prepare import prepare
+from sdnet.data.synthetic import make_tree
+from sdnet.errors import InputError
+
+pytestmark = pytest.mark.integration
+PAIRS, SHARDS = 48, 6
+Stage = Callable[[JobSpec, RunDirectory], dict]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """The stage, in a Ray of 7 CPUs that this module shares."""
+    prepare_environment()
+    os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
+    import ray
+
+    from orchestrator.stages.preprocess import preprocess
+
+    ray.init(address="local", num_cpus=7, include_dashboard=False, log_to_driver=False)
+    yield lambda spec, run: preprocess(spec, run, EventLog(run.events))
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SEN1-2 tree of 6 scenes."""
+    root = tmp_path_factory.mktemp("pairs") / "images"
+    make_tree(root, SyntheticConfig(pairs=PAIRS, scenes=6))
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process makes of them, without Ray."""
+    out, spec = tmp_path_factory.mktemp("expected"), job(images, Path())
+    prepare(images, out, spec.data.patches, spec.data.split, spec.data.max_bad_images)
+    return results(out)
+
+
+def job(images: Path, storage: Path, **data: object) -> JobSpec:
+    return spec_from_dict(
+        {"name": "job", "storage": str(storage), "data": {"images": str(images), **data}}, "test"
+    )
+
+
+def directory(spec: JobSpec) -> RunDirectory:
+    run = RunDirectory.of(spec.storage, spec.name)
+    run.create()
+    return run
+
+
+def results(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in ("train.npz", "test.npz", "manifest.json")}
+
+
+def shards_done(run: RunDirectory) -> list[str]:
+    return [event["shard"] for event in EventLog(run.events).read() if event["event"] == "shard_done"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_any_number_of_workers_makes_the_bytes_of_one_process(
+    stage, images, expected, tmp_path, monkeypatch, workers
+):
+    import ray
+
+    from orchestrator.stages import preprocess as module
+
+    # A task asks for one CPU; with fewer tasks in flight than CPUs, fewer workers work.
+    monkeypatch.setattr(module, "_AHEAD", workers - int(ray.cluster_resources()["CPU"]))
+    spec = job(images, tmp_path)
+    run = directory(spec)
+    stage(spec, run)
+    assert results(run.data) == expected
+    assert len(shards_done(run)) == SHARDS and not list(run.data.rglob(".*"))
+
+
+def test_a_killed_worker_costs_its_shard_only_and_no_byte(stage, images, expected, tmp_path):
+    spec = job(_copied(images, tmp_path), tmp_path)
+    run, trap = directory(spec), Trap(Path(spec.data.images), tmp_path)
+    killed = trap.when_a_worker_is_in_it(lambda pid: os.kill(pid, signal.SIGKILL))
+    stage(spec, run)
+    assert not psutil.pid_exists(killed.result())
+    lost = [event for event in EventLog(run.events).read() if event["event"] == "shard_lost"]
+    assert [(event["shard"], event["times"]) for event in lost] == [(trap.shard, 1)]
+    assert results(run.data) == expected
+    assert sorted(shards_done(run)).count(trap.shard) == 1 and len(shards_done(run)) == SHARDS
+
+
+def test_after_the_launcher_was_killed_only_what_was_missing_is_made(stage, images, expected, tmp_path):
+    import ray
+
+    spec = job(_copied(images, tmp_path), tmp_path)
+    run, trap = directory(spec), Trap(Path(spec.data.images), tmp_path)
+    address = ray.get_runtime_context().gcs_address
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(spec.model_dump(mode="json") | {"cluster": {"address": address}}))
+    launcher = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", "preprocess", str(path)])
+    trapped = trap.when_a_worker_is_in_it(lambda pid: _wait_for_shards(run, SHARDS - 1) or launcher.kill())
+    assert launcher.wait(timeout=120) == -signal.SIGKILL
+    trapped.result()
+    before = shards_done(run)
+    assert sorted([*before, trap.shard]) == sorted(set(before) | {trap.shard})
+    stage(spec, run)
+    assert shards_done(run)[len(before) :] == [trap.shard]
+    assert results(run.data) == expected
+
+
+def test_a_finished_stage_is_not_done_again(stage, images, tmp_path):
+    spec = job(images, tmp_path)
+    run = directory(spec)
+    manifest = stage(spec, run)
+    before = {path: path.stat().st_mtime_ns for path in run.data.rglob("*")}
+    assert stage(spec, run) == manifest
+    assert {path: path.stat().st_mtime_ns for path in run.data.rglob("*")} == before
+    assert len(shards_done(run)) == SHARDS
+
+
+def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_by_name(stage, images, tmp_path, monkeypatch):
+    from orchestrator.stages import preprocess as module
+
+    def die(shard, directory, config):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(module, "make_shard", die)
+    spec = job(images, tmp_path)
+    with pytest.raises(module.ShardLost, match=r"shard (train|test)-0000\d was lost 4 times, at last by: "):
+        stage(spec, directory(spec))
+
+
+def test_storage_that_refuses_ends_the_stage_in_one_line(stage, images, tmp_path):
+    from orchestrator.stages.preprocess import DataNotWritten
+
+    spec = job(images, tmp_path)
+    run = directory(spec)
+    (run.data / "shards/train-00001.npz").mkdir(parents=True)
+    with pytest.raises(DataNotWritten, match=r"could not be written to .*data \(Is a directory\)") as refusal:
+        stage(spec, run)
+    assert "\n" not in str(refusal.value)
+
+
+def test_too_many_bad_images_end_the_stage_and_few_are_in_its_manifest(stage, images, tmp_path):
+    root = _copied(images, tmp_path)
+    bad = sorted(root.glob("*/s2_*/*.png"))[3]
+    bad.write_bytes(bad.read_bytes()[:1000])
+    spec = job(root, tmp_path)
+    with pytest.raises(InputError, match=r"1 bad images for 48 pairs.*is a truncated PNG"):
+        stage(spec, directory(spec))
+    manifest = stage(job(root, tmp_path, max_bad_images=0.03), directory(spec))
+    assert [item["image"] for item in manifest["skipped"]] == [bad.relative_to(root).as_posix()]
+
+
+def test_progress_is_told_with_each_shard(stage, images, tmp_path):
+    spec = job(images, tmp_path)
+    run = directory(spec)
+    stage(spec, run)
+    events = EventLog(run.events).read()
+    assert [event["event"] for event in events] == [
+        "stage_started", *["shard_done"] * SHARDS, "stage_finished",
+    ]  # fmt: skip
+    told = events[1:-1]
+    assert [event["done"] for event in told] == list(range(1, SHARDS + 1))
+    assert all(event["shards"] == SHARDS and event["pairs_per_s"] > 0 for event in told)
+
+
+class Trap:
+    """An image replaced by a pipe: the worker that reads it waits there until it is dealt with."""
+
+    def __init__(self, images: Path, aside: Path):
+        self._image = sorted(images.glob("*/s2_0/*.png"))[0]
+        self._real = aside / "real.png"
+        self._image.rename(self._real)
+        os.mkfifo(self._image)
+        self.shard = ""
+
+    def when_a_worker_is_in_it(self, act: Callable[[int], object]) -> "Future[int]":
+        """Put the image back, then act on the worker, in a thread; its id is the result."""
+        pool = ThreadPoolExecutor(1)
+        found = pool.submit(self._act, act)
+        pool.shutdown(wait=False)
+        return found
+
+    def _act(self, act: Callable[[int], object]) -> int:
+        with self._image.open("wb"):  # waits for the worker
+            [pid] = {
+                int(link.parts[2])
+                for link in Path("/proc").glob("[0-9]*/fd/*")
+                if link.parts[2] != str(os.getpid()) and _target(link) == str(self._image)
+            }
+            self._real.replace(self._image)
+            act(pid)
+        return pid
