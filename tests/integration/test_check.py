@@ -4,11 +4,11 @@ import json
 
 import pytest
 import typer
-from ascend_fakes.host import describe, install
 from typer.testing import CliRunner
 
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
 from orchestrator.check.command import check
+from tests.ascend_fakes.host import describe, install
 
 pytestmark = pytest.mark.integration
 EVERY_HOST = {

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from ascend_fakes.host import describe, install
 from typer.testing import CliRunner
 
 from orchestrator.ascend.cli import rank_table_app
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
 from sdnet.errors import InputError
+from tests.ascend_fakes.host import describe, install
 
 JOB = """
 name: two

@@ -5,11 +5,11 @@ import sys
 
 import psutil
 import pytest
-from ascend_fakes import tools
-from ascend_fakes.host import describe
 
 from orchestrator.ascend.fence import RUN_VARIABLE, LeftOver, end_processes, holders_of, left_over_processes
 from orchestrator.ascend.npu_smi import parse_info
+from tests.ascend_fakes import tools
+from tests.ascend_fakes.host import describe
 
 
 @pytest.fixture

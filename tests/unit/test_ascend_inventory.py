@@ -1,8 +1,6 @@
 """A host is asked through its tools; what they do not tell is said with every source that was tried."""
 
 import pytest
-from ascend_fakes import tools
-from ascend_fakes.host import change, describe, install
 
 from orchestrator.ascend.device_report import DeviceReport, soc_of
 from orchestrator.ascend.fault_codes import FaultLevel, faults_of
@@ -11,6 +9,8 @@ from orchestrator.ascend.inventory import ids_in_list, take_inventory
 from orchestrator.ascend.npu_smi import DeviceProcess
 from orchestrator.ascend.placement import place
 from orchestrator.ascend.rank_table import build_rank_table
+from tests.ascend_fakes import tools
+from tests.ascend_fakes.host import change, describe, install
 
 
 def asked(root, stated=None):

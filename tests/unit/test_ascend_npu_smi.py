@@ -1,13 +1,13 @@
 """Parsers of the host tools hold on every known format, and on text that is cut off or garbled."""
 
 import pytest
-from ascend_fakes import tools
-from ascend_fakes.host import describe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.ascend import hccn, npu_smi
 from orchestrator.ascend.npu_smi import DeviceProcess, Health, ListedDevice, UnreadableOutput
+from tests.ascend_fakes import tools
+from tests.ascend_fakes.host import describe
 
 PARSERS = [
     npu_smi.parse_info, npu_smi.parse_list, npu_smi.parse_mapping, npu_smi.parse_health, npu_smi.parse_usages,

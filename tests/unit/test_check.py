@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from ascend_fakes.host import describe, install
 
 from orchestrator.ascend.device_report import DeviceReport, HostInventory
 from orchestrator.ascend.fault_codes import faults_of
@@ -17,6 +16,7 @@ from orchestrator.check.judge import Needs, judge_capacity, judge_group, judge_h
 from orchestrator.check.ping import neighbours, ping_from_host
 from orchestrator.every_host import Answer
 from orchestrator.spec import ClusterSpec
+from tests.ascend_fakes.host import describe, install
 
 GIB = 2**30
 NEEDS = Needs(disk=GIB, memory_per_rank=GIB)
