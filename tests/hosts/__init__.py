@@ -1,0 +1,1 @@
+"""Hosts made of network namespaces, and the tests that need more than one host."""
