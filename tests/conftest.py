@@ -59,8 +59,9 @@ def nothing_is_left_behind() -> Iterator[None]:
     shared_memory = _names("/dev/shm")
     # Set before the first temporary file: failed tests keep their tmp_path where pytest has always put it.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    _remove_scratch_of_killed_suites()
     # Short, because a Unix socket's path holds 107 bytes and Ray needs most of them.
-    scratch = Path(tempfile.mkdtemp(prefix="sdn-"))
+    scratch = Path(tempfile.mkdtemp(prefix=f"sdn-{os.getpid()}-"))
     settings = {SESSION: scratch.name, "TMPDIR": str(scratch), "RAY_TMPDIR": str(scratch)}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
@@ -74,6 +75,12 @@ def nothing_is_left_behind() -> Iterator[None]:
     left += [f"namespace {name}" for name in _names("/run/netns") if _is_ours(name)]
     shutil.rmtree(scratch)
     assert not left, "left behind by the tests: " + "; ".join(sorted(left))
+
+
+def _remove_scratch_of_killed_suites() -> None:
+    for path in Path(tempfile.gettempdir()).glob("sdn-*-*"):
+        if path.name.split("-")[1].isdigit() and not psutil.pid_exists(int(path.name.split("-")[1])):
+            shutil.rmtree(path)
 
 
 def _names(folder: str | Path) -> set[str]:
