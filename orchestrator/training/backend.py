@@ -75,6 +75,8 @@ class MindSporeBackend(Backend):
         seats = worker_group.execute(describe_seat)
         address = None
         if len(seats) > 1:
+            for rank in range(1, len(seats)):
+                worker_group.execute_single_async(rank, preload)
             address = worker_group.execute_single(0, open_rendezvous, len(seats), backend_config)
         joins = [
             worker_group.execute_single_async(
@@ -140,8 +142,14 @@ def open_rendezvous(world_size: int, config: MindSporeConfig) -> tuple[str, int]
         failure_budget_s=config.failure_budget_s,
         soc=config.soc,
         log_path=log_path,
+        meanwhile=preload,
     )
     return _scheduler.host, _scheduler.port
+
+
+def preload() -> None:
+    """On a worker: import what takes seconds while the scheduler, another process, does the same."""
+    import mindspore  # noqa: F401
 
 
 def scheduler_lost() -> bool:

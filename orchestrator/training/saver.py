@@ -9,13 +9,13 @@ from pathlib import Path
 import ray.train
 import ray.train.collective
 from ray.train import Checkpoint, CheckpointUploadMode
-from sdnet.trainer import Snapshot, Trainer
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.recovery.interval import checkpoint_interval_s
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import checkpoint_name, prune
+from sdnet.trainer import Snapshot, Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -60,11 +61,13 @@ def start_scheduler(
     failure_budget_s: float,
     soc: Soc,
     log_path: str | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Scheduler:
     """Start a scheduler for `world_size` ranks on a free port of `host` and wait until it listens.
 
     A port that somebody takes between choosing and binding costs one more try. Must be called
-    in the thread whose end shall end the scheduler (an actor's main thread).
+    in the thread whose end shall end the scheduler (an actor's main thread). `meanwhile` is
+    work of the caller's that takes as long as the process needs to start.
     """
     detail = ""
     for _ in range(_PORT_TRIES):
@@ -77,6 +80,7 @@ def start_scheduler(
             soc=soc,
         )
         process = _spawn(environment, log_path)
+        meanwhile()
         detail = _wait_until_listening(process, port, timeout_s)
         if not detail:
             return Scheduler(process, host, port)
