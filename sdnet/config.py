@@ -50,7 +50,7 @@ class PatchConfig:
     size: Literal[64] = 64
     per_pair: int = 3
     detect_on: Literal["optical", "sar", "both"] = "optical"
-    min_distance_px: float = 16
+    min_distance_px: float = 16.0
     negatives: float = 1.0
 
     def __post_init__(self) -> None:

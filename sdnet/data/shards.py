@@ -108,8 +108,8 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
         for pair in shard.pairs
         for path in (pair.optical, pair.sar)
     ]
-    known = json.dumps([_VERSION, shard.name, asdict(config), files], sort_keys=True)
-    return hashlib.sha256(known.encode()).hexdigest()
+    cut = [config.size, config.per_pair, config.detect_on, float(config.min_distance_px)]
+    return hashlib.sha256(json.dumps([_VERSION, shard.name, cut, files]).encode()).hexdigest()
 
 
 def _report_path(directory: Path, shard: Shard) -> Path:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -144,6 +145,16 @@ def test_a_damaged_shard_is_made_again_and_no_other(copy, shards_made, damage):
 def test_other_settings_make_every_shard_again(copy, shards_made):
     again(copy, PatchConfig(per_pair=2))
     assert len(shards_made) == 6 and len(open_patches(copy / "out/train.npz")) == 36
+
+
+def test_another_number_of_non_matches_needs_no_shard_again(copy, shards_made):
+    again(copy, replace(PATCHES, negatives=0.5))
+    assert shards_made == [] and len(open_patches(copy / "out/test.npz")) == 72 + 36
+
+
+def test_a_distance_of_16_and_of_16_0_are_one_setting(copy, shards_made):
+    again(copy, replace(PATCHES, min_distance_px=int(PATCHES.min_distance_px)))
+    assert shards_made == []
 
 
 def test_an_image_that_changed_makes_its_shard_again(copy, shards_made):
