@@ -170,7 +170,8 @@ def spec_from_dict(raw: dict[str, Any], source: str) -> JobSpec:
         # Through JSON: strict types, and lists become tuples.
         return JobSpec.model_validate_json(json.dumps(_with_whole_recipe(raw), default=str))
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_fault(item) for item in error.errors())) from None
+        faults = "; ".join(_fault(item) for item in error.errors())
+        raise InputError(f"{source}: {' '.join(faults.split())}") from None
 
 
 def _with_whole_recipe(raw: dict[str, Any]) -> dict[str, Any]:

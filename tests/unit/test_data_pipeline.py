@@ -16,8 +16,9 @@ def images() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
     yield
-    assert "prefetcher" not in {thread.name for thread in threading.enumerate()}
+    assert "prefetcher" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
 def some_batches(count: int) -> list[np.ndarray]:
