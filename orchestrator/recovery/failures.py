@@ -9,9 +9,14 @@ from enum import StrEnum
 
 
 class FailureKind(StrEnum):
-    """The cause, as far as it can be told from outside the process."""
+    """The cause, as far as it can be told from outside the process.
+
+    rank_unreachable: the connection broke and Ray does not know yet whether the process or its
+    host is gone; whoever can see the hosts' state makes it rank_crashed or host_lost.
+    """
 
     RANK_CRASHED = "rank_crashed"
+    RANK_UNREACHABLE = "rank_unreachable"
     HOST_LOST = "host_lost"
     HANG = "hang"
     OUT_OF_MEMORY = "out_of_memory"
@@ -49,7 +54,7 @@ _BY_NAME = {
     "WorkerGroupStartupTimeoutError": FailureKind.START_FAILED,
     "WorkerGroupStartupFailedError": FailureKind.START_FAILED,
     "ActorDiedError": FailureKind.RANK_CRASHED,
-    "ActorUnavailableError": FailureKind.RANK_CRASHED,
+    "ActorUnavailableError": FailureKind.RANK_UNREACHABLE,
     "RayActorError": FailureKind.RANK_CRASHED,
     "WorkerCrashedError": FailureKind.RANK_CRASHED,
     "WorkerHealthCheckFailedError": FailureKind.RANK_CRASHED,
@@ -71,6 +76,7 @@ _CAUSES_FIRST = (
     FailureKind.STORAGE,
     FailureKind.HOST_LOST,
     FailureKind.OUT_OF_MEMORY,
+    FailureKind.RANK_UNREACHABLE,
     FailureKind.RANK_CRASHED,
     FailureKind.SCHEDULER_LOST,
     FailureKind.HANG,

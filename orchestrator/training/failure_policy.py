@@ -1,13 +1,21 @@
 """Ray Train's failure policy, by our rules: sort the failure, tell it, decide."""
 
+import dataclasses
+import time
+
+import ray
 from ray.train import FailureConfig
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.events import EventLog
-from orchestrator.recovery.failures import classify
+from orchestrator.recovery.failures import FailureKind, classify
 from orchestrator.recovery.policy import Decision, PastFailure, decide
 from orchestrator.training.group import GroupWatch
+
+# Ray knows that a host is dead some seconds after its connections broke (see docs/faults.md).
+_HOST_STATE_S = 8.0
+_ASK_EVERY_S = 0.1
 
 
 class GroupFailurePolicy(FailurePolicy):
@@ -22,6 +30,8 @@ class GroupFailurePolicy(FailurePolicy):
         failure = classify(training_failed_error)
         step = self._watch.step
         host = self._watch.hosts.get(failure.rank) if failure.rank is not None else None
+        if failure.kind in (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED):
+            failure = dataclasses.replace(failure, kind=_crashed_or_lost(failure.kind, host))
         self._events.emit(
             "failure_detected",
             kind=failure.kind.value, rank=failure.rank, host=host, detail=failure.detail, step=step,
@@ -34,3 +44,15 @@ class GroupFailurePolicy(FailurePolicy):
             return FailureDecision.RAISE
         self._events.emit("group_restarting", reason=verdict.reason)
         return FailureDecision.RETRY
+
+
+def _crashed_or_lost(kind: FailureKind, host: str | None) -> FailureKind:
+    """Whether only the rank is gone, or its host; waits for Ray's word when the connection just broke."""
+    deadline = time.monotonic() + (_HOST_STATE_S if kind is FailureKind.RANK_UNREACHABLE else 0)
+    while True:
+        alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        if host is not None and host not in alive:
+            return FailureKind.HOST_LOST
+        if time.monotonic() >= deadline:
+            return FailureKind.RANK_CRASHED
+        time.sleep(_ASK_EVERY_S)

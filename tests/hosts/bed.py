@@ -184,7 +184,9 @@ class Host:
         self.cable.discard_wire()
         for child in self._children:
             child.kill()
-            child.communicate()
+            child.wait()
+            for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
+                stream.close()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.integration
 _STARTS_ONE_AND_WAITS = """
 import sys, threading
 from orchestrator.training.scheduler import start_scheduler
-print(start_scheduler("127.0.0.1", 2, timeout_s=60, failure_budget_s=60, soc="910b", log_path=None).process.pid, flush=True)
+scheduler = start_scheduler("127.0.0.1", 2, timeout_s=60, failure_budget_s=60, soc="910b")
+print(scheduler.process.pid, flush=True)
 threading.Event().wait()
 """
 
