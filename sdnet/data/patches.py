@@ -1,5 +1,6 @@
 """From a pair of images to patches: the same windows of both, around SIFT keypoints."""
 
+import ctypes
 import errno
 import struct
 import zlib
@@ -14,6 +15,7 @@ from sdnet.config import PatchConfig
 from sdnet.data.sen12 import Pair
 
 _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -111,7 +113,21 @@ def _keypoints(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np.
 @lru_cache(maxsize=1)
 def _sift() -> Any:
     cv2.setNumThreads(1)  # shards are what runs in parallel; and one thread always gives one order
+    _keep_freed_memory()
     return cv2.SIFT_create()  # type: ignore[attr-defined]
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse what SIFT frees instead of giving it back to the system after each image.
+
+    SIFT takes and frees some 15 MB an image (256 x 256), which otherwise means 3,700 page faults
+    and a quarter of the time. Values: the largest threshold that mallopt(3) allows; twice that.
+    Does nothing where there is no glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def _incomplete(data: bytes) -> str:
