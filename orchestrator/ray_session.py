@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ _ENVIRONMENT = {
 }
 
 
+_KNOCK_S = 5.0
+
+
 def prepare_environment() -> None:
     """Set what Ray must find in the environment; must come before `import ray`. The user's own values win."""
     for name, value in _ENVIRONMENT.items():
@@ -49,10 +53,14 @@ def ray_session(cluster: ClusterSpec) -> Iterator[None]:
 
     try:
         _connect(cluster)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
-        message = " ".join(str(error).split())[:300]
+    except ray.exceptions.AuthenticationError as error:
         raise InputError(
-            f"cluster.address is {cluster.address!r} and no Ray cluster answers there ({message}); "
+            f"cluster.address is {cluster.address!r} and its token is not known here "
+            f"({_line(error)}); set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise InputError(
+            f"cluster.address is {cluster.address!r} and no Ray cluster answers there ({_line(error)}); "
             "start one with `ray start --head`, or use address: local"
         ) from None
     try:
@@ -69,7 +77,18 @@ def _connect(cluster: ClusterSpec) -> None:
     if cluster.address == "local":
         ray.init(address="local", include_dashboard=False, **quiet)
     else:
+        _knock(os.environ.get("RAY_ADDRESS", "auto") if cluster.address == "auto" else cluster.address)
         ray.init(address=cluster.address, **quiet)
+
+
+def _knock(address: str) -> None:
+    """Raise ConnectionError at once when nothing listens there; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        except OSError as error:
+            raise ConnectionError(error.strerror or str(error)) from None
 
 
 def _check_size(cluster: ClusterSpec) -> None:
@@ -88,6 +107,10 @@ def _check_size(cluster: ClusterSpec) -> None:
             f"cluster.workers is {cluster.min_workers}, but the {len(alive)} host(s) of the cluster hold "
             f"only {sum(capacity)} ranks ({resource}s){per_host}; lower workers or add hosts"
         )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _default_token() -> Path:

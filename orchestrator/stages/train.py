@@ -10,9 +10,12 @@ from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.execution.failure_handling import FailurePolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.ascend.environment import thread_variables
+from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
+from orchestrator.recovery.failures import classify
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
 from orchestrator.training.backend import MindSporeConfig
@@ -29,6 +32,17 @@ from sdnet.errors import InputError
 
 # How long an interrupted group may take to end before its controller is killed.
 _ABORT_S = 15.0
+
+
+class TrainingGaveUp(OrchestratorError):
+    """The group failed too often, or in a way that comes again. Example: the loss became NaN."""
+
+    def __init__(self, cause: str, reason: str):
+        super().__init__(cause, reason)
+        self.cause, self.reason = cause, reason
+
+    def __str__(self) -> str:
+        return f"training stopped: {self.cause} ({self.reason}); see logs/ and events.jsonl of the run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +67,8 @@ def finished(spec: JobSpec, run: RunDirectory) -> Trained | None:
 def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     """Train to the end of the recipe, through the failures that `recovery` allows.
 
-    Needs a connected Ray. Raises InputError when the data cannot fill a batch, and Ray Train's
-    TrainingFailedError when the failures were too many or of a kind that comes again.
+    Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp
+    when the failures were too many or of a kind that comes again.
     """
     check_data(spec, run)
     done = finished(spec, run)
@@ -65,7 +79,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     events.emit("stage_started", stage="train")
     watch = GroupWatch(events, _generations_so_far(events), _seconds(spec.recovery.step_timeout_s))
-    GroupTrainer(
+    trainer = GroupTrainer(
         functools.partial(train_rank, _job(spec, run)),
         failure_policy=GroupFailurePolicy(spec.recovery.max_failures, events, watch),
         backend_config=_backend(spec, run),
@@ -77,7 +91,11 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
             callbacks=[RankOrder(), watch],
             worker_runtime_env={"env_vars": _thread_environment(spec)},
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise TrainingGaveUp(classify(error).detail, _why_given_up(events)) from error
     done = finished(spec, run)
     if done is None:
         raise CheckpointNotSaved(str(run.checkpoints), "the last checkpoint is missing")
@@ -161,6 +179,11 @@ def _scaling(spec: JobSpec) -> ScalingConfig:
 def _thread_environment(spec: JobSpec) -> dict[str, str]:
     # Before the process starts: OpenMP and BLAS read it once, when they are loaded.
     return {**thread_variables(spec.cluster.threads), "GLOG_v": "3"}
+
+
+def _why_given_up(events: EventLog) -> str:
+    told = [event["reason"] for event in events.read() if event["event"] == "giving_up"]
+    return told[-1] if told else "the controller failed"
 
 
 def _seconds(value: float | str) -> float | None:

@@ -211,3 +211,37 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     output, _ = again.communicate()
     assert again.returncode == 0, output
     assert weights(run) == weights(clean)
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_at_once_and_names_the_step(
+    ray_cluster: RayCluster, storage: Path
+) -> None:
+    process = launch(ray_cluster, storage, "diverged", "--set", "train.lr=1.0e+30")
+    output, _ = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in output
+    assert "the loss is not finite at step" in output and "lower train.lr" in output
+    run = RunDirectory(storage / "diverged")
+    assert "group_restarting" not in names(run)
+    assert json.loads(run.summary.read_text())["status"] == "failed"
+
+
+def test_a_cluster_that_does_not_answer_or_is_too_small_is_one_line(
+    ray_cluster: RayCluster, storage: Path
+) -> None:
+    job = str(job_file(storage, "nowhere"))
+    silent = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "cluster.address=127.0.0.1:1")
+    assert silent.returncode == 2 and "no Ray cluster answers there" in silent.stderr
+    here = f"cluster.address={ray_cluster.address}"
+    small = ray_cluster.run(
+        "sdnet-orchestrate",
+        "launch",
+        job,
+        "--set",
+        here,
+        "--set",
+        "cluster.workers=9",
+        "--set",
+        "train.batch=2",
+    )
+    assert small.returncode == 2 and "cluster.workers is 9" in small.stderr and "hold only 2" in small.stderr
+    assert "Traceback" not in silent.stderr + small.stderr
