@@ -228,14 +228,14 @@ def test_a_loss_that_is_not_finite_ends_the_job_at_once_and_names_the_step(
 def test_a_cluster_that_does_not_answer_or_is_too_small_is_one_line(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
-    job = str(job_file(storage, "nowhere"))
-    silent = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "cluster.address=127.0.0.1:1")
+    jobs = [str(job_file(storage, name)) for name in ("silent", "small")]
+    silent = ray_cluster.run("sdnet-orchestrate", "launch", jobs[0], "--set", "cluster.address=127.0.0.1:1")
     assert silent.returncode == 2 and "no Ray cluster answers there" in silent.stderr
     here = f"cluster.address={ray_cluster.address}"
     small = ray_cluster.run(
         "sdnet-orchestrate",
         "launch",
-        job,
+        jobs[1],
         "--set",
         here,
         "--set",
