@@ -6,6 +6,7 @@ they lie in the file and all ranks of a host share one copy in the page cache.
 """
 
 import struct
+import threading
 import tokenize
 import zipfile
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ from sdnet.files import whole_file
 
 PATCH_SHAPE = (64, 128)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal data make equal files
+# NumPy parses headers with `ast`, which Python 3.11 cannot do in two threads at once (gh-106905).
+_PARSING = threading.Lock()
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 
 # What the readers of zip files and of NumPy's headers raise for bytes that they do not understand.
@@ -112,7 +115,8 @@ def _map_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _npy_header(file: object) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    with _PARSING:
+        shape, fortran, dtype = read(file)
     return shape, fortran, dtype
 
 

@@ -60,13 +60,17 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     cluster = RayCluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment)
-    started = cluster.run(
-        "ray", "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2",
-        "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+    # In the foreground: `ray stop` would end every Ray of this machine, not only this one.
+    node = subprocess.Popen(
+        [str(program("ray")), "start", "--block", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
+         "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+         f"--dashboard-port={dashboard}"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    assert started.returncode == 0, started.stderr
     try:
+        assert node.stdout is not None
+        assert any("Ray runtime started" in line for line in node.stdout), "the Ray node did not start"
         yield cluster
     finally:
-        stopped = cluster.run("ray", "stop", "--force")
-        assert stopped.returncode == 0, stopped.stderr
+        node.terminate()  # it ends the processes that it has started
+        node.communicate()
