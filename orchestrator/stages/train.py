@@ -13,7 +13,6 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.ascend.environment import thread_variables
-from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.recovery.failures import classify
@@ -90,7 +89,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
             storage_path=str(run.root),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
             callbacks=[RankOrder(), watch],
-            worker_runtime_env={"env_vars": _process_environment(spec, run)},
+            worker_runtime_env={"env_vars": _thread_environment(spec)},
         ),
     )
     try:
@@ -162,15 +161,11 @@ def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:
 
 
 def _backend(spec: JobSpec, run: RunDirectory) -> MindSporeConfig:
-    cluster = spec.cluster
     return MindSporeConfig(
-        device=cluster.device,
-        threads=cluster.threads,
-        run=run,
-        soc=cluster.soc,
-        rendezvous=cluster.rendezvous,
-        hosts={host.address: host.devices for host in cluster.hosts},
-        collective=cluster.collective,
+        device=spec.cluster.device,
+        soc=spec.cluster.soc,
+        threads=spec.cluster.threads,
+        log_directory=str(run.logs),
     )
 
 
@@ -181,10 +176,9 @@ def _scaling(spec: JobSpec) -> ScalingConfig:
     return ScalingConfig(num_workers=workers, resources_per_worker=resources)
 
 
-def _process_environment(spec: JobSpec, run: RunDirectory) -> dict[str, str]:
-    # Before the process starts: OpenMP and BLAS read their threads once, when they are loaded, and
-    # the mark must be in what the kernel shows, so that a later generation knows what is left over.
-    return {**thread_variables(spec.cluster.threads), "GLOG_v": "3", RUN_VARIABLE: str(run.root)}
+def _thread_environment(spec: JobSpec) -> dict[str, str]:
+    # Before the process starts: OpenMP and BLAS read it once, when they are loaded.
+    return {**thread_variables(spec.cluster.threads), "GLOG_v": "3"}
 
 
 def _why_given_up(events: EventLog) -> str:
