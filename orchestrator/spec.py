@@ -36,7 +36,8 @@ class ClusterSpec(Section):
 
     `workers` is the number of ranks, or `[fewest, most]` for a group that may shrink and grow.
     `threads` is the number of CPU threads of each rank; the bytes of the weights depend on it,
-    so it is a property of the job and not of the host.
+    so it is a property of the job and not of the host. `collective` mccl rehearses an Ascend job
+    on hosts without devices: ranks compute on the CPU, all before the call into HCCL is real.
     """
 
     address: str = "local"
@@ -47,6 +48,7 @@ class ClusterSpec(Section):
     soc: Literal["910a", "910b", "a3"] = "910b"
     rendezvous: Literal["dynamic_cluster", "rank_table"] = "dynamic_cluster"
     hosts: tuple[HostSpec, ...] = ()
+    collective: Literal["auto", "mccl"] = "auto"
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> "ClusterSpec":
@@ -55,6 +57,8 @@ class ClusterSpec(Section):
             raise ValueError(f"workers is {self.workers}; use a number from 1, or [fewest, most]")
         if self.workers_per_host is not None and self.workers_per_host < 1:
             raise ValueError(f"workers_per_host is {self.workers_per_host}; it must be at least 1")
+        if self.collective == "mccl" and self.rendezvous == "rank_table":
+            raise ValueError("collective is mccl, which meets by rendezvous dynamic_cluster only; set that")
         return self
 
     @property

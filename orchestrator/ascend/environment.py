@@ -14,6 +14,8 @@ from sdnet.errors import InputError
 
 Device = Literal["cpu", "ascend"]
 Rendezvous = Literal["dynamic_cluster", "rank_table"]
+# auto: HCCL between NPUs, mccl between CPUs. mccl with device ascend is a rehearsal without NPUs.
+Collective = Literal["auto", "mccl"]
 
 # Our own watchdog acts far sooner; MindSpore and HCCL are the net below it.
 FAILURE_BUDGET_S = 120.0

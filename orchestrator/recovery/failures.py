@@ -13,6 +13,7 @@ class FailureKind(StrEnum):
 
     rank_unreachable: the connection broke and Ray does not know yet whether the process or its
     host is gone; whoever can see the hosts' state makes it rank_crashed or host_lost.
+    refused: what the user must correct, such as a group of devices that HCCL would not take.
     """
 
     RANK_CRASHED = "rank_crashed"
@@ -25,6 +26,7 @@ class FailureKind(StrEnum):
     PREEMPTED = "preempted"
     STEP_FAILED = "step_failed"
     LOSS_NOT_FINITE = "loss_not_finite"
+    REFUSED = "refused"
     STORAGE = "storage"
     CONTROLLER = "controller"
 
@@ -41,6 +43,7 @@ class Failure:
 # Names of error classes, ours and Ray's (2.60), met in the chain of causes.
 _BY_NAME = {
     "NonFiniteLoss": FailureKind.LOSS_NOT_FINITE,
+    "InputError": FailureKind.REFUSED,
     "CheckpointNotSaved": FailureKind.STORAGE,
     "GroupHangs": FailureKind.HANG,
     "SchedulerLost": FailureKind.SCHEDULER_LOST,
@@ -81,6 +84,7 @@ _CAUSES_FIRST = (
     FailureKind.SCHEDULER_LOST,
     FailureKind.HANG,
     FailureKind.START_FAILED,
+    FailureKind.REFUSED,
     FailureKind.STEP_FAILED,
     FailureKind.CONTROLLER,
 )

@@ -24,7 +24,7 @@ class Verdict:
 
 # A bug fails again wherever it is tried; a rare fault of the device may not.
 _TRIES_AT_ONE_STEP = 2
-_NEVER_RETRIED = frozenset({FailureKind.LOSS_NOT_FINITE})
+_NEVER_RETRIED = frozenset({FailureKind.LOSS_NOT_FINITE, FailureKind.REFUSED})
 # Announced by the cluster and not our fault: they cost no budget.
 _FREE = frozenset({FailureKind.PREEMPTED})
 
@@ -42,7 +42,8 @@ def decide(failure: Failure, step: int, past: Sequence[PastFailure], max_failure
 
     Hosts lost, ranks crashed, hangs and starts that failed have a budget of `max_failures`
     each; preemptions have none. An exception from our own step is tried once more, and stops
-    the run when it comes back at the same step. A loss that is not finite stops it at once.
+    the run when it comes back at the same step. A loss that is not finite, and what the user
+    must correct, stops it at once.
     """
     if failure.kind in _NEVER_RETRIED:
         return Verdict(Decision.STOP, f"{failure.detail}; it would come again")

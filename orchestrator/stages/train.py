@@ -13,11 +13,12 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.ascend.environment import thread_variables
+from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.recovery.failures import classify
 from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec
+from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import newest_good, remove_leftovers
 from orchestrator.training.failure_policy import GroupFailurePolicy
@@ -88,8 +89,8 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
             name=run.checkpoints.name,
             storage_path=str(run.root),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
-            callbacks=[RankOrder(), watch],
-            worker_runtime_env={"env_vars": _thread_environment(spec)},
+            callbacks=[_rank_order(spec.cluster), watch],
+            worker_runtime_env={"env_vars": _process_environment(spec, run)},
         ),
     )
     try:
@@ -161,12 +162,25 @@ def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:
 
 
 def _backend(spec: JobSpec, run: RunDirectory) -> MindSporeConfig:
+    cluster = spec.cluster
     return MindSporeConfig(
-        device=spec.cluster.device,
-        soc=spec.cluster.soc,
-        threads=spec.cluster.threads,
-        log_directory=str(run.logs),
+        device=cluster.device,
+        threads=cluster.threads,
+        run=run,
+        soc=cluster.soc,
+        rendezvous=cluster.rendezvous,
+        hosts=_stated_hosts(cluster),
+        collective=cluster.collective,
     )
+
+
+def _rank_order(cluster: ClusterSpec) -> RankOrder:
+    in_super_pods = cluster.device == "ascend" and cluster.soc == "a3"
+    return RankOrder(_stated_hosts(cluster) if in_super_pods else None)
+
+
+def _stated_hosts(cluster: ClusterSpec) -> dict[str, dict[int, str]]:
+    return {host.address: host.devices for host in cluster.hosts}
 
 
 def _scaling(spec: JobSpec) -> ScalingConfig:
@@ -176,9 +190,10 @@ def _scaling(spec: JobSpec) -> ScalingConfig:
     return ScalingConfig(num_workers=workers, resources_per_worker=resources)
 
 
-def _thread_environment(spec: JobSpec) -> dict[str, str]:
-    # Before the process starts: OpenMP and BLAS read it once, when they are loaded.
-    return {**thread_variables(spec.cluster.threads), "GLOG_v": "3"}
+def _process_environment(spec: JobSpec, run: RunDirectory) -> dict[str, str]:
+    # Before the process starts: OpenMP and BLAS read their threads once, when they are loaded, and
+    # the mark must be in what the kernel shows, so that a later generation knows what is left over.
+    return {**thread_variables(spec.cluster.threads), "GLOG_v": "3", RUN_VARIABLE: str(run.root)}
 
 
 def _why_given_up(events: EventLog) -> str:

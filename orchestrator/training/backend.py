@@ -8,36 +8,36 @@ makes any function that uses MindSpore's collectives run data-parallel: when it 
 
 import logging
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
 
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.environment import FAILURE_BUDGET_S, Device, Rendezvous, rank_environment
-from orchestrator.errors import OrchestratorError
+from orchestrator.ascend.environment import (
+    FAILURE_BUDGET_S,
+    Collective,
+    Device,
+    Rendezvous,
+    rank_environment,
+)
+from orchestrator.run_directory import RunDirectory
+from orchestrator.training.ascend_start import (
+    AscendStart,
+    HostShare,
+    StatedHosts,
+    bind_process,
+    host_group_name,
+    prepare_ascend,
+)
 from orchestrator.training.scheduler import Scheduler, start_scheduler
+from orchestrator.training.seats import Seat, answers_of, describe_seat
 
 logger = logging.getLogger(__name__)
 
 # The scheduler that this process owns; only rank 0's worker has one.
 _scheduler: Scheduler | None = None
-
-
-class RanksDidNotJoin(OrchestratorError):
-    """Some ranks never met the others. Example: a host lost its link between start and rendezvous."""
-
-    def __init__(self, ranks: tuple[int, ...], hosts: tuple[str, ...], timeout_s: float):
-        super().__init__(ranks, hosts, timeout_s)
-        self.ranks, self.hosts, self.timeout_s = ranks, hosts, timeout_s
-
-    def __str__(self) -> str:
-        return (
-            f"ranks {list(self.ranks)} on {', '.join(sorted(set(self.hosts)))} did not join the group within "
-            f"{self.timeout_s:.0f} s; look at those hosts with `sdnet-orchestrate check`"
-        )
 
 
 @dataclass
@@ -48,20 +48,26 @@ class MindSporeConfig(BackendConfig):
     results depend on it, so it is stated and not inherited from the host.
     start_timeout_s: how long the ranks may take to find each other.
     failure_budget_s: how long a silent peer may stall the group before MindSpore gives up.
-    log_directory: where the scheduler's output goes; None discards it.
+    run: where the scheduler's log and, on Ascend, the rank tables go; None keeps neither.
 
     A group of one worker has nobody to meet: no scheduler is started, and
     `mindspore.communication` stays uninitialised.
+
+    Ascend only. soc: the chip. rendezvous: how ranks meet. hosts: addresses of devices by host
+    address and physical id, for hosts that cannot tell. collective: `mccl` rehearses all but
+    the call into HCCL on hosts without devices: ranks then compute on the CPU. Ranks that share
+    a host also form a communicator of their own, named by `host_group_name`.
     """
 
     device: Device = "cpu"
-    soc: Soc = "910b"
-    rendezvous: Rendezvous = "dynamic_cluster"
-    rank_table_path: str | None = None
     threads: int = 1
     start_timeout_s: float = 120.0
     failure_budget_s: float = FAILURE_BUDGET_S
-    log_directory: str | None = None
+    run: RunDirectory | None = None
+    soc: Soc = "910b"
+    rendezvous: Rendezvous = "dynamic_cluster"
+    hosts: StatedHosts = field(default_factory=dict)
+    collective: Collective = "auto"
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -72,40 +78,41 @@ class MindSporeBackend(Backend):
     """Starts the scheduler on rank 0's host and joins every rank to it."""
 
     def on_start(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
+        config = backend_config
         seats = worker_group.execute(describe_seat)
+        start = None
+        if config.device == "ascend":
+            start = prepare_ascend(
+                worker_group, seats, soc=config.soc, stated=config.hosts, run=config.run,
+                timeout_s=config.start_timeout_s,
+            )  # fmt: skip
         address = None
-        if len(seats) > 1:
+        if len(seats) > 1 and config.rendezvous == "dynamic_cluster":
             for rank in range(1, len(seats)):
                 worker_group.execute_single_async(rank, preload)
-            address = worker_group.execute_single(0, open_rendezvous, len(seats), backend_config)
-        joins = [
-            worker_group.execute_single_async(
-                rank, join_group, environment_of(rank, seats, address, backend_config), backend_config
+            address = worker_group.execute_single(0, open_rendezvous, len(seats), config)
+        joins = {
+            rank: worker_group.execute_single_async(
+                rank,
+                join_group,
+                environment_of(rank, seats, address, start, config),
+                None if start is None else start.shares[rank],
+                config,
             )
             for rank in range(len(seats))
-        ]
-        _wait_for_all(joins, seats, backend_config.start_timeout_s)
+        }
+        answers_of(joins, seats, config.start_timeout_s)
 
     def on_shutdown(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
         """Nothing to ask of workers that may hang: they are killed, the scheduler with rank 0's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Where one worker runs: its host's address, and the physical ids of its NPUs."""
-
-    host: str
-    npus: tuple[int, ...]
-
-
-def describe_seat() -> Seat:
-    """On a worker: its seat, as Ray has placed it."""
-    npus = ray.get_runtime_context().get_accelerator_ids().get("NPU", [])
-    return Seat(ray.util.get_node_ip_address(), tuple(int(npu) for npu in npus))
-
-
 def environment_of(
-    rank: int, seats: list[Seat], address: tuple[str, int] | None, config: MindSporeConfig
+    rank: int,
+    seats: list[Seat],
+    address: tuple[str, int] | None,
+    start: AscendStart | None,
+    config: MindSporeConfig,
 ) -> dict[str, str]:
     """What MindSpore reads in the worker of this rank; without an address there is no cluster to join."""
     hosts = [seat.host for seat in seats]
@@ -124,7 +131,7 @@ def environment_of(
         soc=config.soc,
         device_id=npus[0] if npus else None,
         visible_devices=npus,
-        rank_table_path=config.rank_table_path,
+        rank_table_path=None if start is None else start.rank_table_path,
     )
     if address is None:
         return {name: value for name, value in environment.items() if not name.startswith("MS_")}
@@ -134,7 +141,7 @@ def environment_of(
 def open_rendezvous(world_size: int, config: MindSporeConfig) -> tuple[str, int]:
     """On rank 0's worker: start the group's scheduler and say where it listens."""
     global _scheduler
-    log_path = str(Path(config.log_directory, "scheduler.log")) if config.log_directory else None
+    log_path = None if config.run is None else str(config.run.logs / "scheduler.log")
     _scheduler = start_scheduler(
         ray.util.get_node_ip_address(),
         world_size,
@@ -157,21 +164,18 @@ def scheduler_lost() -> bool:
     return _scheduler is not None and not _scheduler.alive
 
 
-def join_group(environment: dict[str, str], config: MindSporeConfig) -> None:
+def join_group(environment: dict[str, str], share: HostShare | None, config: MindSporeConfig) -> None:
     """On every worker: enter the group. Must come before anything else touches the device."""
     os.environ.update(environment)
+    if share is not None:
+        bind_process(share.cpus)
     import mindspore
 
-    mindspore.set_device("CPU" if config.device == "cpu" else "Ascend")
+    on_device = config.device == "ascend" and config.collective == "auto"
+    mindspore.set_device("Ascend" if on_device else "CPU")
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     mindspore.runtime.dispatch_threads_num(config.threads)
     if int(environment["RANK_SIZE"]) > 1:
         mindspore.communication.init()
-
-
-def _wait_for_all(joins: list[Any], seats: list[Seat], timeout_s: float) -> None:
-    done, waiting = ray.wait(joins, num_returns=len(joins), timeout=timeout_s)
-    ray.get(done)  # raises what a rank raised, or that its worker died
-    if waiting:
-        ranks = tuple(rank for rank, join in enumerate(joins) if join in waiting)
-        raise RanksDidNotJoin(ranks, tuple(seats[rank].host for rank in ranks), timeout_s)
+        if share is not None and len(share.ranks) > 1:
+            mindspore.communication.create_group(host_group_name(share.ranks[0]), list(share.ranks))

@@ -60,7 +60,8 @@ class Host:
     """One namespace with one address; Ray knows it by the resource `name`, as `host2`.
 
     directory: its own disk, which its commands see at `disk`, as those of every host do theirs.
-    environment: that of its commands, Ray's token among them.
+    environment: that of its commands, Ray's token among them. ray_options: what this host's
+    `ray start` gets beside the usual, such as `--num-cpus=2`; the last one of a kind counts.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Host:
     directory: Path
     disk: Path
     environment: dict[str, str]
+    ray_options: tuple[str, ...] = ()
     _children: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     @property
@@ -110,7 +112,7 @@ class Host:
         identity = (f"--node-ip-address={self.address}", f'--resources={{"{self.name}": 1}}')
         with self.start_log.open("w") as log:
             return self.popen(
-                [_RAY, "start", *place, *identity, *_RAY_OPTIONS],
+                [_RAY, "start", *place, *identity, *_RAY_OPTIONS, *self.ray_options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 

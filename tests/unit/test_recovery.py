@@ -39,6 +39,16 @@ class NonFiniteLoss(Exception):
     pass
 
 
+class InputError(ValueError):
+    pass
+
+
+class ControllerError(Exception):
+    def __init__(self, controller_failure: Exception):
+        super().__init__("Training failed due to controller error")
+        self.controller_failure = controller_failure
+
+
 class WorkerGroupError(Exception):
     def __init__(self, worker_failures: dict[int, Exception]):
         super().__init__("Training failed due to worker errors")
@@ -73,6 +83,12 @@ def test_a_loss_that_is_not_finite_is_the_cause_whatever_else_died() -> None:
 
 def test_a_loss_that_is_not_finite_is_never_retried() -> None:
     assert decide(failure(FailureKind.LOSS_NOT_FINITE), 7, [], 10).decision is Decision.STOP
+
+
+def test_what_the_user_must_correct_is_never_retried() -> None:
+    found = classify(ControllerError(InputError("NPU 3 of 10.0.0.2 cannot be used")))
+    assert (found.kind, found.detail) == (FailureKind.REFUSED, "NPU 3 of 10.0.0.2 cannot be used")
+    assert decide(found, 0, [], 10).decision is Decision.STOP
 
 
 def test_an_exception_at_the_same_step_twice_stops_and_at_another_step_does_not() -> None:

@@ -1,0 +1,92 @@
+"""Before a generation starts on a host: what is left over there is ended, and its devices are waited for."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from orchestrator.ascend.fence import RUN_VARIABLE
+from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.training import ascend_start
+from orchestrator.training.ascend_start import bind_process, clear_host
+from tests.ascend_fakes.host import change, describe, install
+
+MARK = "/runs/this-one"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    return install(tmp_path, describe(1, devices=[0, 1]))
+
+
+@pytest.fixture
+def left_over() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, RUN_VARIABLE: MARK}
+    ) as process:
+        yield process
+        process.kill()
+
+
+def busy(device: int) -> dict:
+    host = describe(1, devices=[0, 1])
+    host["devices"][device]["processes"] = [[4711, "python", 617]]
+    return host
+
+
+def test_processes_that_the_run_has_left_there_are_ended_and_told(
+    root: Path, left_over: subprocess.Popen[bytes]
+) -> None:
+    other = clear_host("10.0.0.1", [0], {}, "/runs/another", False)
+    assert other.ended == () and left_over.poll() is None
+    cleared = clear_host("10.0.0.1", [0], {}, MARK, False)
+    assert [item.pid for item in cleared.ended] == [left_over.pid]
+    assert not psutil.pid_exists(left_over.pid)
+
+
+def test_a_device_that_a_dying_process_still_holds_is_waited_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(root, busy(1))
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        change(root, describe(1, devices=[0, 1]))
+
+    monkeypatch.setattr(ascend_start, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
+    cleared = clear_host("10.0.0.1", [1], {}, MARK, True)
+    assert len(waits) == 1 and cleared.inventory.devices[1].processes == ()
+
+
+def test_a_device_of_others_is_not_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(root, busy(1))
+    monkeypatch.setattr(ascend_start, "time", SimpleNamespace(monotonic=time.monotonic))
+    assert clear_host("10.0.0.1", [0], {}, MARK, True).inventory.address == "10.0.0.1"
+
+
+def test_patience_ends_and_the_inventory_says_what_is_wrong(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(root, busy(0))
+    monkeypatch.setattr(ascend_start, "_PATIENCE_S", 0.0)
+    inventory = clear_host("10.0.0.1", [0], {}, MARK, False).inventory
+    assert inventory.devices[0].unusable(needs_network=False) == "busy: process 4711 python"
+
+
+def test_every_thread_of_the_process_is_bound() -> None:
+    mine = os.sched_getaffinity(0)
+    one = min(mine)
+    try:
+        bind_process([one])
+        bound = [os.sched_getaffinity(thread.id) for thread in psutil.Process().threads()]
+    finally:
+        bind_process(sorted(mine))
+    assert bound and all(cpus == {one} for cpus in bound)
