@@ -6,7 +6,8 @@ The stage's time has everything in it but the start of Ray and of its workers: l
 tasks, SIFT, writing shards, merging, sums and manifest. The bare side decodes both images of a
 pair, finds SIFT keypoints on the optical one and cuts windows at the strongest; it writes nothing.
 Both sides take turns and the median of each counts. The bare side is also run on both workers at
-once: where that stays far below twice one process, the cores share something, and so does the stage.
+once, in the stage's processes and so with its memory setting: what is missing there is the machine's,
+what the stage lacks beyond it is its own.
 """
 
 import argparse

@@ -9,19 +9,21 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Write `path` under a temporary name, `.<name>.<random>` beside it; synced and renamed at the end.
 
     When the block raises, the temporary file goes and what was at `path` stays. A killed
-    process leaves its temporary file behind: `sweep` removes it. Raises OSError.
+    process leaves its temporary file behind: `sweep` removes it. Raises OSError. `sync=False`
+    is for files that are believed by their sum only: after a power cut they may be torn.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp's files are for their owner alone
         temporary.replace(path)
     finally:

@@ -11,6 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.ray_session import prepare_environment
+
+# Before any test module is read: Ray fixes its authentication when it is first imported.
+prepare_environment()
+
 ROOT = Path(__file__).resolve().parents[1]
 FORBID_SKIPS = "SDNET_FORBID_SKIPS"
 # In the environment of every process that a test starts, so that a survivor gives itself away

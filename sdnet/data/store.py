@@ -44,13 +44,15 @@ class PatchFile:
         return len(self.labels)
 
 
-def write_patches(path: Path, num_patches: int, chunks: Iterable[np.ndarray], labels: np.ndarray) -> None:
+def write_patches(
+    path: Path, num_patches: int, chunks: Iterable[np.ndarray], labels: np.ndarray, sync: bool = True
+) -> None:
     """Stream `num_patches` patches to an `.npz`, which appears whole or not at all.
 
     chunks: uint8 [n, 64, 128] each, `num_patches` in all. labels: integers [num_patches].
-    Files above 4 GB are zip64. The same patches always make the same bytes.
+    Files above 4 GB are zip64. sync: see `whole_file`. The same patches always make the same bytes.
     """
-    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with whole_file(path, sync) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write_images(archive, num_patches, chunks)
         with archive.open(_entry("arr_1.npy"), "w", force_zip64=True) as member:
             npy.write_array(member, np.ascontiguousarray(labels, np.int32), allow_pickle=False)
