@@ -15,6 +15,7 @@ import yaml
 from orchestrator.events import EventLog
 from orchestrator.inputs import check_inputs
 from orchestrator.ray_session import ray_session
+from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.run_directory import RunDirectory, write_atomically, write_json
 from orchestrator.spec import JobSpec
@@ -102,7 +103,9 @@ def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[
         raise
     finally:
         events.emit("run_finished", status=status, reason=reason)
-        write_json(run.summary, build_summary(spec, run, events, status))
+        summary = build_summary(spec, run, events, status)
+        write_atomically(run.report, render_report(summary, events.read()))
+        write_json(run.summary, summary)
 
 
 def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:

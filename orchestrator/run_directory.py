@@ -38,6 +38,10 @@ class RunDirectory:
         return self.root / "summary.json"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 

@@ -43,6 +43,7 @@ _LINES: dict[str, Callable[[Event], str]] = {
     ),
     "first_step": lambda e: f"first step done (step {e['step']})",
     "epoch": _epoch_line,
+    "hang_found": lambda e: f"rank(s) {e['ranks']} hang at step {e['step']}; saving all stacks to logs/",
     "failure_detected": _failure_line,
     "group_restarting": lambda e: f"restarting the group: {e.get('reason', '')}",
     "checkpoint_corrupt": lambda e: f"checkpoint {e['checkpoint']} is corrupt: {e['detail']}",

@@ -5,6 +5,7 @@ Runs inside Ray Train's controller actor, never in a worker.
 
 import logging
 import time
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +15,10 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from orchestrator.events import EventLog
 from orchestrator.recovery.watchdog import Hang, RankPulse, find_hang, step_timeout_s
+from orchestrator.run_directory import RunDirectory
 from orchestrator.training.backend import scheduler_lost
 from orchestrator.training.pulse import Pulse, read_pulse
+from orchestrator.training.standstill import RankProcess, end_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +150,17 @@ class GroupWatch(WorkerGroupCallback):
         return heard
 
     def _end(self, hang: Hang) -> None:
+        """Tell who hangs, look into all ranks, kill them, and hand the failure to the policy."""
         rank = hang.ranks[0]
         host = self.hosts[rank]
+        self._events.emit("hang_found", ranks=list(hang.ranks), step=hang.step, host=host)
+        run = RunDirectory(self._events.path.parent)
+        processes = {
+            number: RankProcess(self.hosts[number], worker.metadata.pid)
+            for number, worker in enumerate(self._workers)
+        }
+        ended = end_ranks(processes, run, run.logs / f"stacks.{self.generation}")
+        self._events.emit("group_ended", generation=self.generation, ranks=[asdict(one) for one in ended])
         raise GroupHangs(
             rank, host, f"rank(s) {list(hang.ranks)} stand at step {hang.step} for {hang.waited_s:.0f} s"
         )

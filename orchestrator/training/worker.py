@@ -120,6 +120,8 @@ class RankLoop:
             began = time.perf_counter()
             self.rates = self._evaluate()
             event["evaluate_s"] = round(time.perf_counter() - began, 3)
+            if self.rank == 0:
+                self.events.emit("evaluated", epoch=epoch, step=trainer.progress.step, **self.rates)
             logger.info(accuracy_line(self.rates["fpr95"], self.rates["accuracy"]))
             event |= self.rates
         if self.rank == 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from orchestrator.events import EventLog
@@ -121,6 +122,9 @@ def test_the_run_directory_holds_what_the_design_says(clean: RunDirectory) -> No
              "group_started", "first_step", "epoch", "run_finished"]  # fmt: skip
     assert [told.index(name) for name in order] == sorted(told.index(name) for name in order)
     assert clean.job.exists() and clean.manifest.exists()
+    [first, second] = [event for event in EventLog(clean.events).read() if event["event"] == "evaluated"]
+    assert (first["epoch"], second["epoch"], second["fpr95"]) == (1, 2, summary["fpr95"])
+    assert "clean: succeeded" in clean.report.read_text()
 
 
 def test_each_rank_logs_its_epochs_in_the_published_form(clean: RunDirectory) -> None:
@@ -181,6 +185,70 @@ def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
     assert (failure["kind"], failure["rank"]) == ("rank_crashed", 1)
     assert json.loads(run.summary.read_text())["restarts"] == 1
     assert weights(run) == weights(clean)
+
+
+def test_a_frozen_rank_is_named_looked_into_and_replaced(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process = launch(ray_cluster, storage, "frozen", "--set", "recovery.step_timeout_s=8")
+    run = RunDirectory(storage / "frozen")
+    frozen = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == 1)["pid"]
+    wait_for(run, saved(2))
+    os.kill(frozen, signal.SIGSTOP)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    told = EventLog(run.events).read()
+    [hang] = [event for event in told if event["event"] == "hang_found"]
+    [ended] = [event for event in told if event["event"] == "group_ended"]
+    [failure] = [event for event in told if event["event"] == "failure_detected"]
+    assert hang["ranks"] == [1] and (failure["kind"], failure["rank"]) == ("hang", 1)
+    assert [(one["rank"], one["gone"]) for one in ended["ranks"]] == [(0, True), (1, True)]
+    assert all("train_rank" in Path(one["stacks"]).read_text() for one in ended["ranks"])
+    assert not psutil.pid_exists(frozen)
+    assert weights(run) == weights(clean)
+
+
+def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process = launch(ray_cluster, storage, "headless")
+    run = RunDirectory(storage / "headless")
+    owner = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == 0)["pid"]
+    wait_for(run, saved(1))
+    [scheduler] = [
+        child
+        for child in psutil.Process(owner).children()
+        if "orchestrator.training.scheduler" in child.cmdline()
+    ]
+    scheduler.kill()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    [failure] = [event for event in EventLog(run.events).read() if event["event"] == "failure_detected"]
+    assert failure["kind"] == "scheduler_lost"
+    assert weights(run) == weights(clean)
+
+
+def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    first = launch(ray_cluster, storage, "spoilt")
+    run = RunDirectory(storage / "spoilt")
+    wait_for(run, saved(3))
+    first.kill()
+    first.communicate()
+    newest = sorted(run.checkpoints.glob("step_*"))[-1]
+    model = newest / "model.ckpt"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    output, _ = launch(ray_cluster, storage, "spoilt").communicate()
+    told = EventLog(run.events).read()
+    assert [event["checkpoint"] for event in told if event["event"] == "checkpoint_corrupt"] == [newest.name]
+    [resumed] = [event for event in told if event["event"] == "resumed"]
+    assert (
+        resumed["checkpoint"] < newest.name and json.loads(run.summary.read_text())["status"] == "succeeded"
+    )
+    assert weights(run) == weights(clean), output
 
 
 def test_a_killed_launcher_is_launched_again_and_ends_with_the_same_bytes(

@@ -1,0 +1,94 @@
+"""report.html: a run on one page that needs no network: figures, curves, generations, failures."""
+
+import html
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from orchestrator.report.live import line_of
+
+Event = dict[str, Any]
+
+_WIDTH, _HEIGHT, _MARGIN = 640, 220, 40
+# What happened to the group; epochs have a table of their own.
+_TOLD = frozenset(
+    {"run_started", "stage_started", "stage_finished", "group_started", "hang_found", "failure_detected",
+     "fenced", "group_restarting", "resumed", "checkpoint_corrupt", "checkpoint_failed", "shard_lost", "giving_up",
+     "run_finished"}
+)  # fmt: skip
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"
+    "svg{background:#fafafa}text{font-size:12px;fill:#555}"
+)
+
+
+def render_report(summary: dict[str, Any], history: Sequence[Event]) -> str:
+    """A whole HTML document; whatever stands in the run's files is escaped."""
+    epochs = [event for event in history if event["event"] == "epoch"]
+    rated = [event for event in epochs if "fpr95" in event]
+    figures = [(name, value) for name, value in summary.items() if not isinstance(value, dict)]
+    figures += [
+        (f"{name}.{part}", value)
+        for name, group in summary.items() if isinstance(group, dict)
+        for part, value in group.items()
+    ]  # fmt: skip
+    columns = ("epoch", "step", "loss", "lr", "seconds", "fpr95", "accuracy")
+    told = [(_clock(event), _text(event)) for event in history if event["event"] in _TOLD]
+    parts = [
+        _table(("", ""), figures),
+        _curve("mean loss of each epoch", [(event["epoch"], event["loss"]) for event in epochs]),
+        _curve("FPR95 on the test pairs", [(event["epoch"], event["fpr95"]) for event in rated]),
+        "<h2>Epochs</h2>",
+        _table(columns, [[event.get(column, "") for column in columns] for event in epochs]),
+        "<h2>What happened</h2>",
+        _table(("time", "event"), told),
+    ]
+    title = html.escape(f"{summary['name']}: {summary['status']}")
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    body = f"<h1>{title}</h1>{''.join(parts)}"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>{body}</table>"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "&ndash;"
+    return html.escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _curve(title: str, points: Sequence[tuple[float, float]]) -> str:
+    """A line through the points, with the range of both axes; nothing for fewer than two."""
+    if len(points) < 2:
+        return ""
+    (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+
+    def place(x: float, y: float) -> str:
+        across = (x - left) / ((right - left) or 1) * (_WIDTH - 2 * _MARGIN) + _MARGIN
+        down = _HEIGHT - _MARGIN - (y - low) / ((high - low) or 1) * (_HEIGHT - 2 * _MARGIN)
+        return f"{across:.1f},{down:.1f}"
+
+    line = " ".join(place(x, y) for x, y in points)
+    labels = (
+        (5, _MARGIN - 8, f"{high:.4g}"), (5, _HEIGHT - _MARGIN + 4, f"{low:.4g}"),
+        (_MARGIN, _HEIGHT - 12, f"epoch {left}"), (_WIDTH - 2 * _MARGIN, _HEIGHT - 12, f"epoch {right}"),
+    )  # fmt: skip
+    texts = "".join(f'<text x="{x}" y="{y}">{text}</text>' for x, y, text in labels)
+    return (
+        f'<h2>{html.escape(title)}</h2><svg width="{_WIDTH}" height="{_HEIGHT}">'
+        f'<polyline fill="none" stroke="#06c" stroke-width="2" points="{line}"/>{texts}</svg>'
+    )
+
+
+def _clock(event: Event) -> str:
+    return time.strftime("%F %T", time.gmtime(event["t"])) + " UTC"
+
+
+def _text(event: Event) -> str:
+    """What the live view says of it; for events it is silent about, their fields."""
+    fields = ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("t", "event"))
+    return line_of(event) or f"{event['event']}: {fields}"
