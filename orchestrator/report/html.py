@@ -12,10 +12,23 @@ Event = dict[str, Any]
 _WIDTH, _HEIGHT, _MARGIN = 640, 220, 40
 # What happened to the group; epochs have a table of their own.
 _TOLD = frozenset(
-    {"run_started", "stage_started", "stage_finished", "group_started", "hang_found", "failure_detected",
-     "fenced", "group_restarting", "resumed", "checkpoint_corrupt", "checkpoint_failed", "shard_lost", "giving_up",
-     "run_finished"}
-)  # fmt: skip
+    [
+        "run_started",
+        "stage_started",
+        "stage_finished",
+        "shard_lost",
+        "group_started",
+        "hang_found",
+        "failure_detected",
+        "fenced",
+        "group_restarting",
+        "resumed",
+        "checkpoint_corrupt",
+        "checkpoint_failed",
+        "giving_up",
+        "run_finished",
+    ]
+)
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"

@@ -20,7 +20,7 @@ from orchestrator.recovery.failures import classify
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
-from orchestrator.training.checkpoints import newest_good, remove_leftovers
+from orchestrator.training.checkpoints import newest_good_of, remove_leftovers
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.group import GroupWatch
 from orchestrator.training.rank_order import RankOrder
@@ -54,9 +54,9 @@ class Trained:
     state: CheckpointState
 
 
-def finished(spec: JobSpec, run: RunDirectory) -> Trained | None:
+def finished(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained | None:
     """The end of the recipe, if a good checkpoint of this run has reached it."""
-    checkpoint, _ = newest_good(run.checkpoints)
+    checkpoint = newest_good_of(run, events)
     if checkpoint is None:
         return None
     state = read_state(checkpoint)
@@ -72,7 +72,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     when the failures were too many or of a kind that comes again.
     """
     check_data(spec, run)
-    done = finished(spec, run)
+    done = finished(spec, run, events)
     if done is not None:
         return done
     remove_leftovers(run.checkpoints)
@@ -97,7 +97,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
         trainer.fit()
     except TrainingFailedError as error:
         raise TrainingGaveUp(classify(error).detail, _why_given_up(events)) from error
-    done = finished(spec, run)
+    done = finished(spec, run, events)
     if done is None:
         raise CheckpointNotSaved(str(run.checkpoints), "the last checkpoint is missing")
     events.emit("stage_finished", stage="train")

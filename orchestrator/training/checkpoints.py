@@ -9,6 +9,8 @@ import re
 import shutil
 from pathlib import Path
 
+from orchestrator.events import EventLog
+from orchestrator.run_directory import RunDirectory
 from sdnet.checkpoint import CheckpointState, CorruptCheckpoint, read_state, verify
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,14 @@ def newest_good(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
             continue
         return directory, corrupt
     return None, corrupt
+
+
+def newest_good_of(run: RunDirectory, events: EventLog) -> Path | None:
+    """The newest checkpoint whose sums hold; those that were set aside on the way are told."""
+    checkpoint, corrupt = newest_good(run.checkpoints)
+    for path, reason in corrupt:
+        events.emit("checkpoint_corrupt", checkpoint=path.name, detail=reason)
+    return checkpoint
 
 
 def prune(root: Path, keep: int) -> list[Path]:

@@ -89,6 +89,13 @@ def names(run: RunDirectory) -> list[str]:
     return [event["event"] for event in EventLog(run.events).read()]
 
 
+def gone_when_their_driver_is(pids: list[int]) -> None:
+    """Wait for Ray to end the workers of a launcher that was killed."""
+    ranks = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs(ranks, timeout=60)
+    assert not alive
+
+
 def weights(run: RunDirectory) -> dict[str, str]:
     """Sums of the last checkpoint's files."""
     last = run.checkpoints / f"step_{STEPS:08d}"
@@ -233,9 +240,11 @@ def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
 ) -> None:
     first = launch(ray_cluster, storage, "spoilt")
     run = RunDirectory(storage / "spoilt")
-    wait_for(run, saved(3))
+    wait_for(run, saved(4))  # an earlier one is there, too
     first.kill()
     first.communicate()
+    joined = [event["pid"] for event in EventLog(run.events).read() if event["event"] == "rank_joined"]
+    gone_when_their_driver_is(joined)
     newest = sorted(run.checkpoints.glob("step_*"))[-1]
     model = newest / "model.ckpt"
     content = bytearray(model.read_bytes())
@@ -243,7 +252,8 @@ def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
     model.write_bytes(content)
     output, _ = launch(ray_cluster, storage, "spoilt").communicate()
     told = EventLog(run.events).read()
-    assert [event["checkpoint"] for event in told if event["event"] == "checkpoint_corrupt"] == [newest.name]
+    [corrupt] = [event for event in told if event["event"] == "checkpoint_corrupt"]
+    assert corrupt["checkpoint"] == f"{newest.name}.corrupt" and "model.ckpt" in corrupt["detail"]
     [resumed] = [event for event in told if event["event"] == "resumed"]
     assert (
         resumed["checkpoint"] < newest.name and json.loads(run.summary.read_text())["status"] == "succeeded"
