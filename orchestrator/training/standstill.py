@@ -1,7 +1,7 @@
 """Ends a group that stands still: looks into every rank from outside, then kills it by its host.
 
-A frozen rank can neither tell its own stack nor obey Ray's request to exit, so another process
-of its host does both.
+A frozen rank cannot tell its own stack, and may not obey a request to exit, so another process of
+its host does both.
 """
 
 import functools
