@@ -6,11 +6,12 @@ one thread. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats
 Epochs are short and evaluation waits for the last, so an epoch's seconds are its steps'. The
 first epoch compiles and is not counted; each side's figure is its median epoch over all rounds.
 
-The rank has the same cores on both sides: all but the last, which is left to Ray's own processes.
-MindSpore's kernels fill two cores even at one thread and split their work evenly, so a daemon that
-takes a core for a moment holds up both; `--share` leaves Ray no core and measures that, too.
+MindSpore's kernels fill two cores even at one thread and split their work evenly, so on a host with
+two cores a daemon of Ray's that takes one for a moment holds up both. With `--spare-core` the rank
+has all cores but the last, on both sides, and Ray the last: what is left is the loop's own.
 
-usage: python benchmarks/overhead.py [--batch 64] [--steps 10] [--epochs 5] [--rounds 3] [--share] [--json]
+usage: python benchmarks/overhead.py [--batch 64] [--steps 10] [--epochs 5] [--rounds 3]
+                                     [--spare-core] [--json]
 """
 
 import argparse
@@ -112,10 +113,10 @@ def make_patches(folder: Path, samples: int) -> None:
         )
 
 
-def measure(batch: int, steps: int, epochs: int, rounds: int, share: bool) -> dict[str, object]:
+def measure(batch: int, steps: int, epochs: int, rounds: int, spare_core: bool) -> dict[str, object]:
     """Median milliseconds a step of both sides, and their ratio."""
     cores = sorted(os.sched_getaffinity(0))
-    if not share and len(cores) > 1:
+    if spare_core:
         cores = cores[:-1]
     times: dict[str, list[float]] = {"launch_ms": [], "bare_ms": []}
     with tempfile.TemporaryDirectory() as name:
@@ -152,15 +153,17 @@ def main() -> None:
     )
     for option, default in (("--batch", 64), ("--steps", 10), ("--epochs", 5), ("--rounds", 3)):
         parser.add_argument(option, type=int, default=default)
-    parser.add_argument("--share", action="store_true", help="leave no core to Ray's own processes")
+    parser.add_argument("--spare-core", action="store_true", help="leave the last core to Ray's processes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.spare_core and len(os.sched_getaffinity(0)) == 1:
+        parser.error("--spare-core needs two cores, and this process may use one")
     if given.bare is not None:
         print(json.dumps(bare_loop(given.bare, given.batch, given.steps, given.epochs)))
         return
     prepare_environment()
-    result = measure(given.batch, given.steps, given.epochs, given.rounds, given.share)
+    result = measure(given.batch, given.steps, given.epochs, given.rounds, given.spare_core)
     if given.json:
         print(json.dumps(result))
     else:

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +45,14 @@ def ray_session(cluster: ClusterSpec) -> Iterator[None]:
     """Connect to the cluster of the job for as long as the block lasts.
 
     `local` starts Ray on this host with a token that only this job knows, and stops it at the
-    end. Raises InputError when the cluster cannot be reached or is too small for the job.
+    end. Raises InputError when the cluster cannot be reached or is too small for the job, or when
+    Ray was imported before its authentication was chosen.
     """
+    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        raise InputError(
+            "RAY_AUTH_MODE is not set and Ray, which reads it when it is imported, is imported already; "
+            "set RAY_AUTH_MODE=token, or call prepare_environment() before `import ray`"
+        )
     prepare_environment()
     if cluster.address == "local" and "RAY_AUTH_TOKEN" not in os.environ and not _default_token().exists():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

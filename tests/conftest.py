@@ -11,10 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.ray_session import prepare_environment
-
 # Before any test module is read: Ray fixes its authentication when it is first imported.
-prepare_environment()
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBID_SKIPS = "SDNET_FORBID_SKIPS"

@@ -10,25 +10,8 @@ from orchestrator.report.live import line_of
 Event = dict[str, Any]
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 220, 40
-# What happened to the group; epochs have a table of their own.
-_TOLD = frozenset(
-    [
-        "run_started",
-        "stage_started",
-        "stage_finished",
-        "shard_lost",
-        "group_started",
-        "hang_found",
-        "failure_detected",
-        "fenced",
-        "group_restarting",
-        "resumed",
-        "checkpoint_corrupt",
-        "checkpoint_failed",
-        "giving_up",
-        "run_finished",
-    ]
-)
+# Too many to read, or in the page's tables and curves already.
+_NOT_TOLD = frozenset({"shard_done", "progress", "checkpoint_saved", "epoch", "evaluated"})
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"
@@ -47,7 +30,7 @@ def render_report(summary: dict[str, Any], history: Sequence[Event]) -> str:
         for part, value in group.items()
     ]  # fmt: skip
     columns = ("epoch", "step", "loss", "lr", "seconds", "fpr95", "accuracy")
-    told = [(_clock(event), _text(event)) for event in history if event["event"] in _TOLD]
+    told = [(_clock(event), _text(event)) for event in history if event["event"] not in _NOT_TOLD]
     parts = [
         _table(("", ""), figures),
         _curve("mean loss of each epoch", [(event["epoch"], event["loss"]) for event in epochs]),

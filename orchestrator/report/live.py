@@ -34,6 +34,16 @@ def _failure_line(event: Event) -> str:
     return f"failure: {event['kind']}{where}{host}: {event.get('detail', '')}"
 
 
+def _ended_line(event: Event) -> str:
+    """Which stacks were saved, and what went wrong at which rank."""
+    wrong = [
+        f"; rank {rank['rank']}: {rank['problem'] or 'still there'}"
+        for rank in event["ranks"]
+        if rank["problem"] or not rank["gone"]
+    ]
+    return f"group {event['generation']} ended, stacks in logs/stacks.{event['generation']}/{''.join(wrong)}"
+
+
 _LINES: dict[str, Callable[[Event], str]] = {
     "stage_started": lambda e: f"{e['stage']}: started",
     "stage_finished": lambda e: f"{e['stage']}: done",
@@ -43,7 +53,8 @@ _LINES: dict[str, Callable[[Event], str]] = {
     ),
     "first_step": lambda e: f"first step done (step {e['step']})",
     "epoch": _epoch_line,
-    "hang_found": lambda e: f"rank(s) {e['ranks']} hang at step {e['step']}; saving all stacks to logs/",
+    "hang_found": lambda e: f"rank(s) {e['ranks']} hang at step {e['step']}",
+    "group_ended": _ended_line,
     "failure_detected": _failure_line,
     "group_restarting": lambda e: f"restarting the group: {e.get('reason', '')}",
     "checkpoint_corrupt": lambda e: f"checkpoint {e['checkpoint']} is corrupt: {e['detail']}",

@@ -20,7 +20,7 @@ from orchestrator.recovery.failures import classify
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
-from orchestrator.training.checkpoints import newest_good_of, remove_leftovers
+from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.group import GroupWatch
 from orchestrator.training.rank_order import RankOrder
@@ -55,8 +55,8 @@ class Trained:
 
 
 def finished(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained | None:
-    """The end of the recipe, if a good checkpoint of this run has reached it."""
-    checkpoint = newest_good_of(run, events)
+    """The end of the recipe, if a good checkpoint of this run has reached it; bad ones are set aside."""
+    checkpoint = checkpoint_to_resume(run, events)
     if checkpoint is None:
         return None
     state = read_state(checkpoint)

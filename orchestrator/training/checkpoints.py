@@ -47,8 +47,8 @@ def newest_good(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     return None, corrupt
 
 
-def newest_good_of(run: RunDirectory, events: EventLog) -> Path | None:
-    """The newest checkpoint whose sums hold; those that were set aside on the way are told."""
+def checkpoint_to_resume(run: RunDirectory, events: EventLog) -> Path | None:
+    """The newest checkpoint whose sums hold; events.jsonl tells of those that were set aside on the way."""
     checkpoint, corrupt = newest_good(run.checkpoints)
     for path, reason in corrupt:
         events.emit("checkpoint_corrupt", checkpoint=path.name, detail=reason)

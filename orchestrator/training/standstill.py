@@ -30,7 +30,7 @@ class RankProcess:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What came of a rank: the file with its stacks, why there is none, and whether the process is gone."""
+    """What came of a rank: the file with its stacks, what went wrong, and whether the process is gone."""
 
     rank: int
     stacks: str
@@ -41,34 +41,54 @@ class Ended:
 def end_ranks(ranks: Mapping[int, RankProcess], run: RunDirectory, stacks: Path) -> tuple[Ended, ...]:
     """Save every rank's stacks to `<stacks>/rank_<r>.txt`, then kill them all; in order of rank.
 
-    Hosts that do not answer are left out: nobody can reach what runs there.
+    A rank whose host does not answer is not gone, as far as anybody knows.
     """
-    answers = ask_every_host(functools.partial(_end_ranks_here, dict(ranks), run, stacks), _ANSWER_S)
-    ended = [item for answer in answers if answer.value is not None for item in answer.value]
-    return tuple(sorted(ended, key=lambda item: item.rank))
+    end = functools.partial(_end_ranks_here, ranks=dict(ranks), run=run, stacks=stacks)
+    answers = {answer.address: answer for answer in ask_every_host(end, _ANSWER_S)}
+    ended = []
+    for rank, process in sorted(ranks.items()):
+        answer = answers.get(process.host)
+        if answer is not None and answer.value is not None:
+            ended.append(answer.value[rank])
+        else:
+            problem = answer.error if answer else f"host {process.host} is not in the Ray cluster any more"
+            ended.append(Ended(rank, "", problem, gone=False))
+    return tuple(ended)
 
 
 def _end_ranks_here(
-    ranks: Mapping[int, RankProcess], run: RunDirectory, stacks: Path, host: str
-) -> list[Ended]:
+    host: str, ranks: Mapping[int, RankProcess], run: RunDirectory, stacks: Path
+) -> dict[int, Ended]:
     """On a host: all stacks first, because the ranks change once one of them is gone."""
     here = {rank: process.pid for rank, process in ranks.items() if process.host == host}
-    stacks.mkdir(parents=True, exist_ok=True)
-    dumped = {rank: _dump(pid, stacks / f"rank_{rank}.txt") for rank, pid in here.items()}
+    problems = {rank: _dump(pid, _stacks_of(rank, stacks)) for rank, pid in here.items()}
     # Only a process with the mark of this run is killed: the id may be another's by now.
     end_processes([LeftOver(pid, f"rank {rank}", str(run.root)) for rank, pid in here.items()])
-    return [Ended(rank, *dumped[rank], not psutil.pid_exists(pid)) for rank, pid in here.items()]
+    return {
+        rank: Ended(
+            rank=rank,
+            stacks="" if problems[rank] else str(_stacks_of(rank, stacks)),
+            problem=problems[rank],
+            gone=not psutil.pid_exists(pid),
+        )
+        for rank, pid in here.items()
+    }
 
 
-def _dump(pid: int, path: Path) -> tuple[str, str]:
-    """Write the Python stacks of a process, running or stopped; the file's path, and what went wrong."""
+def _stacks_of(rank: int, stacks: Path) -> Path:
+    return stacks / f"rank_{rank}.txt"
+
+
+def _dump(pid: int, path: Path) -> str:
+    """Write the Python stacks of a process, running or stopped; returns why there are none, or nothing."""
     # Not blocking: py-spy would otherwise wait for a process that is stopped already.
     command = [str(Path(sys.executable).with_name("py-spy")), "dump", "--nonblocking", "--pid", str(pid)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_DUMP_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DUMP_S, check=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(done.stdout, encoding="utf-8")
+    except subprocess.CalledProcessError as error:
+        return " ".join(error.stderr.split())[-200:]
     except (OSError, subprocess.TimeoutExpired) as error:
-        return "", str(error)
-    if done.returncode != 0:
-        return "", " ".join(done.stderr.split())[-200:]
-    path.write_text(done.stdout, encoding="utf-8")
-    return str(path), ""
+        return str(error)
+    return ""

@@ -13,7 +13,7 @@ import ray.train.collective
 
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
-from orchestrator.training.checkpoints import newest_good_of
+from orchestrator.training.checkpoints import checkpoint_to_resume
 from orchestrator.training.pulse import beat
 from orchestrator.training.saver import Saver
 from sdnet.config import Recipe
@@ -77,7 +77,7 @@ class RankLoop:
         """Go on from the newest good checkpoint; rank 0 chooses, so that all ranks agree."""
         name = None
         if self.rank == 0:
-            checkpoint = newest_good_of(self.job.run, self.events)
+            checkpoint = checkpoint_to_resume(self.job.run, self.events)
             name = checkpoint.name if checkpoint else ""
         name = ray.train.collective.broadcast_from_rank_zero(name)
         if name:

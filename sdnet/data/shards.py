@@ -76,7 +76,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
             cut.append(np.empty((0, config.size, 2 * config.size), np.uint8))
     counts = tuple(len(patches) for patches in cut)
     path = patches_path(directory, shard)
-    # Not synced: a shard is believed by its sum, and waiting for the disk costs 5 % of the stage.
+    # Not synced: a shard is believed by its sum only, so the worker need not wait for the disk.
     write_patches(path, sum(counts), cut, np.ones(sum(counts), np.int32), sync=False)
     report = ShardReport(known, _sha256(path), counts, tuple(skipped))
     with whole_file(_report_path(directory, shard), sync=False) as file:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
+from orchestrator.run_directory import RunDirectory
 from tests.hosts.network import (
     Cable,
     is_of_dead_suite,
@@ -208,6 +210,22 @@ class Bed:
         starts = [(host, host.join_ray(self.head.address)) for host in self.hosts]
         for host, start in starts:
             _await_node(host, start)
+
+    def sdnet_orchestrate(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start the command on the head, in this cluster; what it prints comes through `stdout`."""
+        return self.head.popen(
+            [str(Path(sys.executable).with_name("sdnet-orchestrate")), *arguments],
+            {"RAY_ADDRESS": f"{self.head.address}:{GCS_PORT}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def launch(self, job: str) -> tuple["subprocess.Popen[str]", RunDirectory]:
+        """Start to launch a job, YAML without `storage`: the shared one is put in."""
+        path = self.storage / "job.yaml"
+        path.write_text(f"storage: {self.storage}\n{job}")
+        name = yaml.safe_load(job)["name"]
+        return self.sdnet_orchestrate("launch", str(path)), RunDirectory(self.storage / name)
 
     def restart(self, host: Host) -> None:
         """Bring a killed host back, with its link and a new Ray node."""

@@ -1,48 +1,17 @@
-"""A Ray cluster on this machine, started as users start one, for the tests that join it."""
+"""A Ray cluster on this machine, started as users start one, and the clean run of the launch tests."""
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class RayCluster:
-    """One node with a dashboard and token authentication; `environment` lets a process join it."""
-
-    address: str
-    dashboard: str
-    environment: dict[str, str]
-
-    def run(self, *command: str, timeout: float = 170) -> subprocess.CompletedProcess[str]:
-        """Run one of the project's or Ray's commands to its end."""
-        return subprocess.run(
-            [str(program(command[0])), *command[1:]],
-            env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout,
-        )  # fmt: skip
-
-
-def program(name: str) -> Path:
-    """A console script of the environment that runs the tests."""
-    return Path(sys.executable).parent / name
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for bound in sockets:
-        bound.bind(("127.0.0.1", 0))
-    ports = [bound.getsockname()[1] for bound in sockets]
-    for bound in sockets:
-        bound.close()
-    return ports
+from orchestrator.run_directory import RunDirectory
+from tests.integration.jobs import job_file
+from tests.integration.ray_node import RayCluster, free_ports, program
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +43,28 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
     finally:
         node.terminate()  # it ends the processes that it has started
         node.communicate()
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="session")
+def submitted(ray_cluster: RayCluster, storage: Path) -> subprocess.CompletedProcess[str]:
+    """The clean run, through `ray job submit`."""
+    job = job_file(storage, "clean")
+    while True:  # the test's time-out ends a wait that is in vain
+        done = ray_cluster.run(
+            "ray", "job", "submit", "--address", ray_cluster.dashboard, "--working-dir", str(storage),
+            "--", "sdnet-orchestrate", "launch", str(job), timeout=280,
+        )  # fmt: skip
+        # A node is up some seconds before the agent that takes its jobs.
+        if "No available agent" not in done.stderr:
+            return done
+
+
+@pytest.fixture(scope="session")
+def clean(submitted: subprocess.CompletedProcess[str], storage: Path) -> RunDirectory:
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    return RunDirectory(storage / "clean")

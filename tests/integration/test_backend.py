@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.integration.conftest import ROOT, RayCluster
+from tests.integration.ray_node import ROOT, RayCluster
 
 pytestmark = pytest.mark.integration
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from orchestrator.events import EventLog
+from orchestrator.ray_session import prepare_environment
 from orchestrator.report.live import follow
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, spec_from_dict
@@ -31,6 +32,7 @@ Stage = Callable[[JobSpec, RunDirectory], dict]
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """The stage, in a Ray of 7 CPUs that this module shares."""
+    prepare_environment()
     os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
     import ray
 

@@ -1,0 +1,18 @@
+"""Fake NPUs on the hosts of the bed."""
+
+from typing import Any
+
+from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from tests.ascend_fakes.host import install
+from tests.hosts.bed import Host
+
+
+def give_npus(host: Host, description: dict[str, Any]) -> None:
+    """Before Ray starts: the described devices on the host, and a CPU for each in Ray."""
+    install(host.directory / "ascend", description)
+    devices = [device["id"] for device in description["devices"]]
+    host.environment |= {
+        ROOT_VARIABLE: str(host.disk / "ascend"),
+        "ASCEND_RT_VISIBLE_DEVICES": ",".join(map(str, devices)),
+    }
+    host.ray_options = (f"--num-cpus={len(devices)}", f'--resources={{"NPU": {len(devices)}}}')

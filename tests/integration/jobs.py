@@ -1,0 +1,62 @@
+"""The small job of the launch tests: its file, its launch, and what it leaves."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+from orchestrator.run_directory import RunDirectory
+from tests.integration.ray_node import RayCluster, program
+from tests.launching import wait_for
+
+JOB = """
+name: {name}
+storage: {storage}
+cluster: {{address: auto, workers: 2}}
+data:
+  synthetic: {{pairs: 16, scenes: 4}}
+  patches: {{per_pair: 6}}
+  split: {{train: 0.5}}
+train: {{recipe: demo, epochs: 2, batch: 8}}
+checkpoint: {{every_s: 0, keep: 2}}
+evaluate: {{batch: 32}}
+"""
+STEPS = 6  # 8 pairs of 6 patches by 16 a step, twice
+
+
+def job_file(storage: Path, name: str) -> Path:
+    path = storage / f"{name}.yaml"
+    path.write_text(JOB.format(name=name, storage=storage))
+    return path
+
+
+def launch(
+    cluster: RayCluster, storage: Path, name: str, *options: str
+) -> tuple["subprocess.Popen[str]", RunDirectory]:
+    """Start to launch the job of this name."""
+    process = subprocess.Popen(
+        [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
+        env={**cluster.environment, "RAY_ADDRESS": cluster.address},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    return process, RunDirectory(storage / name)
+
+
+def succeeded(process: "subprocess.Popen[str]") -> None:
+    """Wait for a launch to end well; what it printed is the message when it does not."""
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+
+
+def pid_of(run: RunDirectory, rank: int) -> int:
+    """The process of a rank of the first group, as soon as it has joined."""
+    pid: int = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == rank)["pid"]
+    return pid
+
+
+def weights(run: RunDirectory) -> dict[str, str]:
+    """Sums of the last checkpoint's files."""
+    last = run.checkpoints / f"step_{STEPS:08d}"
+    return {
+        name: hashlib.sha256((last / name).read_bytes()).hexdigest()
+        for name in ("model.ckpt", "optimizer.ckpt")
+    }

@@ -1,0 +1,142 @@
+"""What fails in a launch on one host, made for real: named, survived, and the same bytes at the end."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.run_directory import RunDirectory
+from tests.integration.jobs import launch, pid_of, succeeded, weights
+from tests.integration.ray_node import RayCluster
+from tests.launching import events_of, saved, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+def wait_for_workers_to_end(run: RunDirectory) -> None:
+    """Ray ends the workers of a launcher that was killed; until then they may still save."""
+    pids = [event["pid"] for event in events_of(run, "rank_joined")]
+    ranks = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs(ranks, timeout=60)
+    assert not alive
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "killed")
+    victim = pid_of(run, 1)
+    wait_for(run, saved(2))
+    os.kill(victim, signal.SIGKILL)
+    succeeded(process)
+    [failure] = events_of(run, "failure_detected")
+    assert (failure["kind"], failure["rank"]) == ("rank_crashed", 1)
+    assert json.loads(run.summary.read_text())["restarts"] == 1
+    assert weights(run) == weights(clean)
+
+
+def test_a_frozen_rank_is_named_looked_into_and_replaced(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "frozen", "--set", "recovery.step_timeout_s=8")
+    frozen = pid_of(run, 1)
+    wait_for(run, saved(2))
+    os.kill(frozen, signal.SIGSTOP)
+    succeeded(process)
+    [hang] = events_of(run, "hang_found")
+    [ended] = events_of(run, "group_ended")
+    [failure] = events_of(run, "failure_detected")
+    assert hang["ranks"] == [1] and (failure["kind"], failure["rank"]) == ("hang", 1)
+    assert [(one["rank"], one["gone"]) for one in ended["ranks"]] == [(0, True), (1, True)]
+    assert all("train_rank" in Path(one["stacks"]).read_text() for one in ended["ranks"])
+    assert not psutil.pid_exists(frozen)
+    assert weights(run) == weights(clean)
+
+
+def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "headless")
+    owner = pid_of(run, 0)
+    wait_for(run, lambda event: event["event"] == "first_step")
+    [scheduler] = [
+        child
+        for child in psutil.Process(owner).children()
+        if "orchestrator.training.scheduler" in child.cmdline()
+    ]
+    scheduler.kill()
+    succeeded(process)
+    [failure] = events_of(run, "failure_detected")
+    assert failure["kind"] == "scheduler_lost"
+    assert len(events_of(run, "first_step")) == 2  # the group had not reached its end
+    assert weights(run) == weights(clean)
+
+
+def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    first, run = launch(ray_cluster, storage, "spoilt")
+    wait_for(run, saved(4))  # an earlier one is there, too
+    first.kill()
+    first.communicate()
+    wait_for_workers_to_end(run)
+    newest = sorted(run.checkpoints.glob("step_*"))[-1]
+    flip_a_bit(newest / "model.ckpt")
+    again, _ = launch(ray_cluster, storage, "spoilt")
+    succeeded(again)
+    [corrupt] = events_of(run, "checkpoint_corrupt")
+    assert corrupt["checkpoint"] == f"{newest.name}.corrupt" and "model.ckpt" in corrupt["detail"]
+    [resumed] = events_of(run, "resumed")
+    assert resumed["checkpoint"] < newest.name
+    assert json.loads(run.summary.read_text())["status"] == "succeeded"
+    assert weights(run) == weights(clean)
+
+
+def test_a_killed_launcher_is_launched_again_and_ends_with_the_same_bytes(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    first, run = launch(ray_cluster, storage, "relaunched")
+    wait_for(run, saved(2))
+    second, _ = launch(ray_cluster, storage, "relaunched")
+    refusal, _ = second.communicate()
+    assert second.returncode == 2 and "is being run by" in refusal
+    first.kill()
+    first.communicate()
+    third, _ = launch(ray_cluster, storage, "relaunched")
+    succeeded(third)
+    assert events_of(run, "resumed")
+    assert weights(run) == weights(clean)
+
+
+def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "interrupted")
+    wait_for(run, saved(1))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130 and "launch again to go on" in output
+    assert json.loads(run.summary.read_text())["status"] == "stopped"
+    again, _ = launch(ray_cluster, storage, "interrupted")
+    succeeded(again)
+    assert weights(run) == weights(clean)
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_at_once_and_names_the_step(
+    ray_cluster: RayCluster, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "diverged", "--set", "train.lr=1.0e+30")
+    output, _ = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in output
+    assert "the loss is not finite at step" in output and "lower train.lr" in output
+    assert not events_of(run, "group_restarting")
+    assert json.loads(run.summary.read_text())["status"] == "failed"
