@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -13,6 +14,8 @@ import pytest
 
 # Before any test module is read: Ray fixes its authentication when it is first imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Shells start their background jobs with Ctrl-C ignored, and so would be all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBID_SKIPS = "SDNET_FORBID_SKIPS"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
@@ -41,7 +42,11 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
         assert any("Ray runtime started" in line for line in node.stdout), "the Ray node did not start"
         yield cluster
     finally:
-        node.terminate()  # it ends the processes that it has started
+        # SIGTERM would be answered after half a minute.
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes)
         node.communicate()
 
 
