@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test soak lint lock clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,10 @@ lint: setup
 
 test: lint
 	$(VENV)/bin/pytest
+
+# The faults that take too long for every commit; needs root and iproute2 for the network namespaces.
+soak: setup
+	$(VENV)/bin/pytest -m soak
 
 # Only a maintainer needs this: resolves pyproject.toml anew into requirements.lock.
 lock: setup
