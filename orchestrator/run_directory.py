@@ -66,6 +66,10 @@ class RunDirectory:
         return self.root / "logs"
 
     @property
+    def compiled(self) -> Path:
+        return self.root / "compiled"
+
+    @property
     def plan(self) -> Path:
         return self.root / "plan"
 

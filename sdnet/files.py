@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -35,3 +36,9 @@ def sweep(directory: Path) -> None:
     for path in directory.glob(".*"):
         if path.is_file():
             path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Sum of a file's bytes, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

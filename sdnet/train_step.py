@@ -52,6 +52,8 @@ class SliceGradients(nn.Cell):
     def __init__(self, objective: Objective):
         super().__init__(auto_prefix=False)
         trained = ms.ParameterTuple(objective.net.trainable_params())
+        # A Cell that owns its parameters can be kept compiled: a kept graph gets no others' values.
+        self.objective = objective
         self.gradient = ops.value_and_grad(objective, None, trained, has_aux=True)
 
     def construct(self, pairs_BHX: Tensor, step: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,6 +66,12 @@ def _buffer(name: str, size: int) -> Parameter:
     return Parameter(Tensor(np.zeros(size, np.float32)), name=name, requires_grad=False)
 
 
+def _named_copy(name: str, parameter: Parameter) -> Parameter:
+    copy = parameter.clone()
+    copy.name = name
+    return copy
+
+
 class Accumulate(nn.Cell):
     """Adds one slice to the shared buffer and takes BatchNorm statistics back to the step's start.
 
@@ -74,9 +82,7 @@ class Accumulate(nn.Cell):
         super().__init__(auto_prefix=False)
         moving = [p for p in net.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
         self.moving = ms.ParameterTuple(moving)
-        self.start = ms.ParameterTuple([p.clone() for p in moving])
-        for copy, parameter in zip(self.start, moving, strict=True):
-            copy.name = f"start.{parameter.name}"
+        self.start = ms.ParameterTuple([_named_copy(f"start.{p.name}", p) for p in moving])
         num_trained = sum(p.size for p in net.trainable_params())
         self.shared = _buffer("shared", num_trained + sum(p.size for p in moving) + len(LOSSES))
 

@@ -82,6 +82,9 @@ class Trainer:
         self._step = TrainStep(net, recipe, self.slices, world_size)
         self._evaluation: Evaluation | None = None
         self._done = 0
+        # Each process levels the ranks once, also after a restore, so that every process of a run
+        # compiles the same graphs in the same order: kept graphs are found by their number.
+        self._level = False
         self._feed: tuple[Prefetcher, Iterator[np.ndarray]] | None = None
 
     @property
@@ -98,8 +101,9 @@ class Trainer:
     def step(self) -> None:
         """Do one global step, together with all other ranks; returns before the device is done with it."""
         assert self._done < self.total_steps, "training is over"
-        if self._done == 0 and self.world_size > 1:
+        if not self._level and self.world_size > 1:
             weights.take_from_rank_zero(self._step.net)
+        self._level = True
         if self._feed is None:
             prefetcher = Prefetcher(self._train.images, self._batches(self._done))
             self._feed = prefetcher, iter(prefetcher)
@@ -111,6 +115,10 @@ class Trainer:
         self._done += 1
         if self._done == self.total_steps:
             self.close()
+
+    def wait(self) -> None:
+        """Return when the device is done with every step so far."""
+        self._step.first_bad_step()
 
     def finish_epoch(self) -> dict[str, float]:
         """Mean of each of `LOSSES` over the epoch that just ended, or over the current one so far.

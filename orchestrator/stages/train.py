@@ -158,7 +158,13 @@ def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:
         keep=spec.checkpoint.keep,
         evaluate_every=spec.evaluate.every_epochs,
         evaluate_batch=spec.evaluate.batch,
+        compile_cache=run.compiled if _computes_on_cpu(spec.cluster) else None,
     )
+
+
+def _computes_on_cpu(cluster: ClusterSpec) -> bool:
+    # Kept graphs were seen to give the same bytes there; nobody has looked on an NPU.
+    return cluster.device == "cpu" or cluster.collective == "mccl"
 
 
 def _backend(spec: JobSpec, run: RunDirectory) -> MindSporeConfig:

@@ -14,6 +14,7 @@ import ray.train.collective
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import checkpoint_to_resume
+from orchestrator.training.compile_cache import CompileCache, cache_key
 from orchestrator.training.pulse import beat
 from orchestrator.training.saver import Saver
 from sdnet.config import Recipe
@@ -29,7 +30,10 @@ _PROGRESS_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """What a rank must know; travels from the launcher to every worker."""
+    """What a rank must know; travels from the launcher to every worker.
+
+    compile_cache: where compiled graphs are kept for the next generation; None compiles each time.
+    """
 
     run: RunDirectory
     recipe: Recipe
@@ -38,7 +42,7 @@ class TrainJob:
     keep: int
     evaluate_every: int
     evaluate_batch: int
-    compile_cache: str | None = None
+    compile_cache: Path | None = None
 
 
 def train_rank(job: TrainJob) -> dict[str, Any]:
@@ -55,21 +59,22 @@ class RankLoop:
     def __init__(self, job: TrainJob, rank: int, world_size: int):
         self.job, self.rank = job, rank
         self.events = EventLog(job.run.events)
+        self.cache = _compile_cache(job, rank, world_size)
+        self.warm = self.cache is not None and self.cache.open()
         self.trainer = Trainer(
             job.recipe, open_patches(job.run.train_npz), rank=rank, world_size=world_size, slices=job.slices
         )
         self.test = open_patches(job.run.test_npz)
         self.saver = Saver(job.run, keep=job.keep, every_s=job.every_s, rank=rank)
         self.rates: dict[str, float] = {}
+        self.started = self.evaluated = False
 
     def run(self) -> dict[str, Any]:
         beat("compiling", 0)
         self._resume()
         trainer = self.trainer
-        first = True
         while trainer.progress.step < trainer.total_steps:
-            self._train_epoch(first)
-            first = False
+            self._train_epoch()
         beat("finished", trainer.progress.step)
         return {**self.rates, "epochs": trainer.progress.epoch, "steps": trainer.progress.step}
 
@@ -87,19 +92,37 @@ class RankLoop:
             if self.rank == 0:
                 self.events.emit("resumed", checkpoint=name, step=state.step)
 
-    def _train_epoch(self, first: bool) -> None:
+    def _step(self) -> None:
+        """One global step; the first one of a process compiles, and is waited for and told."""
+        trainer = self.trainer
+        if self.started:
+            trainer.step()
+        else:
+            began = time.monotonic()
+            trainer.step()
+            if self.rank == 0:
+                self.events.emit("compiled", seconds=round(time.monotonic() - began, 3), cached=self.warm)
+            trainer.wait()
+            self._keep_graphs()
+            self.started = True
+            if self.rank == 0:
+                self.events.emit("first_step", step=trainer.progress.step)
+        beat("stepping", trainer.progress.step)
+
+    def _keep_graphs(self) -> None:
+        if self.cache is not None:
+            self.cache.seal()
+
+    def _train_epoch(self) -> None:
         """The rest of the current epoch, its losses, its evaluation, and the saves that are due."""
         trainer = self.trainer
         epoch, began = trainer.progress.epoch, time.perf_counter()
         told = time.monotonic()
         steps = 0
         while trainer.progress.epoch == epoch:
-            trainer.step()
+            self._step()
             steps += 1
             step = trainer.progress.step
-            beat("stepping", step)
-            if first and steps == 1 and self.rank == 0:
-                self.events.emit("first_step", step=step)
             if self.rank == 0 and time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 self.events.emit("progress", step=step, steps=trainer.total_steps)
@@ -131,6 +154,9 @@ class RankLoop:
         distances = self.trainer.distances(self.test, self.job.evaluate_batch)
         labels = np.asarray(self.test.labels)
         rates = {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels)}
+        if not self.evaluated:
+            self._keep_graphs()
+            self.evaluated = True
         beat("stepping", self.trainer.progress.step)
         return rates
 
@@ -138,6 +164,13 @@ class RankLoop:
         beat("saving", self.trainer.progress.step)
         self.saver.save(self.trainer, self.rates)
         beat("stepping", self.trainer.progress.step)
+
+
+def _compile_cache(job: TrainJob, rank: int, world_size: int) -> CompileCache | None:
+    if job.compile_cache is None:
+        return None
+    key = cache_key(job.recipe, job.slices, world_size, job.evaluate_batch)
+    return CompileCache(job.compile_cache, key, rank)
 
 
 def _write_output_to(path: Path) -> None:

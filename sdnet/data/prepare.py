@@ -28,7 +28,7 @@ from sdnet.data.shards import (
 )
 from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
 from sdnet.errors import InputError
-from sdnet.files import sweep, whole_file
+from sdnet.files import sha256_of, sweep, whole_file
 
 _CHUNK = 4096  # patches held in memory at once while merging: 32 MiB
 _BAD_NAMED = 10
@@ -259,5 +259,4 @@ def _refuse_too_many(skipped: list[dict[str, str]], work: Work) -> None:
 
 
 def _size_and_sum(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}

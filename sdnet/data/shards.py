@@ -15,7 +15,7 @@ from sdnet.config import PatchConfig
 from sdnet.data.patches import BadImage, cut_patches, read_pair
 from sdnet.data.sen12 import Pair
 from sdnet.data.store import write_patches
-from sdnet.files import whole_file
+from sdnet.files import sha256_of, whole_file
 
 # Raised when the same pairs and settings give other patches than before.
 _VERSION = 1
@@ -78,7 +78,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     path = patches_path(directory, shard)
     # Not synced: a shard is believed by its sum only, so the worker need not wait for the disk.
     write_patches(path, sum(counts), cut, np.ones(sum(counts), np.int32), sync=False)
-    report = ShardReport(known, _sha256(path), counts, tuple(skipped))
+    report = ShardReport(known, sha256_of(path), counts, tuple(skipped))
     with whole_file(_report_path(directory, shard), sync=False) as file:
         file.write(json.dumps(asdict(report)).encode())
     return report
@@ -94,7 +94,7 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
             tuple(raw["patches_per_pair"]),
             tuple((image, reason) for image, reason in raw["skipped"]),
         )
-        whole = report.fingerprint == fingerprint(shard, config) and report.sha256 == _sha256(
+        whole = report.fingerprint == fingerprint(shard, config) and report.sha256 == sha256_of(
             patches_path(directory, shard)
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -115,11 +115,6 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
 
 def _report_path(directory: Path, shard: Shard) -> Path:
     return directory / f"{shard.name}.json"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

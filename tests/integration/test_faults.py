@@ -40,6 +40,7 @@ def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
     succeeded(process)
     [failure] = events_of(run, "failure_detected")
     assert (failure["kind"], failure["rank"]) == ("rank_crashed", 1)
+    assert [event["cached"] for event in events_of(run, "compiled")] == [False, True]
     assert json.loads(run.summary.read_text())["restarts"] == 1
     assert weights(run) == weights(clean)
 
