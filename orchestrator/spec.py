@@ -110,9 +110,13 @@ class CheckpointSpec(Section):
 
 
 class RecoverySpec(Section):
-    """How much failure a run may go through before it gives up."""
+    """How much failure a run may go through before it gives up, and how it prepares for it.
+
+    standbys: keep workers waiting with MindSpore imported, one for each rank a host may have.
+    """
 
     max_failures: int = Field(default=10, ge=0)
+    standbys: bool = True
     step_timeout_s: float | Literal["auto"] = "auto"
 
     @field_validator("step_timeout_s")

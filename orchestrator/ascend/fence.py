@@ -47,8 +47,8 @@ def left_over_processes() -> tuple[LeftOver, ...]:
     return tuple(sorted(found, key=lambda item: item.pid))
 
 
-def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> None:
-    """Kill left-over processes and wait until the kernel has freed what they held."""
+def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> tuple[int, ...]:
+    """Kill left-over processes and wait until the kernel has freed what they held; ids of those that stay."""
     processes = []
     for item in left_over:
         try:
@@ -59,4 +59,13 @@ def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> N
                 processes.append(process)
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(processes, timeout=patience_s)
+    _, there = psutil.wait_procs(processes, timeout=patience_s)
+    return tuple(process.pid for process in there if not _has_ended(process))
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether it has ended, be it that its parent, perhaps a stopped raylet, has not taken note."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -9,6 +9,7 @@ import ray
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.execution.failure_handling import FailurePolicy
+from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -22,9 +23,11 @@ from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
 from orchestrator.training.failure_policy import GroupFailurePolicy
+from orchestrator.training.fencing import Fence
 from orchestrator.training.group import GroupWatch
 from orchestrator.training.rank_order import RankOrder
 from orchestrator.training.saver import CheckpointNotSaved
+from orchestrator.training.standby import Standbys, WarmController
 from orchestrator.training.worker import TrainJob, train_rank
 from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
@@ -89,7 +92,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
             name=run.checkpoints.name,
             storage_path=str(run.root),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
-            callbacks=[_rank_order(spec.cluster), watch],
+            callbacks=[Fence(events), _rank_order(spec.cluster), watch, *_standbys(spec, events, watch)],
             worker_runtime_env={"env_vars": _process_environment(spec, run)},
         ),
     )
@@ -126,7 +129,14 @@ class GroupTrainer(DataParallelTrainer):
         self._failure_policy = failure_policy
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
-        return super()._initialize_and_run_controller(**{**kwargs, "failure_policy": self._failure_policy})
+        # Ray Train takes its controller's class from its module, and from nowhere else.
+        theirs, data_parallel_trainer.TrainController = data_parallel_trainer.TrainController, WarmController
+        try:
+            return super()._initialize_and_run_controller(
+                **{**kwargs, "failure_policy": self._failure_policy}
+            )
+        finally:
+            data_parallel_trainer.TrainController = theirs
 
     def _create_default_callbacks(self) -> list[Any]:
         # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds.
@@ -187,6 +197,11 @@ def _rank_order(cluster: ClusterSpec) -> RankOrder:
 
 def _stated_hosts(cluster: ClusterSpec) -> dict[str, dict[int, str]]:
     return {host.address: host.devices for host in cluster.hosts}
+
+
+def _standbys(spec: JobSpec, events: EventLog, watch: GroupWatch) -> list[Standbys]:
+    # A worker that waits has no NPU, and could not be given one later.
+    return [Standbys(events, watch)] if spec.cluster.device == "cpu" and spec.recovery.standbys else []
 
 
 def _scaling(spec: JobSpec) -> ScalingConfig:

@@ -31,6 +31,7 @@ from orchestrator.training.ascend_start import (
     host_group_name,
     prepare_ascend,
 )
+from orchestrator.training.preload import preload
 from orchestrator.training.scheduler import Scheduler, start_scheduler
 from orchestrator.training.seats import Seat, answers_of, describe_seat
 
@@ -152,11 +153,6 @@ def open_rendezvous(world_size: int, config: MindSporeConfig) -> tuple[str, int]
         meanwhile=preload,
     )
     return _scheduler.host, _scheduler.port
-
-
-def preload() -> None:
-    """On a worker: import what takes seconds while the scheduler, another process, does the same."""
-    import mindspore  # noqa: F401
 
 
 def scheduler_lost() -> bool:

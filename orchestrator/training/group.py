@@ -17,8 +17,9 @@ from orchestrator.events import EventLog
 from orchestrator.recovery.watchdog import Hang, RankPulse, find_hang, step_timeout_s
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.backend import scheduler_lost
+from orchestrator.training.fencing import RankProcess
 from orchestrator.training.pulse import Pulse, read_pulse
-from orchestrator.training.standstill import RankProcess, end_ranks
+from orchestrator.training.standstill import end_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,10 @@ class GroupWatch(WorkerGroupCallback):
         self._events.emit(
             "group_starting", generation=self.generation, world_size=worker_group_context.num_workers
         )
+
+    def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+        self._events.emit("workers_started", generation=self.generation)
+        return {}
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         self._workers = worker_group.get_workers()

@@ -11,21 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from orchestrator.ascend.fence import LeftOver, end_processes
 from orchestrator.every_host import ask_every_host
 from orchestrator.run_directory import RunDirectory
+from orchestrator.training.fencing import RankProcess, end_ranks_of
 
 _DUMP_S, _ANSWER_S = 10.0, 40.0
-
-
-@dataclass(frozen=True, slots=True)
-class RankProcess:
-    """Where a rank runs. host: its address, as Ray knows it."""
-
-    host: str
-    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +52,15 @@ def _end_ranks_here(
     """On a host: all stacks first, because the ranks change once one of them is gone."""
     here = {rank: process.pid for rank, process in ranks.items() if process.host == host}
     problems = {rank: _dump(pid, _stacks_of(rank, stacks)) for rank, pid in here.items()}
-    # Only a process with the mark of this run is killed: the id may be another's by now.
-    end_processes([LeftOver(pid, f"rank {rank}", str(run.root)) for rank, pid in here.items()])
+    left = end_ranks_of(host, ranks, run)
     return {
         rank: Ended(
             rank=rank,
             stacks="" if problems[rank] else str(_stacks_of(rank, stacks)),
             problem=problems[rank],
-            gone=not psutil.pid_exists(pid),
+            gone=rank not in left,
         )
-        for rank, pid in here.items()
+        for rank in here
     }
 
 

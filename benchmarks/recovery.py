@@ -1,0 +1,154 @@
+"""Seconds from a fault to the first new step of training, and where they go.
+
+    python benchmarks/recovery.py [--json] [--times 5]
+
+SDNet with the demo's recipe on two ranks. A rank is killed on a cluster of one host with two
+cores for Ray; a host that has a rank is killed in a cluster of three hosts with one core each.
+The hosts are network namespaces of this machine (tests/hosts), so all share its cores. A fault
+comes when the standbys of the last recovery are ready. Needs root and iproute2.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the bed of the tests
+
+from orchestrator.run_directory import RunDirectory  # noqa: E402
+from tests.hosts.bed import Bed, bed  # noqa: E402
+from tests.hosts.network import why_impossible  # noqa: E402
+from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
+from tests.launching import Event, events_of, wait_for  # noqa: E402
+
+TARGETS_S = {"host_killed_s": 12.0, "rank_killed_s": 9.0}
+JOB = """
+name: recovery
+cluster: {address: auto, workers: 2}
+data: {patches: {per_pair: 12}}
+train: {recipe: demo, epochs: 10000}
+checkpoint: {every_s: 2, keep: 2}
+recovery: {max_failures: 100}
+evaluate: {every_epochs: 10000}
+"""
+# What ends each part; together they are the way from the fault to the first new step.
+PARTS = {
+    "detected": "failure_detected",
+    "fenced": "fenced",
+    "started": "workers_started",
+    "joined": "group_started",
+    "resumed": "resumed",
+    "compiled": "compiled",
+    "first_step": "first_step",
+}
+
+
+@contextmanager
+def training(cluster: Bed) -> Iterator[RunDirectory]:
+    """The job on this cluster, for as long as the block lasts."""
+    cluster.start_ray()
+    process, run = cluster.launch(JOB)
+    try:
+        yield run
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+
+
+def wait_until_ready(run: RunDirectory, time_before: float) -> None:
+    """For standbys that were started, and a checkpoint that was saved, after that time."""
+    for name in ("standbys_ready", "checkpoint_saved"):
+        wait_for(run, lambda event, name=name: event["event"] == name and event["t"] > time_before)
+
+
+def measure(run: RunDirectory, make_fault: Callable[[], None]) -> dict[str, float]:
+    """Make the fault; returns the seconds of each part."""
+    at = time.time()
+    make_fault()
+    wait_for(run, lambda event: event["event"] == "first_step" and event["t"] > at)
+    parts = {}
+    since = at
+    for part, name in PARTS.items():
+        ended = next(event["t"] for event in events_of(run, name) if event["t"] > at)
+        parts[part], since = round(ended - since, 3), ended
+    return parts
+
+
+def last_ranks(run: RunDirectory) -> list[Event]:
+    """Where the ranks of the newest generation are."""
+    return events_of(run, "rank_joined")[-2:]
+
+
+def kill_ranks(times: int) -> list[dict[str, float]]:
+    """One host, rank 0 and rank 1 in turn."""
+    found = []
+    with bed(1, QUICK_TO_NOTICE) as cluster:
+        cluster.head.ray_options = ("--num-cpus=2",)
+        with training(cluster) as run:
+            began = 0.0
+            for turn in range(times):
+                wait_until_ready(run, began)
+                pid = last_ranks(run)[turn % 2]["pid"]
+                found.append(measure(run, lambda pid=pid: os.kill(pid, signal.SIGKILL)))
+                began = time.time()
+    return found
+
+
+def kill_hosts(times: int) -> list[dict[str, float]]:
+    """Three hosts, one to spare: each time the one with a rank that is not the head; it comes back."""
+    found = []
+    with bed(3, QUICK_TO_NOTICE) as cluster, training(cluster) as run:
+        began = 0.0
+        for _ in range(times):
+            wait_until_ready(run, began)
+            used = {event["host"] for event in last_ranks(run)}
+            victim = next(host for host in cluster.hosts[1:] if host.address in used)
+            found.append(measure(run, victim.kill))
+            began = time.time()
+            cluster.restart(victim)
+    return found
+
+
+def summary_of(found: list[dict[str, float]]) -> dict[str, Any]:
+    return {part: round(statistics.median(one[part] for one in found), 3) for part in PARTS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--times", type=int, default=5, help="how often each fault is made")
+    given = parser.parse_args()
+    if why_impossible():
+        parser.error(why_impossible())
+    found = {"host_killed_s": kill_hosts(given.times), "rank_killed_s": kill_ranks(given.times)}
+    seconds = {name: [round(sum(one.values()), 2) for one in all_] for name, all_ in found.items()}
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = max(medians[name] / target for name, target in TARGETS_S.items())
+    result = {
+        "name": "recovery",
+        "ratio": round(ratio, 3),
+        "target": 1.0,
+        "met": ratio <= 1.0,
+        **seconds,
+        "targets_s": TARGETS_S,
+        "parts": {name: summary_of(all_) for name, all_ in found.items()},
+    }
+    if given.json:
+        print(json.dumps(result))
+        return
+    for name, target in TARGETS_S.items():
+        print(f"{name}: median {medians[name]:.1f} s of {seconds[name]}, at most {target:.0f} asked")
+        print("  " + ", ".join(f"{part} {value:.2f}" for part, value in result["parts"][name].items()))
+
+
+if __name__ == "__main__":
+    main()
