@@ -72,9 +72,9 @@ def fence(ranks: Mapping[int, RankProcess], run: RunDirectory) -> tuple[str, ...
     end = functools.partial(end_ranks_of, ranks=dict(ranks), run=run)
     own = ray.util.get_node_ip_address()
     # A task on this host, too, would cost a restart the seconds that its process takes to start.
-    answers = {own: end(own)} | {
-        one.address: one.value for one in ask_every_host(end, _ANSWER_S, only=hosts - {own})
-    }
+    others = hosts - {own}
+    asked = ask_every_host(end, _ANSWER_S, only=others) if others else ()
+    answers = {own: end(own)} | {one.address: one.value for one in asked}
     left = tuple(sorted(rank for value in answers.values() for rank in value or ()))
     if left:
         raise RanksStillRun(left, tuple(sorted({ranks[rank].host for rank in left})))
