@@ -1,7 +1,7 @@
 """Runs one function on every host of the connected Ray cluster at once, as a Ray task each."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,16 +22,23 @@ class Answer(Generic[T]):
     answered: float
 
 
-def ask_every_host(function: Callable[[str], T], timeout_s: float = 60.0) -> tuple[Answer[T], ...]:
+def ask_every_host(
+    function: Callable[[str], T], timeout_s: float = 60.0, only: Collection[str] | None = None
+) -> tuple[Answer[T], ...]:
     """Call `function(address)` on each host that is alive; answers in dictionary order of the address.
 
-    A host that raises, dies or says nothing within `timeout_s` gives an answer with an error:
-    the caller decides whether that ends the job. `function` must be importable on the hosts.
+    only: addresses of the hosts to ask; all by default. A host that raises, dies or says nothing
+    within `timeout_s` gives an answer with an error: the caller decides whether that ends the job.
+    `function` must be importable on the hosts.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = sorted((node["NodeManagerAddress"], node["NodeID"]) for node in ray.nodes() if node["Alive"])
+    nodes = sorted(
+        (node["NodeManagerAddress"], node["NodeID"])
+        for node in ray.nodes()
+        if node["Alive"] and (only is None or node["NodeManagerAddress"] in only)
+    )
     task = ray.remote(num_cpus=0, max_retries=0)(_call)
     asked = time.time()
     waiting = {}

@@ -1,0 +1,108 @@
+"""Thirty random faults on three hosts: the run ends `succeeded` with equal bytes, and nothing is left.
+
+The hosts are network namespaces of this machine (tests/hosts); the drill kills ranks and hosts,
+freezes ranks, cuts links and spoils checkpoints. Afterwards, while the hosts still stand, no
+process that carries the mark of a run and no half-written checkpoint may be there.
+
+Needs root and iproute2. Takes about half a minute a fault on two cores.
+
+usage: python benchmarks/soak.py [--count 30] [--seed 7] [--out FILE]
+"""
+
+import argparse
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the bed of the tests
+
+from orchestrator.ascend.fence import RUN_VARIABLE  # noqa: E402
+from tests.hosts.bed import Bed, bed  # noqa: E402
+from tests.hosts.network import why_impossible  # noqa: E402
+from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
+
+PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "psutil")
+STEPS_A_FAULT = 20
+STEPS_AN_EPOCH = 3
+JOB = """
+name: soak
+cluster: {{address: auto, workers: 2, workers_per_host: 1}}
+data:
+  synthetic: {{pairs: 16, scenes: 4}}
+  patches: {{per_pair: 6}}
+  split: {{train: 0.5}}
+train: {{recipe: demo, epochs: {epochs}, batch: 8}}
+checkpoint: {{every_s: 0, keep: 2}}
+recovery: {{step_timeout_s: 10}}
+evaluate: {{every_epochs: {epochs}, batch: 32}}
+"""
+
+
+def soak(count: int, seed: int) -> dict[str, Any]:
+    """The drill's own report, what was left behind, and the versions."""
+    with bed(3, QUICK_TO_NOTICE) as cluster:
+        cluster.start_ray()
+        job = cluster.storage / "soak.yaml"
+        epochs = -(-count * STEPS_A_FAULT // STEPS_AN_EPOCH)
+        job.write_text(f"storage: {cluster.storage}\n{JOB.format(epochs=epochs)}")
+        drill = cluster.sdnet_orchestrate(
+            "drill", str(job), "--count", str(count), "--seed", str(seed), "--json"
+        )
+        output, _ = drill.communicate()
+        result = json.loads(output.splitlines()[-1]) if drill.returncode in (0, 1) else {"error": output}
+        left = left_behind(cluster)
+    return {
+        "name": "soak",
+        "count": count,
+        "seed": seed,
+        "met": drill.returncode == 0 and not left,
+        "left_behind": left,
+        "drill": result,
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "cores": psutil.cpu_count(),
+    }
+
+
+def left_behind(cluster: Bed) -> list[str]:
+    """Processes of a run or an agent on the hosts, beside Ray's own, and checkpoints half written."""
+    left = [str(path.relative_to(cluster.storage)) for path in cluster.storage.glob("*/checkpoints/.step_*")]
+    for host in cluster.hosts:
+        for pid in host.pids():
+            try:
+                process = psutil.Process(pid)
+                command = " ".join(process.cmdline())
+                if process.environ().get(RUN_VARIABLE) or "orchestrator." in command:
+                    left.append(f"{host.name}: {pid} {command[:100]}")
+            except psutil.NoSuchProcess:
+                continue
+    return left
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="keep the result in this file, too")
+    given = parser.parse_args()
+    if why_impossible():
+        parser.error(why_impossible())
+    result = soak(given.count, given.seed)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if given.out is not None:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(text + "\n", encoding="utf-8")
+    sys.exit(0 if result["met"] else 1)
+
+
+if __name__ == "__main__":
+    main()
