@@ -16,6 +16,7 @@ from orchestrator.drill.hosts import hosts_of
 from orchestrator.drill.rehearsal import Rehearsal, run_directories
 from orchestrator.launch import terminated_as_interrupted
 from orchestrator.report.live import live_view
+from orchestrator.report.tables import wide_console
 from orchestrator.spec import JobSpec, load_spec
 from sdnet.errors import InputError
 
@@ -58,7 +59,7 @@ def drill(
     if as_json:
         print(json.dumps(result))
     else:
-        print_drill(Console(), result)
+        print_drill(wide_console(), result)
     if not (result["status"] == "succeeded" and result["same_bytes"] and result["injected"] == count):
         raise typer.Exit(1)
 

@@ -80,7 +80,7 @@ def inject(address: str, target: Target) -> str:
                 _spoil_and_kill(_process(target), target)
             case Fault.KILL_HOST | Fault.PARTITION:
                 _leave_to_agent(Order(target, node_above()))
-    except (NotNow, psutil.NoSuchProcess) as error:
+    except (NotNow, psutil.Error) as error:
         return str(error)
     return ""
 

@@ -58,9 +58,9 @@ def recovery_of(history: Sequence[Event], number: int, generation: int) -> Event
     return None
 
 
-def has_returned(history: Sequence[Event], number: int) -> bool:
-    """Whether the host of fault `number` has said that it is back, or why it is not."""
-    return _told(history, "host_returned", number) is not None
+def return_of(history: Sequence[Event], number: int) -> Event | None:
+    """The word that the host of fault `number` is back, or with `problem`, why it is not."""
+    return _told(history, "host_returned", number)
 
 
 def fault_report(history: Sequence[Event], planned: Planned, why_not: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def fault_report(history: Sequence[Event], planned: Planned, why_not: str) -> di
     proof = told["proof"] if corrupt is None else f"{told['proof']}, set aside as {corrupt}"
     fired = corrupt is not None or "checkpoint" not in told
     if planned.fault in OF_HOSTS:
-        returned = _told(history, "host_returned", planned.number)
+        returned = return_of(history, planned.number)
         problem = "no word that the host is back" if returned is None else returned["problem"]
         fired = fired and not problem
         proof += f", {problem or 'the host is back'}"

@@ -17,9 +17,9 @@ from orchestrator.drill.outcome import (
     Group,
     fault_report,
     goodput,
-    has_returned,
     mean_step_s,
     recovery_of,
+    return_of,
     stepping_group,
 )
 from orchestrator.errors import OrchestratorError
@@ -124,33 +124,21 @@ class Rehearsal:
 
     def _make(self, planned: Planned, launch: Launched) -> bool:
         """One fault, and the recovery from it; False when the run has ended before."""
-        target = None
-        while target is None:
-            if not launch.until(lambda: self._aim(planned, launch) is not None):
-                return False
-            target = self._shoot(planned, launch)
-        generation = target.generation
-        recovered = launch.until(lambda: recovery_of(launch.history, planned.number, generation) is not None)
-        if planned.fault in OF_HOSTS:
-            self._await_return(planned.number, target.host, launch)
-        return recovered
-
-    def _aim(self, planned: Planned, launch: Launched) -> Target | None:
-        """Whom the fault hits now; None while the run is not ready for it."""
-        group = stepping_group(launch.history)
-        needed = 2 if planned.fault is Fault.CORRUPT_CHECKPOINT else 1
-        if group is None or group.step < planned.step or len(saved_checkpoints(launch.run)) < needed:
-            return None
-        ranks = self._may_hit(planned.fault, group)
-        if not ranks:
-            self._why_not[planned.number] = "no rank was on a host that may be lost"
-            return None
-        rank = planned.choose(ranks)
-        host, pid = group.ranks[rank]
-        return Target(
-            run=launch.run, number=planned.number, fault=planned.fault, damage=planned.damage,
-            generation=group.generation, step=group.step, rank=rank, host=host, pid=pid,
-        )  # fmt: skip
+        while launch.until(lambda: ready_group(planned, launch) is not None):
+            group = ready_group(planned, launch)
+            assert group is not None
+            ranks = self._may_hit(planned.fault, group)
+            if not ranks:
+                self._why_not[planned.number] = "no rank was on a host that may be lost"
+                return True
+            target = _target(planned, group, planned.choose(ranks), launch.run)
+            problem = self._hosts.call(target.host, partial(inject, target=target))
+            if not problem:
+                return self._recovered(target, launch)
+            # The group has changed since its events were read; aim again.
+            self._why_not[planned.number] = problem
+            time.sleep(_AIM_AGAIN_S)
+        return False
 
     def _may_hit(self, fault: Fault, group: Group) -> list[int]:
         if fault is Fault.CORRUPT_CHECKPOINT:
@@ -161,26 +149,40 @@ class Rehearsal:
         fit = {host for host, uncuttable in spare.items() if fault is Fault.KILL_HOST or not uncuttable}
         return sorted(rank for rank, (host, _) in group.ranks.items() if host in fit)
 
-    def _shoot(self, planned: Planned, launch: Launched) -> Target | None:
-        """Make the fault; None when the group has changed since its events were read."""
-        target = self._aim(planned, launch)
-        if target is None:
-            return None
-        problem = self._hosts.call(target.host, partial(inject, target=target))
-        if problem:
-            self._why_not[planned.number] = problem
-            time.sleep(_AIM_AGAIN_S)
-            return None
-        return target
+    def _recovered(self, target: Target, launch: Launched) -> bool:
+        """Wait for the run to step again, and for the host if it was one; False when the run ends first."""
+        number, generation = target.number, target.generation
+        recovered = launch.until(lambda: recovery_of(launch.history, number, generation) is not None)
+        if target.fault in OF_HOSTS:
+            self._await_return(number, target.host, launch)
+        return recovered
 
     def _await_return(self, number: int, host: str, launch: Launched) -> None:
         """Wait, also beyond the end of the run, until the host has said that it is back, and Ray knows."""
         deadline = time.monotonic() + _HOST_BACK_S
         while time.monotonic() < deadline:
             launch.read()
-            if has_returned(launch.history, number) and self._hosts.is_alive(host):
+            returned = return_of(launch.history, number)
+            if returned is not None and (returned["problem"] or self._hosts.is_alive(host)):
                 return
             time.sleep(_AIM_AGAIN_S)
+
+
+def ready_group(planned: Planned, launch: Launched) -> Group | None:
+    """The group, if it steps, the fault is due, and there is a checkpoint to go back to."""
+    group = stepping_group(launch.history)
+    needed = 2 if planned.fault is Fault.CORRUPT_CHECKPOINT else 1
+    if group is None or group.step < planned.step or len(saved_checkpoints(launch.run)) < needed:
+        return None
+    return group
+
+
+def _target(planned: Planned, group: Group, rank: int, run: RunDirectory) -> Target:
+    host, pid = group.ranks[rank]
+    return Target(
+        run=run, number=planned.number, fault=planned.fault, damage=planned.damage,
+        generation=group.generation, step=group.step, rank=rank, host=host, pid=pid,
+    )  # fmt: skip
 
 
 def same_bytes(one: RunDirectory, other: RunDirectory) -> bool:
