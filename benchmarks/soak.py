@@ -28,7 +28,9 @@ from tests.hosts.network import why_impossible  # noqa: E402
 from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "psutil")
-STEPS_A_FAULT = 20
+# A process that was told to end may need a moment to be gone.
+GRACE_S = 10.0
+STEPS_A_FAULT = 16
 STEPS_AN_EPOCH = 3
 JOB = """
 name: soak
@@ -73,16 +75,18 @@ def soak(count: int, seed: int) -> dict[str, Any]:
 def left_behind(cluster: Bed) -> list[str]:
     """Processes of a run or an agent on the hosts, beside Ray's own, and checkpoints half written."""
     left = [str(path.relative_to(cluster.storage)) for path in cluster.storage.glob("*/checkpoints/.step_*")]
-    for host in cluster.hosts:
-        for pid in host.pids():
-            try:
-                process = psutil.Process(pid)
-                command = " ".join(process.cmdline())
-                if process.environ().get(RUN_VARIABLE) or "orchestrator." in command:
-                    left.append(f"{host.name}: {pid} {command[:100]}")
-            except psutil.NoSuchProcess:
-                continue
-    return left
+    ours = [process for host in cluster.hosts for process in host.processes() if is_of_a_run(process)]
+    _, alive = psutil.wait_procs(ours, timeout=GRACE_S)
+    return left + [f"process {process.pid}" for process in alive]
+
+
+def is_of_a_run(process: psutil.Process) -> bool:
+    """Whether a process carries the mark of a run, or runs one of our modules."""
+    try:
+        ours = any(word.startswith("orchestrator.") for word in process.cmdline())
+        return ours or RUN_VARIABLE in process.environ()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def main() -> None:

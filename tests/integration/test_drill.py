@@ -10,10 +10,9 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from orchestrator.run_directory import RunDirectory
-from tests.integration.jobs import JOB
+from tests.integration.jobs import STEPS, job_file
 from tests.launching import events_of, saved, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -21,14 +20,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 def drill(storage: Path, name: str, epochs: int, *options: str) -> "subprocess.Popen[str]":
     """Start a drill of the small job, with Ray started by each launch."""
-    job = yaml.safe_load(JOB.format(name=name, storage=storage))
-    job["cluster"]["address"] = "local"
-    job["train"]["epochs"] = job["evaluate"]["every_epochs"] = epochs
-    job["recovery"] = {"step_timeout_s": 8}
-    path = storage / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(job))
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "drill", str(path), "--seed", "7", *options],
+        [sys.executable, "-m", "orchestrator.cli", "drill", str(job_file(storage, name)), "--seed", "7",
+         "--set", "cluster.address=local", "--set", f"train.epochs={epochs}",
+         "--set", "recovery.step_timeout_s=8", *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -41,15 +36,18 @@ def report_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
     return report
 
 
-def test_a_rank_killed_in_a_drill_is_named_timed_and_costs_no_byte(tmp_path: Path) -> None:
-    report = report_of(drill(tmp_path, "one", 4, "--faults", "kill-rank", "--count", "1", "--json"))
+def test_a_rank_killed_in_a_drill_is_named_timed_and_costs_no_byte(clean: RunDirectory) -> None:
+    storage = clean.root.parent
+    # The undisturbed run is done: the drill finds it finished.
+    (storage / "short-drill-clean").symlink_to(clean.root)
+    report = report_of(drill(storage, "short", 2, "--faults", "kill-rank", "--count", "1", "--json"))
     assert (report["injected"], report["status"], report["same_bytes"]) == (1, "succeeded", True)
     assert 0 < report["goodput"] < 1
     [fault] = report["faults"]
     assert fault["fired"] and fault["named"] == "rank_crashed" and fault["seconds_lost"] > 0
-    run = RunDirectory(tmp_path / "one-drill")
+    run = RunDirectory(storage / "short-drill")
     [told] = events_of(run, "fault_injected")
-    assert told["proof"].endswith("is gone") and told["step"] >= 6
+    assert told["proof"].endswith("is gone") and told["step"] >= STEPS / 2
     assert json.loads((run.root / "drill.json").read_text()) == report
 
 
