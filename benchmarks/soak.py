@@ -57,7 +57,8 @@ def soak(count: int, seed: int) -> dict[str, Any]:
             "drill", str(job), "--count", str(count), "--seed", str(seed), "--json"
         )
         output, _ = drill.communicate()
-        result = json.loads(output.splitlines()[-1]) if drill.returncode in (0, 1) else {"error": output}
+        kept = cluster.storage / "soak-drill" / "drill.json"
+        result = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"error": output}
         left = left_behind(cluster)
     return {
         "name": "soak",
