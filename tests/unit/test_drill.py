@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.drill.faults import Damage, Fault, Planned, parse_faults, plan_faults, reasons_against
-from orchestrator.drill.inject import saved_checkpoints, spoil
+from orchestrator.drill.inject import Order, Target, saved_checkpoints, spoil
 from orchestrator.drill.outcome import (
     Event,
     fault_report,
@@ -18,7 +18,8 @@ from orchestrator.drill.outcome import (
     recovery_of,
     stepping_group,
 )
-from orchestrator.drill.ray_node import start_command
+from orchestrator.drill.ray_node import RayNode, start_command
+from orchestrator.drill.rehearsal import same_bytes
 from orchestrator.run_directory import RunDirectory
 from sdnet.errors import InputError
 
@@ -215,3 +216,28 @@ def test_an_earlier_drill_is_not_overwritten(tmp_path: Path) -> None:
     job.write_text(f"name: x\nstorage: {tmp_path}\n")
     result = CliRunner().invoke(app, ["drill", str(job)])
     assert isinstance(result.exception, InputError) and "holds an earlier drill" in str(result.exception)
+
+
+def test_an_order_reaches_the_process_that_outlives_the_node_as_it_was_given(tmp_path: Path) -> None:
+    target = Target(RunDirectory(tmp_path), 3, Fault.PARTITION, Damage.REMOVE, 2, 40, 1, "10.0.0.2", 77)
+    order = Order(target, RayNode(70, (71,), ("ray", "start"), {"PATH": "/bin"}))
+    assert Order.from_json(order.to_json()) == order
+
+
+@pytest.mark.parametrize(
+    ("step", "optimizer", "same"), [(9, b"o", True), (9, b"p", False), (8, b"o", False)], ids=str
+)
+def test_runs_are_equal_when_the_files_of_their_last_checkpoints_are(
+    tmp_path: Path, step: int, optimizer: bytes, same: bool
+) -> None:
+    runs = [RunDirectory(tmp_path / name) for name in ("clean", "disturbed")]
+    for run, last, content in zip(runs, (9, step), (b"o", optimizer), strict=True):
+        checkpoint = run.checkpoints / f"step_{last:08d}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "model.ckpt").write_bytes(b"m")
+        (checkpoint / "optimizer.ckpt").write_bytes(content)
+    assert same_bytes(*runs) is same
+
+
+def test_a_run_without_a_checkpoint_is_equal_to_none(tmp_path: Path) -> None:
+    assert not same_bytes(RunDirectory(tmp_path / "clean"), RunDirectory(tmp_path / "disturbed"))
