@@ -29,6 +29,7 @@ test: lint
 # The faults that take too long for every commit; needs root and iproute2 for the network namespaces.
 soak: setup
 	$(VENV)/bin/pytest -m soak
+	$(VENV)/bin/python benchmarks/soak.py
 
 # Only a maintainer needs this: resolves pyproject.toml anew into requirements.lock.
 lock: setup

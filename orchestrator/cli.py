@@ -16,6 +16,7 @@ from orchestrator.ascend.cli import rank_table_app
 from orchestrator.ascend.published import job_of_rank_table
 from orchestrator.ascend.rank_table import read_rank_table
 from orchestrator.check.command import check
+from orchestrator.drill.command import drill
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.ray_session import prepare_environment
@@ -49,6 +50,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 app.add_typer(rank_table_app, name="rank-table")
 app.command(epilog="Example: sdnet-orchestrate check cluster_configs/ascend-1x8.yaml")(check)
+app.command(
+    epilog="Example: sdnet-orchestrate drill cluster.yaml --faults kill-rank,freeze --seed 7 --count 4"
+)(drill)
 
 
 @app.command(epilog="Example: sdnet-orchestrate launch cluster.yaml --set train.epochs=5")

@@ -27,10 +27,9 @@ def ask_every_host(
 ) -> tuple[Answer[T], ...]:
     """Call `function(address)` on each host that is alive; answers in dictionary order of the address.
 
-    only: ask those of these addresses that are alive.
-
-    A host that raises, dies or says nothing within `timeout_s` gives an answer with an error:
-    the caller decides whether that ends the job. `function` must be importable on the hosts.
+    only: addresses of the hosts to ask; all by default. A host that raises, dies or says nothing
+    within `timeout_s` gives an answer with an error: the caller decides whether that ends the job.
+    `function` must be importable on the hosts.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -48,7 +48,7 @@ def launch(spec: JobSpec) -> Outcome:
         _claim(spec, run)
         events = EventLog(run.events)
         events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
-        with _terminated_as_interrupted(), _summarised(spec, run, events):
+        with terminated_as_interrupted(), _summarised(spec, run, events):
             _run_stages(spec, run, events)
     return Outcome(read_summary(run) or {}, already_done=False)
 
@@ -75,7 +75,7 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """`ray job stop` and service managers send SIGTERM: end as cleanly as after Ctrl-C."""
 
     def interrupt(signum: int, frame: object) -> None:

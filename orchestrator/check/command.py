@@ -20,11 +20,11 @@ from orchestrator.check.ping import ping_neighbours
 from orchestrator.every_host import Answer, ask_every_host
 from orchestrator.plan import build_plan
 from orchestrator.ray_session import ray_session
+from orchestrator.report.tables import wide_console
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec
 from sdnet.errors import InputError
 
-_PIPE_COLUMNS = 160
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -47,9 +47,7 @@ def check(
     if as_json:
         print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}))
     else:
-        console = Console()
-        # A file or a pipe has no width of its own; rich would take 80 columns.
-        print_findings(console if console.is_terminal else Console(width=_PIPE_COLUMNS), findings)
+        print_findings(wide_console(), findings)
     if failed:
         raise typer.Exit(1)
 

@@ -1,1 +1,1 @@
-"""What failed, what to do about it, and rehearsing it on purpose."""
+"""What failed, and what to do about it."""

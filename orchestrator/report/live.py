@@ -58,6 +58,8 @@ _LINES: dict[str, Callable[[Event], str]] = {
     "failure_detected": _failure_line,
     "group_restarting": lambda e: f"restarting the group: {e.get('reason', '')}",
     "checkpoint_corrupt": lambda e: f"checkpoint {e['checkpoint']} is corrupt: {e['detail']}",
+    "fault_injected": lambda e: f"drill: {e['fault']} at rank {e['rank']} on {e['host']}: {e['proof']}",
+    "host_returned": lambda e: f"drill: {e['host']} is back{': ' * bool(e['problem'])}{e['problem']}",
     "checkpoint_failed": lambda e: f"checkpoint at step {e['step']} was not written: {e['detail']}",
 }
 

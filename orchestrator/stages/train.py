@@ -100,6 +100,8 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
         trainer.fit()
     except TrainingFailedError as error:
         raise TrainingGaveUp(classify(error).detail, _why_given_up(events)) from error
+    # A rank that was killed while it wrote could not tidy up.
+    remove_leftovers(run.checkpoints)
     done = finished(spec, run, events)
     if done is None:
         raise CheckpointNotSaved(str(run.checkpoints), "the last checkpoint is missing")

@@ -1,0 +1,92 @@
+"""`sdnet-orchestrate drill`: rehearse failure with the user's own job, and report what it cost."""
+
+import json
+import sys
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.drill.faults import Fault, parse_faults, reasons_against
+from orchestrator.drill.hosts import hosts_of
+from orchestrator.drill.rehearsal import Rehearsal, run_directories
+from orchestrator.launch import terminated_as_interrupted
+from orchestrator.report.live import live_view
+from orchestrator.report.tables import wide_console
+from orchestrator.spec import JobSpec, load_spec
+from sdnet.errors import InputError
+
+
+def drill(
+    job: Annotated[Path, typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.")],
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Of {', '.join(Fault)}: a list with commas; left out, all that the cluster can show."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many faults to make.")] = 10,
+    seed: Annotated[int, typer.Option(help="Decides their order, the ranks, and how files are spoilt.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Run the job twice, the second time with faults made on purpose, and compare the ends.
+
+    The runs are <storage>/<name>-drill-clean and <name>-drill; drill.json in the second one keeps
+    the report. Exit code 0 when every fault happened and the run ended with the same bytes.
+    """
+    if count < 1:
+        raise InputError(f"--count is {count}; give at least 1")
+    wanted = None if faults is None else parse_faults(faults)
+    overrides = tuple(set_ or ())
+    spec = load_spec(job, overrides)
+    run_directories(spec)  # an earlier drill is refused before anything starts
+    console = Console(stderr=True)
+    show = (lambda events: nullcontext()) if as_json else partial(live_view, console=console)
+    try:
+        with terminated_as_interrupted(), hosts_of(spec.cluster) as hosts:
+            rehearsal = Rehearsal(job, overrides, spec, hosts, show)
+            result = rehearsal.run(_possible(wanted, spec, rehearsal.spare_hosts), count, seed)
+    except KeyboardInterrupt:
+        print("sdnet-orchestrate: the drill was interrupted and its run stopped", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print_drill(wide_console(), result)
+    if not (result["status"] == "succeeded" and result["same_bytes"] and result["injected"] == count):
+        raise typer.Exit(1)
+
+
+def print_drill(console: Console, result: dict[str, Any]) -> None:
+    """The faults, a row each, and how it ended."""
+    same = "the same bytes" if result["same_bytes"] else "OTHER bytes"
+    title = f"{result['name']}: {result['status']}, {same}, goodput {result['goodput']}"
+    table = Table("", "fault", "rank", "host", "step", "named", "seconds lost", "proof", title=title)
+    for fault in result["faults"]:
+        shown = ("number", "fault", "rank", "host", "step", "named", "seconds_lost", "proof")
+        table.add_row(*("-" if fault[key] is None else str(fault[key]) for key in shown))
+    console.print(table)
+
+
+def _possible(
+    wanted: tuple[Fault, ...] | None, spec: JobSpec, spare_hosts: dict[str, str]
+) -> tuple[Fault, ...]:
+    """Those of the wanted faults that this cluster can show; what is left out is said in one line."""
+    reasons = reasons_against(
+        local=spec.cluster.address == "local", keep=spec.checkpoint.keep, spare_hosts=spare_hosts
+    )
+    asked = tuple(Fault) if wanted is None else wanted
+    left_out = "; ".join(f"{fault}: {reasons[fault]}" for fault in asked if fault in reasons)
+    possible = tuple(fault for fault in asked if fault not in reasons)
+    if not possible:
+        raise InputError(f"none of the faults can be shown here ({left_out}); name others in --faults")
+    if left_out and wanted is not None:
+        print(f"sdnet-orchestrate: left out: {left_out}", file=sys.stderr)
+    return possible

@@ -1,0 +1,103 @@
+"""The faults that a drill makes, what each needs of the cluster, and their order. Pure."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sdnet.errors import InputError
+
+
+class Fault(StrEnum):
+    """What is done to the run.
+
+    kill_rank: a rank's process is killed. kill_host: a host's Ray node is killed with all that
+    runs below it, and comes back. freeze: a rank's process is stopped. partition: a host's link
+    is down for a while. corrupt_checkpoint: the newest checkpoint is spoilt and a rank killed.
+    """
+
+    KILL_RANK = "kill-rank"
+    KILL_HOST = "kill-host"
+    FREEZE = "freeze"
+    PARTITION = "partition"
+    CORRUPT_CHECKPOINT = "corrupt-checkpoint"
+
+
+class Damage(StrEnum):
+    """How a checkpoint is spoilt."""
+
+    FLIP_A_BIT = "a bit flipped"
+    TRUNCATE = "truncated"
+    REMOVE = "removed"
+
+
+# They take a whole host away for a while, so it must be one that neither head nor launcher is on.
+OF_HOSTS = (Fault.KILL_HOST, Fault.PARTITION)
+# Fewer could not be told apart: the run must go on for a while between two faults.
+STEPS_BETWEEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One fault to come: `number` from 1, due after `step` global steps; `draw` in [0, 1) picks the rank."""
+
+    number: int
+    fault: Fault
+    step: int
+    draw: float
+    damage: Damage
+
+    def choose(self, ranks: Sequence[int]) -> int:
+        """The rank that it hits, of those that it may hit."""
+        return ranks[int(self.draw * len(ranks))]
+
+
+def parse_faults(text: str) -> tuple[Fault, ...]:
+    """The faults of a list like `kill-rank,freeze`, each once, in the order given."""
+    known = {fault.value: fault for fault in Fault}
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise InputError(f"--faults names {name!r}; the known faults are {', '.join(known)}")
+    return tuple(dict.fromkeys(known[name] for name in names))
+
+
+def reasons_against(*, local: bool, keep: int, spare_hosts: Mapping[str, str]) -> dict[Fault, str]:
+    """The faults that cannot be shown, and why.
+
+    spare_hosts: addresses of the hosts that may be lost, each with why its link cannot be cut
+    (empty when it can).
+    """
+    reasons = {}
+    if keep < 2:
+        reasons[Fault.CORRUPT_CHECKPOINT] = f"checkpoint.keep is {keep}, so no earlier one is left to use"
+    if local:
+        reasons |= dict.fromkeys(OF_HOSTS, "cluster.address is local, so every rank is on this host")
+    elif not spare_hosts:
+        reasons |= dict.fromkeys(OF_HOSTS, "the cluster has no host beside the head and this one")
+    elif all(spare_hosts.values()):
+        host, reason = min(spare_hosts.items())
+        reasons[Fault.PARTITION] = f"no host's link can be cut ({host}: {reason})"
+    return reasons
+
+
+def plan_faults(faults: Sequence[Fault], count: int, seed: int, steps: int) -> tuple[Planned, ...]:
+    """`count` faults spread over the steps of the run, every kind before any comes again.
+
+    Raises InputError when the run is too short for them.
+    """
+    if steps < STEPS_BETWEEN * (count + 1):
+        raise InputError(
+            f"the job has {steps} steps, and {count} faults need {STEPS_BETWEEN * (count + 1)}; "
+            "raise train.epochs or lower --count"
+        )
+    draws = random.Random(seed)
+    planned: list[Planned] = []
+    round_: list[Fault] = []
+    for number in range(1, count + 1):
+        if not round_:
+            round_ = draws.sample(faults, len(faults))
+        step = round(steps * number / (count + 1))
+        damage = draws.choice(list(Damage))
+        planned.append(Planned(number, round_.pop(), step, draws.random(), damage))
+    return tuple(planned)

@@ -1,0 +1,87 @@
+"""A `launch` in a process of its own, which ends with the block that it was started for."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.drill.outcome import Event
+from orchestrator.events import EventLog
+from orchestrator.run_directory import RunDirectory
+
+_POLL_S = 0.2
+# An interrupted launch ends its group within 15 s and then Ray.
+_ENDS_WITHIN_S = 60.0
+
+
+@dataclass
+class Launched:
+    """A launch that runs, and all events of its run so far."""
+
+    run: RunDirectory
+    process: "subprocess.Popen[bytes]"
+    history: list[Event] = field(default_factory=list)
+    _position: int = 0
+
+    def until(self, happened: Callable[[], bool]) -> bool:
+        """Wait until it has happened, reading events; False when the launch ends first."""
+        while True:
+            ended = self.process.poll() is not None
+            self.read()
+            if happened():
+                return True
+            if ended:
+                return False
+            time.sleep(_POLL_S)
+
+    def until_end(self) -> None:
+        """Wait until the launch has ended by itself."""
+        self.until(lambda: False)
+
+    def read(self) -> None:
+        """Take in the events that are new."""
+        new, self._position = EventLog(self.run.events).read_from(self._position)
+        self.history += new
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it printed."""
+        lines = _output_of(self.run).read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+@contextmanager
+def launched(job: Path, overrides: Sequence[str], run: RunDirectory) -> Iterator[Launched]:
+    """Launch the job; when the block ends before the launch does, it is stopped as by Ctrl-C."""
+    run.create()
+    command = [sys.executable, "-m", "orchestrator.cli", "launch", str(job)]
+    for override in overrides:
+        command += ["--set", override]
+    with _output_of(run).open("wb") as output:
+        # A session of its own: Ctrl-C on the terminal must reach it through us alone, and only once.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield Launched(run, process)
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=_ENDS_WITHIN_S)
+        except BaseException:  # also a second Ctrl-C: it leaves at once
+            process.kill()
+            process.wait()
+            raise
+
+
+def _output_of(run: RunDirectory) -> Path:
+    return run.logs / "launch.log"

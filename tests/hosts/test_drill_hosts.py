@@ -1,0 +1,65 @@
+"""A drill over hosts: one is killed and comes back, another one's link is cut, and no byte changes."""
+
+import json
+import sys
+
+import pytest
+
+from tests.hosts.bed import bed
+from tests.hosts.network import why_impossible
+from tests.hosts.test_bed import QUICK_TO_NOTICE
+from tests.hosts.test_launch_survives import JOB
+
+pytestmark = [
+    pytest.mark.hosts,
+    pytest.mark.integration,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
+]
+
+CUTS_ITS_LINK = """
+import json, subprocess, sys
+from orchestrator.drill import link
+
+def routes():
+    return subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+
+address = sys.argv[1]
+interface, before = link.interface_of(address), routes()
+kept = link.cut(interface)
+cut = {"down": link.is_down(interface), "routes": routes()}
+link.heal(interface, kept)
+healed = {"down": link.is_down(interface), "same": routes() == before}
+print(json.dumps([link.why_it_cannot_be_cut(address), link.why_it_cannot_be_cut("127.0.0.1"), cut, healed]))
+"""
+
+
+def test_a_link_that_was_cut_and_healed_has_its_routes_again() -> None:
+    with bed(hosts=1) as cluster:
+        said = cluster.head.run([sys.executable, "-c", CUTS_ITS_LINK, cluster.head.address])
+    own, loopback, cut, healed = json.loads(said)
+    assert own == "" and loopback == "127.0.0.1 is on the loopback interface"
+    assert cut == {"down": True, "routes": ""}
+    assert healed == {"down": False, "same": True}
+
+
+@pytest.mark.soak
+def test_hosts_lost_in_a_drill_come_back_and_the_run_ends_with_the_same_bytes() -> None:
+    with bed(3, QUICK_TO_NOTICE) as cluster:
+        cluster.start_ray()
+        job = cluster.storage / "job.yaml"
+        job.write_text(f"storage: {cluster.storage}\n{JOB}")
+        process = cluster.sdnet_orchestrate(
+            "drill", str(job), "--faults", "kill-host,partition", "--count", "2", "--json",
+            "--set", "train.epochs=20", "--set", "evaluate.every_epochs=20",
+        )  # fmt: skip
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        report = json.loads(output.splitlines()[-1])
+        assert (report["injected"], report["status"], report["same_bytes"]) == (2, "succeeded", True)
+        faults = {fault["fault"]: fault for fault in report["faults"]}
+        assert "processes below it are gone, the host is back" in faults["kill-host"]["proof"]
+        assert "eth0 was down for 12 s, the host is back" in faults["partition"]["proof"]
+        assert all(fault["host"] != cluster.head.address for fault in report["faults"])
+        assert all(len(host.processes("raylet")) == 1 for host in cluster.hosts)
+        assert not any(host.processes("orchestrator.drill.agent") for host in cluster.hosts)
