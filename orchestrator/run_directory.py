@@ -85,7 +85,6 @@ class RunDirectory:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by a file with this text: readers see the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
     ) as file:
