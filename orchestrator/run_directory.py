@@ -9,6 +9,9 @@ from typing import Any
 
 from sdnet.errors import InputError
 
+# Room for what a group writes before it trains: logs, events, a rank table.
+_PROBE_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
@@ -81,6 +84,16 @@ class RunDirectory:
                 f"storage {self.root} cannot be written ({error.strerror}); "
                 "give a writable directory in `storage`"
             ) from None
+
+    def takes_writes(self) -> bool:
+        """Whether the directory is there and has room for a small file."""
+        try:
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
+        except OSError:
+            return False
+        return True
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
+from orchestrator.training.failed_start import FailedStart
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.group import GroupWatch
 from orchestrator.training.rank_order import RankOrder
@@ -131,7 +132,7 @@ class GroupTrainer(DataParallelTrainer):
     def _create_default_callbacks(self) -> list[Any]:
         # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds.
         made = super()._create_default_callbacks()
-        return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
+        return [FailedStart(), *(one for one in made if not isinstance(one, DatasetsCallback))]
 
     def _register_sigint_handler(self, controller: Any) -> None:
         # Python's own handler stays: Ctrl-C is a KeyboardInterrupt here as everywhere.

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # Steps to watch before the first interval is laid out; the first one of a process compiles.
 _STEPS_TO_MEASURE = 3
 # Waits between tries to write to storage that is away: half a minute in all.
-_RETRY_AFTER_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+_RETRY_AFTER_S = (1.0, 2.0, *(4.0,) * 7)
 
 
 class CheckpointNotSaved(OrchestratorError):
