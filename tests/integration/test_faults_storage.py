@@ -15,7 +15,8 @@ from tests.launching import Event, events_of, saved, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
-_AWAY_S = 20.0
+# How long storage is away or full: the fault itself, nothing is waited for.
+_FAULT_S = 20.0
 
 
 def first_step(event: Event) -> bool:
@@ -32,7 +33,7 @@ def test_a_run_outlives_storage_that_is_away_for_a_while(
     process, run = launch(ray_cluster, mount, "away")
     wait_for(run, moment)
     mount.rename(elsewhere)
-    time.sleep(_AWAY_S)  # the fault itself takes that long
+    time.sleep(_FAULT_S)
     elsewhere.rename(mount)  # fails if somebody has made the folder anew meanwhile
     succeeded(process)
     assert events_of(run, "checkpoint_failed")
@@ -42,7 +43,7 @@ def test_a_run_outlives_storage_that_is_away_for_a_while(
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk", 64) as path:
+    with small_disk(tmp_path / "disk", 128) as path:
         yield path
 
 
@@ -52,9 +53,7 @@ def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
     process, run = launch(ray_cluster, disk, "full")
     wait_for(run, saved(1))
     filler = fill(disk)
-    wait_for_warning = run.logs / "rank_0.log"
-    while "could not be written" not in wait_for_warning.read_text():
-        time.sleep(0.2)
+    time.sleep(_FAULT_S)
     filler.unlink()
     succeeded(process)
     told = events_of(run, "checkpoint_failed")
