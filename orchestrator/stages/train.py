@@ -1,6 +1,7 @@
 """The train stage: one generation of the group after another until the recipe is done."""
 
 import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 # How long an interrupted group may take to end before its controller is killed.
-_ABORT_S = 15.0
+ABORT_S = 15.0
 
 
 class TrainingGaveUp(OrchestratorError):
@@ -143,8 +146,9 @@ class GroupTrainer(DataParallelTrainer):
         try:
             return super().fit()
         except KeyboardInterrupt:
+            logger.warning("interrupted: ending the group; Ctrl-C again leaves at once")
             try:
-                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+                ray.get(self._controller.abort.remote(), timeout=ABORT_S)
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
                 ray.kill(self._controller)  # gone already, as it should be, or too slow
             raise
