@@ -1,15 +1,30 @@
 """events.jsonl: what happened and when, one JSON object a line.
 
 Written by several processes of a run (the launcher, the group's controller, rank 0): each
-line is one O_APPEND write, so lines never mix. A reader skips a last line that is not whole.
+line is one O_APPEND write, so lines never mix. A reader skips a line that is not whole.
+
+Storage that is away or full stops nobody: lines that it refuses wait in the process's memory, in
+order, and are tried again every second, with the next event, and when the process ends.
 """
 
+import atexit
+import errno
 import json
+import logging
 import os
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_TRY_AGAIN_S = 1.0
+# The lines of this process that storage has refused so far, by file, oldest first.
+_waiting: dict[Path, deque[bytes]] = {}
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +36,12 @@ class EventLog:
     def emit(self, event: str, **fields: Any) -> None:
         """Append `{"t": unix seconds, "event": event, ...}`; the fields must be JSON values."""
         line = json.dumps({"t": round(time.time(), 3), "event": event, **fields}, allow_nan=False) + "\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        with _lock:
+            _waiting.setdefault(self.path, deque()).append(line.encode())
+            refused = _write(self.path)
+            if refused is not None and len(_waiting[self.path]) == 1:
+                logger.warning("%s cannot be written (%s); events wait in memory", self.path, refused)
+                _try_later(self.path)
 
     def read(self) -> list[dict[str, Any]]:
         """All events so far, in the order of the file; none if the file is not there."""
@@ -33,13 +49,57 @@ class EventLog:
 
     def read_from(self, position: int) -> tuple[list[dict[str, Any]], int]:
         """Events that begin at byte `position` or later, and the position after the last whole line."""
-        if not self.path.exists():
-            return [], 0
-        with self.path.open("rb") as file:
-            file.seek(position)
-            whole, newline, _ = file.read().rpartition(b"\n")
+        try:
+            with self.path.open("rb") as file:
+                file.seek(position)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return [], position
         events = [event for line in whole.splitlines() if (event := _parse(line)) is not None]
         return events, position + len(whole) + len(newline)
+
+
+def _write(path: Path) -> OSError | None:
+    """Append the lines that wait for this file; why some still wait, if so. Call it with the lock held."""
+    lines = _waiting[path]
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            while lines:
+                _append(descriptor, lines[0])
+                lines.popleft()
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return error
+    return None
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        line = b"\n" + line  # a full disk has cut the line before it
+    if os.write(descriptor, line) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _try_later(path: Path) -> None:
+    timer = threading.Timer(_TRY_AGAIN_S, _try_again, [path])
+    timer.daemon = True
+    timer.start()
+
+
+def _try_again(path: Path) -> None:
+    with _lock:
+        if _write(path) is not None:
+            _try_later(path)
+
+
+@atexit.register
+def _write_what_waits() -> None:
+    with _lock:
+        for path in (path for path, lines in _waiting.items() if lines):
+            _write(path)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

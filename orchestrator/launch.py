@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.inputs import check_inputs
 from orchestrator.ray_session import ray_session
@@ -31,6 +32,21 @@ class Outcome:
 
     summary: dict[str, Any]
     already_done: bool
+
+
+class StorageRefused(OrchestratorError):
+    """The end of a run could not be written down. Example: the disk is full."""
+
+    def __init__(self, path: str, detail: str, reason: str | None):
+        super().__init__(path, detail, reason)
+        self.path, self.detail, self.reason = path, detail, reason
+
+    def __str__(self) -> str:
+        ended = f"{self.reason}; also, " if self.reason else ""
+        return (
+            f"{ended}storage {self.path} could not be written ({self.detail}); "
+            "free or mount it, and launch again to go on"
+        )
 
 
 def launch(spec: JobSpec) -> Outcome:
@@ -103,9 +119,12 @@ def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[
         raise
     finally:
         events.emit("run_finished", status=status, reason=reason)
-        summary = build_summary(spec, run, events, status)
-        write_atomically(run.report, render_report(summary, events.read()))
-        write_json(run.summary, summary)
+        try:
+            summary = build_summary(spec, run, events, status)
+            write_atomically(run.report, render_report(summary, events.read()))
+            write_json(run.summary, summary)
+        except OSError as error:
+            raise StorageRefused(str(run.root), error.strerror or str(error), reason) from error
 
 
 def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:

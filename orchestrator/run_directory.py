@@ -9,6 +9,9 @@ from typing import Any
 
 from sdnet.errors import InputError
 
+# Room for what a group writes before it trains: logs, events, a rank table.
+_PROBE_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
@@ -86,10 +89,19 @@ class RunDirectory:
                 "give a writable directory in `storage`"
             ) from None
 
+    def takes_writes(self) -> bool:
+        """Whether the directory is there and has room for a small file."""
+        try:
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
+        except OSError:
+            return False
+        return True
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by a file with this text: readers see the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
     ) as file:

@@ -90,6 +90,7 @@ def train(
 
     trainer = Trainer(chosen, open_patches(data / "train.npz"))
     test = open_patches(data / "test.npz")
+    out.mkdir(parents=True, exist_ok=True)
     saved = sorted(path for path in out.glob("epoch_*") if path.is_dir())
     if saved:
         trainer.restore(saved[-1])

@@ -69,9 +69,9 @@ def write(directory: Path, model: State, optimizer: State, state: CheckpointStat
     """Write a checkpoint; afterwards `directory` is whole and on disk, or untouched.
 
     A checkpoint that is already there is replaced, unless it is good and holds the same.
-    Raises OSError when storage refuses.
+    Raises OSError when storage refuses, or is not there: the folder above is not made, because
+    that would hide the checkpoint below the mount point of a storage that is away.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

@@ -157,6 +157,7 @@ def _emit(table: RankTable, out: Path | None) -> None:
     if out.suffix != ".json":
         raise InputError(f"--out {out} does not end in .json; HCCL reads no other name")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, table.to_json())
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); give a writable path") from None

@@ -51,6 +51,7 @@ _BY_NAME = {
     "PreemptionError": FailureKind.PREEMPTED,
     "OutOfMemoryError": FailureKind.OUT_OF_MEMORY,
     "MemoryError": FailureKind.OUT_OF_MEMORY,
+    "OSError": FailureKind.STORAGE,
     "NodeDiedError": FailureKind.HOST_LOST,
     "RanksDidNotJoin": FailureKind.START_FAILED,
     "SchedulerDidNotStart": FailureKind.START_FAILED,

@@ -11,7 +11,7 @@ Event = dict[str, Any]
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 220, 40
 # Too many to read, or in the page's tables and curves already.
-_NOT_TOLD = frozenset({"shard_done", "progress", "checkpoint_saved", "epoch", "evaluated"})
+_NOT_TOLD = frozenset({"shard_done", "progress", "checkpoint_saved", "epoch", "evaluating", "evaluated"})
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"

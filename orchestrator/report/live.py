@@ -83,7 +83,10 @@ def follow(events: EventLog, stop: threading.Event, position: int = 0) -> Iterat
     """Events as they are written, from byte `position`; ends when `stop` is set and all are read."""
     while True:
         ending = stop.is_set()
-        new, position = events.read_from(position)
+        try:
+            new, position = events.read_from(position)
+        except OSError:
+            new = []  # storage is away; the events come when it is back
         yield from new
         if ending:
             return

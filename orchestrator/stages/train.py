@@ -1,6 +1,7 @@
 """The train stage: one generation of the group after another until the recipe is done."""
 
 import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
+from orchestrator.training.failed_start import FailedStart
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.fencing import Fence
 from orchestrator.training.group import GroupWatch
@@ -34,8 +36,10 @@ from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 # How long an interrupted group may take to end before its controller is killed.
-_ABORT_S = 15.0
+ABORT_S = 15.0
 
 
 class TrainingGaveUp(OrchestratorError):
@@ -143,7 +147,7 @@ class GroupTrainer(DataParallelTrainer):
     def _create_default_callbacks(self) -> list[Any]:
         # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds.
         made = super()._create_default_callbacks()
-        return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
+        return [FailedStart(), *(one for one in made if not isinstance(one, DatasetsCallback))]
 
     def _register_sigint_handler(self, controller: Any) -> None:
         # Python's own handler stays: Ctrl-C is a KeyboardInterrupt here as everywhere.
@@ -154,8 +158,9 @@ class GroupTrainer(DataParallelTrainer):
         try:
             return super().fit()
         except KeyboardInterrupt:
+            logger.warning("interrupted: ending the group; Ctrl-C again leaves at once")
             try:
-                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+                ray.get(self._controller.abort.remote(), timeout=ABORT_S)
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
                 ray.kill(self._controller)  # gone already, as it should be, or too slow
             raise

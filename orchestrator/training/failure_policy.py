@@ -15,6 +15,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from orchestrator.events import EventLog
 from orchestrator.recovery.failures import FailureKind, classify
 from orchestrator.recovery.policy import Decision, PastFailure, decide
+from orchestrator.run_directory import RunDirectory
 from orchestrator.training.group import GroupWatch
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 _HOST_STATE_S = 8.0
 _ASK_EVERY_S = 0.1
 _COUNT_WITHIN_S = 5.0
+# As long as a checkpoint is tried, and as much again.
+_STORAGE_S = 60.0
 
 
 class GroupFailurePolicy(FailurePolicy):
@@ -46,6 +49,9 @@ class GroupFailurePolicy(FailurePolicy):
         )  # fmt: skip
         if failure.kind is FailureKind.HOST_LOST:
             _count_hosts_anew()
+        if failure.kind is FailureKind.STORAGE and not _storage_is_back(self._events):
+            self._events.emit("giving_up", reason=f"storage did not come back within {_STORAGE_S:.0f} s")
+            return FailureDecision.RAISE
         verdict = decide(failure, step, self._past, self._max_failures)
         self._past.append(PastFailure(failure.kind, step))
         if verdict.decision is Decision.STOP:
@@ -65,6 +71,17 @@ def _crashed_or_lost(kind: FailureKind, host: str | None) -> FailureKind:
         if time.monotonic() >= deadline:
             return FailureKind.RANK_CRASHED
         time.sleep(_ASK_EVERY_S)
+
+
+def _storage_is_back(events: EventLog) -> bool:
+    """Wait until the run directory takes files again: until then no generation could start."""
+    run = RunDirectory(events.path.parent)
+    deadline = time.monotonic() + _STORAGE_S
+    while not run.takes_writes():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_ASK_EVERY_S)
+    return True
 
 
 def _count_hosts_anew() -> None:

@@ -12,7 +12,11 @@ from ray.train import Checkpoint, CheckpointUploadMode
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
-from orchestrator.recovery.interval import checkpoint_interval_s
+from orchestrator.recovery.interval import (
+    between_failures_s,
+    checkpoint_interval_s,
+    failures_and_training,
+)
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import checkpoint_name, prune
 from sdnet.trainer import Snapshot, Trainer
@@ -22,7 +26,7 @@ logger = logging.getLogger(__name__)
 # Steps to watch before the first interval is laid out; the first one of a process compiles.
 _STEPS_TO_MEASURE = 3
 # Waits between tries to write to storage that is away: half a minute in all.
-_RETRY_AFTER_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+_RETRY_AFTER_S = (1.0, 2.0, *(4.0,) * 7)
 
 
 class CheckpointNotSaved(OrchestratorError):
@@ -52,6 +56,7 @@ class Saver:
         self._stall_s = 0.0
         self._save_s = 0.0
         self._last_good: Path | None = None
+        self._failures, self._trained_s = failures_and_training(self._events.read() if rank == 0 else [])
 
     def due(self, step: int) -> bool:
         """Whether to save after `step` global steps; every rank gets the same answer."""
@@ -87,13 +92,18 @@ class Saver:
         plan = None
         if self._rank == 0 and self._began is not None:
             first_step, first_time = self._began
-            step_s = max((time.monotonic() - first_time) / max(step - first_step, 1), 1e-6)
-            interval_s = self._every_s
-            if interval_s is None:
-                # A save that takes long must be over before the next one begins.
-                interval_s = max(checkpoint_interval_s(cost_s=self._stall_s), 2 * self._save_s)
-            plan = step + max(1, round(interval_s / step_s))
+            trained_s = time.monotonic() - first_time
+            step_s = max(trained_s / max(step - first_step, 1), 1e-6)
+            plan = step + max(1, round(self._interval_s(trained_s) / step_s))
         self._next = ray.train.collective.broadcast_from_rank_zero(plan)
+
+    def _interval_s(self, trained_s: float) -> float:
+        """Seconds to the next save, this process having trained for `trained_s`."""
+        if self._every_s is not None:
+            return self._every_s
+        between_s = between_failures_s(self._failures, self._trained_s + trained_s)
+        # A save that takes long must be over before the next one begins.
+        return max(checkpoint_interval_s(self._stall_s, between_s), 2 * self._save_s)
 
     def _write(
         self, snapshot: Snapshot, step: int, stall: "Future[float]", checkpoint: Checkpoint, name: str
@@ -121,10 +131,7 @@ class Saver:
 
     def _tell_failed(self, step: int, error: OSError) -> None:
         logger.warning("checkpoint at step %s could not be written: %s", step, error)
-        try:
-            self._events.emit("checkpoint_failed", step=step, detail=str(error))
-        except OSError as also:
-            logger.warning("and events.jsonl could not be written: %s", also)
+        self._events.emit("checkpoint_failed", step=step, detail=str(error))
 
     def _without_this_one(self, target: Path, error: OSError) -> Checkpoint:
         """Training goes on from memory while an earlier checkpoint is good; the next save tries again."""

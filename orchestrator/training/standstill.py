@@ -74,7 +74,7 @@ def _dump(pid: int, path: Path) -> str:
     command = [str(Path(sys.executable).with_name("py-spy")), "dump", "--nonblocking", "--pid", str(pid)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_DUMP_S, check=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_text(done.stdout, encoding="utf-8")
     except subprocess.CalledProcessError as error:
         return " ".join(error.stderr.split())[-200:]

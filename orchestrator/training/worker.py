@@ -139,6 +139,8 @@ class RankLoop:
                  "lr": trainer.learning_rate, "steps": steps, "seconds": round(seconds, 3)}  # fmt: skip
         if epoch % self.job.evaluate_every == 0 or epoch == recipe.epochs:
             began = time.perf_counter()
+            if self.rank == 0:
+                self.events.emit("evaluating", epoch=epoch, step=trainer.progress.step)
             self.rates = self._evaluate()
             event["evaluate_s"] = round(time.perf_counter() - began, 3)
             if self.rank == 0:

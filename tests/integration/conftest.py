@@ -1,53 +1,20 @@
 """A Ray cluster on this machine, started as users start one, and the clean run of the launch tests."""
 
-import os
-import secrets
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
 from tests.integration.jobs import job_file
-from tests.integration.ray_node import RayCluster, free_ports, program
+from tests.integration.ray_node import RayCluster, running_node
 
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    port, dashboard = free_ports(2)
-    home = tmp_path_factory.mktemp("home")
-    environment = {
-        **os.environ,
-        "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        # Ray's dashboard leaves sockets there when it is stopped; pytest removes them with the rest.
-        "TMPDIR": str(home),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    cluster = RayCluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment)
-    # In the foreground: `ray stop` would end every Ray of this machine, not only this one.
-    node = subprocess.Popen(
-        [str(program("ray")), "start", "--block", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
-         "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-         f"--dashboard-port={dashboard}"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        assert node.stdout is not None
-        assert any("Ray runtime started" in line for line in node.stdout), "the Ray node did not start"
+    with running_node(tmp_path_factory.mktemp("home")) as cluster:
         yield cluster
-    finally:
-        # SIGTERM would be answered after half a minute.
-        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        for process in processes:
-            process.kill()
-        psutil.wait_procs(processes)
-        node.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,12 @@
 """The small job of the launch tests: its file, its launch, and what it leaves."""
 
+import contextlib
 import hashlib
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import psutil
 
 from orchestrator.run_directory import RunDirectory
 from tests.integration.ray_node import RayCluster, program
@@ -53,9 +57,22 @@ def pid_of(run: RunDirectory, rank: int) -> int:
     return pid
 
 
-def weights(run: RunDirectory) -> dict[str, str]:
+@contextlib.contextmanager
+def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """Stop them as SIGSTOP does; those that still live afterwards go on."""
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def weights(run: RunDirectory, step: int = STEPS) -> dict[str, str]:
     """Sums of the last checkpoint's files."""
-    last = run.checkpoints / f"step_{STEPS:08d}"
+    last = run.checkpoints / f"step_{step:08d}"
     return {
         name: hashlib.sha256((last / name).read_bytes()).hexdigest()
         for name in ("model.ckpt", "optimizer.ckpt")

@@ -1,10 +1,16 @@
 """A Ray node of one host, as the tests that join it see it."""
 
+import os
+import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,3 +44,38 @@ def free_ports(count: int) -> list[int]:
     for bound in sockets:
         bound.close()
     return ports
+
+
+@contextmanager
+def running_node(home: Path, **settings: str) -> Iterator[RayCluster]:
+    """A node that lives as long as the block. settings: more of its environment."""
+    port, dashboard = free_ports(2)
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        # Ray's dashboard leaves sockets there when it is stopped; pytest removes them with the rest.
+        "TMPDIR": str(home),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **settings,
+    }
+    # In the foreground: `ray stop` would end every Ray of this machine, not only this one.
+    node = subprocess.Popen(
+        [str(program("ray")), "start", "--block", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
+         "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+         f"--dashboard-port={dashboard}"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert node.stdout is not None
+        assert any("Ray runtime started" in line for line in node.stdout), "the Ray node did not start"
+        yield RayCluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment)
+    finally:
+        # SIGTERM would be answered after half a minute.
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes)
+        node.communicate()

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
-from tests.integration.jobs import launch, pid_of, succeeded, weights
+from orchestrator.stages.train import ABORT_S
+from tests.integration.jobs import launch, pid_of, stopped, succeeded, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import events_of, saved, wait_for
 
@@ -30,18 +33,35 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.soak), 1])
 def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, rank: int
 ) -> None:
-    process, run = launch(ray_cluster, storage, "killed")
-    victim = pid_of(run, 1)
+    process, run = launch(ray_cluster, storage, f"killed-{rank}")
+    victim = pid_of(run, rank)
     wait_for(run, saved(2))
     os.kill(victim, signal.SIGKILL)
     succeeded(process)
     [failure] = events_of(run, "failure_detected")
-    assert (failure["kind"], failure["rank"]) == ("rank_crashed", 1)
+    assert (failure["kind"], failure["rank"]) == ("rank_crashed", rank)
     assert [event["cached"] for event in events_of(run, "compiled")] == [False, True]
     assert json.loads(run.summary.read_text())["restarts"] == 1
+    assert weights(run) == weights(clean)
+
+
+@pytest.mark.soak
+def test_a_rank_killed_while_it_evaluates_is_replaced_and_the_evaluation_done_again(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "unrated")
+    victim = pid_of(run, 1)
+    wait_for(run, lambda event: event["event"] == "evaluating")
+    os.kill(victim, signal.SIGKILL)
+    succeeded(process)
+    [failure] = events_of(run, "failure_detected")
+    assert (failure["kind"], failure["rank"]) == ("rank_crashed", 1)
+    assert [event["epoch"] for event in events_of(run, "evaluating")] == [1, 1, 2]
+    assert [event["epoch"] for event in events_of(run, "evaluated")] == [1, 2]
     assert weights(run) == weights(clean)
 
 
@@ -82,17 +102,27 @@ def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
     assert weights(run) == weights(clean)
 
 
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip_a_bit, *(pytest.param(damage, marks=pytest.mark.soak) for damage in (truncate, Path.unlink))],
+    ids=lambda damage: damage.__name__,
+)
 def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, damage: Callable[[Path], None]
 ) -> None:
-    first, run = launch(ray_cluster, storage, "spoilt")
+    name = f"spoilt-{damage.__name__}".replace("_", "-")
+    first, run = launch(ray_cluster, storage, name)
     wait_for(run, saved(4))  # an earlier one is there, too
     first.kill()
     first.communicate()
     wait_for_workers_to_end(run)
     newest = sorted(run.checkpoints.glob("step_*"))[-1]
-    flip_a_bit(newest / "model.ckpt")
-    again, _ = launch(ray_cluster, storage, "spoilt")
+    damage(newest / "model.ckpt")
+    again, _ = launch(ray_cluster, storage, name)
     succeeded(again)
     [corrupt] = events_of(run, "checkpoint_corrupt")
     assert corrupt["checkpoint"] == f"{newest.name}.corrupt" and "model.ckpt" in corrupt["detail"]
@@ -128,6 +158,30 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     assert process.returncode == 130 and "launch again to go on" in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     again, _ = launch(ray_cluster, storage, "interrupted")
+    succeeded(again)
+    assert weights(run) == weights(clean)
+
+
+@pytest.mark.soak
+def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "impatient")
+    raylet = psutil.Process(pid_of(run, 0)).parent()
+    wait_for(run, saved(1))
+    assert raylet is not None and process.stdout is not None
+    [controller] = [one for one in raylet.children() if "TrainController" in " ".join(one.cmdline())]
+    with stopped([controller]):
+        process.send_signal(signal.SIGINT)
+        assert any("Ctrl-C again leaves at once" in line for line in process.stdout)
+        told = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        # The first one alone would have waited for the group that long.
+        assert process.returncode == 130 and time.monotonic() - told < ABORT_S
+    assert json.loads(run.summary.read_text())["status"] == "stopped"
+    wait_for_workers_to_end(run)
+    again, _ = launch(ray_cluster, storage, "impatient")
     succeeded(again)
     assert weights(run) == weights(clean)
 

@@ -1,26 +1,17 @@
 """Checkpoints of a run: only whole ones count, the newest and the best stay, a crash never leaves none."""
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from orchestrator.training.checkpoints import checkpoint_name, newest_good, prune, remove_leftovers
-from sdnet import checkpoint
-from sdnet.checkpoint import CheckpointState, verify
-
-
-def save(root: Path, step: int, fpr95: float | None = None) -> Path:
-    state = CheckpointState(
-        epoch=0, step=step, samples=step, seed=0, slices=1, world_size=1, num_samples=9, recipe={},
-        losses=(0.0,), metrics={} if fpr95 is None else {"fpr95": fpr95},
-    )  # fmt: skip
-    directory = root / checkpoint_name(step)
-    weights = {"embedding.1.weight": np.full((2, 3), step, np.float32)}
-    checkpoint.write(directory, weights, {"global_step": np.array([step], np.float32)}, state)
-    return directory
+from sdnet.checkpoint import verify
+from tests.unit.saving import save
 
 
 def kept(root: Path) -> list[int]:
@@ -72,43 +63,33 @@ def test_names_sort_as_steps_do_beyond_eight_digits(tmp_path: Path) -> None:
     assert not small.exists()
 
 
-class Crash(BaseException):
-    """The process ends here."""
+def content(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-_POINTS = ("write_parameters", "_sum", "_write_state", "_sync", "_put", "rename")
-
-
-@pytest.mark.parametrize("point", _POINTS)
-@pytest.mark.parametrize("visit", [1, 2])
-def test_a_crash_at_any_point_of_a_save_leaves_the_earlier_checkpoint_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, visit: int
+@pytest.mark.parametrize("spoilt", [False, True], ids=["new", "over-a-bad-one"])
+def test_a_crash_at_every_single_point_of_a_save_leaves_a_good_checkpoint(
+    tmp_path: Path, spoilt: bool
 ) -> None:
-    earlier = save(tmp_path, 3)
-    owner = Path if point == "rename" else checkpoint
-    original = getattr(owner, point)
-    visits = 0
-
-    def crash(*arguments: object, **options: object) -> object:
-        nonlocal visits
-        visits += 1
-        if visits == visit:
-            raise Crash
-        return original(*arguments, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, point, crash)
-        # A killed process cleans nothing up.
-        patched.setattr(checkpoint.shutil, "rmtree", lambda *arguments, **options: None)
-        try:
-            save(tmp_path, 5)
-            crashed = False
-        except Crash:
-            crashed = True
-    assert crashed == (visits >= visit)
-    found, corrupt = newest_good(tmp_path)
-    assert found is not None and corrupt == []
-    assert found == (earlier if crashed and not (tmp_path / checkpoint_name(5)).exists() else found)
-    assert verify(found).step in (3, 5)
-    remove_leftovers(tmp_path)
-    assert all(path.name.startswith("step_") for path in tmp_path.iterdir())
+    start = tmp_path / "start"
+    start.mkdir()
+    wanted = {3: content(save(start, 3)), 5: content(save(start, 5)), 7: content(save(start, 7))}
+    if spoilt:
+        truncate(start / checkpoint_name(7) / "model.ckpt")
+    else:
+        shutil.rmtree(start / checkpoint_name(7))
+    subprocess.run([sys.executable, "-m", "tests.unit.saving", str(tmp_path), "7", "2"], check=True)
+    crashed = sorted((path for path in tmp_path.iterdir() if path != start), key=lambda path: int(path.name))
+    found_at = []
+    for root in crashed:
+        found, corrupt = newest_good(root)
+        assert found is not None and content(found) == wanted[verify(found).step]
+        assert len(corrupt) <= int(spoilt)
+        found_at.append(verify(found).step)
+        remove_leftovers(root)
+        save(root, 9)
+        prune(root, 2)
+        assert newest_good(root)[0] == root / checkpoint_name(9)
+        assert kept(root) == [found_at[-1], 9]
+    # The old one until the new one has its name, from then on the new one; and many points of each.
+    assert found_at == sorted(found_at) and found_at.count(5) > 15 and found_at.count(7) > 5

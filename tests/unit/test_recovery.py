@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.recovery.failures import Failure, FailureKind, classify
-from orchestrator.recovery.interval import MOST_STALL, checkpoint_interval_s
+from orchestrator.recovery.interval import (
+    ASSUMED_BETWEEN_FAILURES_S,
+    MOST_STALL,
+    between_failures_s,
+    checkpoint_interval_s,
+    failures_and_training,
+)
 from orchestrator.recovery.policy import Decision, PastFailure, decide
 from orchestrator.recovery.watchdog import (
     PHASE_ALLOWANCE_S,
@@ -81,6 +87,11 @@ def test_a_loss_that_is_not_finite_is_the_cause_whatever_else_died() -> None:
     assert (found.kind, found.rank) == (FailureKind.LOSS_NOT_FINITE, 1)
 
 
+def test_storage_that_a_rank_cannot_reach_is_no_bug_of_the_step() -> None:
+    found = classify(WorkerGroupError({0: FileNotFoundError(2, "No such file or directory", "/mnt/run")}))
+    assert (found.kind, found.rank) == (FailureKind.STORAGE, 0) and "/mnt/run" in found.detail
+
+
 def test_a_loss_that_is_not_finite_is_never_retried() -> None:
     assert decide(failure(FailureKind.LOSS_NOT_FINITE), 7, [], 10).decision is Decision.STOP
 
@@ -116,6 +127,51 @@ def test_the_interval_is_youngs_and_dalys() -> None:
 def test_saving_never_stalls_more_than_its_share(cost_s: float, between_s: float) -> None:
     interval = checkpoint_interval_s(cost_s, between_s)
     assert cost_s <= MOST_STALL * interval * (1 + 1e-9)
+
+
+@given(st.integers(0, 1000), st.floats(0, 1e8))
+def test_the_time_between_failures_moves_from_what_was_assumed_to_what_is_seen(
+    failures: int, trained_s: float
+) -> None:
+    expected = between_failures_s(failures, trained_s)
+    assert between_failures_s(0, 0) == ASSUMED_BETWEEN_FAILURES_S
+    assert between_failures_s(failures + 1, trained_s) < expected
+    assert between_failures_s(failures, trained_s + 1) >= expected
+    if failures:
+        seen = trained_s / failures
+        low, high = sorted((seen, ASSUMED_BETWEEN_FAILURES_S))
+        assert low * (1 - 1e-9) <= expected <= high * (1 + 1e-9)
+        many = between_failures_s(failures * 1000, trained_s * 1000)
+        assert abs(many - seen) <= abs(expected - seen) + 1e-9
+
+
+@given(st.floats(0, 1e4), st.integers(0, 1000), st.floats(0, 1e8))
+def test_a_run_that_fails_often_saves_more_often_and_still_stalls_no_more_than_its_share(
+    cost_s: float, failures: int, trained_s: float
+) -> None:
+    often = checkpoint_interval_s(cost_s, between_failures_s(failures + 1, trained_s))
+    assert often <= checkpoint_interval_s(cost_s, between_failures_s(failures, trained_s))
+    assert cost_s <= MOST_STALL * often * (1 + 1e-9)
+
+
+def test_failures_and_training_are_counted_from_the_events_of_all_launches() -> None:
+    told = [
+        (0, "run_started", {}),
+        (10, "group_starting", {}),
+        (20, "first_step", {}),
+        (25, "progress", {}),
+        (30, "failure_detected", {"kind": "rank_crashed"}),
+        (31, "group_starting", {}),
+        (40, "first_step", {}),
+        (45, "progress", {}),  # and then the launcher was killed
+        (9000, "run_started", {}),
+        (9010, "group_starting", {}),
+        (9020, "first_step", {}),
+        (9050, "failure_detected", {"kind": "preempted"}),
+    ]
+    history = [{"t": t, "event": name, **fields} for t, name, fields in told]
+    assert failures_and_training(history) == (1, 10 + 5 + 30)
+    assert failures_and_training([]) == (0, 0)
 
 
 def pulse(step: int, since_s: float, phase: str = "stepping", silent_s: float = 0.0) -> RankPulse:

@@ -1,0 +1,41 @@
+"""A disk of a test's own that can really be full: a small tmpfs, mounted for as long as the test lasts."""
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_BLOCK = 1 << 16
+
+
+@contextmanager
+def small_disk(path: Path, mebibytes: int) -> Iterator[Path]:
+    """Mount an empty disk of this size at `path`; skips the test where that is not allowed."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a disk")
+    path.mkdir()
+    size = f"size={mebibytes}m"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield path
+    finally:
+        # A process that still has a file open, as of a test that failed, must not keep the mount.
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is free, to the last byte; deleting the file that is returned gives it back."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(_BLOCK))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    return filler

@@ -1,0 +1,78 @@
+"""Killed at random steps and resumed at the same size, a run ends with the same bytes and rates."""
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.run_directory import RunDirectory
+from tests.integration.jobs import launch, succeeded, weights
+from tests.integration.ray_node import RayCluster
+from tests.launching import events_of, saved, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(400)]
+
+# Two epochs of 12 steps: 32 pairs of 6 patches by 16 a step.
+_LONGER = ("--set", "data.synthetic.pairs=64")
+_STEPS = 24
+_SEED, _KILLS = 20261123, 3
+
+
+def end_of(run: RunDirectory) -> dict[str, Any]:
+    """What the last checkpoint holds: sums of its files, and the rate that belongs to the weights."""
+    state = json.loads((run.checkpoints / f"step_{_STEPS:08d}" / "state.json").read_text())
+    return {**weights(run, _STEPS), "fpr95": state["metrics"]["fpr95"]}
+
+
+@pytest.fixture(scope="module")
+def longer(ray_cluster: RayCluster, storage: Path) -> RunDirectory:
+    """The run that nothing happens to."""
+    process, run = launch(ray_cluster, storage, "longer", *_LONGER)
+    succeeded(process)
+    return run
+
+
+def kill_a_rank_after(run: RunDirectory, generation: int, step: int, rank: int) -> None:
+    """In this generation, as soon as the checkpoint of the step, or of a later one, is told."""
+    wait_for(run, lambda event: event["event"] == "group_started" and event["generation"] == generation)
+    wait_for(run, saved(step))
+    newest = [event["pid"] for event in events_of(run, "rank_joined") if event["rank"] == rank][-1]
+    os.kill(newest, signal.SIGKILL)
+
+
+def random_kills() -> list[tuple[int, int]]:
+    """Steps, ascending, none of them the end of an epoch, and the rank that is killed after each."""
+    chosen = random.Random(_SEED)
+    steps = sorted(chosen.sample([step for step in range(3, _STEPS - 3) if step % 12], _KILLS))
+    return [(step, chosen.randrange(2)) for step in steps]
+
+
+def test_a_run_killed_at_random_steps_ends_with_the_same_bytes(
+    ray_cluster: RayCluster, longer: RunDirectory, storage: Path
+) -> None:
+    process, run = launch(ray_cluster, storage, "restarted", *_LONGER)
+    for generation, (step, rank) in enumerate(random_kills(), start=1):
+        kill_a_rank_after(run, generation, step, rank)
+    succeeded(process)
+    assert [event["kind"] for event in events_of(run, "failure_detected")] == ["rank_crashed"] * _KILLS
+    assert any(event["step"] % 12 for event in events_of(run, "resumed"))  # in the middle of an epoch
+    assert end_of(run) == end_of(longer)
+
+
+def test_a_run_that_may_not_fail_is_launched_again_by_hand_and_ends_with_the_same_bytes(
+    ray_cluster: RayCluster, longer: RunDirectory, storage: Path
+) -> None:
+    options = (*_LONGER, "--set", "recovery.max_failures=0")
+    for generation, (step, rank) in enumerate(random_kills()[:2], start=1):
+        process, run = launch(ray_cluster, storage, "by-hand", *options)
+        kill_a_rank_after(run, generation, step, rank)
+        output, _ = process.communicate()
+        assert process.returncode == 1 and "above recovery.max_failures 0" in output
+    process, run = launch(ray_cluster, storage, "by-hand", *options)
+    succeeded(process)
+    assert not events_of(run, "group_restarting") and len(events_of(run, "resumed")) == 2
+    assert end_of(run) == end_of(longer)

@@ -1,0 +1,95 @@
+"""Storage that goes away or fills up while a run trains, for real: what it costs, and what is trusted."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.run_directory import RunDirectory
+from tests.disk import fill, small_disk
+from tests.integration.jobs import launch, succeeded, weights
+from tests.integration.ray_node import RayCluster
+from tests.launching import Event, events_of, saved, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
+
+# How long storage is away or full: the fault itself, nothing is waited for.
+_FAULT_S = 20.0
+
+
+def first_step(event: Event) -> bool:
+    return event["event"] == "first_step"
+
+
+# As a checkpoint is told, Ray Train writes a note of it, too, and takes the group down when it cannot.
+@pytest.mark.parametrize("moment", [first_step, saved(1)], ids=["training", "saving"])
+def test_a_run_outlives_storage_that_is_away_for_a_while(
+    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, moment: Callable[[Event], bool]
+) -> None:
+    mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
+    mount.mkdir()
+    process, run = launch(ray_cluster, mount, "away")
+    wait_for(run, moment)
+    mount.rename(elsewhere)
+    time.sleep(_FAULT_S)
+    elsewhere.rename(mount)  # fails if somebody has made the folder anew meanwhile
+    succeeded(process)
+    assert events_of(run, "checkpoint_failed")
+    assert json.loads(run.summary.read_text())["status"] == "succeeded"
+    assert weights(run) == weights(clean)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 128) as path:
+        yield path
+
+
+def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
+    ray_cluster: RayCluster, clean: RunDirectory, disk: Path
+) -> None:
+    process, run = launch(ray_cluster, disk, "full")
+    wait_for(run, saved(1))
+    filler = fill(disk)
+    time.sleep(_FAULT_S)
+    filler.unlink()
+    succeeded(process)
+    told = events_of(run, "checkpoint_failed")
+    assert told and all("No space left" in event["detail"] for event in told)
+    assert not events_of(run, "checkpoint_corrupt")
+    assert json.loads(run.summary.read_text())["status"] == "succeeded"
+    assert weights(run) == weights(clean)
+
+
+def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
+    ray_cluster: RayCluster, clean: RunDirectory, disk: Path
+) -> None:
+    process, run = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
+    wait_for(run, saved(3))
+    filler = fill(disk)
+    output, _ = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in output
+    assert str(disk) in output.splitlines()[-1] and "could not be written" in output.splitlines()[-1]
+    filler.unlink()
+    again, _ = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
+    succeeded(again)
+    assert [event["step"] for event in events_of(run, "resumed")] == [3]
+    assert not events_of(run, "checkpoint_corrupt")
+    assert weights(run) == weights(clean)
+
+
+def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
+    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "blocked" / "logs" / "scheduler.log"
+    in_the_way.mkdir(parents=True)
+    process, run = launch(ray_cluster, tmp_path, "blocked")
+    wait_for(run, lambda event: event["event"] == "failure_detected")
+    in_the_way.rmdir()
+    succeeded(process)
+    failures = events_of(run, "failure_detected")
+    assert {failure["kind"] for failure in failures} == {"storage"}
+    assert "scheduler.log" in failures[0]["detail"]
+    assert weights(run) == weights(clean)
