@@ -21,6 +21,7 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
+from orchestrator.training.drain import DrainWatch
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.group import GroupWatch
 from orchestrator.training.rank_order import RankOrder
@@ -89,7 +90,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
             name=run.checkpoints.name,
             storage_path=str(run.root),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
-            callbacks=[_rank_order(spec.cluster), watch],
+            callbacks=[_rank_order(spec.cluster), watch, DrainWatch(events)],
             worker_runtime_env={"env_vars": _process_environment(spec, run)},
         ),
     )
