@@ -9,6 +9,7 @@ import ray
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.execution.failure_handling import FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import ScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -24,6 +25,7 @@ from orchestrator.training.checkpoints import checkpoint_to_resume, remove_lefto
 from orchestrator.training.drain import DrainWatch
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.group import GroupWatch
+from orchestrator.training.growth import GrowsAtCheckpoints
 from orchestrator.training.rank_order import RankOrder
 from orchestrator.training.saver import CheckpointNotSaved
 from orchestrator.training.worker import TrainJob, train_rank
@@ -81,11 +83,13 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     events.emit("stage_started", stage="train")
     watch = GroupWatch(events, _generations_so_far(events), _seconds(spec.recovery.step_timeout_s))
+    scaling = _scaling(spec)
     trainer = GroupTrainer(
         functools.partial(train_rank, _job(spec, run)),
         failure_policy=GroupFailurePolicy(spec.recovery.max_failures, events, watch),
+        scaling_policy=GrowsAtCheckpoints(scaling, events) if spec.cluster.elastic else None,
         backend_config=_backend(spec, run),
-        scaling_config=_scaling(spec),
+        scaling_config=scaling,
         run_config=RunConfig(
             name=run.checkpoints.name,
             storage_path=str(run.root),
@@ -117,17 +121,21 @@ def check_data(spec: JobSpec, run: RunDirectory) -> None:
 
 
 class GroupTrainer(DataParallelTrainer):
-    """Ray Train's data-parallel trainer, with a failure policy of our own.
+    """Ray Train's data-parallel trainer, with policies of our own; without a scaling policy, Ray Train's.
 
-    It is made in the launcher and travels to the controller with everything else.
+    They are made in the launcher and travel to the controller with everything else.
     """
 
-    def __init__(self, *args: Any, failure_policy: FailurePolicy, **kwargs: Any):
+    def __init__(
+        self, *args: Any, failure_policy: FailurePolicy, scaling_policy: ScalingPolicy | None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
-        self._failure_policy = failure_policy
+        self._policies: dict[str, Any] = {"failure_policy": failure_policy}
+        if scaling_policy is not None:
+            self._policies["scaling_policy"] = scaling_policy
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
-        return super()._initialize_and_run_controller(**{**kwargs, "failure_policy": self._failure_policy})
+        return super()._initialize_and_run_controller(**{**kwargs, **self._policies})
 
     def _create_default_callbacks(self) -> list[Any]:
         # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds.
@@ -188,7 +196,12 @@ def _scaling(spec: JobSpec) -> ScalingConfig:
     cluster = spec.cluster
     resources = {"CPU": 1.0} if cluster.device == "cpu" else {"CPU": 1.0, "NPU": 1.0}
     workers = (cluster.min_workers, cluster.max_workers) if cluster.elastic else cluster.max_workers
-    return ScalingConfig(num_workers=workers, resources_per_worker=resources)
+    return ScalingConfig(
+        num_workers=workers,
+        resources_per_worker=resources,
+        # Only an elastic group is looked at, and that at its checkpoints (training/growth.py).
+        elastic_resize_monitor_interval_s=0.0,
+    )
 
 
 def _process_environment(spec: JobSpec, run: RunDirectory) -> dict[str, str]:
