@@ -21,6 +21,8 @@ _ENVIRONMENT = {
     # Ranks keep the working directory of the job; the run directory is ours to lay out.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Drained hosts are watched for by training/drain.py, without a process of its own.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A dead host is known after 2 s instead of 15, a cut link after 6 s instead of 65. Counts where
     # the head starts: for a cluster started by `ray start`, set them there (docs/faults.md).

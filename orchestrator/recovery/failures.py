@@ -49,6 +49,7 @@ _BY_NAME = {
     "SchedulerLost": FailureKind.SCHEDULER_LOST,
     "WorkerHealthCheckTimeoutError": FailureKind.HANG,
     "PreemptionError": FailureKind.PREEMPTED,
+    "HostIsDrained": FailureKind.PREEMPTED,
     "OutOfMemoryError": FailureKind.OUT_OF_MEMORY,
     "MemoryError": FailureKind.OUT_OF_MEMORY,
     "OSError": FailureKind.STORAGE,
@@ -98,7 +99,7 @@ def classify(error: BaseException) -> Failure:
         return Failure(own, getattr(error, "rank", None), _line(error))
     by_rank: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if by_rank:
-        failures = [Failure(_kind(cause), rank, _line(cause)) for rank, cause in sorted(by_rank.items())]
+        failures = [_failure_of(rank, cause) for rank, cause in sorted(by_rank.items())]
         return min(failures, key=lambda failure: _CAUSES_FIRST.index(failure.kind))
     cause = getattr(error, "controller_failure", error)
     kind = own or _known_kind(cause) or FailureKind.CONTROLLER
@@ -107,7 +108,16 @@ def classify(error: BaseException) -> Failure:
     return Failure(kind, None, _line(cause))
 
 
+def _failure_of(rank: int, error: BaseException) -> Failure:
+    """A rank's error; one that every rank raises may say which of them it is about."""
+    about = [link.rank for link in _chain(error) if hasattr(link, "rank")]
+    return Failure(_kind(error), about[0] if about else rank, _line(error))
+
+
 def _kind(error: BaseException) -> FailureKind:
+    # Ray marks the death of an actor whose host was drained.
+    if any(getattr(link, "preempted", False) is True for link in _chain(error)):
+        return FailureKind.PREEMPTED
     kind = _known_kind(error) or FailureKind.STEP_FAILED
     if kind is FailureKind.RANK_CRASHED and _says(error, _MEMORY_WORDS):
         return FailureKind.OUT_OF_MEMORY

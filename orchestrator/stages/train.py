@@ -10,6 +10,7 @@ import ray
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.execution.failure_handling import FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import ScalingPolicy
 from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -23,10 +24,12 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
+from orchestrator.training.drain import DrainWatch
 from orchestrator.training.failed_start import FailedStart
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.fencing import Fence
 from orchestrator.training.group import GroupWatch
+from orchestrator.training.growth import GrowsAtCheckpoints
 from orchestrator.training.rank_order import RankOrder
 from orchestrator.training.saver import CheckpointNotSaved
 from orchestrator.training.standby import Standbys, WarmController
@@ -87,16 +90,24 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     events.emit("stage_started", stage="train")
     watch = GroupWatch(events, _generations_so_far(events), _seconds(spec.recovery.step_timeout_s))
+    scaling = _scaling(spec)
     trainer = GroupTrainer(
         functools.partial(train_rank, _job(spec, run)),
         failure_policy=GroupFailurePolicy(spec.recovery.max_failures, events, watch),
+        scaling_policy=GrowsAtCheckpoints(scaling, events) if spec.cluster.elastic else None,
         backend_config=_backend(spec, run),
-        scaling_config=_scaling(spec),
+        scaling_config=scaling,
         run_config=RunConfig(
             name=run.checkpoints.name,
             storage_path=str(run.root),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
-            callbacks=[Fence(events), _rank_order(spec.cluster), watch, *_standbys(spec, events, watch)],
+            callbacks=[
+                Fence(events),
+                _rank_order(spec.cluster),
+                watch,
+                DrainWatch(events),
+                *_standbys(spec, events, watch),
+            ],
             worker_runtime_env={"env_vars": _process_environment(spec, run)},
         ),
     )
@@ -125,22 +136,24 @@ def check_data(spec: JobSpec, run: RunDirectory) -> None:
 
 
 class GroupTrainer(DataParallelTrainer):
-    """Ray Train's data-parallel trainer, with a failure policy of our own.
+    """Ray Train's data-parallel trainer, with policies of our own; without a scaling policy, Ray Train's.
 
-    It is made in the launcher and travels to the controller with everything else.
+    They are made in the launcher and travel to the controller with everything else.
     """
 
-    def __init__(self, *args: Any, failure_policy: FailurePolicy, **kwargs: Any):
+    def __init__(
+        self, *args: Any, failure_policy: FailurePolicy, scaling_policy: ScalingPolicy | None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
-        self._failure_policy = failure_policy
+        self._policies: dict[str, Any] = {"failure_policy": failure_policy}
+        if scaling_policy is not None:
+            self._policies["scaling_policy"] = scaling_policy
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
         # Ray Train takes its controller's class from its module, and from nowhere else.
         theirs, data_parallel_trainer.TrainController = data_parallel_trainer.TrainController, WarmController
         try:
-            return super()._initialize_and_run_controller(
-                **{**kwargs, "failure_policy": self._failure_policy}
-            )
+            return super()._initialize_and_run_controller(**{**kwargs, **self._policies})
         finally:
             data_parallel_trainer.TrainController = theirs
 
@@ -215,7 +228,12 @@ def _scaling(spec: JobSpec) -> ScalingConfig:
     cluster = spec.cluster
     resources = {"CPU": 1.0} if cluster.device == "cpu" else {"CPU": 1.0, "NPU": 1.0}
     workers = (cluster.min_workers, cluster.max_workers) if cluster.elastic else cluster.max_workers
-    return ScalingConfig(num_workers=workers, resources_per_worker=resources)
+    return ScalingConfig(
+        num_workers=workers,
+        resources_per_worker=resources,
+        # Only an elastic group is looked at, and that at its checkpoints (training/growth.py).
+        elastic_resize_monitor_interval_s=0.0,
+    )
 
 
 def _process_environment(spec: JobSpec, run: RunDirectory) -> dict[str, str]:

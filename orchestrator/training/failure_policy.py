@@ -1,13 +1,9 @@
 """Ray Train's failure policy, by our rules: sort the failure, tell it, decide."""
 
 import dataclasses
-import logging
 import time
 
 import ray
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-    get_or_create_autoscaling_coordinator,
-)
 from ray.train import FailureConfig
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -17,13 +13,11 @@ from orchestrator.recovery.failures import FailureKind, classify
 from orchestrator.recovery.policy import Decision, PastFailure, decide
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.group import GroupWatch
-
-logger = logging.getLogger(__name__)
+from orchestrator.training.growth import count_hosts_anew
 
 # Ray knows that a host is dead some seconds after its connections broke (see docs/faults.md).
 _HOST_STATE_S = 8.0
 _ASK_EVERY_S = 0.1
-_COUNT_WITHIN_S = 5.0
 # As long as a checkpoint is tried, and as much again.
 _STORAGE_S = 60.0
 
@@ -48,7 +42,7 @@ class GroupFailurePolicy(FailurePolicy):
             generation=self._watch.generation,
         )  # fmt: skip
         if failure.kind is FailureKind.HOST_LOST:
-            _count_hosts_anew()
+            count_hosts_anew()
         if failure.kind is FailureKind.STORAGE and not _storage_is_back(self._events):
             self._events.emit("giving_up", reason=f"storage did not come back within {_STORAGE_S:.0f} s")
             return FailureDecision.RAISE
@@ -82,17 +76,3 @@ def _storage_is_back(events: EventLog) -> bool:
             return False
         time.sleep(_ASK_EVERY_S)
     return True
-
-
-def _count_hosts_anew() -> None:
-    """Let Ray Train's scaling see which hosts are left.
-
-    It looks by itself every 20 s only; until then an elastic group starts at its old size and
-    waits a minute for a host that is gone.
-    """
-    coordinator = get_or_create_autoscaling_coordinator()
-    try:
-        # Any requester may ask; the look at the cluster is what matters, not the answer.
-        ray.get(coordinator.get_reserved_resources.remote("", recompute=True), timeout=_COUNT_WITHIN_S)
-    except ray.exceptions.RayError as error:
-        logger.warning("hosts were not counted anew (%s); an elastic group may start late", error)

@@ -15,6 +15,7 @@ from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import checkpoint_to_resume
 from orchestrator.training.compile_cache import CompileCache, cache_key
+from orchestrator.training.drain import DrainNotice
 from orchestrator.training.pulse import beat
 from orchestrator.training.saver import Saver
 from sdnet.config import Recipe
@@ -66,6 +67,7 @@ class RankLoop:
         )
         self.test = open_patches(job.run.test_npz)
         self.saver = Saver(job.run, keep=job.keep, every_s=job.every_s, rank=rank)
+        self.drain = DrainNotice(rank)
         self.rates: dict[str, float] = {}
         self.started = self.evaluated = False
 
@@ -126,8 +128,12 @@ class RankLoop:
             if self.rank == 0 and time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 self.events.emit("progress", step=step, steps=trainer.total_steps)
-            if trainer.progress.epoch == epoch and self.saver.due(step):
-                self._save()
+            if trainer.progress.epoch == epoch:
+                if self.drain.due(step):
+                    self._save()
+                    self.drain.leave(step)
+                if self.saver.due(step):
+                    self._save()
         self._finish_epoch(steps, time.perf_counter() - began)
 
     def _finish_epoch(self, steps: int, seconds: float) -> None:

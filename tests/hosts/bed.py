@@ -34,7 +34,7 @@ from tests.hosts.network import (
 )
 
 GCS_PORT = 6379
-_RAY = str(Path(sys.executable).with_name("ray"))
+RAY = str(Path(sys.executable).with_name("ray"))
 # The smallest object store that Ray accepts is 75 MB.
 _RAY_OPTIONS = (
     "--num-cpus=1",
@@ -114,7 +114,7 @@ class Host:
         identity = (f"--node-ip-address={self.address}", f'--resources={{"{self.name}": 1}}')
         with self.start_log.open("w") as log:
             return self.popen(
-                [_RAY, "start", *place, *identity, *_RAY_OPTIONS, *self.ray_options],
+                [RAY, "start", *place, *identity, *_RAY_OPTIONS, *self.ray_options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -211,21 +211,21 @@ class Bed:
         for host, start in starts:
             _await_node(host, start)
 
-    def sdnet_orchestrate(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start the command on the head, in this cluster; what it prints comes through `stdout`."""
-        return self.head.popen(
+    def sdnet_orchestrate(self, *arguments: str, host: Host | None = None) -> "subprocess.Popen[str]":
+        """Start the command in this cluster, on the head by default; its output comes through `stdout`."""
+        return (host or self.head).popen(
             [str(Path(sys.executable).with_name("sdnet-orchestrate")), *arguments],
             {"RAY_ADDRESS": f"{self.head.address}:{GCS_PORT}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    def launch(self, job: str) -> tuple["subprocess.Popen[str]", RunDirectory]:
+    def launch(self, job: str, host: Host | None = None) -> tuple["subprocess.Popen[str]", RunDirectory]:
         """Start to launch a job, YAML without `storage`: the shared one is put in."""
         path = self.storage / "job.yaml"
         path.write_text(f"storage: {self.storage}\n{job}")
         name = yaml.safe_load(job)["name"]
-        return self.sdnet_orchestrate("launch", str(path)), RunDirectory(self.storage / name)
+        return self.sdnet_orchestrate("launch", str(path), host=host), RunDirectory(self.storage / name)
 
     def restart(self, host: Host) -> None:
         """Bring a killed host back, with its link and a new Ray node."""

@@ -28,6 +28,8 @@ KINDS = st.sampled_from(FailureKind)
 class ActorDiedError(Exception):
     """Named as Ray's, which is what the classifier looks at."""
 
+    preempted = False
+
 
 # What Ray 2.60 says of an actor whose process got a SIGKILL, shortened.
 RAYS_WORDS = (
@@ -59,6 +61,12 @@ class WorkerGroupError(Exception):
     def __init__(self, worker_failures: dict[int, Exception]):
         super().__init__("Training failed due to worker errors")
         self.worker_failures = worker_failures
+
+
+class HostIsDrained(Exception):
+    def __init__(self, rank: int):
+        super().__init__(f"the host of rank {rank} is being drained")
+        self.rank = rank
 
 
 def failure(kind: FailureKind) -> Failure:
@@ -107,6 +115,19 @@ def test_an_exception_at_the_same_step_twice_stops_and_at_another_step_does_not(
     assert decide(bug, 7, [], 10).decision is Decision.RESUME
     assert decide(bug, 7, [PastFailure(FailureKind.STEP_FAILED, 7)], 10).decision is Decision.STOP
     assert decide(bug, 9, [PastFailure(FailureKind.STEP_FAILED, 7)], 10).decision is Decision.RESUME
+
+
+def test_a_group_that_leaves_a_drained_host_was_preempted_whichever_rank_tells() -> None:
+    found = classify(WorkerGroupError({0: HostIsDrained(1), 1: HostIsDrained(1)}))
+    assert (found.kind, found.rank) == (FailureKind.PREEMPTED, 1)
+
+
+def test_a_rank_that_died_with_its_drained_host_was_preempted() -> None:
+    died = ActorDiedError(RAYS_WORDS)
+    died.preempted = True  # as Ray marks it
+    dead = WorkerHealthCheckFailedError("poll failed", died)
+    found = classify(WorkerGroupError({0: RuntimeError("AllReduce failed"), 1: dead}))
+    assert (found.kind, found.rank) == (FailureKind.PREEMPTED, 1)
 
 
 @given(st.lists(KINDS, max_size=30), st.integers(0, 10))

@@ -1,0 +1,117 @@
+"""Leaving a host that is being drained: noticed by the controller, agreed on by the ranks, with nothing lost.
+
+`ray drain-node` and the autoscaler's preemption notices name a host and a deadline. Before it
+passes every rank saves and leaves after the same step, and the group starts again elsewhere.
+"""
+
+import time
+from collections import defaultdict
+from typing import Any
+
+import ray
+import ray.train.collective
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2.api.preemption import PreemptionInfo
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.events import EventLog
+
+_LOOK_EVERY_S = 1.0
+
+
+class HostIsDrained(OrchestratorError):
+    """The group has saved and must run elsewhere; `rank` is the first one on a host that goes away."""
+
+    def __init__(self, rank: int, step: int):
+        super().__init__(rank, step)
+        self.rank, self.step = rank, step
+
+    def __str__(self) -> str:
+        return f"the host of rank {self.rank} is being drained; saved at step {self.step}"
+
+
+def draining_nodes() -> dict[str, int]:
+    """Ids of Ray's nodes that are being drained, with the deadline in unix milliseconds (0: none)."""
+    return ray._private.state.state.get_draining_nodes()
+
+
+class DrainWatch(WorkerGroupCallback):
+    """Tells every rank when a host of the group is being drained; lives in the controller.
+
+    Ray Train's own watcher does the same, in an actor for which every generation would pay
+    with the start of a process.
+    """
+
+    def __init__(self, events: EventLog):
+        self._events = events
+        self._workers: list[Any] = []
+        self._ranks_on: dict[str, list[int]] = {}
+        self._told: dict[str, int] = {}
+        self._next_look = 0.0
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        self._workers = worker_group.get_workers()
+        self._told = {}
+        ranks_on = defaultdict(list)
+        for rank, worker in enumerate(self._workers):
+            ranks_on[worker.metadata.node_id].append(rank)
+        self._ranks_on = dict(ranks_on)
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        now = time.monotonic()
+        if worker_group_status.errors or now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY_S
+        drained = {node: by for node, by in draining_nodes().items() if node in self._ranks_on}
+        if drained and drained != self._told:
+            self._told = drained
+            self._tell(drained)
+
+    def _tell(self, drained: dict[str, int]) -> None:
+        ranks = sorted(rank for node in drained for rank in self._ranks_on[node])
+        hosts = sorted({self._workers[rank].metadata.node_ip for rank in ranks})
+        deadline_ms = min((by for by in drained.values() if by), default=None)
+        left_s = None if deadline_ms is None else round(deadline_ms / 1000 - time.time(), 1)
+        self._events.emit("drain_noticed", hosts=hosts, ranks=ranks, left_s=left_s)
+        notice = PreemptionInfo(deadline_ms, {node: self._ranks_on[node] for node in drained})
+        for worker in self._workers:
+            worker.actor.mark_preempt.remote(notice)
+
+
+class DrainNotice:
+    """Whether to leave, asked about once a second by all ranks together: the others follow rank 0.
+
+    Asked alone, a rank could leave a step before the others, which would wait for it for ever.
+    """
+
+    def __init__(self, rank: int):
+        self._rank = rank
+        self._every = 1
+        self._next = 0
+        self._asked: tuple[int, float] | None = None
+        self.ranks: list[int] = []
+
+    def due(self, step: int) -> bool:
+        """Whether the group shall save and leave after `step` global steps; the same on every rank."""
+        if step >= self._next:
+            plan = self._plan(step) if self._rank == 0 else None
+            self.ranks, self._next = ray.train.collective.broadcast_from_rank_zero(plan)
+        return bool(self.ranks)
+
+    def leave(self, step: int) -> None:
+        """End this rank, once the save after `step` is on disk."""
+        get_train_context().checkpoint_upload_threadpool.shutdown()
+        ray.train.collective.barrier()
+        raise HostIsDrained(self.ranks[0], step)
+
+    def _plan(self, step: int) -> tuple[list[int], int]:
+        """On rank 0: the ranks on hosts that go away, and the step to ask again after."""
+        now = time.monotonic()
+        if self._asked is not None:
+            step_s = max((now - self._asked[1]) / max(step - self._asked[0], 1), 1e-6)
+            # Steps are only handed to the device: at first they seem shorter than they are.
+            self._every = max(1, min(2 * self._every, round(_LOOK_EVERY_S / step_s)))
+        self._asked = (step, now)
+        notice = get_train_context().preemption_context.preemption_info
+        return (notice.preempted_ranks if notice else []), step + self._every

@@ -1,0 +1,25 @@
+"""A cluster for launches with faults, and the clean run that theirs are compared with."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.run_directory import RunDirectory
+from tests.hosts.bed import Bed, bed
+from tests.hosts.jobs import run_clean
+from tests.hosts.test_bed import QUICK_TO_NOTICE
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Bed]:
+    """A head that only leads, and three hosts for one rank each; a test leaves it as it was."""
+    with bed(4, QUICK_TO_NOTICE) as made:
+        made.head.ray_options = ("--num-cpus=0",)
+        made.start_ray()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def clean(cluster: Bed) -> RunDirectory:
+    """The job of `jobs.launch` at two ranks, undisturbed."""
+    return run_clean(cluster)

@@ -1,0 +1,65 @@
+"""The small job of the fault tests over hosts, its clean run, and what a test asks of its runs."""
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+
+from orchestrator.run_directory import RunDirectory
+from tests.hosts.bed import Bed, Host
+from tests.launching import events_of, wait_for
+
+# pytest's `record_testsuite_property`: what `--junitxml` shows beside the results.
+Note = Callable[[str, object], None]
+
+_JOB = """
+name: {name}
+cluster: {{address: auto, workers: {workers}, workers_per_host: 1}}
+data: {data}
+train: {{recipe: demo, epochs: 8, batch: 8}}
+checkpoint: {{every_s: 0, keep: 2}}
+evaluate: {{every_epochs: 8, batch: 32}}
+"""
+STEPS = 24  # 8 pairs of 6 patches by 16 a step, eight times
+_SYNTHETIC = "{synthetic: {pairs: 16, scenes: 4}, patches: {per_pair: 6}, split: {train: 0.5}}"
+
+
+def run_clean(cluster: Bed) -> RunDirectory:
+    """The job without a fault; its data serves the jobs of `launch`."""
+    process, run = cluster.launch(_JOB.format(name="clean", workers=2, data=_SYNTHETIC))
+    ended_well(process)
+    return run
+
+
+def launch(
+    cluster: Bed, name: str, host: Host | None = None, workers: int | list[int] = 2
+) -> tuple["subprocess.Popen[str]", RunDirectory]:
+    """Start to launch the job on the data of the clean run; from `host`, the head by default."""
+    data = f"{{prepared: {cluster.storage}/clean/data}}"
+    return cluster.launch(_JOB.format(name=name, workers=workers, data=data), host)
+
+
+def ended_well(process: "subprocess.Popen[str]") -> None:
+    """Wait for a launch to end well; what it printed is the message when it does not."""
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+
+
+def weights(run: RunDirectory) -> dict[str, str]:
+    """Sums of the last checkpoint's files."""
+    last = run.checkpoints / f"step_{STEPS:08d}"
+    return {
+        name: hashlib.sha256((last / name).read_bytes()).hexdigest()
+        for name in ("model.ckpt", "optimizer.ckpt")
+    }
+
+
+def host_of(cluster: Bed, run: RunDirectory, rank: int) -> Host:
+    """The host of a rank of the first group, as soon as it has joined."""
+    joined = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == rank)
+    return next(host for host in cluster.hosts if host.address == joined["host"])
+
+
+def note_seconds(note: Note, run: RunDirectory, fault_at: float) -> None:
+    """Note how long it took from the fault, at a unix time, to the first step after it."""
+    steps = [event["t"] - fault_at for event in events_of(run, "first_step") if event["t"] > fault_at]
+    note(f"{run.root.name}: seconds from fault to first new step", round(steps[0], 1))

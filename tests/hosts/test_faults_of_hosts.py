@@ -1,0 +1,57 @@
+"""Hosts and links that fail under a launch: named, survived, and the same bytes at the end."""
+
+import time
+
+import pytest
+
+from orchestrator.run_directory import RunDirectory
+from tests.hosts.bed import Bed
+from tests.hosts.jobs import Note, ended_well, host_of, launch, note_seconds, weights
+from tests.hosts.network import why_impossible
+from tests.launching import events_of, saved, wait_for
+
+pytestmark = [
+    pytest.mark.hosts,
+    pytest.mark.integration,
+    pytest.mark.soak,
+    pytest.mark.timeout(280),
+    pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
+]
+
+
+def failed_over(run: RunDirectory, lost: str) -> None:
+    """One failure, the loss of that host, and a group of full size on the others."""
+    [failure] = events_of(run, "failure_detected")
+    assert (failure["kind"], failure["host"]) == ("host_lost", lost)
+    last = events_of(run, "group_started")[-1]
+    assert last["world_size"] == 2 and lost not in last["hosts"]
+
+
+def test_a_slow_and_lossy_link_is_no_failure(cluster: Bed, clean: RunDirectory) -> None:
+    process, run = launch(cluster, "lossy")
+    host = host_of(cluster, run, 1)
+    wait_for(run, saved(2))
+    host.impair_link(delay_ms=200, loss_percent=5)
+    wait_for(run, saved(6))
+    assert not events_of(run, "run_finished")
+    host.clear_link()
+    ended_well(process)
+    assert not events_of(run, "failure_detected") and len(events_of(run, "group_started")) == 1
+    assert weights(run) == weights(clean)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_host_of_a_rank_is_killed(
+    cluster: Bed, clean: RunDirectory, rank: int, record_testsuite_property: Note
+) -> None:
+    process, run = launch(cluster, f"without-host-of-{rank}")
+    host = host_of(cluster, run, rank)
+    wait_for(run, saved(2))
+    killed_at = time.time()
+    host.kill()
+    ended_well(process)
+    assert host.pids() == []
+    failed_over(run, host.address)
+    note_seconds(record_testsuite_property, run, killed_at)
+    assert weights(run) == weights(clean)
+    cluster.restart(host)

@@ -1,0 +1,124 @@
+"""Hosts that are taken away with notice, lost while data is prepared, or come back."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from orchestrator.run_directory import RunDirectory
+from tests.hosts.bed import GCS_PORT, RAY, Bed, Host
+from tests.hosts.jobs import STEPS, Note, ended_well, host_of, launch, note_seconds, weights
+from tests.hosts.network import why_impossible
+from tests.launching import Event, events_of, saved, wait_for
+
+pytestmark = [
+    pytest.mark.hosts,
+    pytest.mark.integration,
+    pytest.mark.soak,
+    pytest.mark.timeout(280),
+    pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
+]
+
+PREPARED = """
+name: {name}
+cluster: {{address: auto, workers: 2}}
+data: {{synthetic: {{pairs: 160, scenes: 8}}, patches: {{per_pair: 6}}, split: {{train: 0.5}}}}
+train: {{recipe: demo}}
+"""
+
+
+def drain(cluster: Bed, host: Host, seconds: int) -> None:
+    """Announce that the host goes away."""
+    [raylet] = host.processes("raylet")
+    [node_id] = [word.split("=")[1] for word in raylet.cmdline() if word.startswith("--node_id=")]
+    cluster.head.run(
+        [RAY, "drain-node", "--address", f"{cluster.head.address}:{GCS_PORT}", "--node-id", node_id,
+         "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken away",
+         "--deadline-remaining-seconds", str(seconds)]
+    )  # fmt: skip
+
+
+def group_of(size: int, after: int) -> Callable[[Event], bool]:
+    """Whether an event tells of a group of this size, in a generation after `after`."""
+    return lambda event: (
+        event["event"] == "group_started" and event["world_size"] == size and event["generation"] > after
+    )
+
+
+def test_a_host_that_is_drained_is_left_before_its_deadline_and_no_step_is_lost(
+    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+) -> None:
+    process, run = launch(cluster, "drained")
+    host = host_of(cluster, run, 1)
+    wait_for(run, lambda event: event["event"] == "first_step")
+    drain(cluster, host, seconds=60)
+    notice = wait_for(run, lambda event: event["event"] == "drain_noticed")
+    assert (notice["ranks"], notice["hosts"]) == ([1], [host.address]) and notice["left_s"] > 0
+    ended_well(process)
+    [failure] = events_of(run, "failure_detected")
+    assert (failure["kind"], failure["rank"], failure["host"]) == ("preempted", 1, host.address)
+    assert failure["t"] < notice["t"] + notice["left_s"]
+    last = events_of(run, "group_started")[-1]
+    assert last["world_size"] == 2 and host.address not in last["hosts"]
+    note_seconds(record_testsuite_property, run, notice["t"])
+    [resumed] = events_of(run, "resumed")
+    assert f"saved at step {resumed['step']}" in failure["detail"]
+    assert json.loads(run.summary.read_text())["lost_steps"] == 0
+    assert weights(run) == weights(clean)
+    host.kill()
+    cluster.restart(host)
+
+
+def test_an_elastic_group_goes_on_with_the_host_that_is_left_and_takes_one_back(
+    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+) -> None:
+    spare = cluster.hosts[3]
+    spare.kill()
+    process, run = launch(cluster, "elastic", workers=[1, 2])
+    first = wait_for(run, lambda event: event["event"] == "group_started")
+    assert first["world_size"] == 2
+    host = host_of(cluster, run, 1)
+    wait_for(run, saved(2))
+    killed_at = time.time()
+    host.kill()
+    alone = wait_for(run, group_of(1, after=first["generation"]))
+    cluster.restart(host)
+    back = wait_for(run, group_of(2, after=alone["generation"]))
+    ended_well(process)
+    [failure] = events_of(run, "failure_detected")
+    assert (failure["kind"], failure["host"]) == ("host_lost", host.address)
+    assert host.address in back["hosts"]
+    assert events_of(run, "group_restarting")[-1]["reason"] == "a host came back: 1 -> 2 ranks"
+    note_seconds(record_testsuite_property, run, killed_at)
+    epochs, undisturbed = events_of(run, "epoch"), events_of(clean, "epoch")
+    assert {event["step"]: event["lr"] for event in epochs} == {e["step"]: e["lr"] for e in undisturbed}
+    assert json.loads(run.summary.read_text())["steps"] == STEPS
+    cluster.restart(spare)
+
+
+def prepare(cluster: Bed, name: str) -> tuple["subprocess.Popen[str]", RunDirectory]:
+    """Start to prepare the data of a job."""
+    job = cluster.storage / f"{name}.yaml"
+    job.write_text(f"storage: {cluster.storage}\n" + PREPARED.format(name=name))
+    return cluster.sdnet_orchestrate("preprocess", str(job)), RunDirectory(cluster.storage / name)
+
+
+def test_a_host_that_is_killed_while_data_is_prepared_costs_its_shards_and_not_one_bit(cluster: Bed) -> None:
+    undisturbed, expected = prepare(cluster, "whole")
+    ended_well(undisturbed)
+    process, run = prepare(cluster, "halved")
+    wait_for(run, lambda event: event["event"] == "shard_done" and event["done"] == 3)
+    busy: list[tuple[Host, psutil.Process]] = []
+    while not busy:
+        busy = [(host, worker) for host in cluster.hosts for worker in host.processes("ray::make_shard")]
+    host, worker = busy[0]
+    host.kill()
+    assert not worker.is_running()
+    ended_well(process)
+    assert events_of(run, "shard_lost")
+    assert run.train_npz.read_bytes() == expected.train_npz.read_bytes()
+    assert run.test_npz.read_bytes() == expected.test_npz.read_bytes()
+    cluster.restart(host)
