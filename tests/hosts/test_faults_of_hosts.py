@@ -2,6 +2,7 @@
 
 import time
 
+import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
@@ -54,4 +55,52 @@ def test_the_host_of_a_rank_is_killed(
     failed_over(run, host.address)
     note_seconds(record_testsuite_property, run, killed_at)
     assert weights(run) == weights(clean)
+    cluster.restart(host)
+
+
+def test_a_host_whose_link_comes_back_too_late_ends_its_ranks(
+    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+) -> None:
+    process, run = launch(cluster, "healed")
+    host = host_of(cluster, run, 0)
+    cut_off = psutil.Process(wait_for(run, lambda event: event["event"] == "rank_joined")["pid"])
+    wait_for(run, saved(2))
+    cut_at = time.time()
+    host.cut_link()
+    wait_for(run, lambda event: event["event"] == "failure_detected")
+    assert cut_off.is_running()
+    host.heal_link()
+    _, alive = psutil.wait_procs([cut_off], timeout=60)
+    assert not alive
+    ended_well(process)
+    failed_over(run, host.address)
+    note_seconds(record_testsuite_property, run, cut_at)
+    assert weights(run) == weights(clean)
+    host.kill()
+    cluster.restart(host)
+
+
+def test_a_host_whose_raylet_is_frozen_is_left_out(
+    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+) -> None:
+    process, run = launch(cluster, "frozen")
+    host = host_of(cluster, run, 0)
+    rank = psutil.Process(wait_for(run, lambda event: event["event"] == "rank_joined")["pid"])
+    wait_for(run, saved(2))
+    # Ranks need no raylet to step; the run must not be over before it is missed.
+    host.impair_link(delay_ms=100)
+    frozen_at = time.time()
+    [raylet] = host.freeze("raylet")
+    wait_for(run, lambda event: event["event"] == "failure_detected")
+    host.clear_link()
+    ended_well(process)
+    assert raylet.status() == psutil.STATUS_STOPPED
+    failed_over(run, host.address)
+    note_seconds(record_testsuite_property, run, frozen_at)
+    assert weights(run) == weights(clean)
+    host.thaw()
+    # Ray ends what it has given up as soon as it hears of it.
+    _, alive = psutil.wait_procs([raylet, rank], timeout=60)
+    assert not alive
+    host.kill()
     cluster.restart(host)
