@@ -99,7 +99,7 @@ class RankLoop:
             trainer.step()
             steps += 1
             step = trainer.progress.step
-            beat("stepping", step)
+            beat("stepping", step, trainer.work_s)
             if first and steps == 1 and self.rank == 0:
                 self.events.emit("first_step", step=step)
             if self.rank == 0 and time.monotonic() - told > _PROGRESS_EVERY_S:
