@@ -156,10 +156,13 @@ class TrainStep:
         self.accumulate = Accumulate(self.net)
         self.update = Update(self.net, recipe, self.accumulate, slices, world_size)
 
-    def add_slice(self, pairs: np.ndarray, step: int, slice_: int) -> None:
-        """Compute one slice, uint8 [batch, 64, 128], number `slice_` of the global batch of `step`."""
+    def add_slice(self, pairs: np.ndarray, step: int, slice_: int) -> Tensor:
+        """Compute one slice, uint8 [batch, 64, 128], number `slice_` of the global batch of `step`.
+
+        Returns its `LOSSES`, which may still be under way on the device.
+        """
         first = Tensor(np.int32(slice_ * self.batch))
-        self.accumulate(*self.gradients(Tensor(pairs), Tensor(np.int32(step)), first))
+        return self.accumulate(*self.gradients(Tensor(pairs), Tensor(np.int32(step)), first))
 
     def apply(self, step: int, learning_rate: float) -> None:
         """Update the weights from the slices added on all ranks; every rank calls it once a step."""

@@ -4,6 +4,9 @@ Communication among ranks (`mindspore.communication.init`) is set up by the call
 Trainer with world_size above 1 is made; with one rank there is none.
 """
 
+import statistics
+import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +27,10 @@ from sdnet.train_step import LOSSES, TrainStep
 from sdnet.weights import State
 
 __all__ = ["Progress", "Snapshot", "Trainer"]
+
+# Own work is measured at every so many steps, since the device must be idle before and after.
+_MEASURE_EVERY = 8
+_FEWEST_MEASURED, _MOST_MEASURED = 3, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class Trainer:
         # Each process levels the ranks once, also after a restore, so that every process of a run
         # compiles the same graphs in the same order: kept graphs are found by their number.
         self._level = False
+        self._measured_s: deque[float] = deque(maxlen=_MOST_MEASURED)
         self._feed: tuple[Prefetcher, Iterator[np.ndarray]] | None = None
 
     @property
@@ -98,6 +106,14 @@ class Trainer:
         """The rate of the last step done; before the first, that of the first."""
         return learning_rate(self.recipe.lr, max(self._done - 1, 0), self.total_steps)
 
+    @property
+    def work_s(self) -> float | None:
+        """Seconds that this rank lately needed for a slice, its batch included, and not the other ranks.
+
+        A median, so that one hiccup does not count; None until there are enough to tell.
+        """
+        return statistics.median(self._measured_s) if len(self._measured_s) >= _FEWEST_MEASURED else None
+
     def step(self) -> None:
         """Do one global step, together with all other ranks; returns before the device is done with it."""
         assert self._done < self.total_steps, "training is over"
@@ -109,8 +125,7 @@ class Trainer:
             self._feed = prefetcher, iter(prefetcher)
         if self._done % self.steps_per_epoch == 0:
             self._step.set_losses(np.zeros(len(LOSSES), np.float32))
-        for slice_ in self._mine:
-            self._step.add_slice(next(self._feed[1]), self._done, slice_)
+        self._add_slices(self._feed[1])
         self._step.apply(self._done, learning_rate(self.recipe.lr, self._done, self.total_steps))
         self._done += 1
         if self._done == self.total_steps:
@@ -183,6 +198,18 @@ class Trainer:
         if self._feed is not None:
             self._feed[0].close()
             self._feed = None
+
+    def _add_slices(self, batches: Iterator[np.ndarray]) -> None:
+        """This rank's part of a step, which waits for nobody; now and then it is measured."""
+        measured = self._done % _MEASURE_EVERY == _MEASURE_EVERY - 1
+        if measured:
+            self.wait()
+        began = time.perf_counter()
+        for slice_ in self._mine:
+            losses = self._step.add_slice(next(batches), self._done, slice_)
+        if measured:
+            losses.asnumpy()  # waits for the last slice
+            self._measured_s.append((time.perf_counter() - began) / len(self._mine))
 
     def _batches(self, begin: int) -> Iterator[np.ndarray]:
         """Indices of this rank's slices, from global step `begin` to the end."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # Below this a step time-out would blame the machine's ordinary hiccups.
 STEP_TIMEOUT_FLOOR_S = 20.0
 _STEP_TIMES = 10  # of the median step
+# A rank this many times slower than the usual one keeps the others waiting for half their time.
+STRAGGLER_FACTOR = 2.0
 # What is not a step may take this long: compiling, evaluating, saving.
 PHASE_ALLOWANCE_S = {"starting": 300.0, "compiling": 600.0, "evaluating": 1800.0, "saving": 300.0}
 
@@ -64,16 +66,16 @@ def find_hang(pulses: Mapping[int, RankPulse], timeout_s: float) -> Hang | None:
     return Hang(behind, fewest, min(_stands_s(running[rank]) for rank in behind))
 
 
-def find_stragglers(step_times_s: Mapping[int, float], factor: float) -> tuple[int, ...]:
-    """Ranks whose own work on a step takes `factor` times the median of all, slowest first.
+def find_stragglers(work_s: Mapping[int, float]) -> dict[int, float]:
+    """Ranks whose own work takes `STRAGGLER_FACTOR` times the median of all or more: how many times.
 
-    step_times_s: each rank's mean seconds of work a step, waiting for others not counted.
+    work_s: each rank's seconds of work on a slice, waiting for others not counted.
     """
-    if len(step_times_s) < 2:
-        return ()
-    usual = statistics.median_low(sorted(step_times_s.values()))
-    slow = [(seconds, rank) for rank, seconds in step_times_s.items() if seconds > factor * usual]
-    return tuple(rank for _, rank in sorted(slow, reverse=True))
+    if len(work_s) < 2:
+        return {}
+    usual = statistics.median_low(sorted(work_s.values()))
+    times = {rank: seconds / usual for rank, seconds in work_s.items()}
+    return {rank: factor for rank, factor in times.items() if factor >= STRAGGLER_FACTOR}
 
 
 def _stands_s(pulse: RankPulse) -> float:

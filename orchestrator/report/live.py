@@ -56,6 +56,7 @@ _LINES: dict[str, Callable[[Event], str]] = {
     "hang_found": lambda e: f"rank(s) {e['ranks']} hang at step {e['step']}",
     "group_ended": _ended_line,
     "drain_noticed": lambda e: f"{', '.join(e['hosts'])} goes away, with rank(s) {e['ranks']}: saving first",
+    "straggler": lambda e: f"rank {e['rank']} on {e['host']} is {e['factor']} times slower than the others",
     "failure_detected": _failure_line,
     "group_restarting": lambda e: f"restarting the group: {e.get('reason', '')}",
     "checkpoint_corrupt": lambda e: f"checkpoint {e['checkpoint']} is corrupt: {e['detail']}",

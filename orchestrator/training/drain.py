@@ -18,6 +18,8 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 
 _LOOK_EVERY_S = 1.0
+# All ranks meet for it, which costs milliseconds; deadlines are half a minute and more.
+_ASK_EVERY_S = 2.0
 
 
 class HostIsDrained(OrchestratorError):
@@ -80,7 +82,7 @@ class DrainWatch(WorkerGroupCallback):
 
 
 class DrainNotice:
-    """Whether to leave, asked about once a second by all ranks together: the others follow rank 0.
+    """Whether to leave, asked every few seconds by all ranks together: the others follow rank 0.
 
     Asked alone, a rank could leave a step before the others, which would wait for it for ever.
     """
@@ -111,7 +113,7 @@ class DrainNotice:
         if self._asked is not None:
             step_s = max((now - self._asked[1]) / max(step - self._asked[0], 1), 1e-6)
             # Steps are only handed to the device: at first they seem shorter than they are.
-            self._every = max(1, min(2 * self._every, round(_LOOK_EVERY_S / step_s)))
+            self._every = max(1, min(2 * self._every, round(_ASK_EVERY_S / step_s)))
         self._asked = (step, now)
         notice = get_train_context().preemption_context.preemption_info
         return (notice.preempted_ranks if notice else []), step + self._every

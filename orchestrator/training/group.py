@@ -14,7 +14,7 @@ from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from orchestrator.events import EventLog
-from orchestrator.recovery.watchdog import Hang, RankPulse, find_hang, step_timeout_s
+from orchestrator.recovery.watchdog import Hang, RankPulse, find_hang, find_stragglers, step_timeout_s
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.backend import scheduler_lost
 from orchestrator.training.fencing import RankProcess
@@ -67,6 +67,7 @@ class GroupWatch(WorkerGroupCallback):
         self._workers: list[Any] = []
         self._asked: dict[int, tuple[Any, float]] = {}
         self._pulses: dict[int, tuple[Pulse, float]] = {}
+        self._stragglers: set[int] = set()
         self._step_times: list[float] = []
         self._last_step: tuple[int, float] | None = None
         self._next_ask = 0.0
@@ -101,6 +102,7 @@ class GroupWatch(WorkerGroupCallback):
         self._next_ask = now + _ASK_EVERY_S
         self._hear(now)
         self._ask(now)
+        self._tell_stragglers()
         timeout_s = self._timeout_s or step_timeout_s(self._step_times)
         hang = find_hang(self._as_heard(now), timeout_s)
         if hang is not None:
@@ -144,6 +146,14 @@ class GroupWatch(WorkerGroupCallback):
             steps = step - self._last_step[0]
             self._step_times = [*self._step_times, (now - self._last_step[1]) / steps][-_STEPS_REMEMBERED:]
             self._last_step = (step, now)
+
+    def _tell_stragglers(self) -> None:
+        """Tell of each rank that is much slower than the others, once a generation."""
+        work_s = {rank: pulse.work_s for rank, (pulse, _) in self._pulses.items() if pulse.work_s}
+        for rank, factor in find_stragglers(work_s).items():
+            if rank not in self._stragglers:
+                self._stragglers.add(rank)
+                self._events.emit("straggler", rank=rank, host=self.hosts[rank], factor=round(factor, 1))
 
     def _as_heard(self, now: float) -> dict[int, RankPulse]:
         """Each rank's last word, aged by the time since it was heard."""

@@ -109,7 +109,7 @@ class RankLoop:
             self.started = True
             if self.rank == 0:
                 self.events.emit("first_step", step=trainer.progress.step)
-        beat("stepping", trainer.progress.step)
+        beat("stepping", trainer.progress.step, trainer.work_s)
 
     def _keep_graphs(self) -> None:
         if self.cache is not None:

@@ -15,27 +15,28 @@ _JOB = """
 name: {name}
 cluster: {{address: auto, workers: {workers}, workers_per_host: 1}}
 data: {data}
-train: {{recipe: demo, epochs: 8, batch: 8}}
+train: {{recipe: demo, epochs: {epochs}, batch: 8}}
 checkpoint: {{every_s: 0, keep: 2}}
-evaluate: {{every_epochs: 8, batch: 32}}
+evaluate: {{every_epochs: {epochs}, batch: 32}}
 """
-STEPS = 24  # 8 pairs of 6 patches by 16 a step, eight times
+_EPOCHS = 8
+STEPS = 3 * _EPOCHS  # 8 pairs of 6 patches by 16 a step
 _SYNTHETIC = "{synthetic: {pairs: 16, scenes: 4}, patches: {per_pair: 6}, split: {train: 0.5}}"
 
 
 def run_clean(cluster: Bed) -> RunDirectory:
     """The job without a fault; its data serves the jobs of `launch`."""
-    process, run = cluster.launch(_JOB.format(name="clean", workers=2, data=_SYNTHETIC))
+    process, run = cluster.launch(_JOB.format(name="clean", workers=2, data=_SYNTHETIC, epochs=_EPOCHS))
     ended_well(process)
     return run
 
 
 def launch(
-    cluster: Bed, name: str, host: Host | None = None, workers: int | list[int] = 2
+    cluster: Bed, name: str, host: Host | None = None, workers: int | list[int] = 2, epochs: int = _EPOCHS
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
     """Start to launch the job on the data of the clean run; from `host`, the head by default."""
     data = f"{{prepared: {cluster.storage}/clean/data}}"
-    return cluster.launch(_JOB.format(name=name, workers=workers, data=data), host)
+    return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs), host)
 
 
 def ended_well(process: "subprocess.Popen[str]") -> None:

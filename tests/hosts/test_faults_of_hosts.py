@@ -1,6 +1,10 @@
 """Hosts and links that fail under a launch: named, survived, and the same bytes at the end."""
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -26,6 +30,40 @@ def failed_over(run: RunDirectory, lost: str) -> None:
     assert (failure["kind"], failure["host"]) == ("host_lost", lost)
     last = events_of(run, "group_started")[-1]
     assert last["world_size"] == 2 and lost not in last["hosts"]
+
+
+@contextmanager
+def slowed(process: psutil.Process) -> Iterator[None]:
+    """Let the process run for a fifth of the time only."""
+    over = threading.Event()
+
+    def stop_and_go() -> None:
+        while not over.wait(0.02):
+            process.suspend()
+            over.wait(0.08)
+            process.resume()
+
+    metronome = threading.Thread(target=stop_and_go)
+    metronome.start()
+    try:
+        yield
+    finally:
+        over.set()
+        metronome.join()
+
+
+def test_a_rank_that_is_slower_than_the_others_is_named_with_its_host(
+    cluster: Bed, clean: RunDirectory
+) -> None:
+    process, run = launch(cluster, "straggling", epochs=20)
+    host = host_of(cluster, run, 1)
+    slow = events_of(run, "rank_joined")[1]["pid"]
+    wait_for(run, lambda event: event["event"] == "first_step")
+    with slowed(psutil.Process(slow)):
+        told = wait_for(run, lambda event: event["event"] == "straggler")
+    assert (told["rank"], told["host"]) == (1, host.address) and told["factor"] >= 2
+    ended_well(process)
+    assert len(events_of(run, "straggler")) == 1 and not events_of(run, "failure_detected")
 
 
 def test_a_slow_and_lossy_link_is_no_failure(cluster: Bed, clean: RunDirectory) -> None:
@@ -55,6 +93,22 @@ def test_the_host_of_a_rank_is_killed(
     failed_over(run, host.address)
     note_seconds(record_testsuite_property, run, killed_at)
     assert weights(run) == weights(clean)
+    cluster.restart(host)
+
+
+def test_a_host_whose_link_stays_down_is_left_out(
+    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+) -> None:
+    process, run = launch(cluster, "cut")
+    host = host_of(cluster, run, 1)
+    wait_for(run, saved(2))
+    cut_at = time.time()
+    host.cut_link()
+    ended_well(process)
+    failed_over(run, host.address)
+    note_seconds(record_testsuite_property, run, cut_at)
+    assert weights(run) == weights(clean)
+    host.kill()
     cluster.restart(host)
 
 
@@ -104,3 +158,40 @@ def test_a_host_whose_raylet_is_frozen_is_left_out(
     assert not alive
     host.kill()
     cluster.restart(host)
+
+
+def test_the_host_of_launcher_and_controller_is_lost_and_the_job_launched_from_another(
+    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+) -> None:
+    launcher = cluster.hosts[1]
+    process, run = launch(cluster, "elsewhere", launcher)
+    wait_for(run, saved(2))
+    assert launcher.processes("ray::TrainController")
+    killed_at = time.time()
+    launcher.kill()
+    assert process.wait() == -signal.SIGKILL
+    again, _ = launch(cluster, "elsewhere")
+    ended_well(again)
+    assert events_of(run, "resumed")
+    note_seconds(record_testsuite_property, run, killed_at)
+    assert weights(run) == weights(clean)
+    cluster.restart(launcher)
+
+
+def test_the_head_is_lost_and_the_job_launched_on_a_cluster_of_the_hosts_left(
+    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+) -> None:
+    process, run = launch(cluster, "headless")
+    wait_for(run, saved(2))
+    killed_at = time.time()
+    cluster.head.kill()
+    assert process.wait() == -signal.SIGKILL
+    left = Bed(cluster.hosts[1:3], cluster.storage)
+    for host in left.hosts:
+        host.kill()  # a Ray node belongs to its head for good; the user starts another
+    left.start_ray()
+    again, _ = launch(left, "headless")
+    ended_well(again)
+    assert events_of(run, "resumed")
+    note_seconds(record_testsuite_property, run, killed_at)
+    assert weights(run) == weights(clean)

@@ -50,6 +50,19 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_same_bytes(traine
     assert trainer.finish_epoch() == losses
 
 
+def test_measuring_how_long_a_slice_takes_changes_no_byte(trainer, start, monkeypatch):
+    trainer.restore(start)
+    for _ in range(3):
+        trainer.step()
+    unmeasured = digest(trainer)
+    monkeypatch.setattr("sdnet.trainer._MEASURE_EVERY", 1)
+    trainer.restore(start)
+    for _ in range(3):
+        trainer.step()
+    assert trainer.work_s > 0
+    assert digest(trainer) == unmeasured
+
+
 def test_the_losses_of_an_epoch_are_means_and_survive_a_resume(trainer, start, tmp_path):
     trainer.restore(start)
     trainer.step()
