@@ -47,8 +47,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running_node(home: Path, **settings: str) -> Iterator[RayCluster]:
-    """A node that lives as long as the block. settings: more of its environment."""
+def running_node(home: Path) -> Iterator[RayCluster]:
+    """A node that lives as long as the block."""
     port, dashboard = free_ports(2)
     environment = {
         **os.environ,
@@ -59,7 +59,6 @@ def running_node(home: Path, **settings: str) -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        **settings,
     }
     # In the foreground: `ray stop` would end every Ray of this machine, not only this one.
     node = subprocess.Popen(
