@@ -81,7 +81,8 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
 
 
 def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
-    with ray_session(spec.cluster):
+    # Anew: a Ray that is started here takes SIGTERM for itself.
+    with ray_session(spec.cluster), terminated_as_interrupted():
         # Imported late: both import Ray, which reads the environment that the session prepares.
         from orchestrator.stages.preprocess import preprocess
         from orchestrator.stages.train import train

@@ -166,7 +166,7 @@ def test_the_host_of_launcher_and_controller_is_lost_and_the_job_launched_from_a
     launcher = cluster.hosts[1]
     process, run = launch(cluster, "elsewhere", launcher)
     wait_for(run, saved(2))
-    assert launcher.processes("ray::TrainController")
+    assert launcher.processes("ray::WarmController")
     killed_at = time.time()
     launcher.kill()
     assert process.wait() == -signal.SIGKILL

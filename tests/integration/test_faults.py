@@ -170,7 +170,7 @@ def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
     raylet = psutil.Process(pid_of(run, 0)).parent()
     wait_for(run, saved(1))
     assert raylet is not None and process.stdout is not None
-    [controller] = [one for one in raylet.children() if "TrainController" in " ".join(one.cmdline())]
+    [controller] = [one for one in raylet.children() if "WarmController" in " ".join(one.cmdline())]
     with stopped([controller]):
         process.send_signal(signal.SIGINT)
         assert any("Ctrl-C again leaves at once" in line for line in process.stdout)
