@@ -33,9 +33,10 @@ _changed = time.monotonic()
 
 
 def beat(phase: Phase, step: int, work_s: float | None = None) -> None:
-    """Say that this rank is now in `phase`, with `step` global steps behind it."""
+    """Say that this rank is now in `phase`, with `step` global steps behind it; None leaves `work_s`."""
     global _phase, _step, _work_s, _changed
-    _phase, _step, _work_s, _changed = phase, step, work_s, time.monotonic()
+    _phase, _step, _changed = phase, step, time.monotonic()
+    _work_s = _work_s if work_s is None else work_s
 
 
 def read_pulse() -> Pulse:
