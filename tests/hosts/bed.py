@@ -211,21 +211,21 @@ class Bed:
         for host, start in starts:
             _await_node(host, start)
 
-    def sdnet_orchestrate(self, *arguments: str, host: Host | None = None) -> "subprocess.Popen[str]":
-        """Start the command in this cluster, on the head by default; its output comes through `stdout`."""
-        return (host or self.head).popen(
+    def sdnet_orchestrate(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start the command on the head, in this cluster; what it prints comes through `stdout`."""
+        return self.head.popen(
             [str(Path(sys.executable).with_name("sdnet-orchestrate")), *arguments],
             {"RAY_ADDRESS": f"{self.head.address}:{GCS_PORT}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    def launch(self, job: str, host: Host | None = None) -> tuple["subprocess.Popen[str]", RunDirectory]:
+    def launch(self, job: str) -> tuple["subprocess.Popen[str]", RunDirectory]:
         """Start to launch a job, YAML without `storage`: the shared one is put in."""
         path = self.storage / "job.yaml"
         path.write_text(f"storage: {self.storage}\n{job}")
         name = yaml.safe_load(job)["name"]
-        return self.sdnet_orchestrate("launch", str(path), host=host), RunDirectory(self.storage / name)
+        return self.sdnet_orchestrate("launch", str(path)), RunDirectory(self.storage / name)
 
     def restart(self, host: Host) -> None:
         """Bring a killed host back, with its link and a new Ray node."""

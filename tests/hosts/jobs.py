@@ -32,11 +32,11 @@ def run_clean(cluster: Bed) -> RunDirectory:
 
 
 def launch(
-    cluster: Bed, name: str, host: Host | None = None, workers: int | list[int] = 2, epochs: int = _EPOCHS
+    cluster: Bed, name: str, workers: int | list[int] = 2, epochs: int = _EPOCHS
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job on the data of the clean run; from `host`, the head by default."""
+    """Start to launch the job on the data of the clean run."""
     data = f"{{prepared: {cluster.storage}/clean/data}}"
-    return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs), host)
+    return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs))
 
 
 def ended_well(process: "subprocess.Popen[str]") -> None:

@@ -1,6 +1,5 @@
 """Hosts and links that fail under a launch: named, survived, and the same bytes at the end."""
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -158,40 +157,3 @@ def test_a_host_whose_raylet_is_frozen_is_left_out(
     assert not alive
     host.kill()
     cluster.restart(host)
-
-
-def test_the_host_of_launcher_and_controller_is_lost_and_the_job_launched_from_another(
-    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
-) -> None:
-    launcher = cluster.hosts[1]
-    process, run = launch(cluster, "elsewhere", launcher)
-    wait_for(run, saved(2))
-    assert launcher.processes("ray::WarmController")
-    killed_at = time.time()
-    launcher.kill()
-    assert process.wait() == -signal.SIGKILL
-    again, _ = launch(cluster, "elsewhere")
-    ended_well(again)
-    assert events_of(run, "resumed")
-    note_seconds(record_testsuite_property, run, killed_at)
-    assert weights(run) == weights(clean)
-    cluster.restart(launcher)
-
-
-def test_the_head_is_lost_and_the_job_launched_on_a_cluster_of_the_hosts_left(
-    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
-) -> None:
-    process, run = launch(cluster, "headless")
-    wait_for(run, saved(2))
-    killed_at = time.time()
-    cluster.head.kill()
-    assert process.wait() == -signal.SIGKILL
-    left = Bed(cluster.hosts[1:3], cluster.storage)
-    for host in left.hosts:
-        host.kill()  # a Ray node belongs to its head for good; the user starts another
-    left.start_ray()
-    again, _ = launch(left, "headless")
-    ended_well(again)
-    assert events_of(run, "resumed")
-    note_seconds(record_testsuite_property, run, killed_at)
-    assert weights(run) == weights(clean)
