@@ -55,6 +55,7 @@ _BY_NAME = {
     "OSError": FailureKind.STORAGE,
     "NodeDiedError": FailureKind.HOST_LOST,
     "RanksDidNotJoin": FailureKind.START_FAILED,
+    "RanksStillRun": FailureKind.START_FAILED,
     "SchedulerDidNotStart": FailureKind.START_FAILED,
     "WorkerGroupStartupTimeoutError": FailureKind.START_FAILED,
     "WorkerGroupStartupFailedError": FailureKind.START_FAILED,

@@ -12,6 +12,7 @@ import ray
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.events import EventLog
 from orchestrator.every_host import Answer
+from orchestrator.recovery.failures import FailureKind, classify
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training import fencing
 from orchestrator.training.fencing import Fence, RankProcess, RanksStillRun, end_ranks_of, fence
@@ -76,8 +77,9 @@ def test_a_rank_that_does_not_end_keeps_the_next_generation_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fencing, "ask_every_host", answering((3,)))
-    with pytest.raises(RanksStillRun, match=r"ranks \[3\] of the last generation still run on a"):
+    with pytest.raises(RanksStillRun, match=r"ranks \[3\] of the last generation still run on a") as caught:
         fence({3: RankProcess("a", 1)}, RunDirectory(tmp_path))
+    assert classify(caught.value).kind is FailureKind.START_FAILED
 
 
 def test_the_ranks_of_a_launch_that_was_killed_are_fenced_by_the_next(
