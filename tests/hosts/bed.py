@@ -35,6 +35,7 @@ from tests.hosts.network import (
 
 GCS_PORT = 6379
 RAY = str(Path(sys.executable).with_name("ray"))
+_ORCHESTRATE = str(Path(__file__).with_name("orchestrate.py"))
 # The smallest object store that Ray accepts is 75 MB.
 _RAY_OPTIONS = (
     "--num-cpus=1",
@@ -211,21 +212,22 @@ class Bed:
         for host, start in starts:
             _await_node(host, start)
 
-    def sdnet_orchestrate(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start the command on the head, in this cluster; what it prints comes through `stdout`."""
-        return self.head.popen(
-            [str(Path(sys.executable).with_name("sdnet-orchestrate")), *arguments],
+    def sdnet_orchestrate(self, *arguments: str, on: Host | None = None) -> "subprocess.Popen[str]":
+        """Start the command in this cluster, on the head by default; what it prints comes through `stdout`."""
+        host = on or self.head
+        return host.popen(
+            [sys.executable, _ORCHESTRATE, host.address, *arguments],
             {"RAY_ADDRESS": f"{self.head.address}:{GCS_PORT}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    def launch(self, job: str) -> tuple["subprocess.Popen[str]", RunDirectory]:
-        """Start to launch a job, YAML without `storage`: the shared one is put in."""
+    def launch(self, job: str, on: Host | None = None) -> tuple["subprocess.Popen[str]", RunDirectory]:
+        """Start to launch a job, YAML without `storage`: the shared one is put in. On the head by default."""
         path = self.storage / "job.yaml"
         path.write_text(f"storage: {self.storage}\n{job}")
         name = yaml.safe_load(job)["name"]
-        return self.sdnet_orchestrate("launch", str(path)), RunDirectory(self.storage / name)
+        return self.sdnet_orchestrate("launch", str(path), on=on), RunDirectory(self.storage / name)
 
     def restart(self, host: Host) -> None:
         """Bring a killed host back, with its link and a new Ray node."""

@@ -32,11 +32,11 @@ def run_clean(cluster: Bed) -> RunDirectory:
 
 
 def launch(
-    cluster: Bed, name: str, workers: int | list[int] = 2, epochs: int = _EPOCHS
+    cluster: Bed, name: str, workers: int | list[int] = 2, epochs: int = _EPOCHS, on: Host | None = None
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job on the data of the clean run."""
+    """Start to launch the job on the data of the clean run, from a host of its own if one is named."""
     data = f"{{prepared: {cluster.storage}/clean/data}}"
-    return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs))
+    return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs), on)
 
 
 def ended_well(process: "subprocess.Popen[str]") -> None:

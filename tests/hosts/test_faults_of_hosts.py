@@ -95,6 +95,51 @@ def test_the_host_of_a_rank_is_killed(
     cluster.restart(host)
 
 
+def test_the_host_of_the_launcher_and_the_controller_is_killed_and_the_job_launched_again_from_another(
+    cluster: Bed, clean: RunDirectory
+) -> None:
+    host = cluster.hosts[1]
+    process, run = launch(cluster, "launched-again", on=host)
+    wait_for(run, lambda event: event["event"] == "first_step")
+    [controller] = host.processes("ray::GroupController")
+    wait_for(run, saved(2))
+    host.kill()
+    process.wait()
+    assert not controller.is_running() and not events_of(run, "run_finished")
+    again, _ = launch(cluster, "launched-again", on=cluster.hosts[2])
+    ended_well(again)
+    [resumed] = events_of(run, "resumed")
+    assert resumed["step"] >= 2
+    assert host.address not in events_of(run, "group_started")[-1]["hosts"]
+    assert weights(run) == weights(clean)
+    cluster.restart(host)
+
+
+def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
+    cluster: Bed, clean: RunDirectory
+) -> None:
+    process, run = launch(cluster, "headless")
+    wait_for(run, saved(2))
+    cluster.head.lose_power()
+    process.wait()
+    assert not events_of(run, "run_finished")
+    # What an operator does on the hosts that are left: the old Ray ends, a new one starts.
+    others = Bed(cluster.hosts[1:], cluster.storage)
+    for host in others.hosts:
+        host.kill()
+    others.start_ray()
+    again, _ = launch(others, "headless")
+    ended_well(again)
+    [resumed] = events_of(run, "resumed")
+    assert resumed["step"] >= 2
+    assert set(events_of(run, "group_started")[-1]["hosts"]) <= {host.address for host in others.hosts}
+    assert weights(run) == weights(clean)
+    for host in others.hosts:
+        host.kill()
+    cluster.head.heal_link()
+    cluster.start_ray()
+
+
 def test_a_host_whose_link_stays_down_is_left_out(
     cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
 ) -> None:
