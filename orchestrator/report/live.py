@@ -56,6 +56,7 @@ _LINES: dict[str, Callable[[Event], str]] = {
     "hang_found": lambda e: f"rank(s) {e['ranks']} hang at step {e['step']}",
     "group_ended": _ended_line,
     "drain_noticed": lambda e: f"{', '.join(e['hosts'])} goes away, with rank(s) {e['ranks']}: saving first",
+    "leaving": lambda e: f"the launch ends: {e['ranks']} rank(s) save first",
     "straggler": lambda e: f"rank {e['rank']} on {e['host']} is {e['factor']} times slower than the others",
     "failure_detected": _failure_line,
     "group_restarting": lambda e: f"restarting the group: {e.get('reason', '')}",

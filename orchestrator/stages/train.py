@@ -24,6 +24,7 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
+from orchestrator.training.controller import GroupController
 from orchestrator.training.drain import DrainWatch
 from orchestrator.training.failed_start import FailedStart
 from orchestrator.training.failure_policy import GroupFailurePolicy
@@ -32,7 +33,7 @@ from orchestrator.training.group import GroupWatch
 from orchestrator.training.growth import GrowsAtCheckpoints
 from orchestrator.training.rank_order import RankOrder
 from orchestrator.training.saver import CheckpointNotSaved
-from orchestrator.training.standby import Standbys, WarmController
+from orchestrator.training.standby import Standbys
 from orchestrator.training.worker import TrainJob, train_rank
 from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
@@ -41,8 +42,10 @@ from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# How long an interrupted group may take to end before its controller is killed.
-ABORT_S = 15.0
+# How long an interrupted group may take to save, and then to end before its controller is killed:
+# together less than the half minute that job managers leave between SIGTERM and SIGKILL.
+_SAVE_WITHIN_S = 15.0
+_ABORT_WITHIN_S = 10.0
 
 
 class TrainingGaveUp(OrchestratorError):
@@ -102,8 +105,8 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
             storage_path=str(run.root),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
             callbacks=[
-                Fence(events),
                 _rank_order(spec.cluster),
+                Fence(events),
                 watch,
                 DrainWatch(events),
                 *_standbys(spec, events, watch),
@@ -151,7 +154,7 @@ class GroupTrainer(DataParallelTrainer):
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
         # Ray Train takes its controller's class from its module, and from nowhere else.
-        theirs, data_parallel_trainer.TrainController = data_parallel_trainer.TrainController, WarmController
+        theirs, data_parallel_trainer.TrainController = data_parallel_trainer.TrainController, GroupController
         try:
             return super()._initialize_and_run_controller(**{**kwargs, **self._policies})
         finally:
@@ -167,16 +170,26 @@ class GroupTrainer(DataParallelTrainer):
         self._controller = controller
 
     def fit(self) -> Any:
-        """Run to the end. Interrupted, the group is ended before KeyboardInterrupt goes on."""
+        """Run to the end. Interrupted, the group saves and ends before KeyboardInterrupt goes on."""
         try:
             return super().fit()
         except KeyboardInterrupt:
-            logger.warning("interrupted: ending the group; Ctrl-C again leaves at once")
-            try:
-                ray.get(self._controller.abort.remote(), timeout=ABORT_S)
-            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-                ray.kill(self._controller)  # gone already, as it should be, or too slow
+            logger.warning("interrupted: saving and ending the group; Ctrl-C again leaves at once")
+            self._end_group()
             raise
+
+    def _end_group(self) -> None:
+        try:
+            ray.get(self._controller.leave.remote(), timeout=_SAVE_WITHIN_S)
+        except ray.exceptions.GetTimeoutError:
+            logger.warning("the group did not save within %.0f s: it resumes from before", _SAVE_WITHIN_S)
+        except ray.exceptions.RayActorError as error:
+            logger.warning("the controller is gone: %s", error)
+            return
+        try:
+            ray.get(self._controller.abort.remote(), timeout=_ABORT_WITHIN_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            ray.kill(self._controller)  # gone already, as it should be, or too slow
 
 
 def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:

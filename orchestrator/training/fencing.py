@@ -43,7 +43,10 @@ class RanksStillRun(OrchestratorError):
 
 
 class Fence(WorkerGroupCallback):
-    """Stands between any two generations of a run, those of an earlier launch included."""
+    """Stands between any two generations of a run, those of an earlier launch included.
+
+    Must come after `RankOrder`, to know the ranks by the numbers that everybody else uses.
+    """
 
     def __init__(self, events: EventLog):
         self._events = events
@@ -55,11 +58,13 @@ class Fence(WorkerGroupCallback):
             self._events.emit("fenced", ranks=sorted(self._ranks), unreachable=list(unreachable))
             self._ranks = {}
 
-    def after_worker_group_start(self, worker_group: Any) -> None:
+    def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+        # Now, and not when they have met: ranks that never meet must be fenced, too.
         self._ranks = {
             rank: RankProcess(worker.metadata.node_ip, worker.metadata.pid)
-            for rank, worker in enumerate(worker_group.get_workers())
+            for rank, worker in enumerate(workers)
         }
+        return {}
 
 
 def fence(ranks: Mapping[int, RankProcess], run: RunDirectory) -> tuple[str, ...]:

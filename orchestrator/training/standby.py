@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata, RayTrainWorker, Worker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.util import placement_group_table
@@ -81,12 +80,6 @@ class WarmWorkerGroup(WorkerGroup):
         if cold:
             workers += super()._create_workers(len(cold), placement_group, resources_per_worker, cold)
         return self._assign_worker_ranks(workers, starting_world_rank, world_size, replica_group_size)
-
-
-class WarmController(TrainController):
-    """Ray Train's controller with groups that take standbys."""
-
-    worker_group_cls = WarmWorkerGroup
 
 
 def _start_missing(group: WorkerGroup) -> list[Any]:

@@ -15,7 +15,7 @@ from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import checkpoint_to_resume
 from orchestrator.training.compile_cache import CompileCache, cache_key
-from orchestrator.training.drain import DrainNotice
+from orchestrator.training.drain import DrainNotice, LaunchEnds
 from orchestrator.training.pulse import beat
 from orchestrator.training.saver import Saver
 from sdnet.config import Recipe
@@ -47,7 +47,7 @@ class TrainJob:
 
 
 def train_rank(job: TrainJob) -> dict[str, Any]:
-    """Train this rank to the end of the recipe; what it returns is the same on every rank."""
+    """Train this rank to the end of the recipe, or of the launch; returns the same on every rank."""
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     _write_output_to(job.run.logs / f"rank_{rank}.log")
@@ -75,8 +75,11 @@ class RankLoop:
         beat("compiling", 0)
         self._resume()
         trainer = self.trainer
-        while trainer.progress.step < trainer.total_steps:
-            self._train_epoch()
+        try:
+            while trainer.progress.step < trainer.total_steps:
+                self._train_epoch()
+        except LaunchEnds as end:
+            logger.info("%s", end)
         beat("finished", trainer.progress.step)
         return {**self.rates, "epochs": trainer.progress.epoch, "steps": trainer.progress.step}
 

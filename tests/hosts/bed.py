@@ -213,7 +213,7 @@ class Bed:
             _await_node(host, start)
 
     def sdnet_orchestrate(self, *arguments: str, on: Host | None = None) -> "subprocess.Popen[str]":
-        """Start the command in this cluster, on the head by default; what it prints comes through `stdout`."""
+        """Start the command on a host, the head by default; what it prints comes through `stdout`."""
         host = on or self.head
         return host.popen(
             [sys.executable, _ORCHESTRATE, host.address, *arguments],

@@ -1,6 +1,8 @@
 """Hosts that are taken away with notice, lost while data is prepared, or come back."""
 
 import json
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -70,6 +72,27 @@ def test_a_host_that_is_drained_is_left_before_its_deadline_and_no_step_is_lost(
     assert weights(run) == weights(clean)
     host.kill()
     cluster.restart(host)
+
+
+def test_a_launch_that_is_terminated_saves_first_and_no_step_is_lost(
+    cluster: Bed, clean: RunDirectory
+) -> None:
+    process, run = launch(cluster, "terminated")
+    host = host_of(cluster, run, 1)
+    wait_for(run, lambda event: event["event"] == "first_step")
+    # Steps take long: the last one is not done before the ranks have heard.
+    host.impair_link(delay_ms=50)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    host.clear_link()
+    assert process.returncode == 130 and "the launch ends: 2 rank(s) save first" in output
+    [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
+    again, _ = launch(cluster, "terminated")
+    ended_well(again)
+    assert [event["step"] for event in events_of(run, "resumed")] == [int(left)]
+    assert not events_of(run, "failure_detected")
+    assert json.loads(run.summary.read_text())["lost_steps"] == 0
+    assert weights(run) == weights(clean)
 
 
 def test_an_elastic_group_goes_on_with_the_host_that_is_left_and_takes_one_back(

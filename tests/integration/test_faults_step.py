@@ -1,4 +1,4 @@
-"""A bug in the step, for real: tried once more, and then the end of the run."""
+"""What goes wrong in the step itself, for real: a bug ends the run, a want of memory is survived."""
 
 import json
 import subprocess
@@ -6,48 +6,77 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray._private.utils import get_system_memory, get_used_memory
 
 from orchestrator.run_directory import RunDirectory
-from tests.integration.jobs import job_file
+from tests.integration.jobs import job_file, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import events_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
-# `sdnet-orchestrate`, with a training function whose fourth step is not what it should be.
-WITH_A_BUG = """
+# `sdnet-orchestrate`, with a training function that does something else before its fourth step.
+WITH_A_FAULT = """
 from orchestrator.cli import main
 from orchestrator.ray_session import prepare_environment
 
 prepare_environment()
 from orchestrator.stages import train as stage
 
-def train_with_a_bug(job, right=stage.train_rank):
+{fault}
+
+def train_with_a_fault(job, right=stage.train_rank):
     from sdnet.trainer import Trainer
 
     step = Trainer.step
 
-    def step_or_raise(trainer):
+    def step_with_a_fault(trainer):
         if trainer.progress.step == 3:
-            raise ArithmeticError("the fourth step does not add up")
+            fault(job)
         step(trainer)
 
-    Trainer.step = step_or_raise
+    Trainer.step = step_with_a_fault
     return right(job)
 
-stage.train_rank = train_with_a_bug
+stage.train_rank = train_with_a_fault
 main()
 """
+A_BUG = """
+def fault(job):
+    raise ArithmeticError("the fourth step does not add up")
+"""
+# The first time only; at most 10 GB, which is more than the test leaves it.
+TAKES_MEMORY = """
+def fault(job):
+    import numpy, ray.train
+
+    mark = job.run.root / "memory_taken"
+    if ray.train.get_context().get_world_rank() == 1 and not mark.exists():
+        mark.touch()
+        taken = [numpy.ones(50_000_000, numpy.uint8) for _ in range(200)]
+        raise ArithmeticError(f"{len(taken)} times 50 MB were there")
+"""
+# Above what the job needs by itself.
+ROOM = 6 * 10**9
+
+
+def launch_with(
+    fault: str, cluster: RayCluster, storage: Path, name: str, *options: str, **environment: str
+) -> tuple["subprocess.CompletedProcess[str]", RunDirectory]:
+    """Launch the job of this name, with a fault in its fourth step, to its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_A_FAULT.format(fault=fault), "launch", str(job_file(storage, name)),
+         *options],
+        env={**cluster.environment, "RAY_ADDRESS": cluster.address, **environment},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return done, RunDirectory(storage / name)
 
 
 def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
-    run = RunDirectory(storage / "bug")
-    done = subprocess.run(
-        [sys.executable, "-c", WITH_A_BUG, "launch", str(job_file(storage, "bug"))],
-        env={**ray_cluster.environment, "RAY_ADDRESS": ray_cluster.address}, capture_output=True, text=True,
-    )  # fmt: skip
+    done, run = launch_with(A_BUG, ray_cluster, storage, "bug")
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert "the fourth step does not add up" in line and "the step after 3 failed 2 times" in line
@@ -56,3 +85,22 @@ def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
     [given_up] = events_of(run, "giving_up")
     assert given_up["reason"] == "the step after 3 failed 2 times the same way"
     assert json.loads(run.summary.read_text())["status"] == "failed"
+
+
+def test_a_rank_that_takes_all_memory_is_killed_named_and_replaced(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    # A Ray of its own, for which the memory ends where the job has more than it needs.
+    done, run = launch_with(
+        TAKES_MEMORY, ray_cluster, storage, "starved",
+        "--set", "cluster.address=local",
+        RAY_memory_usage_threshold=str((get_used_memory() + ROOM) / get_system_memory()),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    failures = events_of(run, "failure_detected")
+    # Others may follow until the kernel has taken back what the rank held.
+    assert {failure["kind"] for failure in failures} == {"out_of_memory"}
+    assert failures[0]["rank"] is not None and "low on memory" in failures[0]["detail"]
+    assert (run.root / "memory_taken").exists()
+    assert len(events_of(run, "group_started")) == 2
+    assert weights(run) == weights(clean)

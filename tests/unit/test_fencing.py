@@ -4,6 +4,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -16,6 +18,14 @@ from orchestrator.recovery.failures import FailureKind, classify
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training import fencing
 from orchestrator.training.fencing import Fence, RankProcess, RanksStillRun, end_ranks_of, fence
+
+
+class RankPlace(NamedTuple):
+    """What Ray Train knows of a worker, as far as the fence asks."""
+
+    node_ip: str
+    pid: int
+
 
 Answers = Callable[..., tuple[Answer[tuple[int, ...]], ...]]
 
@@ -94,3 +104,14 @@ def test_the_ranks_of_a_launch_that_was_killed_are_fenced_by_the_next(
     Fence(events).before_worker_group_start(None)
     assert not psutil.pid_exists(left)
     assert [event["ranks"] for event in events.read() if event["event"] == "fenced"] == [[0]]
+
+
+def test_ranks_that_never_met_are_fenced(
+    tmp_path: Path, start: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = start(str(tmp_path))
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "a")
+    fence_of_run = Fence(EventLog(tmp_path / "events.jsonl"))
+    fence_of_run.before_init_train_context([SimpleNamespace(metadata=RankPlace("a", waiting))])
+    fence_of_run.before_worker_group_start(None)
+    assert not psutil.pid_exists(waiting)
