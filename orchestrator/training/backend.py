@@ -6,6 +6,7 @@ makes any function that uses MindSpore's collectives run data-parallel: when it 
 `mindspore.communication` is initialised on every worker and the rank is Ray's world rank.
 """
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from orchestrator.training.ascend_start import (
 from orchestrator.training.preload import preload
 from orchestrator.training.scheduler import Scheduler, start_scheduler
 from orchestrator.training.seats import Seat, answers_of, describe_seat
+from orchestrator.training.wakeful import wakeful
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +174,8 @@ def join_group(environment: dict[str, str], share: HostShare | None, config: Min
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     mindspore.runtime.dispatch_threads_num(config.threads)
     if int(environment["RANK_SIZE"]) > 1:
-        mindspore.communication.init()
+        # On Ascend HCCL does the waiting, and nobody has looked at what a signal does to that.
+        with contextlib.nullcontext() if on_device else wakeful():
+            mindspore.communication.init()
         if share is not None and len(share.ranks) > 1:
             mindspore.communication.create_group(host_group_name(share.ranks[0]), list(share.ranks))
