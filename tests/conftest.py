@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.ascend.fence import RUN_VARIABLE
+
 # Before any test module is read: Ray fixes its authentication when it is first imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Shells start their background jobs with Ctrl-C ignored, and so would be all that the tests start.
@@ -81,6 +83,25 @@ def nothing_is_left_behind() -> Iterator[None]:
     left += [f"namespace {name}" for name in _names("/run/netns") if _is_ours(name)]
     shutil.rmtree(scratch)
     assert not left, "left behind by the tests: " + "; ".join(sorted(left))
+
+
+@pytest.fixture(autouse=True)
+def no_rank_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that uses Ray when a worker of its runs is still there after it."""
+    yield
+    if request.node.get_closest_marker("integration"):
+        ranks = [process for process in psutil.process_iter() if _is_rank(process)]
+        _, alive = psutil.wait_procs(ranks, timeout=_GRACE_S)
+        assert not alive, f"outlive the test: {', '.join(map(_described, alive))}"
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    """Whether it is a worker or a scheduler of a launch of this suite's."""
+    try:
+        environment = process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+    return RUN_VARIABLE in environment and environment.get(SESSION) == os.environ[SESSION]
 
 
 def _remove_scratch_of_killed_suites() -> None:

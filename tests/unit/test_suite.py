@@ -28,6 +28,22 @@ import tempfile
 def test_leaves():
     tempfile.mkstemp(prefix="forgotten")
 """
+LEAVES_A_RANK = """
+import os, subprocess, sys
+import conftest, pytest
+
+conftest._GRACE_S = 0.1
+children = []
+
+@pytest.mark.integration
+def test_leaves():
+    environment = {**os.environ, "SDNET_RUN": "/runs/mine"}
+    command = [sys.executable, "-c", "input()"]
+    children.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
+
+def test_tidies():
+    children[0].communicate()
+"""
 
 
 def outcome(tmp_path: Path, test: str, forbid_skips: str) -> str:
@@ -41,7 +57,7 @@ def outcome(tmp_path: Path, test: str, forbid_skips: str) -> str:
             "pytest",
             "-ra",
             "-o",
-            "markers=npu",
+            "markers=npu\nintegration",
             "--rootdir",
             str(tmp_path),
             str(tmp_path),
@@ -69,3 +85,8 @@ def test_a_temporary_file_that_a_test_forgets_fails_the_session(tmp_path: Path) 
     said = outcome(tmp_path, LEAVES_A_FILE, "0")
     assert "1 passed, 1 error" in said
     assert "left behind by the tests: " in said and "/forgotten" in said
+
+
+def test_a_rank_that_outlives_its_test_fails_it(tmp_path: Path) -> None:
+    said = outcome(tmp_path, LEAVES_A_RANK, "0")
+    assert "2 passed, 1 error" in said and "outlive the test: " in said
