@@ -76,9 +76,9 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int) -> list[float]:
 def launched(
     folder: Path, number: int, batch: int, epochs: int, cores: list[int]
 ) -> tuple[list[float], float]:
-    """Seconds of each epoch inside `launch`, and those that saving stalled them, as its events tell.
+    """Seconds of each epoch but the first inside `launch`, and those that saving stalled them.
 
-    The rank runs on `cores`.
+    As its events tell; the rank runs on `cores`.
     """
     spec = spec_from_dict(
         {
@@ -100,6 +100,8 @@ def launched(
         stop.set()
         binder.join()
     told = events.read()
+    # What comes after the first epoch, whose own save is the first that counts.
+    told = told[1 + next(at for at, event in enumerate(told) if event["event"] == "epoch") :]
     stalls = [event["stall_s"] for event in told if event["event"] == "checkpoint_saved"]
     return [event["seconds"] for event in told if event["event"] == "epoch"], sum(stalls)
 
@@ -136,7 +138,7 @@ def measure(batch: int, steps: int, epochs: int, rounds: int, spare_core: bool) 
                    f"--batch={batch}", f"--steps={steps}", f"--epochs={epochs}"]  # fmt: skip
         for number in range(rounds):
             seconds, stalls_s = launched(folder, number, batch, epochs, cores)
-            times["launch_ms"] += seconds[1:]
+            times["launch_ms"] += seconds
             trained_s, stalled_s = trained_s + sum(seconds), stalled_s + stalls_s
             bare = subprocess.run(
                 command, env={**os.environ, **thread_variables(1)},
