@@ -33,11 +33,15 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure: its kind, the rank it began with if one is to blame, and a line for people."""
+    """One failure: its kind, the rank it began with if one is to blame, and a line for people.
+
+    step: the global steps that were done when it came, where the rank itself could tell.
+    """
 
     kind: FailureKind
     rank: int | None
     detail: str
+    step: int | None = None
 
 
 # Names of error classes, ours and Ray's (2.60), met in the chain of causes.
@@ -112,7 +116,8 @@ def classify(error: BaseException) -> Failure:
 def _failure_of(rank: int, error: BaseException) -> Failure:
     """A rank's error; one that every rank raises may say which of them it is about."""
     about = [link.rank for link in _chain(error) if hasattr(link, "rank")]
-    return Failure(_kind(error), about[0] if about else rank, _line(error))
+    steps = [link.step for link in _chain(error) if hasattr(link, "step")]
+    return Failure(_kind(error), about[0] if about else rank, _line(error), step=steps[0] if steps else None)
 
 
 def _kind(error: BaseException) -> FailureKind:

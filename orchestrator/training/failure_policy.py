@@ -32,7 +32,8 @@ class GroupFailurePolicy(FailurePolicy):
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         failure = classify(training_failed_error)
-        step = self._watch.step
+        # The watch asks once a second only.
+        step = self._watch.step if failure.step is None else failure.step
         host = self._watch.hosts.get(failure.rank) if failure.rank is not None else None
         if failure.kind in (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED):
             failure = dataclasses.replace(failure, kind=_crashed_or_lost(failure.kind, host))

@@ -80,6 +80,10 @@ class RankLoop:
                 self._train_epoch()
         except LaunchEnds as end:
             logger.info("%s", end)
+        except Exception as error:
+            # A failure that comes back at the same step is a bug; only this rank knows the step for sure.
+            error.__dict__.setdefault("step", trainer.progress.step)
+            raise
         beat("finished", trainer.progress.step)
         return {**self.rates, "epochs": trainer.progress.epoch, "steps": trainer.progress.step}
 

@@ -154,6 +154,7 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate()
     assert process.returncode == 130 and "launch again to go on" in output
+    assert "the launch ends: 2 rank(s) save first" in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     again, _ = launch(ray_cluster, storage, "interrupted")
     succeeded(again)

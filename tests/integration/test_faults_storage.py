@@ -33,8 +33,10 @@ def test_a_run_outlives_storage_that_is_away_for_a_while(
     process, run = launch(ray_cluster, mount, "away")
     wait_for(run, moment)
     mount.rename(elsewhere)
+    mount.touch()  # whatever is tried below it fails, also making it anew
     time.sleep(_FAULT_S)
-    elsewhere.rename(mount)  # fails if somebody has made the folder anew meanwhile
+    mount.unlink()
+    elsewhere.rename(mount)
     succeeded(process)
     assert events_of(run, "checkpoint_failed")
     assert json.loads(run.summary.read_text())["status"] == "succeeded"

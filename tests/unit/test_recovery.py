@@ -1,5 +1,7 @@
 """Decisions after failures are pure: sorted errors in, a verdict out."""
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +122,13 @@ def test_an_exception_at_the_same_step_twice_stops_and_at_another_step_does_not(
 def test_a_group_that_leaves_a_drained_host_was_preempted_whichever_rank_tells() -> None:
     found = classify(WorkerGroupError({0: HostIsDrained(1), 1: HostIsDrained(1)}))
     assert (found.kind, found.rank) == (FailureKind.PREEMPTED, 1)
+
+
+def test_a_failure_is_at_the_step_that_its_rank_tells_also_when_it_is_copied() -> None:
+    wrong = ArithmeticError("it does not add up")
+    wrong.__dict__["step"] = 3
+    assert classify(WorkerGroupError({0: copy.copy(wrong)})).step == 3
+    assert classify(WorkerGroupError({0: ArithmeticError("it does not add up")})).step is None
 
 
 def test_a_rank_that_died_with_its_drained_host_was_preempted() -> None:
