@@ -58,7 +58,7 @@ def training(cluster: Bed) -> Iterator[RunDirectory]:
     try:
         yield run
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # SIGINT would be ignored below a shell's background job
         process.communicate()
 
 
