@@ -34,7 +34,7 @@ def run_clean(cluster: Bed) -> RunDirectory:
 def launch(
     cluster: Bed, name: str, workers: int | list[int] = 2, epochs: int = _EPOCHS, on: Host | None = None
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job on the data of the clean run, from a host of its own if one is named."""
+    """Start to launch the job on the data of the clean run, from the host `on` or the head."""
     data = f"{{prepared: {cluster.storage}/clean/data}}"
     return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs), on)
 

@@ -1,8 +1,9 @@
 """Sleeps in C end early, and only there, and only for as long as they shall."""
 
 import ctypes
+import os
 import signal
-import time
+import threading
 
 import pytest
 
@@ -17,11 +18,19 @@ def test_a_sleep_in_c_is_cut_short() -> None:
     assert left >= 59
 
 
-def test_python_sleeps_on() -> None:
-    with wakeful():
-        began = time.monotonic()
-        time.sleep(0.6)
-        assert time.monotonic() - began >= 0.6
+def test_python_waits_on_after_the_signal() -> None:
+    reader, writer = os.pipe()
+
+    def signal_and_write() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        os.write(writer, b".")
+
+    thread = threading.Thread(target=signal_and_write)
+    with wakeful(), os.fdopen(reader, "rb") as pipe:
+        thread.start()
+        assert pipe.read(1) == b"."
+    thread.join()
+    os.close(writer)
 
 
 @pytest.mark.parametrize("before", [(0.0, 0.0), (3600.0, 60.0)])
