@@ -93,9 +93,13 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """`ray job stop` and service managers send SIGTERM: end as cleanly as after Ctrl-C."""
+    """`ray job stop` and service managers send SIGTERM: end as cleanly as after Ctrl-C.
+
+    Once is enough: `timeout` sends it twice, and the second would end what the first began.
+    """
 
     def interrupt(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from orchestrator.spec import ClusterSpec
@@ -84,10 +85,26 @@ def _connect(cluster: ClusterSpec) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if cluster.address == "local":
-        ray.init(address="local", include_dashboard=False, **quiet)
+        with _groups_of_their_own():
+            ray.init(address="local", include_dashboard=False, **quiet)
     else:
         _knock(os.environ.get("RAY_ADDRESS", "auto") if cluster.address == "auto" else cluster.address)
         ray.init(address=cluster.address, **quiet)
+
+
+@contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Each of Ray's processes that start meanwhile has a process group, as its workers always do.
+
+    A signal to the launcher's group, as `timeout` sends it, would end Ray before the ranks have saved.
+    """
+    from ray._private import services
+
+    theirs, services.ConsolePopen = services.ConsolePopen, partial(services.ConsolePopen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = theirs
 
 
 def _knock(address: str) -> None:

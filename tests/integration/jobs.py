@@ -34,13 +34,14 @@ def job_file(storage: Path, name: str) -> Path:
 
 
 def launch(
-    cluster: RayCluster, storage: Path, name: str, *options: str
+    cluster: RayCluster, storage: Path, name: str, *options: str, process_group: int | None = None
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job of this name."""
+    """Start to launch the job of this name; process_group: 0 for a new one, None for that of the tests."""
     process = subprocess.Popen(
         [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
         env={**cluster.environment, "RAY_ADDRESS": cluster.address},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        process_group=process_group,
     )  # fmt: skip
     return process, RunDirectory(storage / name)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,22 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     again, _ = launch(ray_cluster, storage, "interrupted")
     succeeded(again)
     assert weights(run) == weights(clean)
+
+
+def test_a_signal_to_the_launchers_whole_process_group_spares_its_ray_until_the_ranks_have_saved(
+    ray_cluster: RayCluster, storage: Path
+) -> None:
+    more_steps_than_it_can_do = ("--set", "cluster.address=local", "--set", "train.epochs=200")
+    process, run = launch(ray_cluster, storage, "timed-out", *more_steps_than_it_can_do, process_group=0)
+    wait_for(run, saved(1))
+    # As `timeout` does it: to the launcher, and again to all of its group.
+    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 130 and "the launch ends: 2 rank(s) save first" in output
+    assert "did not save within" not in output
+    [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
+    assert events_of(run, "checkpoint_saved")[-1]["step"] == int(left)
 
 
 @pytest.mark.soak
