@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment
+from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment, rendezvous_of
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
 from orchestrator.run_directory import RunDirectory
@@ -145,7 +145,7 @@ def _ascend_ranks(spec: JobSpec, run: RunDirectory, places: tuple[Place, ...]) -
                 scheduler_host=scheduler,
                 scheduler_port=_PORT_STANDS_FOR,
                 device="ascend",
-                rendezvous=spec.cluster.rendezvous,
+                rendezvous=rendezvous_of(spec.cluster.rendezvous, "ascend"),
                 threads=spec.cluster.threads,
                 failure_budget_s=FAILURE_BUDGET_S,
                 soc=spec.cluster.soc,
@@ -164,6 +164,7 @@ def _ranks_by_count(cluster: ClusterSpec) -> tuple[PlannedRank, ...]:
         cluster.max_workers if cluster.address == "local" else os.cpu_count() or 1
     )
     ranks = []
+    rendezvous = "dynamic_cluster" if cluster.device == "ascend" else rendezvous_of(cluster.rendezvous, "cpu")
     for rank in range(cluster.max_workers):
         host, local_rank = divmod(rank, per_host)
         ranks.append(
@@ -179,7 +180,7 @@ def _ranks_by_count(cluster: ClusterSpec) -> tuple[PlannedRank, ...]:
                     scheduler_host="rank-0-host",
                     scheduler_port=_PORT_STANDS_FOR,
                     device="cpu",
-                    rendezvous="dynamic_cluster",
+                    rendezvous=rendezvous,
                     threads=cluster.threads,
                     failure_budget_s=FAILURE_BUDGET_S,
                 ),

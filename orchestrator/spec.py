@@ -46,7 +46,7 @@ class ClusterSpec(Section):
     workers_per_host: int | None = None
     threads: int = Field(default=1, ge=1, le=1024)
     soc: Literal["910a", "910b", "a3"] = "910b"
-    rendezvous: Literal["dynamic_cluster", "rank_table"] = "dynamic_cluster"
+    rendezvous: Literal["auto", "store", "dynamic_cluster", "rank_table"] = "auto"
     hosts: tuple[HostSpec, ...] = ()
     collective: Literal["auto", "mccl"] = "auto"
 
@@ -59,6 +59,9 @@ class ClusterSpec(Section):
             raise ValueError(f"workers_per_host is {self.workers_per_host}; it must be at least 1")
         if self.collective == "mccl" and self.rendezvous == "rank_table":
             raise ValueError("collective is mccl, which meets by rendezvous dynamic_cluster only; set that")
+        only_for = {"store": "cpu", "rank_table": "ascend"}.get(self.rendezvous, self.device)
+        if self.device != only_for:
+            raise ValueError(f"rendezvous is {self.rendezvous}, which needs device {only_for}; use auto")
         return self
 
     @property

@@ -13,7 +13,9 @@ from orchestrator.ascend.device_groups import Soc
 from sdnet.errors import InputError
 
 Device = Literal["cpu", "ascend"]
-Rendezvous = Literal["dynamic_cluster", "rank_table"]
+# store: through a key-value store in rank 0's process; MindSpore 2.10 can, without HCCL.
+Rendezvous = Literal["store", "dynamic_cluster", "rank_table"]
+StatedRendezvous = Literal["auto", "store", "dynamic_cluster", "rank_table"]
 # auto: HCCL between NPUs, mccl between CPUs. mccl with device ascend is a rehearsal without NPUs.
 Collective = Literal["auto", "mccl"]
 
@@ -65,6 +67,13 @@ def timeouts(failure_budget_s: float, soc: Soc) -> Timeouts:
     )
 
 
+def rendezvous_of(stated: StatedRendezvous, device: Device) -> Rendezvous:
+    """How ranks meet; `auto` is a store on CPU, which takes seconds less, and a dynamic cluster on Ascend."""
+    if stated != "auto":
+        return stated
+    return "store" if device == "cpu" else "dynamic_cluster"
+
+
 def rank_environment(
     *,
     rank: int,
@@ -89,9 +98,10 @@ def rank_environment(
         place of `device_id` in it. Empty (NOSET): all are visible and DEVICE_ID is `device_id`.
     rank_table_path: table that HCCL builds the world from. With dynamic_cluster it may be left
         out (HCCL then finds its peers through the scheduler); rank_table needs it.
-    A world of one has nobody to meet: no MS_* variable is written, the scheduler is ignored.
-    On cpu the same MS_* variables start `mccl`; DEVICE_ID is the local rank and no HCCL name
-    appears. Raises InputError when the values contradict each other.
+    A world of one has nobody to meet, and ranks that meet through a store are told of it otherwise: no
+    MS_* variable is written, the scheduler is ignored. On cpu the same MS_* variables start `mccl`;
+    DEVICE_ID is the local rank and no HCCL name appears. Raises InputError when the values contradict
+    each other.
     """
     if not 0 <= local_rank <= rank < world_size:
         raise InputError(
@@ -105,6 +115,8 @@ def rank_environment(
         "RANK_SIZE": str(world_size),
         **thread_variables(threads),
     }
+    if rendezvous == "store" and device == "ascend":
+        raise InputError("rendezvous is store; it needs device cpu")
     if rendezvous == "rank_table" and (device == "cpu" or rank_table_path is None):
         raise InputError("rendezvous is rank_table; it needs device ascend and the path of a rank table")
     if rendezvous == "dynamic_cluster" and world_size > 1:

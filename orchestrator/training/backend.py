@@ -21,7 +21,9 @@ from orchestrator.ascend.environment import (
     Collective,
     Device,
     Rendezvous,
+    StatedRendezvous,
     rank_environment,
+    rendezvous_of,
 )
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.ascend_start import (
@@ -35,6 +37,7 @@ from orchestrator.training.ascend_start import (
 from orchestrator.training.preload import preload
 from orchestrator.training.scheduler import Scheduler, start_scheduler
 from orchestrator.training.seats import Seat, answers_of, describe_seat
+from orchestrator.training.store import meet, open_store
 from orchestrator.training.wakeful import wakeful
 
 logger = logging.getLogger(__name__)
@@ -53,10 +56,11 @@ class MindSporeConfig(BackendConfig):
     failure_budget_s: how long a silent peer may stall the group before MindSpore gives up.
     run: where the scheduler's log and, on Ascend, the rank tables go; None keeps neither.
 
-    A group of one worker has nobody to meet: no scheduler is started, and
+    rendezvous: how ranks meet; `auto` is a store on CPU and a dynamic cluster, with a scheduler
+    process, on Ascend. A group of one worker has nobody to meet: neither is started, and
     `mindspore.communication` stays uninitialised.
 
-    Ascend only. soc: the chip. rendezvous: how ranks meet. hosts: addresses of devices by host
+    Ascend only. soc: the chip. hosts: addresses of devices by host
     address and physical id, for hosts that cannot tell. collective: `mccl` rehearses all but
     the call into HCCL on hosts without devices: ranks then compute on the CPU. Ranks that share
     a host also form a communicator of their own, named by `host_group_name`.
@@ -68,9 +72,13 @@ class MindSporeConfig(BackendConfig):
     failure_budget_s: float = FAILURE_BUDGET_S
     run: RunDirectory | None = None
     soc: Soc = "910b"
-    rendezvous: Rendezvous = "dynamic_cluster"
+    rendezvous: StatedRendezvous = "auto"
     hosts: StatedHosts = field(default_factory=dict)
     collective: Collective = "auto"
+
+    @property
+    def meets_by(self) -> Rendezvous:
+        return rendezvous_of(self.rendezvous, self.device)
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -78,7 +86,7 @@ class MindSporeConfig(BackendConfig):
 
 
 class MindSporeBackend(Backend):
-    """Starts the scheduler on rank 0's host and joins every rank to it."""
+    """Opens the rendezvous, store or scheduler, on rank 0's host and joins every rank to it."""
 
     def on_start(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
         config = backend_config
@@ -90,15 +98,17 @@ class MindSporeBackend(Backend):
                 timeout_s=config.start_timeout_s,
             )  # fmt: skip
         address = None
-        if len(seats) > 1 and config.rendezvous == "dynamic_cluster":
-            for rank in range(1, len(seats)):
-                worker_group.execute_single_async(rank, preload)
+        if len(seats) > 1 and config.meets_by != "rank_table":
+            others = {rank: worker_group.execute_single_async(rank, preload) for rank in range(1, len(seats))}
             address = worker_group.execute_single(0, open_rendezvous, len(seats), config)
+            # They enter together: a rank that has entered waits only seconds for each of the others.
+            answers_of(others, seats, config.start_timeout_s)
         joins = {
             rank: worker_group.execute_single_async(
                 rank,
                 join_group,
                 environment_of(rank, seats, address, start, config),
+                address,
                 None if start is None else start.shares[rank],
                 config,
             )
@@ -117,18 +127,18 @@ def environment_of(
     start: AscendStart | None,
     config: MindSporeConfig,
 ) -> dict[str, str]:
-    """What MindSpore reads in the worker of this rank; without an address there is no cluster to join."""
+    """What MindSpore reads in the worker of this rank; address: of the rendezvous, if there is one."""
     hosts = [seat.host for seat in seats]
     npus = seats[rank].npus
     scheduler_host, scheduler_port = address or (hosts[rank], 1)
-    environment = rank_environment(
+    return rank_environment(
         rank=rank,
         local_rank=hosts[:rank].count(hosts[rank]),
         world_size=len(seats),
         scheduler_host=scheduler_host,
         scheduler_port=scheduler_port,
         device=config.device,
-        rendezvous=config.rendezvous,
+        rendezvous=config.meets_by,
         threads=config.threads,
         failure_budget_s=config.failure_budget_s,
         soc=config.soc,
@@ -136,17 +146,18 @@ def environment_of(
         visible_devices=npus,
         rank_table_path=None if start is None else start.rank_table_path,
     )
-    if address is None:
-        return {name: value for name, value in environment.items() if not name.startswith("MS_")}
-    return environment
 
 
 def open_rendezvous(world_size: int, config: MindSporeConfig) -> tuple[str, int]:
-    """On rank 0's worker: start the group's scheduler and say where it listens."""
+    """On rank 0's worker: open the group's store, or start its scheduler, and say where it listens."""
     global _scheduler
+    host = ray.util.get_node_ip_address()
+    if config.meets_by == "store":
+        preload()
+        return open_store(host, world_size, config.start_timeout_s)
     log_path = None if config.run is None else str(config.run.logs / "scheduler.log")
     _scheduler = start_scheduler(
-        ray.util.get_node_ip_address(),
+        host,
         world_size,
         timeout_s=config.start_timeout_s,
         failure_budget_s=config.failure_budget_s,
@@ -162,7 +173,12 @@ def scheduler_lost() -> bool:
     return _scheduler is not None and not _scheduler.alive
 
 
-def join_group(environment: dict[str, str], share: HostShare | None, config: MindSporeConfig) -> None:
+def join_group(
+    environment: dict[str, str],
+    address: tuple[str, int] | None,
+    share: HostShare | None,
+    config: MindSporeConfig,
+) -> None:
     """On every worker: enter the group. Must come before anything else touches the device."""
     os.environ.update(environment)
     if share is not None:
@@ -173,9 +189,13 @@ def join_group(environment: dict[str, str], share: HostShare | None, config: Min
     mindspore.set_device("Ascend" if on_device else "CPU")
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     mindspore.runtime.dispatch_threads_num(config.threads)
-    if int(environment["RANK_SIZE"]) > 1:
+    rank, world_size = int(environment["RANK_ID"]), int(environment["RANK_SIZE"])
+    if world_size > 1:
         # On Ascend HCCL does the waiting, and nobody has looked at what a signal does to that.
         with contextlib.nullcontext() if on_device else wakeful():
-            mindspore.communication.init()
+            if config.meets_by == "store" and address is not None:
+                meet(address, rank, world_size, config.start_timeout_s)
+            else:
+                mindspore.communication.init()
         if share is not None and len(share.ranks) > 1:
             mindspore.communication.create_group(host_group_name(share.ranks[0]), list(share.ranks))

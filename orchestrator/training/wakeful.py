@@ -8,8 +8,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# MindSpore asks 19 times for each peer before it gives up. Ranks learn that all have registered
-# within 3 s of each other, so this leaves three times as long.
+# MindSpore asks 19 times for each peer before it gives up. Ranks begin together, or, with a scheduler,
+# learn within 3 s of each other that all have registered, so this leaves three times as long.
 _WAKE_EVERY_S = 0.5
 
 

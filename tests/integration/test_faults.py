@@ -85,7 +85,8 @@ def test_a_frozen_rank_is_named_looked_into_and_replaced(
 def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path
 ) -> None:
-    process, run = launch(ray_cluster, storage, "headless")
+    with_a_scheduler = ("--set", "cluster.rendezvous=dynamic_cluster")
+    process, run = launch(ray_cluster, storage, "headless", *with_a_scheduler)
     owner = pid_of(run, 0)
     wait_for(run, lambda event: event["event"] == "first_step")
     [scheduler] = [

@@ -8,6 +8,7 @@ from orchestrator.ascend.environment import (
     Timeouts,
     cpus_of_ranks,
     rank_environment,
+    rendezvous_of,
     scheduler_environment,
     timeouts,
 )
@@ -39,6 +40,18 @@ def test_a_cpu_rank_meets_the_others_through_the_scheduler_and_knows_no_hccl():
     assert rank_environment(**RANK_5_OF_16, device="cpu") == {
         **ONE_THREAD, **MEETING, **IDENTITY, "DEVICE_ID": "1",
     }  # fmt: skip
+
+
+def test_a_cpu_rank_that_meets_the_others_through_a_store_knows_no_scheduler():
+    assert rank_environment(**RANK_5_OF_16, device="cpu", rendezvous="store") == {
+        **ONE_THREAD, **IDENTITY, "DEVICE_ID": "1",
+    }  # fmt: skip
+
+
+def test_ranks_meet_through_a_store_on_cpu_and_by_dynamic_cluster_on_ascend_unless_the_job_says_otherwise():
+    assert [rendezvous_of("auto", device) for device in ("cpu", "ascend")] == ["store", "dynamic_cluster"]
+    assert rendezvous_of("dynamic_cluster", "cpu") == "dynamic_cluster"
+    assert rendezvous_of("rank_table", "ascend") == "rank_table"
 
 
 def test_a_rank_isolated_by_ray_sees_one_device_and_calls_it_zero():
@@ -92,6 +105,7 @@ def test_the_scheduler_agrees_with_its_ranks():
         ({"device": "ascend", "device_id": 3, "visible_devices": (6,)}, r"NPU 3, but sees only \[6\]"),
         ({"device": "ascend", "device_id": 3, "rank_table_path": "/t.txt"}, "does not end in .json"),
         ({"device": "cpu", "rendezvous": "rank_table"}, "needs device ascend"),
+        ({"device": "ascend", "device_id": 3, "rendezvous": "store"}, "store; it needs device cpu"),
         ({"device": "cpu", "rank": 16}, "ranks go from 0"),
         ({"device": "cpu", "threads": 0}, "threads is 0"),
         ({"device": "cpu", "scheduler_port": 0}, "port is 0"),

@@ -162,7 +162,7 @@ def test_a_plan_touches_nothing_and_names_every_rank(cli: Cli, job: Path, tmp_pa
 def test_a_plan_in_words_shows_stages_ranks_and_needs(cli: Cli, job: Path) -> None:
     code, out, _ = cli("plan", str(job), "--set", "cluster.workers=2")
     assert code == 0
-    for word in ("preprocess", "train", "evaluate", "MS_WORKER_NUM", "disk bytes"):
+    for word in ("preprocess", "train", "evaluate", "RANK_SIZE", "disk bytes"):
         assert word in out
 
 

@@ -74,6 +74,8 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
         ("cluster.workers=[2, 1]", "workers is (2, 1)", "[fewest, most]"),
         ("cluster.workers=0", "workers is 0", "from 1"),
         ("cluster.device=gpu", "cluster.device", "'gpu'"),
+        ("cluster.rendezvous=rank_table", "rendezvous is rank_table", "needs device ascend; use auto"),
+        ("cluster={device: ascend, rendezvous: store}", "rendezvous is store", "needs device cpu; use auto"),
         ("data.patches.size=32", "data.patches.size", "32"),
         ("data.split.train_scenes=[a]", "train_scenes", "together with test_scenes"),
         ("data.max_bad_images=2", "data.max_bad_images", "2"),

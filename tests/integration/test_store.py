@@ -1,0 +1,97 @@
+"""The store through which ranks on CPU meet: on a port that is really its own."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.training import store
+
+pytestmark = pytest.mark.integration
+
+_MEETS = """
+import sys
+import mindspore
+from orchestrator.training.store import meet, open_store
+rank, world_size = int(sys.argv[1]), int(sys.argv[2])
+mindspore.set_device("CPU")
+if rank == 0:
+    host, port = open_store("127.0.0.1", world_size, 60)
+    print(port, flush=True)
+else:
+    host, port = "127.0.0.1", int(sys.argv[3])
+sys.stdin.readline()
+meet((host, port), rank, world_size, 60)
+from mindspore.communication import get_group_size, get_rank
+print(get_rank(), get_group_size(), flush=True)
+sys.stdin.readline()
+"""
+
+_CHOOSES = """
+import sys
+from orchestrator.training import store
+chosen = map(int, sys.argv[1:])
+store.free_port = lambda host: next(chosen)
+print(*store.open_store("127.0.0.1", 2, 60), flush=True)
+"""
+
+
+@pytest.fixture
+def thief() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def rank_process(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", _MEETS, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def go_on(*processes: "subprocess.Popen[str]") -> None:
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def line_of(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return next(line.strip() for line in process.stdout if line.strip()[:1].isdigit())
+
+
+def test_ranks_meet_under_the_numbers_they_were_given_though_rank_zero_enters_last() -> None:
+    first = rank_process("0", "3")
+    port = line_of(first)
+    others = [rank_process(rank, "3", port) for rank in ("2", "1")]
+    ranks = [*others, first]
+    go_on(*ranks)
+    assert [line_of(process) for process in ranks] == ["2 3", "1 3", "0 3"]
+    go_on(*ranks)
+    assert [process.wait() for process in ranks] == [0, 0, 0]
+    for process in ranks:
+        process.communicate()
+
+
+def test_a_port_taken_between_choosing_and_binding_costs_one_more_try(thief: int) -> None:
+    # In a process of its own, since MindSpore keeps a store's port for as long as its process lives.
+    free = store.free_port("127.0.0.1")
+    opened = subprocess.run(
+        [sys.executable, "-c", _CHOOSES, str(thief), str(free)], capture_output=True, text=True, check=True
+    )
+    assert opened.stdout.splitlines() == [f"127.0.0.1 {free}"]
+
+
+def test_a_store_that_finds_no_port_is_an_error_that_names_the_host(
+    thief: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "free_port", lambda host: thief)
+    with pytest.raises(store.StoreDidNotOpen, match=r"could not open a port on 127\.0\.0\.1 \(.*\)"):
+        store.open_store("127.0.0.1", 2, timeout_s=10)
