@@ -58,6 +58,10 @@ class Saver:
         self._last_good: Path | None = None
         self._failures, self._trained_s = failures_and_training(self._events.read() if rank == 0 else [])
 
+    def resumed_from(self, checkpoint: Path) -> None:
+        """Tell of a good checkpoint that was there before: with it, training outlives a save that fails."""
+        self._last_good = checkpoint
+
     def due(self, step: int) -> bool:
         """Whether to save after `step` global steps; every rank gets the same answer."""
         if self._began is None:

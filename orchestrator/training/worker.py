@@ -91,11 +91,13 @@ class RankLoop:
         """Go on from the newest good checkpoint; rank 0 chooses, so that all ranks agree."""
         name = None
         if self.rank == 0:
-            checkpoint = checkpoint_to_resume(self.job.run, self.events)
-            name = checkpoint.name if checkpoint else ""
+            newest = checkpoint_to_resume(self.job.run, self.events)
+            name = newest.name if newest else ""
         name = ray.train.collective.broadcast_from_rank_zero(name)
         if name:
-            state = self.trainer.restore(self.job.run.checkpoints / name)
+            checkpoint = self.job.run.checkpoints / name
+            state = self.trainer.restore(checkpoint)
+            self.saver.resumed_from(checkpoint)
             self.rates = dict(state.metrics)
             logger.info("resumed from %s at step %s", name, state.step)
             if self.rank == 0:
