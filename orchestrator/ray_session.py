@@ -85,6 +85,9 @@ def _connect(cluster: ClusterSpec) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if cluster.address == "local":
+        # Whatever Ray starts inherits it, and then does not interrupt a rank's kernels when it wakes up:
+        # the kernels' threads share their work evenly, so an interruption of one holds up all.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with _groups_of_their_own():
             ray.init(address="local", include_dashboard=False, **quiet)
     else:
