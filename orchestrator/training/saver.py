@@ -67,7 +67,7 @@ class Saver:
         if self._began is None:
             self._began = (step, time.monotonic())
         if self._next is None and step == self._began[0] + _STEPS_TO_MEASURE:
-            self._lay_out_next(step)
+            self._lay_out_next(step, since=self._began[0])
         return self._next is not None and step >= self._next
 
     def save(self, trainer: Trainer, metrics: dict[str, float]) -> None:
@@ -89,16 +89,16 @@ class Saver:
         )
         self._stall_s = time.monotonic() - began
         stall.set_result(self._stall_s)
-        self._lay_out_next(step)
+        self._lay_out_next(step, since=step)
 
-    def _lay_out_next(self, step: int) -> None:
-        """Agree on the step of the next save, from rank 0's clock."""
+    def _lay_out_next(self, step: int, since: int) -> None:
+        """Agree on the step of the next save: at most an interval of rank 0's clock after step `since`."""
         plan = None
         if self._rank == 0 and self._began is not None:
             first_step, first_time = self._began
             trained_s = time.monotonic() - first_time
             step_s = max(trained_s / max(step - first_step, 1), 1e-6)
-            plan = step + max(1, round(self._interval_s(trained_s) / step_s))
+            plan = max(step + 1, since + int(self._interval_s(trained_s) / step_s))
         self._next = ray.train.collective.broadcast_from_rank_zero(plan)
 
     def _interval_s(self, trained_s: float) -> float:

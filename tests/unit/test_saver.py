@@ -1,19 +1,32 @@
-"""A save that storage refuses: what it costs depends on whether an earlier checkpoint is good."""
+"""When to save, and a save that storage refuses: what that costs depends on what was saved before."""
 
 import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import ray.train
 import ray.train.collective
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training import saver
 from orchestrator.training.saver import CheckpointNotSaved, Saver
 from sdnet.trainer import Progress
+
+
+class Clock:
+    """Stands for the module `time`; seconds pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 class RefusedSnapshot:
@@ -22,7 +35,8 @@ class RefusedSnapshot:
 
 
 class TrainerOnAFullDisk:
-    progress = Progress(epoch=0, step=7, samples=7)
+    def __init__(self, step: int):
+        self.progress = Progress(epoch=0, step=step, samples=step)
 
     def snapshot(self, metrics: dict[str, float]) -> RefusedSnapshot:
         return RefusedSnapshot()
@@ -45,10 +59,10 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
-def saver_of(folder: Path) -> tuple[Saver, RunDirectory]:
+def saver_of(folder: Path, every_s: float = 0) -> tuple[Saver, RunDirectory]:
     run = RunDirectory(folder)
     run.create()
-    return Saver(run, keep=2, every_s=0, rank=0), run
+    return Saver(run, keep=2, every_s=every_s, rank=0), run
 
 
 def test_a_refused_save_with_no_checkpoint_to_go_back_to_is_a_failure(
@@ -56,7 +70,7 @@ def test_a_refused_save_with_no_checkpoint_to_go_back_to_is_a_failure(
 ) -> None:
     refused, run = saver_of(tmp_path)
     with pytest.raises(CheckpointNotSaved, match=f"step_00000007.*{os.strerror(errno.ENOSPC)}"):
-        refused.save(TrainerOnAFullDisk(), {})
+        refused.save(TrainerOnAFullDisk(7), {})
     assert not reported
 
 
@@ -66,5 +80,28 @@ def test_a_refused_save_after_a_resume_leaves_training_the_checkpoint_it_resumed
     refused, run = saver_of(tmp_path)
     earlier = run.checkpoints / "step_00000004"
     refused.resumed_from(earlier)
-    refused.save(TrainerOnAFullDisk(), {})
+    refused.save(TrainerOnAFullDisk(7), {})
     assert reported == [str(earlier)]
+
+
+@given(step_s=st.floats(0.01, 100), every_s=st.floats(0, 1000))
+def test_no_more_than_an_interval_of_work_is_ever_unsaved_but_for_the_steps_that_it_takes_to_measure_one(
+    step_s: float, every_s: float
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        clock = Clock()
+        patch.setattr(saver, "time", clock)
+        # Nothing is written here: it only counts when.
+        patch.setattr(ray.train, "report", lambda metrics, **options: None)
+        patch.setattr(ray.train.collective, "broadcast_from_rank_zero", lambda value: value)
+        timed, _ = saver_of(Path(folder), every_s)
+        unsaved, most = 0, 0
+        for step in range(1, 60):
+            clock.now += step_s
+            unsaved += 1
+            most = max(most, unsaved)
+            if timed.due(step):
+                timed.save(TrainerOnAFullDisk(step), {})
+                unsaved = 0
+    # The first step of a process compiles, three more are watched, and a step cannot be cut.
+    assert (most - 1) * step_s <= max(every_s, 4 * step_s) * (1 + 1e-9)
