@@ -87,7 +87,8 @@ def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
 ) -> None:
     in_the_way = tmp_path / "blocked" / "logs" / "scheduler.log"
     in_the_way.mkdir(parents=True)
-    process, run = launch(ray_cluster, tmp_path, "blocked")
+    with_a_scheduler = ("--set", "cluster.rendezvous=dynamic_cluster")
+    process, run = launch(ray_cluster, tmp_path, "blocked", *with_a_scheduler)
     wait_for(run, lambda event: event["event"] == "failure_detected")
     in_the_way.rmdir()
     succeeded(process)
