@@ -30,7 +30,7 @@ from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "psutil")
 # A process that was told to end may need a moment to be gone.
 GRACE_S = 10.0
-STEPS_A_FAULT = 16
+STEPS_A_FAULT = 24
 STEPS_AN_EPOCH = 3
 JOB = """
 name: soak
@@ -78,7 +78,15 @@ def left_behind(cluster: Bed) -> list[str]:
     left = [str(path.relative_to(cluster.storage)) for path in cluster.storage.glob("*/checkpoints/.step_*")]
     ours = [process for host in cluster.hosts for process in host.processes() if is_of_a_run(process)]
     _, alive = psutil.wait_procs(ours, timeout=GRACE_S)
-    return left + [f"process {process.pid}" for process in alive]
+    return left + [described(process) for process in alive]
+
+
+def described(process: psutil.Process) -> str:
+    """What is known of a process that should not be there."""
+    try:
+        return f"process {process.pid}, {process.status()}: {' '.join(process.cmdline()).strip()}"
+    except psutil.NoSuchProcess:
+        return f"process {process.pid}, gone by now"
 
 
 def is_of_a_run(process: psutil.Process) -> bool:
