@@ -12,7 +12,7 @@ from orchestrator.training.scheduler import free_port
 
 _PORT_TRIES = 5
 
-# This process's end of the store. Without it the rank's own address is forgotten, and others look in vain.
+# This process's end of the store; that of rank 0 serves the others for as long as its process lives.
 _store: Any = None
 
 
@@ -24,7 +24,10 @@ class StoreDidNotOpen(OrchestratorError):
         self.host, self.detail = host, detail
 
     def __str__(self) -> str:
-        return f"the store through which ranks meet could not open a port on {self.host} ({self.detail})"
+        return (
+            f"the store through which ranks meet could not open a port on {self.host} ({self.detail}); "
+            "look at what takes its ports, for example with `ss -ltnp`"
+        )
 
 
 def open_store(host: str, world_size: int, timeout_s: float) -> tuple[str, int]:
