@@ -2,7 +2,8 @@
 
 The hosts are network namespaces of this machine (tests/hosts); the drill kills ranks and hosts,
 freezes ranks, cuts links and spoils checkpoints. Afterwards, while the hosts still stand, no
-process that carries the mark of a run and no half-written checkpoint may be there.
+process that carries the mark of a run, no actor, no placement group and no half-written
+checkpoint may be there.
 
 Needs root and iproute2. Takes about half a minute a fault on two cores.
 
@@ -13,6 +14,7 @@ import argparse
 import json
 import platform
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from orchestrator.ascend.fence import RUN_VARIABLE  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402
 from tests.hosts.network import why_impossible  # noqa: E402
 from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
+from tests.ray_leftovers import held_in_vain  # noqa: E402
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "psutil")
 # A process that was told to end may need a moment to be gone.
@@ -74,17 +77,18 @@ def soak(count: int, seed: int) -> dict[str, Any]:
 
 
 def left_behind(cluster: Bed) -> list[str]:
-    """Processes of a run or an agent on the hosts, beside Ray's own, and checkpoints half written."""
+    """On the hosts, beside Ray's own: processes of a run or an agent, actors, half-written checkpoints."""
     left = [str(path.relative_to(cluster.storage)) for path in cluster.storage.glob("*/checkpoints/.step_*")]
     ours = [process for host in cluster.hosts for process in host.processes() if is_of_a_run(process)]
     _, alive = psutil.wait_procs(ours, timeout=GRACE_S)
-    return left + [described(process) for process in alive]
+    return left + [described(process) for process in alive] + held_in_vain(cluster.ask_ray)
 
 
 def described(process: psutil.Process) -> str:
     """What is known of a process that should not be there."""
     try:
-        return f"process {process.pid}, {process.status()}: {' '.join(process.cmdline()).strip()}"
+        age, words = time.time() - process.create_time(), " ".join(process.cmdline()).strip()
+        return f"process {process.pid} of {process.ppid()}, {process.status()}, {age:.0f} s old: {words}"
     except psutil.NoSuchProcess:
         return f"process {process.pid}, gone by now"
 

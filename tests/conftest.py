@@ -6,13 +6,15 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from orchestrator.ascend.fence import RUN_VARIABLE
+from orchestrator.run_directory import RunDirectory
+from tests.launching import NoteSeconds, events_of
 
 # Before any test module is read: Ray fixes its authentication when it is first imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -35,6 +37,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: reference numbers and real pairs are not in the repository")
     return folder
+
+
+@pytest.fixture
+def note_seconds(record_testsuite_property: Callable[[str, object], None]) -> NoteSeconds:
+    """Tells `--junitxml` how long it took from a unix time to the first new step after it."""
+
+    def note(run: RunDirectory, since: float) -> None:
+        waited = [event["t"] - since for event in events_of(run, "first_step") if event["t"] > since]
+        record_testsuite_property(f"{run.root.name}: seconds to the first new step", round(waited[0], 1))
+
+    return note
 
 
 @pytest.hookimpl(wrapper=True)

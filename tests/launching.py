@@ -9,6 +9,8 @@ from orchestrator.report.live import follow
 from orchestrator.run_directory import RunDirectory
 
 Event = dict[str, Any]
+# The fixture `note_seconds`: a run, and the unix time of a fault or of launching again after one.
+NoteSeconds = Callable[[RunDirectory, float], None]
 
 
 def wait_for(run: RunDirectory, wanted: Callable[[Event], bool]) -> Event:

@@ -205,6 +205,10 @@ class Bed:
     def head(self) -> Host:
         return self.hosts[0]
 
+    @property
+    def ray_address(self) -> str:
+        return f"{self.head.address}:{GCS_PORT}"
+
     def start_ray(self) -> None:
         """A Ray node on every host, the first one the head; returns when all have joined."""
         # All at once: they spend most of the time importing, and wait for the head by themselves.
@@ -212,12 +216,16 @@ class Bed:
         for host, start in starts:
             _await_node(host, start)
 
+    def ask_ray(self, command: Sequence[str]) -> str:
+        """What a command prints that joins the cluster from the head."""
+        return self.head.run(command, {"RAY_ADDRESS": self.ray_address})
+
     def sdnet_orchestrate(self, *arguments: str, on: Host | None = None) -> "subprocess.Popen[str]":
         """Start the command on a host, the head by default; what it prints comes through `stdout`."""
         host = on or self.head
         return host.popen(
             [sys.executable, _ORCHESTRATE, host.address, *arguments],
-            {"RAY_ADDRESS": f"{self.head.address}:{GCS_PORT}"},
+            {"RAY_ADDRESS": self.ray_address},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

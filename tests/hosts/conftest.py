@@ -8,6 +8,7 @@ from orchestrator.run_directory import RunDirectory
 from tests.hosts.bed import Bed, bed
 from tests.hosts.jobs import run_clean
 from tests.hosts.test_bed import QUICK_TO_NOTICE
+from tests.ray_leftovers import held_in_vain
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,7 @@ def cluster() -> Iterator[Bed]:
         made.head.ray_options = ("--num-cpus=0",)
         made.start_ray()
         yield made
+        assert held_in_vain(made.ask_ray) == []
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,10 @@
 
 import hashlib
 import subprocess
-from collections.abc import Callable
 
 from orchestrator.run_directory import RunDirectory
 from tests.hosts.bed import Bed, Host
-from tests.launching import events_of, wait_for
-
-# pytest's `record_testsuite_property`: what `--junitxml` shows beside the results.
-Note = Callable[[str, object], None]
+from tests.launching import wait_for
 
 _JOB = """
 name: {name}
@@ -58,9 +54,3 @@ def host_of(cluster: Bed, run: RunDirectory, rank: int) -> Host:
     """The host of a rank of the first group, as soon as it has joined."""
     joined = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == rank)
     return next(host for host in cluster.hosts if host.address == joined["host"])
-
-
-def note_seconds(note: Note, run: RunDirectory, fault_at: float) -> None:
-    """Note how long it took from the fault, at a unix time, to the first step after it."""
-    steps = [event["t"] - fault_at for event in events_of(run, "first_step") if event["t"] > fault_at]
-    note(f"{run.root.name}: seconds from fault to first new step", round(steps[0], 1))

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.hosts.bed import GCS_PORT, Bed, bed
+from tests.hosts.bed import Bed, bed
 from tests.hosts.network import why_impossible
 
 pytestmark = [
@@ -46,7 +46,7 @@ class Driver:
     def __init__(self, cluster: Bed):
         self._process = cluster.head.popen(
             [sys.executable, str(Path(__file__).with_name("driver.py"))],
-            {"RAY_ADDRESS": f"{cluster.head.address}:{GCS_PORT}"},
+            {"RAY_ADDRESS": cluster.ray_address},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.run_directory import RunDirectory
 from tests.hosts.bed import Bed
-from tests.hosts.jobs import Note, ended_well, host_of, launch, note_seconds, weights
+from tests.hosts.jobs import ended_well, host_of, launch, weights
 from tests.hosts.network import why_impossible
-from tests.launching import events_of, saved, wait_for
+from tests.launching import NoteSeconds, events_of, saved, wait_for
 
 pytestmark = [
     pytest.mark.hosts,
@@ -80,7 +80,7 @@ def test_a_slow_and_lossy_link_is_no_failure(cluster: Bed, clean: RunDirectory) 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_host_of_a_rank_is_killed(
-    cluster: Bed, clean: RunDirectory, rank: int, record_testsuite_property: Note
+    cluster: Bed, clean: RunDirectory, rank: int, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, f"without-host-of-{rank}")
     host = host_of(cluster, run, rank)
@@ -90,19 +90,20 @@ def test_the_host_of_a_rank_is_killed(
     ended_well(process)
     assert host.pids() == []
     failed_over(run, host.address)
-    note_seconds(record_testsuite_property, run, killed_at)
+    note_seconds(run, killed_at)
     assert weights(run) == weights(clean)
     cluster.restart(host)
 
 
 def test_the_host_of_the_launcher_and_the_controller_is_killed_and_the_job_launched_again_from_another(
-    cluster: Bed, clean: RunDirectory
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     host = cluster.hosts[1]
     process, run = launch(cluster, "launched-again", on=host)
     wait_for(run, lambda event: event["event"] == "first_step")
     [controller] = host.processes("ray::GroupController")
     wait_for(run, saved(2))
+    killed_at = time.time()
     host.kill()
     process.wait()
     assert not controller.is_running() and not events_of(run, "run_finished")
@@ -111,15 +112,17 @@ def test_the_host_of_the_launcher_and_the_controller_is_killed_and_the_job_launc
     [resumed] = events_of(run, "resumed")
     assert resumed["step"] >= 2
     assert host.address not in events_of(run, "group_started")[-1]["hosts"]
+    note_seconds(run, killed_at)
     assert weights(run) == weights(clean)
     cluster.restart(host)
 
 
 def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
-    cluster: Bed, clean: RunDirectory
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, "headless")
     wait_for(run, saved(2))
+    lost_at = time.time()
     cluster.head.lose_power()
     process.wait()
     assert not events_of(run, "run_finished")
@@ -133,6 +136,7 @@ def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
     [resumed] = events_of(run, "resumed")
     assert resumed["step"] >= 2
     assert set(events_of(run, "group_started")[-1]["hosts"]) <= {host.address for host in others.hosts}
+    note_seconds(run, lost_at)
     assert weights(run) == weights(clean)
     for host in others.hosts:
         host.kill()
@@ -141,7 +145,7 @@ def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
 
 
 def test_a_host_whose_link_stays_down_is_left_out(
-    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, "cut")
     host = host_of(cluster, run, 1)
@@ -150,14 +154,14 @@ def test_a_host_whose_link_stays_down_is_left_out(
     host.cut_link()
     ended_well(process)
     failed_over(run, host.address)
-    note_seconds(record_testsuite_property, run, cut_at)
+    note_seconds(run, cut_at)
     assert weights(run) == weights(clean)
     host.kill()
     cluster.restart(host)
 
 
 def test_a_host_whose_link_comes_back_too_late_ends_its_ranks(
-    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, "healed")
     host = host_of(cluster, run, 0)
@@ -172,14 +176,14 @@ def test_a_host_whose_link_comes_back_too_late_ends_its_ranks(
     assert not alive
     ended_well(process)
     failed_over(run, host.address)
-    note_seconds(record_testsuite_property, run, cut_at)
+    note_seconds(run, cut_at)
     assert weights(run) == weights(clean)
     host.kill()
     cluster.restart(host)
 
 
 def test_a_host_whose_raylet_is_frozen_is_left_out(
-    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, "frozen")
     host = host_of(cluster, run, 0)
@@ -194,7 +198,7 @@ def test_a_host_whose_raylet_is_frozen_is_left_out(
     ended_well(process)
     assert raylet.status() == psutil.STATUS_STOPPED
     failed_over(run, host.address)
-    note_seconds(record_testsuite_property, run, frozen_at)
+    note_seconds(run, frozen_at)
     assert weights(run) == weights(clean)
     host.thaw()
     # Ray ends what it has given up as soon as it hears of it.

@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
-from tests.hosts.bed import GCS_PORT, RAY, Bed, Host
-from tests.hosts.jobs import STEPS, Note, ended_well, host_of, launch, note_seconds, weights
+from tests.hosts.bed import RAY, Bed, Host
+from tests.hosts.jobs import STEPS, ended_well, host_of, launch, weights
 from tests.hosts.network import why_impossible
-from tests.launching import Event, events_of, saved, wait_for
+from tests.launching import Event, NoteSeconds, events_of, saved, wait_for
 
 pytestmark = [
     pytest.mark.hosts,
@@ -37,7 +37,7 @@ def drain(cluster: Bed, host: Host, seconds: int) -> None:
     [raylet] = host.processes("raylet")
     [node_id] = [word.split("=")[1] for word in raylet.cmdline() if word.startswith("--node_id=")]
     cluster.head.run(
-        [RAY, "drain-node", "--address", f"{cluster.head.address}:{GCS_PORT}", "--node-id", node_id,
+        [RAY, "drain-node", "--address", cluster.ray_address, "--node-id", node_id,
          "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken away",
          "--deadline-remaining-seconds", str(seconds)]
     )  # fmt: skip
@@ -51,7 +51,7 @@ def group_of(size: int, after: int) -> Callable[[Event], bool]:
 
 
 def test_a_host_that_is_drained_is_left_before_its_deadline_and_no_step_is_lost(
-    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, "drained")
     host = host_of(cluster, run, 1)
@@ -65,7 +65,7 @@ def test_a_host_that_is_drained_is_left_before_its_deadline_and_no_step_is_lost(
     assert failure["t"] < notice["t"] + notice["left_s"]
     last = events_of(run, "group_started")[-1]
     assert last["world_size"] == 2 and host.address not in last["hosts"]
-    note_seconds(record_testsuite_property, run, notice["t"])
+    note_seconds(run, notice["t"])
     [resumed] = events_of(run, "resumed")
     assert f"saved at step {resumed['step']}" in failure["detail"]
     assert json.loads(run.summary.read_text())["lost_steps"] == 0
@@ -75,7 +75,7 @@ def test_a_host_that_is_drained_is_left_before_its_deadline_and_no_step_is_lost(
 
 
 def test_a_launch_that_is_terminated_saves_first_and_no_step_is_lost(
-    cluster: Bed, clean: RunDirectory
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, "terminated")
     host = host_of(cluster, run, 1)
@@ -87,8 +87,10 @@ def test_a_launch_that_is_terminated_saves_first_and_no_step_is_lost(
     host.clear_link()
     assert process.returncode == 130 and "the launch ends: 2 rank(s) save first" in output
     [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
+    launched_at = time.time()
     again, _ = launch(cluster, "terminated")
     ended_well(again)
+    note_seconds(run, launched_at)
     assert [event["step"] for event in events_of(run, "resumed")] == [int(left)]
     assert not events_of(run, "failure_detected")
     assert json.loads(run.summary.read_text())["lost_steps"] == 0
@@ -96,7 +98,7 @@ def test_a_launch_that_is_terminated_saves_first_and_no_step_is_lost(
 
 
 def test_an_elastic_group_goes_on_with_the_host_that_is_left_and_takes_one_back(
-    cluster: Bed, clean: RunDirectory, record_testsuite_property: Note
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     spare = cluster.hosts[3]
     spare.kill()
@@ -115,7 +117,7 @@ def test_an_elastic_group_goes_on_with_the_host_that_is_left_and_takes_one_back(
     assert (failure["kind"], failure["host"]) == ("host_lost", host.address)
     assert host.address in back["hosts"]
     assert events_of(run, "group_restarting")[-1]["reason"] == "a host came back: 1 -> 2 ranks"
-    note_seconds(record_testsuite_property, run, killed_at)
+    note_seconds(run, killed_at)
     epochs, undisturbed = events_of(run, "epoch"), events_of(clean, "epoch")
     assert {event["step"]: event["lr"] for event in epochs} == {e["step"]: e["lr"] for e in undisturbed}
     assert json.loads(run.summary.read_text())["steps"] == STEPS

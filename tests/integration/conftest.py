@@ -9,12 +9,22 @@ import pytest
 from orchestrator.run_directory import RunDirectory
 from tests.integration.jobs import job_file
 from tests.integration.ray_node import RayCluster, running_node
+from tests.ray_leftovers import held_in_vain
 
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     with running_node(tmp_path_factory.mktemp("home")) as cluster:
         yield cluster
+
+
+@pytest.fixture(autouse=True)
+def ray_holds_nothing_in_vain(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that uses the cluster when an actor or a placement group is left after it."""
+    yield
+    if "ray_cluster" in request.fixturenames:
+        cluster: RayCluster = request.getfixturevalue("ray_cluster")
+        assert held_in_vain(cluster.output_of) == []
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,11 @@ class RayCluster:
             [str(program(command[0])), *command[1:]],
             env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
+
+    def output_of(self, command: Sequence[str]) -> str:
+        """Run a command that joins the cluster; raises CalledProcessError when it fails."""
+        environment = {**self.environment, "RAY_ADDRESS": self.address}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def program(name: str) -> Path:

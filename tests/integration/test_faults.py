@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from orchestrator.run_directory import RunDirectory
 from tests.integration.jobs import launch, pid_of, stopped, succeeded, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import events_of, saved, wait_for
+from tests.launching import NoteSeconds, events_of, saved, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -34,13 +35,15 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.soak), 1])
 def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, rank: int
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds, rank: int
 ) -> None:
     process, run = launch(ray_cluster, storage, f"killed-{rank}")
     victim = pid_of(run, rank)
     wait_for(run, saved(2))
+    killed_at = time.time()
     os.kill(victim, signal.SIGKILL)
     succeeded(process)
+    note_seconds(run, killed_at)
     [failure] = events_of(run, "failure_detected")
     assert (failure["kind"], failure["rank"]) == ("rank_crashed", rank)
     assert [event["cached"] for event in events_of(run, "compiled")] == [False, True]
@@ -50,13 +53,15 @@ def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
 
 @pytest.mark.soak
 def test_a_rank_killed_while_it_evaluates_is_replaced_and_the_evaluation_done_again(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "unrated")
     victim = pid_of(run, 1)
     wait_for(run, lambda event: event["event"] == "evaluating")
+    killed_at = time.time()
     os.kill(victim, signal.SIGKILL)
     succeeded(process)
+    note_seconds(run, killed_at)
     [failure] = events_of(run, "failure_detected")
     assert (failure["kind"], failure["rank"]) == ("rank_crashed", 1)
     assert [event["epoch"] for event in events_of(run, "evaluating")] == [1, 1, 2]
@@ -65,13 +70,15 @@ def test_a_rank_killed_while_it_evaluates_is_replaced_and_the_evaluation_done_ag
 
 
 def test_a_frozen_rank_is_named_looked_into_and_replaced(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "frozen", "--set", "recovery.step_timeout_s=8")
     frozen = pid_of(run, 1)
     wait_for(run, saved(2))
+    frozen_at = time.time()
     os.kill(frozen, signal.SIGSTOP)
     succeeded(process)
+    note_seconds(run, frozen_at)
     [hang] = events_of(run, "hang_found")
     [ended] = events_of(run, "group_ended")
     [failure] = events_of(run, "failure_detected")
@@ -83,7 +90,7 @@ def test_a_frozen_rank_is_named_looked_into_and_replaced(
 
 
 def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     with_a_scheduler = ("--set", "cluster.rendezvous=dynamic_cluster")
     process, run = launch(ray_cluster, storage, "headless", *with_a_scheduler)
@@ -94,8 +101,10 @@ def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
         for child in psutil.Process(owner).children()
         if "orchestrator.training.scheduler" in child.cmdline()
     ]
+    killed_at = time.time()
     scheduler.kill()
     succeeded(process)
+    note_seconds(run, killed_at)
     [failure] = events_of(run, "failure_detected")
     assert failure["kind"] == "scheduler_lost"
     assert len(events_of(run, "first_step")) == 2  # the group had not reached its end
@@ -112,7 +121,11 @@ def truncate(path: Path) -> None:
     ids=lambda damage: damage.__name__,
 )
 def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, damage: Callable[[Path], None]
+    ray_cluster: RayCluster,
+    clean: RunDirectory,
+    storage: Path,
+    note_seconds: NoteSeconds,
+    damage: Callable[[Path], None],
 ) -> None:
     name = f"spoilt-{damage.__name__}".replace("_", "-")
     first, run = launch(ray_cluster, storage, name)
@@ -122,8 +135,10 @@ def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
     wait_for_workers_to_end(run)
     newest = sorted(run.checkpoints.glob("step_*"))[-1]
     damage(newest / "model.ckpt")
+    launched_at = time.time()
     again, _ = launch(ray_cluster, storage, name)
     succeeded(again)
+    note_seconds(run, launched_at)
     [corrupt] = events_of(run, "checkpoint_corrupt")
     assert corrupt["checkpoint"] == f"{newest.name}.corrupt" and "model.ckpt" in corrupt["detail"]
     [resumed] = events_of(run, "resumed")
@@ -133,7 +148,7 @@ def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
 
 
 def test_a_killed_launcher_is_launched_again_and_ends_with_the_same_bytes(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     first, run = launch(ray_cluster, storage, "relaunched")
     wait_for(run, saved(2))
@@ -142,8 +157,10 @@ def test_a_killed_launcher_is_launched_again_and_ends_with_the_same_bytes(
     assert second.returncode == 2 and "is being run by" in refusal
     first.kill()
     first.communicate()
+    launched_at = time.time()
     third, _ = launch(ray_cluster, storage, "relaunched")
     succeeded(third)
+    note_seconds(run, launched_at)
     assert events_of(run, "resumed")
     assert weights(run) == weights(clean)
 
@@ -181,7 +198,7 @@ def test_a_signal_to_the_launchers_whole_process_group_spares_its_ray_until_the_
 
 @pytest.mark.soak
 def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "impatient")
     raylet = psutil.Process(pid_of(run, 0)).parent()
@@ -197,8 +214,10 @@ def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
         assert process.returncode == 130 and "did not save within" not in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     wait_for_workers_to_end(run)
+    launched_at = time.time()
     again, _ = launch(ray_cluster, storage, "impatient")
     succeeded(again)
+    note_seconds(run, launched_at)
     assert weights(run) == weights(clean)
 
 

@@ -11,7 +11,7 @@ from ray._private.utils import get_system_memory, get_used_memory
 from orchestrator.run_directory import RunDirectory
 from tests.integration.jobs import job_file, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import events_of
+from tests.launching import NoteSeconds, events_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
@@ -44,6 +44,13 @@ main()
 A_BUG = """
 def fault(job):
     raise ArithmeticError("the fourth step does not add up")
+"""
+AN_ACCIDENT = """
+def fault(job):
+    mark = job.run.root / "accident"
+    if not mark.exists():
+        mark.touch()
+        raise ArithmeticError("the fourth step did not add up this time")
 """
 # The first time only; at most 10 GB, which is more than the test leaves it.
 TAKES_MEMORY = """
@@ -87,8 +94,20 @@ def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
     assert json.loads(run.summary.read_text())["status"] == "failed"
 
 
+def test_an_exception_in_the_step_that_does_not_come_back_costs_a_restart(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
+) -> None:
+    done, run = launch_with(AN_ACCIDENT, ray_cluster, storage, "accident")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [failure] = events_of(run, "failure_detected")
+    assert (failure["kind"], failure["step"]) == ("step_failed", 3)
+    assert "the fourth step did not add up this time" in failure["detail"]
+    note_seconds(run, failure["t"])
+    assert weights(run) == weights(clean)
+
+
 def test_a_rank_that_takes_all_memory_is_killed_named_and_replaced(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     # A Ray of its own, for which the memory ends where the job has more than it needs.
     done, run = launch_with(
@@ -103,4 +122,5 @@ def test_a_rank_that_takes_all_memory_is_killed_named_and_replaced(
     assert failures[0]["rank"] is not None and "low on memory" in failures[0]["detail"]
     assert (run.root / "memory_taken").exists()
     assert len(events_of(run, "group_started")) == 2
+    note_seconds(run, failures[0]["t"])
     assert weights(run) == weights(clean)

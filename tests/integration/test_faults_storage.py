@@ -11,7 +11,7 @@ from orchestrator.run_directory import RunDirectory
 from tests.disk import fill, small_disk
 from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import Event, events_of, saved, wait_for
+from tests.launching import Event, NoteSeconds, events_of, saved, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
 
 
 def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
-    ray_cluster: RayCluster, clean: RunDirectory, disk: Path
+    ray_cluster: RayCluster, clean: RunDirectory, disk: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
     wait_for(run, saved(3))
@@ -75,23 +75,26 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     assert process.returncode == 1 and "Traceback" not in output
     assert str(disk) in output.splitlines()[-1] and "could not be written" in output.splitlines()[-1]
     filler.unlink()
+    launched_at = time.time()
     again, _ = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
     succeeded(again)
+    note_seconds(run, launched_at)
     assert [event["step"] for event in events_of(run, "resumed")] == [3]
     assert not events_of(run, "checkpoint_corrupt")
     assert weights(run) == weights(clean)
 
 
 def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
-    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path
+    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, note_seconds: NoteSeconds
 ) -> None:
     in_the_way = tmp_path / "blocked" / "logs" / "scheduler.log"
     in_the_way.mkdir(parents=True)
     with_a_scheduler = ("--set", "cluster.rendezvous=dynamic_cluster")
     process, run = launch(ray_cluster, tmp_path, "blocked", *with_a_scheduler)
-    wait_for(run, lambda event: event["event"] == "failure_detected")
+    failed = wait_for(run, lambda event: event["event"] == "failure_detected")
     in_the_way.rmdir()
     succeeded(process)
+    note_seconds(run, failed["t"])
     failures = events_of(run, "failure_detected")
     assert {failure["kind"] for failure in failures} == {"storage"}
     assert "scheduler.log" in failures[0]["detail"]
