@@ -95,6 +95,24 @@ def test_the_host_of_a_rank_is_killed(
     cluster.restart(host)
 
 
+def test_a_host_whose_raylet_is_told_to_end_is_left_out(
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
+) -> None:
+    process, run = launch(cluster, "raylet-ended")
+    host = host_of(cluster, run, 1)
+    wait_for(run, saved(2))
+    [raylet] = host.processes("raylet")
+    ended_at = time.time()
+    raylet.terminate()
+    ended_well(process)
+    assert not raylet.is_running()
+    failed_over(run, host.address)
+    note_seconds(run, ended_at)
+    assert weights(run) == weights(clean)
+    host.kill()
+    cluster.restart(host)
+
+
 def test_the_host_of_the_launcher_and_the_controller_is_killed_and_the_job_launched_again_from_another(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:

@@ -29,7 +29,7 @@ evaluate: {every_epochs: 4, batch: 32}
 """
 
 
-def test_a_host_that_dies_is_replaced_by_a_spare_one_and_the_run_succeeds() -> None:
+def test_a_host_that_dies_is_replaced_and_when_it_is_back_all_three_rate_the_network_the_same() -> None:
     with bed(3, QUICK_TO_NOTICE) as cluster:
         cluster.start_ray()
         process, run = cluster.launch(JOB)
@@ -47,3 +47,12 @@ def test_a_host_that_dies_is_replaced_by_a_spare_one_and_the_run_succeeds() -> N
         assert last["world_size"] == 2 and victim.address not in last["hosts"]
         summary = json.loads(run.summary.read_text())
         assert summary["status"] == "succeeded" and summary["restarts"] >= 1
+        cluster.restart(victim)
+        evaluation = cluster.sdnet_orchestrate(
+            "evaluate", "--checkpoint", str(run.checkpoints / summary["checkpoint"]), "--json",
+            "--data", str(run.test_npz), "--batch", "32", "--workers", "3", "--address", "auto",
+        )  # fmt: skip
+        output, _ = evaluation.communicate()
+        assert evaluation.returncode == 0, output
+        rates = json.loads(output.splitlines()[-1])
+        assert (rates["fpr95"], rates["accuracy"]) == (summary["fpr95"], summary["accuracy"])

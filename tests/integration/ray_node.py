@@ -64,6 +64,8 @@ def running_node(home: Path) -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # As docs/faults.md tells users, so that a stopped job may save.
+        "RAY_JOB_STOP_WAIT_TIME_S": "30",
     }
     # In the foreground: `ray stop` would end every Ray of this machine, not only this one.
     node = subprocess.Popen(

@@ -38,7 +38,10 @@ def test_a_run_outlives_storage_that_is_away_for_a_while(
     mount.unlink()
     elsewhere.rename(mount)
     succeeded(process)
-    assert events_of(run, "checkpoint_failed")
+    # A rank that the restart ends may take what it could not tell with it; then the failure is told.
+    failures = events_of(run, "failure_detected")
+    assert {failure["kind"] for failure in failures} <= {"storage"}
+    assert failures or events_of(run, "checkpoint_failed")
     assert json.loads(run.summary.read_text())["status"] == "succeeded"
     assert weights(run) == weights(clean)
 

@@ -1,6 +1,7 @@
 """One command from image pairs to an evaluated network, for real."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
 from tests.integration.jobs import STEPS, job_file
 from tests.integration.ray_node import RayCluster
-from tests.launching import events_of
+from tests.launching import events_of, saved, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -68,6 +69,22 @@ def test_the_same_name_for_another_job_is_refused(ray_cluster: RayCluster, clean
     refused = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "train.lr=0.001")
     assert refused.returncode == 2 and "other train" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.soak
+def test_a_submitted_job_that_is_stopped_saves_first(ray_cluster: RayCluster, storage: Path) -> None:
+    job, run = str(job_file(storage, "halted")), RunDirectory(storage / "halted")
+    ray_cluster.run(
+        "ray", "job", "submit", "--address", ray_cluster.dashboard, "--working-dir", str(storage),
+        "--submission-id", "halted", "--no-wait",
+        "--", "sdnet-orchestrate", "launch", job, "--set", "train.epochs=200",
+    )  # fmt: skip
+    wait_for(run, saved(1))
+    stopped = ray_cluster.run("ray", "job", "stop", "--address", ray_cluster.dashboard, "halted")
+    assert stopped.returncode == 0 and "Job 'halted' was stopped" in stopped.stdout
+    assert json.loads(run.summary.read_text())["status"] == "stopped"
+    [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
+    assert events_of(run, "checkpoint_saved")[-1]["step"] == int(left)
 
 
 def test_evaluate_gives_the_runs_own_bits_for_any_number_of_workers(
