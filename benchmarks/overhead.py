@@ -8,8 +8,10 @@ first epoch compiles and is not counted; each side's figure is its median epoch 
 Every epoch ends with a save, also of the short ones here: `stall_share` is what saving takes of the loop.
 
 MindSpore's kernels fill two cores even at one thread and split their work evenly, so on a host with
-two cores a daemon of Ray's that takes one for a moment holds up both. With `--spare-core` the rank
-has all cores but the last, on both sides, and Ray the last: what is left is the loop's own.
+two cores a process of Ray's that takes one for a moment holds up both. Each of Ray's workers, of which
+a launch of one rank has seven, looks for signals 99 times a second; Ray 2.60 has no setting for that.
+With `--spare-core` the rank has all cores but the last, on both sides, and Ray the last: what is left
+is the loop's own.
 
 usage: python benchmarks/overhead.py [--batch 64] [--steps 10] [--epochs 5] [--rounds 3]
                                      [--spare-core] [--json]
