@@ -89,6 +89,7 @@ def test_a_frozen_rank_is_named_looked_into_and_replaced(
     assert weights(run) == weights(clean)
 
 
+@pytest.mark.soak
 def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
