@@ -77,7 +77,7 @@ def soak(count: int, seed: int) -> dict[str, Any]:
 
 
 def left_behind(cluster: Bed) -> list[str]:
-    """On the hosts, beside Ray's own: processes of a run or an agent, actors, half-written checkpoints."""
+    """Half-written checkpoints, processes of a run or an agent, and what Ray holds though its job is over."""
     left = [str(path.relative_to(cluster.storage)) for path in cluster.storage.glob("*/checkpoints/.step_*")]
     ours = [process for host in cluster.hosts for process in host.processes() if is_of_a_run(process)]
     _, alive = psutil.wait_procs(ours, timeout=GRACE_S)

@@ -45,6 +45,7 @@ def note_seconds(record_testsuite_property: Callable[[str, object], None]) -> No
 
     def note(run: RunDirectory, since: float) -> None:
         waited = [event["t"] - since for event in events_of(run, "first_step") if event["t"] > since]
+        assert waited, f"{run.root.name}: no first step after {since}"
         record_testsuite_property(f"{run.root.name}: seconds to the first new step", round(waited[0], 1))
 
     return note

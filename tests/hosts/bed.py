@@ -8,44 +8,21 @@ with bed(hosts=3) as cluster:
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import yaml
 
 from orchestrator.run_directory import RunDirectory
-from tests.hosts.network import (
-    Cable,
-    is_of_dead_suite,
-    kill_all_in,
-    lay_cables,
-    namespaces_of_dead_suites,
-    pids_in,
-    remove,
-    signal_to,
-)
+from tests.hosts.host import GCS_PORT, Host
+from tests.hosts.network import Cable, is_of_dead_suite, lay_cables, namespaces_of_dead_suites, remove
 
-GCS_PORT = 6379
-RAY = str(Path(sys.executable).with_name("ray"))
 _ORCHESTRATE = str(Path(__file__).with_name("orchestrate.py"))
-# The smallest object store that Ray accepts is 75 MB.
-_RAY_OPTIONS = (
-    "--num-cpus=1",
-    "--object-store-memory=80000000",
-    "--disable-usage-stats",
-    "--include-log-monitor=false",
-    "--log-color=false",
-)
-# No autoscaler: it starts slowly and has nobody to serve.
-_HEAD_OPTIONS = ("--head", f"--port={GCS_PORT}", "--no-monitor")
 _RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,145 +30,7 @@ _RAY_ENVIRONMENT = {
     "RAY_enable_worker_prestart": "0",
     "PYTHONUNBUFFERED": "1",
 }
-# Gives a command its host's own disk, at the path where every host has one.
-_WITH_DISK = 'mount --bind "$0" "$1" && shift && exec "$@"'
 _START_WITHIN_S = 120.0
-
-
-@dataclass
-class Host:
-    """One namespace with one address; Ray knows it by the resource `name`, as `host2`.
-
-    directory: its own disk, which its commands see at `disk`, as those of every host do theirs.
-    environment: that of its commands, Ray's token among them. ray_options: what this host's
-    `ray start` gets beside the usual, such as `--num-cpus=2`; the last one of a kind counts.
-    """
-
-    name: str
-    cable: Cable
-    directory: Path
-    disk: Path
-    environment: dict[str, str]
-    ray_options: tuple[str, ...] = ()
-    _children: "list[subprocess.Popen[str]]" = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        return self.cable.address
-
-    def popen(
-        self, command: Sequence[str], environment: Mapping[str, str] | None = None, **options: Any
-    ) -> "subprocess.Popen[str]":
-        """Start a command on this host, in text mode; it ends with the bed at the latest."""
-        disk = ["sh", "-c", _WITH_DISK, str(self.directory), str(self.disk)]
-        child = subprocess.Popen(
-            ["ip", "netns", "exec", self.cable.host, *disk, *command],
-            env={**self.environment, **(environment or {})}, text=True, **options,
-        )  # fmt: skip
-        self._children.append(child)
-        return child
-
-    def run(
-        self, command: Sequence[str], environment: Mapping[str, str] | None = None, timeout_s: float = 90.0
-    ) -> str:
-        """Run a command on this host and return what it printed.
-
-        Raises RuntimeError with its errors when it fails, and subprocess.TimeoutExpired.
-        """
-        child = self.popen(command, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            output, errors = child.communicate(timeout=timeout_s)
-        finally:
-            child.kill()
-        if child.returncode != 0:
-            raise RuntimeError(
-                f"{self.name}: {' '.join(command)[:200]}: {child.returncode}, {errors[-2000:]}"
-            )
-        return output
-
-    def join_ray(self, head: str) -> "subprocess.Popen[str]":
-        """Begin to start this host's Ray node; it is the head when `head` is its own address."""
-        place = _HEAD_OPTIONS if head == self.address else (f"--address={head}:{GCS_PORT}",)
-        identity = (f"--node-ip-address={self.address}", f'--resources={{"{self.name}": 1}}')
-        with self.start_log.open("w") as log:
-            return self.popen(
-                [RAY, "start", *place, *identity, *_RAY_OPTIONS, *self.ray_options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    @property
-    def start_log(self) -> Path:
-        """What `ray start` said last."""
-        return self.directory / "ray_start.log"
-
-    def pids(self) -> list[int]:
-        """Every process that runs on this host."""
-        return pids_in(self.cable.host)
-
-    def processes(self, word: str = "") -> list[psutil.Process]:
-        """The processes whose name or an argument begins with `word`.
-
-        Examples: `raylet`, `gcs_server`, `ray::` (its workers), `orchestrator.training.scheduler`.
-        """
-        found = []
-        for pid in self.pids():
-            try:
-                process = psutil.Process(pid)
-                # The last part of a path only: the name of a test's directory must not make a match.
-                words = [process.name(), *(Path(argument).name for argument in process.cmdline())]
-            except psutil.NoSuchProcess:
-                continue
-            if any(own.startswith(word) for own in words):
-                found.append(process)
-        return found
-
-    def kill(self) -> None:
-        """SIGKILL everything; peers see closed connections, as when an operating system restarts."""
-        kill_all_in([self.cable.host])
-
-    def lose_power(self) -> None:
-        """Everything ends and nothing says so: the peers hear only silence."""
-        self.cable.cut()
-        self.kill()
-
-    def freeze(self, word: str = "") -> list[psutil.Process]:
-        """SIGSTOP the processes that `word` names, all by default; returns them when they stand still."""
-        frozen = self.processes(word)
-        for process in frozen:
-            process.suspend()
-        while any(_runs(process) for process in frozen):
-            os.sched_yield()
-        return frozen
-
-    def thaw(self) -> None:
-        """SIGCONT everything on the host."""
-        for pid in self.pids():
-            signal_to(pid, signal.SIGCONT)
-
-    def cut_link(self) -> None:
-        """Pull the cable at the switch; the host still reaches itself."""
-        self.cable.cut()
-
-    def heal_link(self) -> None:
-        """Put the cable back."""
-        self.cable.heal()
-
-    def impair_link(self, delay_ms: float = 0.0, loss_percent: float = 0.0) -> None:
-        """Delay and drop frames each way, until `clear_link`; a round trip takes twice the delay."""
-        self.cable.impair(delay_ms, loss_percent)
-
-    def clear_link(self) -> None:
-        """Take `impair_link` back."""
-        self.cable.clear()
-
-    def end_children(self) -> None:
-        """End what `popen` started and this process still waits for."""
-        self.cable.discard_wire()
-        for child in self._children:
-            child.kill()
-            child.wait()
-            for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
-                stream.close()
 
 
 @dataclass(frozen=True)
@@ -301,7 +140,3 @@ def _await_node(host: Host, start: "subprocess.Popen[str]") -> None:
     if start.wait(timeout=_START_WITHIN_S) != 0:
         log = host.start_log.read_text(errors="replace")
         raise RuntimeError(f"no Ray node on {host.name}: {log[-2000:]}")
-
-
-def _runs(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)

@@ -4,7 +4,8 @@ import hashlib
 import subprocess
 
 from orchestrator.run_directory import RunDirectory
-from tests.hosts.bed import Bed, Host
+from tests.hosts.bed import Bed
+from tests.hosts.host import Host
 from tests.launching import wait_for
 
 _JOB = """

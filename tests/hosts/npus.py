@@ -4,7 +4,7 @@ from typing import Any
 
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
 from tests.ascend_fakes.host import install
-from tests.hosts.bed import Host
+from tests.hosts.host import Host
 
 
 def give_npus(host: Host, description: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.run_directory import RunDirectory
 from tests.hosts.bed import Bed
+from tests.hosts.host import Host
 from tests.hosts.jobs import ended_well, host_of, launch, weights
 from tests.hosts.network import why_impossible
 from tests.launching import NoteSeconds, events_of, saved, wait_for
@@ -95,24 +96,6 @@ def test_the_host_of_a_rank_is_killed(
     cluster.restart(host)
 
 
-def test_a_host_whose_raylet_is_told_to_end_is_left_out(
-    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
-) -> None:
-    process, run = launch(cluster, "raylet-ended")
-    host = host_of(cluster, run, 1)
-    wait_for(run, saved(2))
-    [raylet] = host.processes("raylet")
-    ended_at = time.time()
-    raylet.terminate()
-    ended_well(process)
-    assert not raylet.is_running()
-    failed_over(run, host.address)
-    note_seconds(run, ended_at)
-    assert weights(run) == weights(clean)
-    host.kill()
-    cluster.restart(host)
-
-
 def test_the_host_of_the_launcher_and_the_controller_is_killed_and_the_job_launched_again_from_another(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
@@ -162,17 +145,25 @@ def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
     cluster.start_ray()
 
 
-def test_a_host_whose_link_stays_down_is_left_out(
-    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
+def end_raylet(host: Host) -> None:
+    """Tell the raylet alone to end, as an operator or a service manager does."""
+    [raylet] = host.processes("raylet")
+    raylet.terminate()
+    raylet.wait(timeout=60)
+
+
+@pytest.mark.parametrize("lose", [Host.cut_link, end_raylet], ids=lambda lose: lose.__name__)
+def test_a_host_whose_link_stays_down_or_whose_raylet_is_told_to_end_is_left_out(
+    cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds, lose: Callable[[Host], None]
 ) -> None:
-    process, run = launch(cluster, "cut")
+    process, run = launch(cluster, lose.__name__.replace("_", "-"))
     host = host_of(cluster, run, 1)
     wait_for(run, saved(2))
-    cut_at = time.time()
-    host.cut_link()
+    lost_at = time.time()
+    lose(host)
     ended_well(process)
     failed_over(run, host.address)
-    note_seconds(run, cut_at)
+    note_seconds(run, lost_at)
     assert weights(run) == weights(clean)
     host.kill()
     cluster.restart(host)

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
-from tests.hosts.bed import RAY, Bed, Host
+from tests.hosts.bed import Bed
+from tests.hosts.host import RAY, Host
 from tests.hosts.jobs import STEPS, ended_well, host_of, launch, weights
 from tests.hosts.network import why_impossible
 from tests.launching import Event, NoteSeconds, events_of, saved, wait_for

@@ -36,14 +36,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def submitted(ray_cluster: RayCluster, storage: Path) -> subprocess.CompletedProcess[str]:
     """The clean run, through `ray job submit`."""
     job = job_file(storage, "clean")
-    while True:  # the test's time-out ends a wait that is in vain
-        done = ray_cluster.run(
-            "ray", "job", "submit", "--address", ray_cluster.dashboard, "--working-dir", str(storage),
-            "--", "sdnet-orchestrate", "launch", str(job), timeout=280,
-        )  # fmt: skip
-        # A node is up some seconds before the agent that takes its jobs.
-        if "No available agent" not in done.stderr:
-            return done
+    return ray_cluster.submit(storage, "--", "sdnet-orchestrate", "launch", str(job))
 
 
 @pytest.fixture(scope="session")

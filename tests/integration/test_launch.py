@@ -74,11 +74,9 @@ def test_the_same_name_for_another_job_is_refused(ray_cluster: RayCluster, clean
 @pytest.mark.soak
 def test_a_submitted_job_that_is_stopped_saves_first(ray_cluster: RayCluster, storage: Path) -> None:
     job, run = str(job_file(storage, "halted")), RunDirectory(storage / "halted")
-    ray_cluster.run(
-        "ray", "job", "submit", "--address", ray_cluster.dashboard, "--working-dir", str(storage),
-        "--submission-id", "halted", "--no-wait",
-        "--", "sdnet-orchestrate", "launch", job, "--set", "train.epochs=200",
-    )  # fmt: skip
+    launch = ("sdnet-orchestrate", "launch", job, "--set", "train.epochs=200")
+    begun = ray_cluster.submit(storage, "--submission-id", "halted", "--no-wait", "--", *launch)
+    assert begun.returncode == 0, begun.stderr
     wait_for(run, saved(1))
     stopped = ray_cluster.run("ray", "job", "stop", "--address", ray_cluster.dashboard, "halted")
     assert stopped.returncode == 0 and "Job 'halted' was stopped" in stopped.stdout
