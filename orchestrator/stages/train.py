@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.failure_handling import FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import ScalingPolicy
 from ray.train.v2.api import data_parallel_trainer
@@ -118,6 +119,9 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
         trainer.fit()
     except TrainingFailedError as error:
         raise TrainingGaveUp(classify(error).detail, _why_given_up(events)) from error
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+        how = str(error).splitlines()[0].rstrip(".")
+        raise TrainingGaveUp(f"the controller died: {how}", "launch again to resume") from error
     # A rank that was killed while it wrote could not tidy up.
     remove_leftovers(run.checkpoints)
     done = finished(spec, run, events)
@@ -161,9 +165,12 @@ class GroupTrainer(DataParallelTrainer):
             data_parallel_trainer.TrainController = theirs
 
     def _create_default_callbacks(self) -> list[Any]:
-        # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds.
+        # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds. The
+        # cleaner's actor would cost each step; Ray removes the placement group when this launcher ends,
+        # as it does soon after its controller.
+        spared = (DatasetsCallback, PlacementGroupCleanerCallback)
         made = super()._create_default_callbacks()
-        return [FailedStart(), *(one for one in made if not isinstance(one, DatasetsCallback))]
+        return [FailedStart(), *(one for one in made if not isinstance(one, spared))]
 
     def _register_sigint_handler(self, controller: Any) -> None:
         # Python's own handler stays: Ctrl-C is a KeyboardInterrupt here as everywhere.

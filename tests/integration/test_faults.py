@@ -27,6 +27,13 @@ def wait_for_workers_to_end(run: RunDirectory) -> None:
     assert not alive
 
 
+def controller_of(run: RunDirectory) -> psutil.Process:
+    raylet = psutil.Process(pid_of(run, 0)).parent()
+    assert raylet is not None
+    [controller] = [one for one in raylet.children() if "GroupController" in " ".join(one.cmdline())]
+    return controller
+
+
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -198,15 +205,32 @@ def test_a_signal_to_the_launchers_whole_process_group_spares_its_ray_until_the_
 
 
 @pytest.mark.soak
+def test_a_killed_controller_ends_the_launch_in_one_line_and_the_next_resumes_with_the_same_bytes(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
+) -> None:
+    process, run = launch(ray_cluster, storage, "uncontrolled")
+    wait_for(run, saved(2))
+    controller_of(run).kill()
+    output, _ = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in output
+    assert "training stopped: the controller died: " in output
+    assert json.loads(run.summary.read_text())["status"] == "failed"
+    wait_for_workers_to_end(run)
+    launched_at = time.time()
+    again, _ = launch(ray_cluster, storage, "uncontrolled")
+    succeeded(again)
+    note_seconds(run, launched_at)
+    assert weights(run) == weights(clean)
+
+
+@pytest.mark.soak
 def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "impatient")
-    raylet = psutil.Process(pid_of(run, 0)).parent()
     wait_for(run, saved(1))
-    assert raylet is not None and process.stdout is not None
-    [controller] = [one for one in raylet.children() if "GroupController" in " ".join(one.cmdline())]
-    with stopped([controller]):
+    assert process.stdout is not None
+    with stopped([controller_of(run)]):
         process.send_signal(signal.SIGINT)
         assert any("Ctrl-C again leaves at once" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
