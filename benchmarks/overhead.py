@@ -1,51 +1,47 @@
 """What the orchestrator costs a step: one rank inside `launch` against a bare MindSpore loop.
 
-Both sides train the same recipe on the same patches, in processes with the same environment and
-one thread. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats, checkpoints at
-`every_s: auto`) and then the bare loop, which only gathers a batch and calls the training step.
+Both sides train the same recipe on the same patches, in processes with the same environment,
+held to the same number of CPUs. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats,
+checkpoints at `every_s: auto`) and then the bare loop, which only gathers a batch and calls the step.
 Epochs are short and evaluation waits for the last, so an epoch's seconds are its steps'. The
 first epoch compiles and is not counted; each side's figure is its median epoch over all rounds.
 Every epoch ends with a save, also of the short ones here: `stall_share` is what saving takes of the loop.
 
-MindSpore's kernels fill two cores even at one thread and split their work evenly, so on a host with
-two cores a process of Ray's that takes one for a moment holds up both. Each of Ray's workers, of which
-a launch of one rank has seven, looks for signals 99 times a second; Ray 2.60 has no setting for that.
-With `--spare-core` the rank has all cores but the last, on both sides, and Ray the last: what is left
-is the loop's own.
+`--threads` is the job's `cluster.threads`. With as many as there are CPUs the rank shares them with
+Ray's processes, which the bare loop does not: its kernels split their work evenly, so a process of
+Ray's that takes a CPU for a moment holds up all. Each of Ray's workers, of which a launch of one
+rank has five, looks for signals 99 times a second; Ray 2.60 has no setting for that.
 
 usage: python benchmarks/overhead.py [--batch 64] [--steps 10] [--epochs 5] [--rounds 3]
-                                     [--spare-core] [--json]
+                                     [--threads 1] [--json]
 """
 
 import argparse
-import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.events import EventLog
 from orchestrator.launch import launch
 from orchestrator.ray_session import prepare_environment
-from orchestrator.report.live import follow
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import spec_from_dict
+from orchestrator.training.cpus import compute_on
 from sdnet.data.store import open_patches, write_patches
 
 TARGET = 1.05
 STALL_TARGET = 0.01
 
 
-def bare_loop(train: Path, batch: int, steps: int, epochs: int) -> list[float]:
+def bare_loop(train: Path, batch: int, steps: int, epochs: int, threads: int) -> list[float]:
     """Seconds of each epoch of the bare loop; run in a process of its own."""
     import mindspore as ms
 
@@ -56,7 +52,7 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int) -> list[float]:
 
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
-    ms.runtime.dispatch_threads_num(1)
+    compute_on(threads)
     recipe = Recipe(epochs=epochs, batch=batch)
     net = SDNet(recipe, training=True)
     weights.load(net, weights.initial(net, recipe.seed))
@@ -75,17 +71,16 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int) -> list[float]:
     return seconds
 
 
-def launched(
-    folder: Path, number: int, batch: int, epochs: int, cores: list[int]
-) -> tuple[list[float], float]:
+def launched(folder: Path, number: int, batch: int, epochs: int, threads: int) -> tuple[list[float], float]:
     """Seconds of each epoch but the first inside `launch`, and those that saving stalled them.
 
-    As its events tell; the rank runs on `cores`.
+    As its events tell.
     """
     spec = spec_from_dict(
         {
             "name": f"overhead-{number}",
             "storage": str(folder),
+            "cluster": {"threads": threads},
             "data": {"prepared": str(folder)},
             "train": {"batch": batch, "epochs": epochs},
             "evaluate": {"every_epochs": epochs},
@@ -93,27 +88,12 @@ def launched(
         "overhead",
     )
     events = EventLog(RunDirectory.of(spec.storage, spec.name).events)
-    stop = threading.Event()
-    binder = threading.Thread(target=bind_rank, args=(events, cores, stop))
-    binder.start()
-    try:
-        launch(spec)
-    finally:
-        stop.set()
-        binder.join()
+    launch(spec)
     told = events.read()
     # What comes after the first epoch, whose own save is the first that counts.
     told = told[1 + next(at for at, event in enumerate(told) if event["event"] == "epoch") :]
     stalls = [event["stall_s"] for event in told if event["event"] == "checkpoint_saved"]
     return [event["seconds"] for event in told if event["event"] == "epoch"], sum(stalls)
-
-
-def bind_rank(events: EventLog, cores: list[int], stop: threading.Event) -> None:
-    """Hold the rank, once it has joined, to the cores that the bare loop has."""
-    for event in follow(events, stop):
-        if event["event"] == "rank_joined":
-            for thread in psutil.Process(event["pid"]).threads():
-                os.sched_setaffinity(thread.id, cores)
 
 
 def make_patches(folder: Path, samples: int) -> None:
@@ -126,27 +106,21 @@ def make_patches(folder: Path, samples: int) -> None:
         )
 
 
-def measure(batch: int, steps: int, epochs: int, rounds: int, spare_core: bool) -> dict[str, object]:
+def measure(batch: int, steps: int, epochs: int, rounds: int, threads: int) -> dict[str, object]:
     """Median milliseconds a step of both sides, and their ratio."""
-    cores = sorted(os.sched_getaffinity(0))
-    if spare_core:
-        cores = cores[:-1]
     times: dict[str, list[float]] = {"launch_ms": [], "bare_ms": []}
     trained_s = stalled_s = 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_patches(folder, batch * steps)
-        command = [sys.executable, __file__, "--bare", str(folder / "train.npz"),
+        command = [sys.executable, __file__, "--bare", str(folder / "train.npz"), f"--threads={threads}",
                    f"--batch={batch}", f"--steps={steps}", f"--epochs={epochs}"]  # fmt: skip
         for number in range(rounds):
-            seconds, stalls_s = launched(folder, number, batch, epochs, cores)
+            seconds, stalls_s = launched(folder, number, batch, epochs, threads)
             times["launch_ms"] += seconds
             trained_s, stalled_s = trained_s + sum(seconds), stalled_s + stalls_s
-            bare = subprocess.run(
-                command, env={**os.environ, **thread_variables(1)},
-                capture_output=True, text=True, check=True,
-                preexec_fn=functools.partial(os.sched_setaffinity, 0, cores),
-            )  # fmt: skip
+            environment = {**os.environ, **thread_variables(threads)}
+            bare = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             times["bare_ms"] += json.loads(bare.stdout.splitlines()[-1])[1:]
     in_ms = {side: [1000 * seconds / steps for seconds in found] for side, found in times.items()}
     medians = {side: round(statistics.median(found), 2) for side, found in in_ms.items()}
@@ -154,7 +128,8 @@ def measure(batch: int, steps: int, epochs: int, rounds: int, spare_core: bool) 
     return {
         "name": "overhead",
         "batch": batch,
-        "cores_of_rank": len(cores),
+        "threads": threads,
+        "cpus": len(os.sched_getaffinity(0)),
         "ratio": round(ratio, 4),
         "target": TARGET,
         "met": ratio <= TARGET and stalled_s / trained_s <= STALL_TARGET,
@@ -169,19 +144,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for option, default in (("--batch", 64), ("--steps", 10), ("--epochs", 5), ("--rounds", 3)):
+    for option, default in (
+        ("--batch", 64),
+        ("--steps", 10),
+        ("--epochs", 5),
+        ("--rounds", 3),
+        ("--threads", 1),
+    ):
         parser.add_argument(option, type=int, default=default)
-    parser.add_argument("--spare-core", action="store_true", help="leave the last core to Ray's processes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.spare_core and len(os.sched_getaffinity(0)) == 1:
-        parser.error("--spare-core needs two cores, and this process may use one")
     if given.bare is not None:
-        print(json.dumps(bare_loop(given.bare, given.batch, given.steps, given.epochs)))
+        print(json.dumps(bare_loop(given.bare, given.batch, given.steps, given.epochs, given.threads)))
         return
     prepare_environment()
-    result = measure(given.batch, given.steps, given.epochs, given.rounds, given.spare_core)
+    result = measure(given.batch, given.steps, given.epochs, given.rounds, given.threads)
     if given.json:
         print(json.dumps(result))
     else:

@@ -161,7 +161,9 @@ def _ascend_ranks(spec: JobSpec, run: RunDirectory, places: tuple[Place, ...]) -
 def _ranks_by_count(cluster: ClusterSpec) -> tuple[PlannedRank, ...]:
     """Ranks on hosts that are not known yet; they are numbered, and their devices left open."""
     per_host = cluster.workers_per_host or (
-        cluster.max_workers if cluster.address == "local" else os.cpu_count() or 1
+        cluster.max_workers
+        if cluster.address == "local"
+        else max(1, (os.cpu_count() or 1) // cluster.threads)
     )
     ranks = []
     rendezvous = "dynamic_cluster" if cluster.device == "ascend" else rendezvous_of(cluster.rendezvous, "cpu")

@@ -35,8 +35,8 @@ class ClusterSpec(Section):
     """Where the ranks run.
 
     `workers` is the number of ranks, or `[fewest, most]` for a group that may shrink and grow.
-    `threads` is the number of CPU threads of each rank; the bytes of the weights depend on it,
-    so it is a property of the job and not of the host. `collective` mccl rehearses an Ascend job
+    `threads` is the number of CPUs that each rank computes on; the bytes of the weights depend on
+    it, so it is a property of the job and not of the host. `collective` mccl rehearses an Ascend job
     on hosts without devices: ranks compute on the CPU, all before the call into HCCL is real.
     """
 
@@ -71,6 +71,11 @@ class ClusterSpec(Section):
     @property
     def max_workers(self) -> int:
         return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def rank_resource(self) -> tuple[str, int]:
+        """What Ray counts on a host, and how many of it each rank takes."""
+        return ("CPU", self.threads) if self.device == "cpu" else ("NPU", 1)
 
     @property
     def elastic(self) -> bool:

@@ -64,14 +64,16 @@ def judge_host(
 
 def judge_capacity(resources: Mapping[str, Mapping[str, float]], cluster: ClusterSpec) -> Finding:
     """Whether Ray itself counts enough for the job. resources: what Ray counts on each host."""
-    name = "CPU" if cluster.device == "cpu" else "NPU"
+    name, each = cluster.rank_resource
     counted = {host: int(found.get(name, 0)) for host, found in resources.items()}
     most = cluster.workers_per_host or max(counted.values(), default=0)
-    room = sum(min(most, count) for count in counted.values())
+    room = sum(min(most, count // each) for count in counted.values())
     seen = f"{sum(counted.values())} {name}s on {len(counted)} host(s), the job takes {cluster.workers}"
+    if each > 1:
+        seen += f" times {each}"
     if room >= cluster.min_workers:
         return Finding("cluster", "Ray", "ok", seen)
-    remedy = "lower cluster.workers, raise workers_per_host, or add hosts"
+    remedy = "lower cluster.workers or threads, raise workers_per_host, or add hosts"
     if name == "NPU" and not room:
         remedy = "Ray counts /dev/davinci*; in a container, ray start --resources='{\"NPU\": 8}'"
     return Finding("cluster", "Ray", "fail", seen, remedy)

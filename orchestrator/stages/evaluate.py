@@ -13,6 +13,7 @@ import numpy as np
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.ray_session import ray_session
 from orchestrator.spec import ClusterSpec
+from orchestrator.training.cpus import compute_on
 from sdnet.data.store import PatchFile, open_patches
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge
 from sdnet.metrics import accuracy, fpr95
@@ -39,8 +40,11 @@ def evaluate_checkpoint(
     return {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels), "pairs": len(patches)}
 
 
-def distances_of_worker(checkpoint: Path, data: Path, batch: int, rank: int, workers: int) -> np.ndarray:
-    """The share of one worker: float64 distances of its chunks' pairs."""
+def distances_of_worker(
+    checkpoint: Path, data: Path, batch: int, rank: int, workers: int, threads: int
+) -> np.ndarray:
+    """The share of one worker, which computes on `threads` CPUs: float64 distances of its chunks' pairs."""
+    compute_on(threads)
     patches: PatchFile = open_patches(data)
     evaluation = Evaluation()
     evaluation.load_checkpoint(checkpoint)
@@ -52,11 +56,13 @@ def _on_workers(checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int) 
 
     # A lost worker's share is computed again by another; the result cannot tell.
     share = ray.remote(
-        num_cpus=1, max_retries=_TRIES, runtime_env={"env_vars": thread_variables(cluster.threads)}
+        num_cpus=cluster.threads,
+        max_retries=_TRIES,
+        runtime_env={"env_vars": thread_variables(cluster.threads)},
     )(distances_of_worker)
     workers = cluster.max_workers
     found: list[np.ndarray] = ray.get(
-        [share.remote(checkpoint, data, batch, rank, workers) for rank in range(workers)]
+        [share.remote(checkpoint, data, batch, rank, workers, cluster.threads) for rank in range(workers)]
     )
     return found
 

@@ -246,11 +246,11 @@ def _standbys(spec: JobSpec, events: EventLog, watch: GroupWatch) -> list[Standb
 
 def _scaling(spec: JobSpec) -> ScalingConfig:
     cluster = spec.cluster
-    resources = {"CPU": 1.0} if cluster.device == "cpu" else {"CPU": 1.0, "NPU": 1.0}
+    resource, each = cluster.rank_resource
     workers = (cluster.min_workers, cluster.max_workers) if cluster.elastic else cluster.max_workers
     return ScalingConfig(
         num_workers=workers,
-        resources_per_worker=resources,
+        resources_per_worker={"CPU": 1.0, resource: float(each)},
         # Only an elastic group is looked at, and that at its checkpoints (training/growth.py).
         elastic_resize_monitor_interval_s=0.0,
     )

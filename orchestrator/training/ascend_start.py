@@ -4,13 +4,10 @@ Hosts are asked through the group's own workers: a host that died a moment ago h
 nobody waits for it.
 """
 
-import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import psutil
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.device_report import HostInventory
@@ -110,15 +107,6 @@ def clear_host(
 def server_id_of_host(address: str, stated: StatedHosts) -> str:
     """On a host: its name in the rank table, which begins with its super pod if it is in one."""
     return inventory_of_host(address, stated).host(needs_network=False).server_id
-
-
-def bind_process(cpus: Sequence[int]) -> None:
-    """Let this process run on these CPUs only, the threads too that libraries have started already."""
-    for thread in psutil.Process().threads():
-        try:
-            os.sched_setaffinity(thread.id, cpus)
-        except ProcessLookupError:
-            continue  # the thread has ended meanwhile
 
 
 def host_group_name(first_rank: int) -> str:

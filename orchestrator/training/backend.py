@@ -30,10 +30,10 @@ from orchestrator.training.ascend_start import (
     AscendStart,
     HostShare,
     StatedHosts,
-    bind_process,
     host_group_name,
     prepare_ascend,
 )
+from orchestrator.training.cpus import bind_process, compute_on, limit_kernels
 from orchestrator.training.preload import preload
 from orchestrator.training.scheduler import Scheduler, start_scheduler
 from orchestrator.training.seats import Seat, answers_of, describe_seat
@@ -51,7 +51,8 @@ class MindSporeConfig(BackendConfig):
     """How MindSpore starts in the workers of one group.
 
     device: where tensors live. threads: CPU threads of each rank; the bytes of float32
-    results depend on it, so it is stated and not inherited from the host.
+    results depend on it, so it is stated and not inherited from the host. On CPU a rank is held
+    to as many CPUs (`training/cpus.py`); ask Ray for as many, and set OMP_NUM_THREADS for the workers.
     start_timeout_s: how long the ranks may take to find each other.
     failure_budget_s: how long a silent peer may stall the group before MindSpore gives up.
     run: where the scheduler's log and, on Ascend, the rank tables go; None keeps neither.
@@ -181,14 +182,19 @@ def join_group(
 ) -> None:
     """On every worker: enter the group. Must come before anything else touches the device."""
     os.environ.update(environment)
-    if share is not None:
-        bind_process(share.cpus)
     import mindspore
 
     on_device = config.device == "ascend" and config.collective == "auto"
     mindspore.set_device("Ascend" if on_device else "CPU")
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    mindspore.runtime.dispatch_threads_num(config.threads)
+    if share is not None:
+        bind_process(share.cpus)
+    if on_device:
+        mindspore.runtime.dispatch_threads_num(config.threads)
+    elif share is None:
+        compute_on(config.threads)
+    else:
+        limit_kernels(config.threads)
     rank, world_size = int(environment["RANK_ID"]), int(environment["RANK_SIZE"])
     if world_size > 1:
         # On Ascend HCCL does the waiting, and nobody has looked at what a signal does to that.

@@ -23,7 +23,6 @@ def free_port() -> int:
 
 
 def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.Popen:
-    # The same threads in every process: bytes depend on their number.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(
         [sys.executable, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
@@ -51,10 +50,29 @@ def group_of_two(data: Path, folder: Path) -> list[dict[str, str]]:
             process.stdout.close()
 
 
-def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(tmp_path):
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (40, 64, 128), np.uint8)
     np.savez(tmp_path / "train.npz", images, np.ones(40, np.int32))
-    first, second = group_of_two(tmp_path / "train.npz", tmp_path)
+    return tmp_path / "train.npz"
+
+
+def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(data: Path, tmp_path: Path):
+    first, second = group_of_two(data, tmp_path)
     assert first == second
-    alone = result(start([str(ONE_RANK), "0", "1", str(tmp_path / "train.npz")], tmp_path))
+    alone = result(start([str(ONE_RANK), "0", "1", str(data)], tmp_path))
     assert alone == first
+
+
+def test_a_rank_trains_the_same_bytes_however_many_cpus_its_host_has(data: Path, tmp_path: Path):
+    mine = os.sched_getaffinity(0)
+    if len(mine) == 1:
+        pytest.skip("this host has one CPU: there is no smaller one to compare with")
+    command = [str(ONE_RANK), "0", "1", str(data)]
+    try:
+        os.sched_setaffinity(0, {min(mine)})  # which the process inherits
+        on_small_host = start(command, tmp_path)
+    finally:
+        os.sched_setaffinity(0, mine)
+    on_this_host = start(command, tmp_path)
+    assert result(on_small_host) == result(on_this_host)

@@ -11,6 +11,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
+from orchestrator.training.cpus import compute_on
 from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import open_patches
@@ -25,6 +26,7 @@ def digest(*arrays: np.ndarray) -> str:
 
 def train(rank: int, world_size: int, data: Path) -> dict[str, str]:
     ms.set_context(mode=ms.GRAPH_MODE)
+    compute_on(1)
     if world_size > 1:
         ms.communication.init()
     if rank == 1:

@@ -14,7 +14,7 @@ import pytest
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
 from orchestrator.training import ascend_start
-from orchestrator.training.ascend_start import bind_process, clear_host
+from orchestrator.training.ascend_start import clear_host
 from tests.ascend_fakes.host import change, describe, install
 
 MARK = "/runs/this-one"
@@ -79,14 +79,3 @@ def test_patience_ends_and_the_inventory_says_what_is_wrong(
     monkeypatch.setattr(ascend_start, "_PATIENCE_S", 0.0)
     inventory = clear_host("10.0.0.1", [0], {}, MARK, False).inventory
     assert inventory.devices[0].unusable(needs_network=False) == "busy: process 4711 python"
-
-
-def test_every_thread_of_the_process_is_bound() -> None:
-    mine = os.sched_getaffinity(0)
-    one = min(mine)
-    try:
-        bind_process([one])
-        bound = [os.sched_getaffinity(thread.id) for thread in psutil.Process().threads()]
-    finally:
-        bind_process(sorted(mine))
-    assert bound and all(cpus == {one} for cpus in bound)

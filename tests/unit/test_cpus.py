@@ -1,0 +1,88 @@
+"""A rank computes on as many CPUs as its job says, and not on those that other ranks are held to."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.training.cpus import bind_process, claim_cpus, least_crowded
+from sdnet.errors import InputError
+
+CLAIMS_ONE = """
+import sys
+from orchestrator.training.cpus import claim_cpus
+print(*claim_cpus(1), flush=True)
+sys.stdin.read()
+"""
+CPUS = st.sets(st.integers(0, 40), min_size=1)
+
+
+@pytest.fixture
+def claim_one() -> Iterator[Callable[[], int]]:
+    """Starts a process that claims one CPU, and says which; it holds it until the test ends."""
+    with ExitStack() as holders:
+
+        def start() -> int:
+            process = holders.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", CLAIMS_ONE],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )  # fmt: skip
+            )
+            return int(process.stdout.readline())
+
+        yield start
+
+
+@given(CPUS, st.lists(CPUS), st.data())
+def test_the_chosen_cpus_are_those_that_fewest_others_are_held_to(
+    allowed: set[int], held: list[set[int]], data: st.DataObject
+) -> None:
+    number = data.draw(st.integers(1, len(allowed)))
+    chosen = least_crowded(allowed, held, number)
+    crowd = Counter(cpu for cpus in held for cpu in cpus)
+    assert len(set(chosen)) == number and set(chosen) <= allowed
+    others = allowed - set(chosen)
+    assert max(crowd[cpu] for cpu in chosen) <= min((crowd[cpu] for cpu in others), default=len(held))
+
+
+@given(CPUS)
+def test_on_an_idle_host_the_lowest_cpus_are_chosen(allowed: set[int]) -> None:
+    assert least_crowded(allowed, [], 1) == (min(allowed),)
+
+
+def test_processes_that_claim_at_the_same_time_get_cpus_of_their_own(claim_one: Callable[[], int]) -> None:
+    mine = os.sched_getaffinity(0)
+    with ThreadPoolExecutor(len(mine)) as starters:
+        claims = [starters.submit(claim_one) for _ in mine]
+    assert {claim.result() for claim in claims} == mine
+
+
+def test_more_threads_than_cpus_are_refused() -> None:
+    mine = os.sched_getaffinity(0)
+    with pytest.raises(
+        InputError, match=rf"threads is {len(mine) + 1}, .*only {len(mine)} CPU.*lower threads"
+    ):
+        claim_cpus(len(mine) + 1)
+    assert os.sched_getaffinity(0) == mine
+
+
+def test_every_thread_of_the_process_is_bound() -> None:
+    mine = os.sched_getaffinity(0)
+    one = min(mine)
+    try:
+        bind_process([one])
+        bound = [os.sched_getaffinity(thread.id) for thread in psutil.Process().threads()]
+    finally:
+        bind_process(sorted(mine))
+    assert bound and all(cpus == {one} for cpus in bound)
