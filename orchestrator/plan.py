@@ -121,7 +121,8 @@ def _stages(spec: JobSpec, pairs: int, shards: int) -> tuple[PlannedStage, ...]:
     recipe = spec.train
     ranks = spec.cluster.max_workers
     most = f"at most {spec.data.patches.per_pair} patches a pair"
-    batch = f"{ranks} rank(s) of batch {recipe.batch}, {spec.global_batch} samples a step"
+    on = f" on {spec.cluster.threads} CPU(s) each" if spec.cluster.device == "cpu" else ""
+    batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
     every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"
     return (
         PlannedStage("preprocess", f"{pairs} pairs ({source}) in {shards} shards, {most}"),

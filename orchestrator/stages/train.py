@@ -89,6 +89,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     done = finished(spec, run, events)
     if done is not None:
         return done
+    _tell_of_idle_cpus(spec.cluster)
     remove_leftovers(run.checkpoints)
     # Ray Train's own list of checkpoints would name ones that are pruned; state.json is the truth.
     (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
@@ -242,6 +243,15 @@ def _stated_hosts(cluster: ClusterSpec) -> dict[str, dict[int, str]]:
 def _standbys(spec: JobSpec, events: EventLog, watch: GroupWatch) -> list[Standbys]:
     # A worker that waits has no NPU, and could not be given one later.
     return [Standbys(events, watch)] if spec.cluster.device == "cpu" and spec.recovery.standbys else []
+
+
+def _tell_of_idle_cpus(cluster: ClusterSpec) -> None:
+    """`threads` is never taken from the host, so somebody must say that this host could do more."""
+    cpus, ranks = int(ray.cluster_resources().get("CPU", 0)), cluster.max_workers
+    if cluster.address == "local" and cluster.device == "cpu" and cpus // ranks > cluster.threads:
+        used, could = ranks * cluster.threads, cpus // ranks
+        told = "%s rank(s) compute on %s of %s CPUs; --set cluster.threads=%s would use them"
+        logger.warning(told, ranks, used, cpus, could)
 
 
 def _scaling(spec: JobSpec) -> ScalingConfig:

@@ -187,14 +187,6 @@ def join_group(
     on_device = config.device == "ascend" and config.collective == "auto"
     mindspore.set_device("Ascend" if on_device else "CPU")
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    if share is not None:
-        bind_process(share.cpus)
-    if on_device:
-        mindspore.runtime.dispatch_threads_num(config.threads)
-    elif share is None:
-        compute_on(config.threads)
-    else:
-        limit_kernels(config.threads)
     rank, world_size = int(environment["RANK_ID"]), int(environment["RANK_SIZE"])
     if world_size > 1:
         # On Ascend HCCL does the waiting, and nobody has looked at what a signal does to that.
@@ -205,3 +197,22 @@ def join_group(
                 mindspore.communication.init()
         if share is not None and len(share.ranks) > 1:
             mindspore.communication.create_group(host_group_name(share.ranks[0]), list(share.ranks))
+    _settle(share, config, on_device)
+
+
+def _settle(share: HostShare | None, config: MindSporeConfig, on_device: bool) -> None:
+    """Bind the process to its CPUs and MindSpore to its threads, before anything is computed.
+
+    Not before the ranks have met: a thread of MindSpore's that connects must be a little faster than
+    the one that hears of it, or it tries again, and on one CPU it may lose for seconds.
+    """
+    import mindspore
+
+    if share is not None:
+        bind_process(share.cpus)
+    if on_device:
+        mindspore.runtime.dispatch_threads_num(config.threads)
+    elif share is None:
+        compute_on(config.threads)
+    else:
+        limit_kernels(config.threads)
