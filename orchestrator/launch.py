@@ -22,7 +22,7 @@ from orchestrator.run_directory import RunDirectory, write_atomically, write_jso
 from orchestrator.spec import JobSpec
 from sdnet.errors import InputError
 
-# What decides the bytes of the result; a run directory holds one such job for good.
+# What decides the bytes of the result.
 _IDENTITY = ("data", "train", "evaluate")
 
 
@@ -133,16 +133,21 @@ def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[
 
 
 def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
-    """Refuse when the directory belongs to a job with other data, another recipe or other ranks."""
-    if not run.job.exists():
+    """Refuse when the directory holds checkpoints of other data, another recipe or other ranks.
+
+    Before there is one a mistake in the job can be corrected: shards are made again where they must be.
+    """
+    if not (run.job.exists() and run.holds_checkpoints()):
         return
     before, now = yaml.safe_load(run.job.read_text(encoding="utf-8")), spec.model_dump(mode="json")
+    for job in (before, now):
+        job["data"].pop("max_bad_images", None)  # it refuses data, and changes none
     changed = [key for key in _IDENTITY if before.get(key) != now[key]]
     if _ranks(before) != _ranks(now):
         changed.append("cluster.workers or threads")
     if changed:
         raise InputError(
-            f"{run.root} belongs to a job with other {', '.join(changed)}; give the job another `name`, "
+            f"{run.root} holds a job with other {', '.join(changed)}; give the job another `name`, "
             "or delete the directory to begin again"
         )
 

@@ -89,6 +89,10 @@ class RunDirectory:
                 "give a writable directory in `storage`"
             ) from None
 
+    def holds_checkpoints(self) -> bool:
+        """Whether training has left something here, good or set aside."""
+        return any(self.checkpoints.glob("step_*"))
+
     def takes_writes(self) -> bool:
         """Whether the directory is there and has room for a small file."""
         try:

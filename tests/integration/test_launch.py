@@ -69,6 +69,18 @@ def test_the_same_name_for_another_job_is_refused(ray_cluster: RayCluster, clean
     refused = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "train.lr=0.001")
     assert refused.returncode == 2 and "other train" in refused.stderr
     assert "Traceback" not in refused.stderr
+    forgiving = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "data.max_bad_images=0.5")
+    assert forgiving.returncode == 0 and "nothing to do" in forgiving.stdout
+
+
+def test_a_mistake_that_the_cluster_shows_can_be_corrected_under_the_same_name(
+    ray_cluster: RayCluster, storage: Path
+) -> None:
+    job = str(job_file(storage, "corrected"))
+    for mistake in ("cluster.workers=7", "cluster.workers=6", "cluster.threads=2"):
+        refused = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", mistake)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+        assert "hold only" in refused.stderr
 
 
 @pytest.mark.soak
