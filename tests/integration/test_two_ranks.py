@@ -10,8 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.run_directory import RunDirectory
+from orchestrator.stages.train import process_environment
+
 pytestmark = pytest.mark.integration
 
+DRAWS_THE_START = """
+import hashlib
+from sdnet import weights
+from sdnet.config import Recipe
+from sdnet.model import SDNet
+start = weights.initial(SDNet(Recipe(), training=True), 0)
+print(f'"{hashlib.sha256(b"".join(value.tobytes() for value in start.values())).hexdigest()}"')
+"""
 ONE_RANK = Path(__file__).with_name("train_one_rank.py")
 SCHEDULER = "import mindspore; mindspore.communication.init()"
 
@@ -76,3 +87,10 @@ def test_a_rank_trains_the_same_bytes_however_many_cpus_its_host_has(data: Path,
         os.sched_setaffinity(0, mine)
     on_this_host = start(command, tmp_path)
     assert result(on_small_host) == result(on_this_host)
+
+
+def test_training_starts_from_the_same_bytes_whatever_kernels_a_host_would_choose(tmp_path: Path):
+    ours = process_environment(1, RunDirectory(tmp_path))
+    hosts = [{"OPENBLAS_CORETYPE": kernels} for kernels in ("Haswell", "Prescott", "SkylakeX")]
+    starts = [start(["-c", DRAWS_THE_START], tmp_path, **{**host, **ours}) for host in hosts]
+    assert len({result(process) for process in starts}) == 1

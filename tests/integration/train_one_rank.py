@@ -26,9 +26,9 @@ def digest(*arrays: np.ndarray) -> str:
 
 def train(rank: int, world_size: int, data: Path) -> dict[str, str]:
     ms.set_context(mode=ms.GRAPH_MODE)
-    compute_on(1)
     if world_size > 1:
         ms.communication.init()
+    compute_on(1)
     if rank == 1:
         weights.GAIN = 0.61  # as if this host's linear algebra rounded otherwise, only more so
     patches = open_patches(data)
