@@ -7,15 +7,19 @@ anything starts. The rest of the program sees frozen objects only.
 import copy
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from orchestrator.spec_faults import faults_line
 from sdnet.config import PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Section(BaseModel):
@@ -49,6 +53,15 @@ class ClusterSpec(Section):
     rendezvous: Literal["auto", "store", "dynamic_cluster", "rank_table"] = "auto"
     hosts: tuple[HostSpec, ...] = ()
     collective: Literal["auto", "mccl"] = "auto"
+
+    @field_validator("address")
+    @classmethod
+    def _can_be_reached(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        names_a_port = colon and host and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16
+        if value not in ("local", "auto") and not names_a_port:
+            raise ValueError("use local, auto or host:port")
+        return value
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> "ClusterSpec":
@@ -145,7 +158,7 @@ class EvaluateSpec(Section):
 class JobSpec(Section):
     """One job: everything that `launch` needs to know."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str
     storage: str = "./runs"
     cluster: ClusterSpec = ClusterSpec()
     data: DataSpec = DataSpec()
@@ -153,6 +166,13 @@ class JobSpec(Section):
     checkpoint: CheckpointSpec = CheckpointSpec()
     recovery: RecoverySpec = RecoverySpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("use up to 100 letters, digits, '.', '_' and '-', a letter or digit first")
+        return value
 
     @property
     def global_batch(self) -> int:
@@ -181,13 +201,18 @@ def with_overrides(raw: dict[str, Any], overrides: tuple[str, ...]) -> dict[str,
 
 
 def spec_from_dict(raw: dict[str, Any], source: str) -> JobSpec:
-    """Check a job given as plain values; every fault is named with its path in one line."""
+    """Check a job given as plain values; the faults are named with their paths in one line."""
+    whole = _with_whole_recipe(raw)
     try:
         # Through JSON: strict types, and lists become tuples.
-        return JobSpec.model_validate_json(json.dumps(_with_whole_recipe(raw), default=str))
+        text = json.dumps(whole, default=str)
+    except (TypeError, ValueError) as error:
+        # A key that is a date, or a value that an anchor makes part of itself.
+        raise InputError(f"{source} holds what no job can ({error}); see docs/cluster_yaml.md") from None
+    try:
+        return JobSpec.model_validate_json(text)
     except ValidationError as error:
-        faults = "; ".join(_fault(item) for item in error.errors())
-        raise InputError(f"{source}: {' '.join(faults.split())}") from None
+        raise InputError(f"{source}: {faults_line(error, JobSpec, json.loads(text))}") from None
 
 
 def _with_whole_recipe(raw: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +222,7 @@ def _with_whole_recipe(raw: dict[str, Any]) -> dict[str, Any]:
         return raw
     given = dict(train)
     name = given.pop("recipe", "sen1_2")
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise InputError(f"train.recipe is {name!r}; it must be one of {', '.join(sorted(RECIPES))}")
     return {**raw, "train": {**dataclasses.asdict(RECIPES[name]), **given}}
 
@@ -221,15 +246,3 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(section, dict):
             raise InputError(f"--set {key}: {parent} holds a plain value, so {key} cannot be set in it")
     section[last] = _parse_yaml(text, f"--set {key}")
-
-
-def _fault(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"]) or "job"
-    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return (
-            f"{path} is not a key of a job (value {item['input']!r}); remove it, or see docs/cluster_yaml.md"
-        )
-    message = item["msg"].removeprefix("Value error, ")
-    return (
-        f"{path}: {message}, got {item['input']!r}" if item["type"] != "value_error" else f"{path}: {message}"
-    )

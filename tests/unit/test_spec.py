@@ -67,13 +67,13 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
     [
         ("train.epocs=3", "train.epocs", "not a key"),
         ("cluster.worker=3", "cluster.worker", "not a key"),
-        ("train.epochs='2'", "train.epochs", "'2'"),
+        ("train.epochs='2'", 'train.epochs is "2"', "YAML reads that as text: write 2"),
         ("train.epochs=0", "epochs is 0", "at least 1"),
         ("train.lr=.inf", "lr is inf", "above 0"),
         ("train.batch=1", "batch is 1", "at least 2"),
         ("cluster.workers=[2, 1]", "workers is (2, 1)", "[fewest, most]"),
         ("cluster.workers=0", "workers is 0", "from 1"),
-        ("cluster.device=gpu", "cluster.device", "'gpu'"),
+        ("cluster.device=gpu", 'cluster.device is "gpu"', "be 'cpu' or 'ascend'"),
         ("cluster.rendezvous=rank_table", "rendezvous is rank_table", "needs device ascend; use auto"),
         ("cluster={device: ascend, rendezvous: store}", "rendezvous is store", "needs device cpu; use auto"),
         ("data.patches.size=32", "data.patches.size", "32"),
@@ -86,6 +86,21 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
         ("name=../x", "name", "../x"),
         ("cluster.hosts=[{address: a, devices: {}}]", "cluster.hosts.0.devices", "at least 1"),
         ("train=3", "train", "3"),
+        ("name=5", "name is 5", "be text"),
+        ("train.lr=1e-3", 'train.lr is "1e-3"', "YAML reads that as text: write 0.001"),
+        ("train.recipe=[demo]", "train.recipe is ['demo']", "demo, sen1_2"),
+        ("train.recepi=demo", "train.recepi is not a key", "did you mean recipe?"),
+        ("cluster.hosts=[{adress: a, devices: {0: b}}]", "cluster.hosts.0.adress", "did you mean address?"),
+        ("cluster.workers=two", 'cluster.workers is "two"', "be a whole number or be a list"),
+        ("cluster.workers=[1, two]", 'cluster.workers.1 is "two"', "be a whole number"),
+        ("cluster.workers=[1, 2, 3]", "cluster.workers is [1, 2, 3]", "hold at most 2"),
+        ("cluster.address=somewhere", 'cluster.address is "somewhere"', "local, auto or host:port"),
+        ("cluster.address=ray://h:10001", "cluster.address", "local, auto or host:port"),
+        ("cluster.address='h:99999'", "cluster.address", "local, auto or host:port"),
+        ("cluster=null", "cluster is null", "be keys and values"),
+        ("recovery.standbys=maybe", 'recovery.standbys is "maybe"', "be true or false"),
+        ("data.synthetic.pairs=-1", "data.synthetic.pairs is -1", "at least scenes (12)"),
+        ("evaluate={2020-01-01: 3}", "holds what no job can", "see docs/cluster_yaml.md"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
@@ -96,6 +111,16 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
     message = str(caught.value)
     assert path in message and said in message
     assert "\n" not in message
+
+
+def test_no_more_than_three_faults_are_told_and_the_others_counted() -> None:
+    with pytest.raises(InputError) as caught:
+        spec_from_dict({"a": 1, "b": None, "c": [True], "d": "x", "e": 0}, "job")
+    assert str(caught.value) == (
+        "job: name is missing; give it a value; a is not a key of a job (value 1); remove it, or see "
+        "docs/cluster_yaml.md; b is not a key of a job (value null); remove it, or see docs/cluster_yaml.md; "
+        "and 3 more"
+    )
 
 
 def test_an_override_without_a_value_says_how_to_write_one(job: Path) -> None:
