@@ -1,5 +1,6 @@
-"""What can be known to be wrong before anything starts: images, split, prepared files, batch."""
+"""What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,41 +8,64 @@ import numpy as np
 from orchestrator.spec import DataSpec, JobSpec
 from sdnet.data.sen12 import find_pairs, split_scenes
 from sdnet.data.store import open_patches
+from sdnet.data.synthetic import scene_of_each_pair
 from sdnet.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What a job's data give at most. pairs: of images; 0 for patches made elsewhere. Others: patches."""
+
+    source: str
+    pairs: int
+    train: int
+    test: int
 
 
 def check_inputs(spec: JobSpec) -> None:
     """Raise InputError for data that cannot be trained on; folders are listed, no image is read."""
-    if spec.data.prepared is not None:
-        most, where = _prepared(Path(spec.data.prepared).expanduser()), spec.data.prepared
-    elif spec.data.images is not None:
-        most, where = _most_from_images(Path(spec.data.images).expanduser(), spec.data), spec.data.images
-    else:
-        most, where = spec.data.synthetic.pairs * spec.data.patches.per_pair, "data.synthetic"
-    if most < spec.global_batch:
-        ranks = spec.cluster.max_workers
-        raise InputError(
-            f"train.batch is {spec.train.batch} on {ranks} rank(s), {spec.global_batch} samples a step, but "
-            f"{where} gives at most {most}; lower train.batch, or raise data.patches.per_pair"
-        )
+    problem = batch_problem(spec, supply_of(spec.data))
+    if problem:
+        raise InputError(problem)
 
 
-def _prepared(folder: Path) -> int:
-    """Training patches of a folder with train.npz and test.npz."""
+def supply_of(data: DataSpec) -> Supply:
+    """What there is to train and test on. Raises InputError for none, or too few scenes."""
+    return _prepared(data.prepared) if data.prepared is not None else _from_images(data)
+
+
+def batch_problem(spec: JobSpec, supply: Supply) -> str:
+    """Why a step would take more samples than the data can give; empty when they may suffice."""
+    if supply.train >= spec.global_batch:
+        return ""
+    ranks = spec.cluster.max_workers
+    return (
+        f"train.batch is {spec.train.batch} on {ranks} rank(s), {spec.global_batch} samples a step, but "
+        f"{supply.source} gives at most {supply.train}; lower train.batch, or give more pairs"
+    )
+
+
+def _prepared(given: str) -> Supply:
+    folder = Path(given).expanduser()
     test = open_patches(folder / "test.npz")
     if len(np.unique(test.labels)) < 2:
         raise InputError(
             f"{test.path} holds labels {test.labels[0]} only; FPR95 needs matches and non-matches"
         )
-    return len(open_patches(folder / "train.npz"))
+    return Supply(given, 0, len(open_patches(folder / "train.npz")), len(test))
 
 
-def _most_from_images(images: Path, data: DataSpec) -> int:
-    """The most training patches that a tree can give."""
-    pairs = find_pairs(images).pairs
-    train, test = split_scenes((pair.scene for pair in pairs), data.split)
-    if len(test) < 2:
-        raise InputError(
-            f"the only test scene of {images} is {test[0]}; non-matches come from another scene: give 2"
-        )
-    return sum(pair.scene in set(train) for pair in pairs) * data.patches.per_pair
+def _from_images(data: DataSpec) -> Supply:
+    if data.images is None:
+        source, scenes = f"data.synthetic (seed {data.synthetic.seed})", scene_of_each_pair(data.synthetic)
+    else:
+        source = data.images
+        scenes = [pair.scene for pair in find_pairs(Path(data.images).expanduser()).pairs]
+    train, test = (set(chosen) for chosen in split_scenes(scenes, data.split))
+    per_pair, non_matches = data.patches.per_pair, data.patches.negatives
+    return Supply(
+        source,
+        pairs=len(scenes),
+        train=sum(scene in train for scene in scenes) * per_pair,
+        test=round(sum(scene in test for scene in scenes) * per_pair * (1 + non_matches)),
+    )

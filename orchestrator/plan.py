@@ -1,20 +1,19 @@
 """What a job will do, worked out without touching anything: ranks, environments, rank table, needs.
 
-Pure but for counting image files. `launch` finds out the rest when it runs: which port the
-scheduler gets, and, on a cluster that the job does not name, which hosts there are.
+Pure but for looking at the data, as `launch` does first. `launch` finds out the rest when it runs:
+which port the scheduler gets, and, on a cluster that the job does not name, which hosts there are.
 """
 
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment, rendezvous_of
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
+from orchestrator.inputs import Supply, batch_problem, supply_of
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
-from sdnet.data.sen12 import find_pairs
 from sdnet.data.shards import pairs_per_shard
 
 # Scheduler ports are chosen when a generation starts; this one stands for it in a plan.
@@ -46,7 +45,10 @@ class PlannedRank:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole job, planned. needs: estimates, bytes where the name says so."""
+    """A whole job, planned.
+
+    needs: estimates, bytes where the name says so. problem: what `launch` would refuse, or empty.
+    """
 
     name: str
     run_directory: str
@@ -56,6 +58,7 @@ class Plan:
     shards: int
     needs: dict[str, int]
     rank_table: RankTable | None
+    problem: str
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
@@ -73,28 +76,29 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "pairs": plan.pairs,
         "shards": plan.shards,
         "needs": plan.needs,
+        "problem": plan.problem,
     }  # fmt: skip
     return fields if table is None else {**fields, "rank_table": table.to_dict()}
 
 
 def build_plan(spec: JobSpec) -> Plan:
-    """Plan the job. Raises InputError when the images or the devices cannot make it."""
+    """Plan the job. Raises InputError when the data or the devices cannot make it."""
     run = RunDirectory.of(spec.storage, spec.name)
-    pairs = _count_pairs(spec)
+    supply = supply_of(spec.data)
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
     ranks = _ascend_ranks(spec, run, places) if places else _ranks_by_count(spec.cluster)
-    shards = -(-pairs // pairs_per_shard(pairs))
-    patches = pairs * spec.data.patches.per_pair
+    shards = -(-supply.pairs // pairs_per_shard(supply.pairs))
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
-        stages=_stages(spec, pairs, shards),
+        stages=_stages(spec, supply, shards),
         ranks=ranks,
-        pairs=pairs,
+        pairs=supply.pairs,
         shards=shards,
-        needs=_needs(spec, patches, len(ranks)),
+        needs=_needs(spec, supply, len(ranks)),
         rank_table=table,
+        problem=batch_problem(spec, supply),
     )
 
 
@@ -110,22 +114,17 @@ def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:
     return place(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
 
 
-def _count_pairs(spec: JobSpec) -> int:
-    if spec.data.images is None:
-        return spec.data.synthetic.pairs
-    return len(find_pairs(Path(spec.data.images)).pairs)
-
-
-def _stages(spec: JobSpec, pairs: int, shards: int) -> tuple[PlannedStage, ...]:
-    source = spec.data.images or f"synthetic, seed {spec.data.synthetic.seed}"
+def _stages(spec: JobSpec, supply: Supply, shards: int) -> tuple[PlannedStage, ...]:
     recipe = spec.train
     ranks = spec.cluster.max_workers
-    most = f"at most {spec.data.patches.per_pair} patches a pair"
+    patches = f"{supply.train} training and {supply.test} test patches"
+    made = f"{supply.pairs} pairs of {supply.source} in {shards} shards: at most {patches}"
+    used = f"nothing: {patches} of {supply.source} are used where they lie"
     on = f" on {spec.cluster.threads} CPU(s) each" if spec.cluster.device == "cpu" else ""
     batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
     every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"
     return (
-        PlannedStage("preprocess", f"{pairs} pairs ({source}) in {shards} shards, {most}"),
+        PlannedStage("preprocess", made if supply.pairs else used),
         PlannedStage("train", f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}"),
         PlannedStage("evaluate", f"FPR95 and accuracy {every}"),
     )
@@ -192,13 +191,15 @@ def _ranks_by_count(cluster: ClusterSpec) -> tuple[PlannedRank, ...]:
     return tuple(ranks)
 
 
-def _needs(spec: JobSpec, patches: int, ranks: int) -> dict[str, int]:
-    checkpoint = 3 * _MODEL_BYTES
+def _needs(spec: JobSpec, supply: Supply, ranks: int) -> dict[str, int]:
+    patches = supply.train + supply.test
     # Shards and the merged files are on disk together until a person deletes the shards.
-    disk = 2 * patches * _PATCH_BYTES * (1 + spec.data.patches.negatives)
+    made = 2 * patches * _PATCH_BYTES if supply.pairs else 0
+    # Of the model and of Adam's two moments of it; `keep`, the best, and one that is being written.
+    checkpoints = (spec.checkpoint.keep + 2) * 3 * _MODEL_BYTES
     return {
         "patches_at_most": patches,
-        "disk_bytes": int(disk + (spec.checkpoint.keep + 2) * checkpoint),
+        "disk_bytes": int(made + checkpoints),
         "memory_bytes_per_rank": int(_RANK_BYTES + 4 * spec.train.batch * _PATCH_BYTES),
         "page_cache_bytes_per_host": patches * _PATCH_BYTES,
         "ranks": ranks,

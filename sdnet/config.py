@@ -29,7 +29,7 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.scenes >= 2, "scenes", self.scenes, "at least 2: one to train, one to test")
+        _check(self.scenes >= 3, "scenes", self.scenes, "at least 3: one to train, two to test")
         _check(self.pairs >= self.scenes, "pairs", self.pairs, f"at least scenes ({self.scenes})")
         _check(self.seed >= 0, "seed", self.seed, "0 or more")
 

@@ -18,6 +18,7 @@ from sdnet.config import SplitConfig
 from sdnet.errors import InputError
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg"})
+_TEST_SCENES = 2  # the fewest
 _NAME = re.compile(r"(?P<roi>.+)_(?P<sensor>s[12])_(?P<scene>[^_]+)_(?P<patch>p\d+)")
 
 
@@ -70,9 +71,9 @@ def find_pairs(root: Path) -> Listing:
 def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training and test scenes, disjoint and each sorted.
 
-    By patterns, or by a seeded draw of `split.train` of all scenes, which leaves two or more to test where
-    there are three.
-    Raises InputError for a single scene, a pattern that matches none, or a scene on both sides.
+    By patterns, or by a seeded draw of `split.train` of all scenes. Either leaves two or more to test,
+    because the non-matches of a scene come from another one.
+    Raises InputError for too few scenes, a pattern that matches none, or a scene on both sides.
     """
     known = sorted(set(scenes))
     if split.train_scenes is not None and split.test_scenes is not None:
@@ -83,14 +84,18 @@ def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, 
             raise InputError(
                 f"scene {both[0]} matches train_scenes and test_scenes; make the patterns disjoint"
             )
+        if len(test) < _TEST_SCENES:
+            raise InputError(
+                f"the only test scene is {test[0]}; non-matches come from another scene, so give at least 2"
+            )
         return train, test
-    if len(known) < 2:
+    if len(known) < 1 + _TEST_SCENES:
         raise InputError(
-            f"the images are of {len(known)} scene ({known[0]}); a split by scene needs at least 2"
+            f"the images are of {len(known)} scene(s) ({', '.join(known)}); a split by scene needs at "
+            "least 3: one to train and two to test, since non-matches come from another scene"
         )
     order = np.random.Generator(np.random.PCG64(split.seed)).permutation(len(known))
-    most = max(len(known) - 2, 1)  # non-matches need two test scenes, where there are three in all
-    count = min(max(round(split.train * len(known)), 1), most)
+    count = min(max(round(split.train * len(known)), 1), len(known) - _TEST_SCENES)
     drawn = {known[index] for index in order[:count]}
     return tuple(sorted(drawn)), tuple(scene for scene in known if scene not in drawn)
 

@@ -20,6 +20,7 @@ import numpy as np
 from sdnet.config import SyntheticConfig
 
 SIZE = 256  # edge of an image in pixels, as in SEN1-2
+_SEASON = "ROIs0000_synthetic"
 _LOOKS = 8
 _FIELD_KINDS = 6
 _VERSION = 2  # of the pictures that a seed makes
@@ -44,6 +45,11 @@ def make_pair(seed: int, scene: int, number: int) -> tuple[np.ndarray, np.ndarra
     return _optical(rng, ground), _sar(rng, ground)
 
 
+def scene_of_each_pair(config: SyntheticConfig) -> list[str]:
+    """The scene of each pair of `make_tree`, in the order in which they are made."""
+    return [f"{_SEASON}_{index % config.scenes}" for index in range(config.pairs)]
+
+
 def make_tree(root: Path, config: SyntheticConfig) -> None:
     """Write the pairs as a SEN1-2 tree, `ROIs0000_synthetic/s1_<scene>/...`; does nothing when it is there.
 
@@ -61,9 +67,9 @@ def make_tree(root: Path, config: SyntheticConfig) -> None:
         scene, number = index % config.scenes, index // config.scenes + 1
         optical, sar = make_pair(config.seed, scene, number)
         for sensor, image in (("s1", sar), ("s2", optical)):
-            folder = building / "ROIs0000_synthetic" / f"{sensor}_{scene}"
+            folder = building / _SEASON / f"{sensor}_{scene}"
             folder.mkdir(parents=True, exist_ok=True)
-            _write_png(folder / f"ROIs0000_synthetic_{sensor}_{scene}_p{number}.png", image)
+            _write_png(folder / f"{_SEASON}_{sensor}_{scene}_p{number}.png", image)
     (building / stamp.name).write_text(marker, encoding="utf-8")
     os.sync()  # one for all: syncing each of the small files takes longer than making them
     if root.exists():

@@ -86,12 +86,15 @@ def test_images_that_are_not_there_and_trees_without_pairs_are_named(
 
 
 def test_one_scene_cannot_be_split(cli: Cli, job: Path, tmp_path: Path) -> None:
-    assert "at least 2" in refused(cli, job, "--set", f"data.images={tree(tmp_path / 'one', 1)}")
+    assert "at least 3" in refused(cli, job, "--set", f"data.images={tree(tmp_path / 'one', 1)}")
+    assert "'ROIs1_*' matches none of the 12 scenes" in refused(
+        cli, job, "--set", "data.split={train_scenes: ['ROIs1_*'], test_scenes: ['*']}"
+    )
 
 
 def test_a_batch_above_the_data_is_known_before_anything_starts(cli: Cli, job: Path) -> None:
     said = refused(cli, job, "--set", "train.batch=5000")
-    assert "train.batch is 5000" in said and "gives at most 720" in said and "lower train.batch" in said
+    assert "train.batch is 5000" in said and "gives at most 480" in said and "lower train.batch" in said
 
 
 def test_storage_that_cannot_be_written_is_named(cli: Cli, job: Path, tmp_path: Path) -> None:
@@ -157,6 +160,23 @@ def test_a_plan_touches_nothing_and_names_every_rank(cli: Cli, job: Path, tmp_pa
     assert [rank["rank"] for rank in plan["ranks"]] == [0, 1, 2]
     assert {rank["environment"]["RANK_ID"] for rank in plan["ranks"]} == {"0", "1", "2"}
     assert plan["pairs"] == 240 and plan["shards"] == 30 and plan["needs"]["disk_bytes"] > 0
+
+
+def test_a_plan_of_prepared_patches_counts_them_and_makes_none(cli: Cli, job: Path, tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "patches")
+    code, out, _ = cli("plan", str(job), "--set", f"data.prepared={folder}", "--json")
+    plan = json.loads(out)
+    assert code == 0 and (plan["pairs"], plan["shards"], plan["needs"]["patches_at_most"]) == (0, 0, 40)
+    assert plan["stages"][0]["work"].startswith("nothing: 20 training and 20 test patches")
+
+
+def test_a_plan_refuses_data_that_launch_would_and_tells_of_a_batch_above_them(
+    cli: Cli, job: Path, tmp_path: Path
+) -> None:
+    code, out, err = cli("plan", str(job), "--set", f"data.prepared={tmp_path / 'nowhere'}")
+    assert (code, out) == (2, "") and "nowhere/test.npz is not there" in err
+    code, out, _ = cli("plan", str(job), "--set", "train.batch=5000")
+    assert code == 0 and "launch would refuse this: train.batch is 5000" in " ".join(out.split())
 
 
 def test_a_plan_in_words_shows_stages_ranks_and_needs(cli: Cli, job: Path) -> None:

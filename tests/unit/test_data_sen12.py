@@ -107,8 +107,8 @@ def test_seeds_draw_different_splits():
 
 def test_patterns_choose_scenes_and_the_rest_is_left_out():
     split = SplitConfig(train_scenes=("a_*", "b_1"), test_scenes=("c_?",))
-    train, test = split_scenes(["a_1", "a_20", "b_1", "b_2", "c_1", "C_1", "c_10"], split)
-    assert (train, test) == (("a_1", "a_20", "b_1"), ("c_1",))
+    train, test = split_scenes(["a_1", "a_20", "b_1", "b_2", "c_1", "C_1", "c_10", "c_2"], split)
+    assert (train, test) == (("a_1", "a_20", "b_1"), ("c_1", "c_2"))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,7 @@ def test_patterns_choose_scenes_and_the_rest_is_left_out():
         (("a*",), ("z*",), r"test_scenes: 'z\*' matches none of the 2 scenes \(a, b, \.\.\.\)"),
         (("a*",), ("*",), "scene a matches train_scenes and test_scenes; make the patterns disjoint"),
         ((), ("b",), "train_scenes is empty; give at least one pattern"),
+        (("a",), ("b",), "the only test scene is b; non-matches come from another scene, so give at least 2"),
     ],
 )
 def test_patterns_that_cannot_be_meant_are_refused(train, test, message):
@@ -124,6 +125,7 @@ def test_patterns_that_cannot_be_meant_are_refused(train, test, message):
         split_scenes(["a", "b"], SplitConfig(train_scenes=train, test_scenes=test))
 
 
-def test_one_scene_cannot_be_split():
-    with pytest.raises(InputError, match=r"1 scene \(a\); a split by scene needs at least 2"):
-        split_scenes(["a", "a"], SplitConfig())
+@pytest.mark.parametrize("scenes, said", [(["a", "a"], r"1 scene\(s\) \(a\)"), (["b", "a"], r"\(a, b\)")])
+def test_one_or_two_scenes_cannot_be_split(scenes, said):
+    with pytest.raises(InputError, match=f"{said}; a split by scene needs at least 3"):
+        split_scenes(scenes, SplitConfig())
