@@ -88,7 +88,7 @@ def _connect(cluster: ClusterSpec) -> None:
         # Whatever Ray starts inherits it, and then does not interrupt a rank's kernels when it wakes up:
         # the kernels' threads share their work evenly, so an interruption of one holds up all.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        with _groups_of_their_own():
+        with _fit_for_one_job():
             ray.init(address="local", include_dashboard=False, **quiet)
     else:
         _knock(os.environ.get("RAY_ADDRESS", "auto") if cluster.address == "auto" else cluster.address)
@@ -96,18 +96,23 @@ def _connect(cluster: ClusterSpec) -> None:
 
 
 @contextmanager
-def _groups_of_their_own() -> Iterator[None]:
-    """Each of Ray's processes that start meanwhile has a process group, as its workers always do.
+def _fit_for_one_job() -> Iterator[None]:
+    """What Ray starts meanwhile is what a job on this host needs, and ends with nothing but this process.
 
-    A signal to the launcher's group, as `timeout` sends it, would end Ray before the ranks have saved.
+    Each of Ray's processes has a process group of its own, as its workers always do: a signal to
+    the launcher's group, as `timeout` sends it, would end Ray before the ranks have saved. There is no
+    cluster that could grow, and a rank's output goes to its log, so neither of the two monitors runs
+    beside the ranks: `ray.init` has no setting for either.
     """
-    from ray._private import services
+    from ray._private import parameter, services
 
-    theirs, services.ConsolePopen = services.ConsolePopen, partial(services.ConsolePopen, process_group=0)
+    theirs = services.ConsolePopen, parameter.RayParams
+    services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
+    parameter.RayParams = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
     try:
         yield
     finally:
-        services.ConsolePopen = theirs
+        services.ConsolePopen, parameter.RayParams = theirs
 
 
 def _knock(address: str) -> None:

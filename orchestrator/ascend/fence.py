@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 from orchestrator.ascend.npu_smi import DeviceProcess, NpuSmiInfo
+from orchestrator.processes import still_running
 
 # Ray workers and the scheduler of a run carry its directory in the environment they start with.
 RUN_VARIABLE = "SDNET_RUN"
@@ -59,13 +60,4 @@ def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> t
                 processes.append(process)
         except psutil.NoSuchProcess:
             continue
-    _, there = psutil.wait_procs(processes, timeout=patience_s)
-    return tuple(process.pid for process in there if not _has_ended(process))
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    """Whether it has ended, be it that its parent, perhaps a stopped raylet, has not taken note."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    return tuple(process.pid for process in still_running(processes, patience_s))

@@ -16,6 +16,7 @@ from orchestrator.drill.faults import Fault
 from orchestrator.drill.inject import Order, tell
 from orchestrator.drill.ray_node import RayNode
 from orchestrator.events import EventLog
+from orchestrator.processes import still_running
 
 _AWAY_S = {Fault.KILL_HOST: 10.0, Fault.PARTITION: 12.0}
 # Ray tells a raylet that it was given up as soon as they speak again; then the raylet ends.
@@ -60,8 +61,7 @@ def _partition(order: Order) -> None:
     if not down:
         raise RuntimeError(f"{interface} did not go down")
     tell(order.target, at, f"{interface} was down for {seconds:.0f} s")
-    _, alive = psutil.wait_procs(_raylet(order.node), timeout=_VERDICT_S)
-    if not alive:
+    if not still_running(_raylet(order.node), _VERDICT_S):
         order.node.kill()  # what the raylet may have left
         _start(order.node)
 

@@ -18,6 +18,7 @@ from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.drill.faults import Damage, Fault
 from orchestrator.drill.ray_node import RayNode, node_above
 from orchestrator.events import EventLog
+from orchestrator.processes import still_running
 from orchestrator.run_directory import RunDirectory
 
 _SEEN_WITHIN_S = 10.0
@@ -111,7 +112,8 @@ def _process(target: Target) -> psutil.Process:
 def _kill(process: psutil.Process, target: Target, proof: str = "", **more: str) -> None:
     at = time.time()
     process.kill()
-    process.wait(timeout=_SEEN_WITHIN_S)
+    if still_running([process], _SEEN_WITHIN_S):
+        raise NotNow(f"process {process.pid} does not end")
     tell(target, at, f"{proof}process {process.pid} is gone", **more)
 
 

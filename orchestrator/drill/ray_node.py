@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from orchestrator.processes import still_running
+
 _RAYLET = "raylet"
 _LOG_MONITOR = "log_monitor.py"
 _GONE_WITHIN_S = 10.0
@@ -35,10 +37,10 @@ class RayNode:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):  # its parent may have ended it by now
                 process.kill()
-        gone, alive = psutil.wait_procs(processes, timeout=_GONE_WITHIN_S)
-        if alive:
-            raise RuntimeError(f"still there: {', '.join(str(process.pid) for process in alive)}")
-        return len(gone)
+        left = still_running(processes, _GONE_WITHIN_S)
+        if left:
+            raise RuntimeError(f"still there: {', '.join(str(process.pid) for process in left)}")
+        return len(processes)
 
     def start_again(self) -> None:
         """Run `ray start` as it was run before. Raises subprocess.SubprocessError when it fails."""

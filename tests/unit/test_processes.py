@@ -1,0 +1,45 @@
+"""A process that has ended is known to have, also while nobody takes note of it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from orchestrator.processes import still_running
+
+
+@pytest.fixture
+def child():
+    """A process that waits for its input to end, and a child of this one; gone after the test."""
+    command = [sys.executable, "-S", "-c", "print(flush=True); input()"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_process_that_runs_is_still_running_after_the_timeout(child) -> None:
+    found = psutil.Process(child.pid)
+    assert still_running([found], 0.3) == [found]
+
+
+def test_one_that_was_killed_and_that_nobody_has_reaped_is_not(child) -> None:
+    found = psutil.Process(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+    assert found.status() == psutil.STATUS_ZOMBIE
+    assert still_running([found], 60) == []
+    assert psutil.pid_exists(child.pid)
+
+
+def test_one_that_is_stopped_still_runs_until_it_is_killed(child) -> None:
+    found = psutil.Process(child.pid)
+    found.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert still_running([found], 0.2) == [found]
+    found.kill()
+    assert still_running([found], 60) == []
