@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,10 @@ from orchestrator.run_directory import RunDirectory, write_atomically, write_jso
 from orchestrator.spec import JobSpec
 from sdnet.errors import InputError
 
+logger = logging.getLogger(__name__)
+
+# Below it Ray unpacks the working directory of a submitted job.
+_RAYS_COPIES = "working_dir_files"
 # What decides the bytes of the result.
 _IDENTITY = ("data", "train", "evaluate")
 
@@ -62,6 +67,7 @@ def launch(spec: JobSpec) -> Outcome:
         if summary is not None and summary["status"] == "succeeded":
             return Outcome(summary, already_done=True)
         _claim(spec, run)
+        _tell_of_passing_storage(run)
         events = EventLog(run.events)
         events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
         with terminated_as_interrupted(), _summarised(spec, run, events):
@@ -156,6 +162,16 @@ def _claim(spec: JobSpec, run: RunDirectory) -> None:
     """Make the directory this job's, once its inputs are known to be usable."""
     check_inputs(spec)
     write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
+
+
+def _tell_of_passing_storage(run: RunDirectory) -> None:
+    """A relative `storage` of a submitted job is not where it was submitted."""
+    if _RAYS_COPIES in run.root.parts:
+        logger.warning(
+            "the run lies in %s, Ray's copy of the submitted folder, which Ray may delete; "
+            "give `storage` an absolute path to keep it",
+            run.root,
+        )
 
 
 def _ranks(job: dict) -> tuple[int, int]:

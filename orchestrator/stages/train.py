@@ -4,30 +4,22 @@ import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.failure_handling import FailurePolicy
-from ray.train.v2._internal.execution.scaling_policy import ScalingPolicy
-from ray.train.v2.api import data_parallel_trainer
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
+from orchestrator.inputs import Supply, batch_problem
 from orchestrator.recovery.failures import classify
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from orchestrator.training.backend import MindSporeConfig
 from orchestrator.training.checkpoints import checkpoint_to_resume, remove_leftovers
-from orchestrator.training.controller import GroupController
 from orchestrator.training.drain import DrainWatch
-from orchestrator.training.failed_start import FailedStart
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.fencing import Fence
 from orchestrator.training.group import GroupWatch
@@ -35,6 +27,7 @@ from orchestrator.training.growth import GrowsAtCheckpoints
 from orchestrator.training.rank_order import RankOrder
 from orchestrator.training.saver import CheckpointNotSaved
 from orchestrator.training.standby import Standbys
+from orchestrator.training.trainer import GroupTrainer
 from orchestrator.training.worker import TrainJob, train_rank
 from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
@@ -42,11 +35,6 @@ from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-# How long an interrupted group may take to save, and then to end before its controller is killed:
-# together less than the half minute that job managers leave between SIGTERM and SIGKILL.
-_SAVE_WITHIN_S = 15.0
-_ABORT_WITHIN_S = 10.0
 
 # NumPy's linear algebra draws the start. Left to itself it takes the newest kernels of each host's CPU, and
 # 29 of SDNet's weights differ in their last bit between AVX2 and AVX-512. Other architectures ignore it.
@@ -98,9 +86,28 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     # Ray Train's own list of checkpoints would name ones that are pruned; state.json is the truth.
     (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     events.emit("stage_started", stage="train")
+    _fit(_trainer(spec, run, events), events)
+    # A rank that was killed while it wrote could not tidy up.
+    remove_leftovers(run.checkpoints)
+    done = finished(spec, run, events)
+    if done is None:
+        raise CheckpointNotSaved(str(run.checkpoints), "the last checkpoint is missing")
+    events.emit("stage_finished", stage="train")
+    return done
+
+
+def check_data(spec: JobSpec, run: RunDirectory) -> None:
+    """Refuse data that the recipe cannot use: a global batch larger than the training set."""
+    train, test = (len(open_patches(path)) for path in (run.train_npz, run.test_npz))
+    problem = batch_problem(spec, Supply(str(run.train_npz), pairs=0, train=train, test=test))
+    if problem:
+        raise InputError(problem)
+
+
+def _trainer(spec: JobSpec, run: RunDirectory, events: EventLog) -> GroupTrainer:
     watch = GroupWatch(events, _generations_so_far(events), _seconds(spec.recovery.step_timeout_s))
     scaling = _scaling(spec)
-    trainer = GroupTrainer(
+    return GroupTrainer(
         functools.partial(train_rank, _job(spec, run)),
         failure_policy=GroupFailurePolicy(spec.recovery.max_failures, events, watch),
         scaling_policy=GrowsAtCheckpoints(scaling, events) if spec.cluster.elastic else None,
@@ -120,6 +127,9 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
             worker_runtime_env={"env_vars": process_environment(spec.cluster.threads, run)},
         ),
     )
+
+
+def _fit(trainer: GroupTrainer, events: EventLog) -> None:
     try:
         trainer.fit()
     except TrainingFailedError as error:
@@ -127,81 +137,6 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
         how = str(error).splitlines()[0].rstrip(".")
         raise TrainingGaveUp(f"the controller died: {how}", "launch again to resume") from error
-    # A rank that was killed while it wrote could not tidy up.
-    remove_leftovers(run.checkpoints)
-    done = finished(spec, run, events)
-    if done is None:
-        raise CheckpointNotSaved(str(run.checkpoints), "the last checkpoint is missing")
-    events.emit("stage_finished", stage="train")
-    return done
-
-
-def check_data(spec: JobSpec, run: RunDirectory) -> None:
-    """Refuse data that the recipe cannot use: a global batch larger than the training set."""
-    samples = len(open_patches(run.train_npz))
-    if samples < spec.global_batch:
-        raise InputError(
-            f"train.batch is {spec.train.batch} on {spec.cluster.max_workers} rank(s), "
-            f"{spec.global_batch} samples a step, but {run.train_npz} holds {samples}; lower train.batch"
-        )
-    open_patches(run.test_npz)
-
-
-class GroupTrainer(DataParallelTrainer):
-    """Ray Train's data-parallel trainer, with policies of our own; without a scaling policy, Ray Train's.
-
-    They are made in the launcher and travel to the controller with everything else.
-    """
-
-    def __init__(
-        self, *args: Any, failure_policy: FailurePolicy, scaling_policy: ScalingPolicy | None, **kwargs: Any
-    ):
-        super().__init__(*args, **kwargs)
-        self._policies: dict[str, Any] = {"failure_policy": failure_policy}
-        if scaling_policy is not None:
-            self._policies["scaling_policy"] = scaling_policy
-
-    def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
-        # Ray Train takes its controller's class from its module, and from nowhere else.
-        theirs, data_parallel_trainer.TrainController = data_parallel_trainer.TrainController, GroupController
-        try:
-            return super()._initialize_and_run_controller(**{**kwargs, **self._policies})
-        finally:
-            data_parallel_trainer.TrainController = theirs
-
-    def _create_default_callbacks(self) -> list[Any]:
-        # Without Ray Data there is nothing to hand out, and its actor would cost each start seconds. The
-        # cleaner's actor would cost each step; Ray removes the placement group when this launcher ends,
-        # as it does soon after its controller.
-        spared = (DatasetsCallback, PlacementGroupCleanerCallback)
-        made = super()._create_default_callbacks()
-        return [FailedStart(), *(one for one in made if not isinstance(one, spared))]
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        # Python's own handler stays: Ctrl-C is a KeyboardInterrupt here as everywhere.
-        self._controller = controller
-
-    def fit(self) -> Any:
-        """Run to the end. Interrupted, the group saves and ends before KeyboardInterrupt goes on."""
-        try:
-            return super().fit()
-        except KeyboardInterrupt:
-            logger.warning("interrupted: saving and ending the group; Ctrl-C again leaves at once")
-            self._end_group()
-            raise
-
-    def _end_group(self) -> None:
-        try:
-            ray.get(self._controller.leave.remote(), timeout=_SAVE_WITHIN_S)
-        except ray.exceptions.GetTimeoutError:
-            logger.warning("the group did not save within %.0f s: it resumes from before", _SAVE_WITHIN_S)
-        except ray.exceptions.RayActorError as error:
-            logger.warning("the controller is gone: %s", error)
-            return
-        try:
-            ray.get(self._controller.abort.remote(), timeout=_ABORT_WITHIN_S)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            ray.kill(self._controller)  # gone already, as it should be, or too slow
 
 
 def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:

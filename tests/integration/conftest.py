@@ -35,8 +35,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def submitted(ray_cluster: RayCluster, storage: Path) -> subprocess.CompletedProcess[str]:
     """The clean run, through `ray job submit`."""
-    job = job_file(storage, "clean")
-    return ray_cluster.submit(storage, "--", "sdnet-orchestrate", "launch", str(job))
+    return ray_cluster.submit_launch(job_file(storage, "clean"))
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+Completed = subprocess.CompletedProcess[str]
 
 
 @dataclass(frozen=True)
@@ -23,23 +26,29 @@ class RayCluster:
     dashboard: str
     environment: dict[str, str]
 
-    def run(self, *command: str, timeout: float = 170) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 170) -> Completed:
         """Run one of the project's or Ray's commands to its end."""
         return subprocess.run(
             [str(program(command[0])), *command[1:]],
             env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
 
-    def submit(self, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`ray job submit` with this working directory; the test's time-out ends a wait that is in vain."""
-        while True:
-            done = self.run(
-                "ray", "job", "submit", "--address", self.dashboard, "--working-dir", str(directory),
-                *arguments, timeout=280,
-            )  # fmt: skip
-            # A node is up some seconds before the agent that takes its jobs.
-            if "No available agent" not in done.stderr:
-                return done
+    def submit_launch(self, job: Path, *options: str, overrides: Sequence[str] = ()) -> Completed:
+        """`ray job submit` of a launch, with a working directory that holds the job file and nothing else.
+
+        options: of `ray job submit`. The test's time-out ends a wait that is in vain.
+        """
+        launch = ("sdnet-orchestrate", "launch", job.name, *overrides)
+        with tempfile.TemporaryDirectory() as directory:
+            shutil.copy(job, directory)
+            while True:
+                done = self.run(
+                    "ray", "job", "submit", "--address", self.dashboard, "--working-dir", directory,
+                    *options, "--", *launch, timeout=280,
+                )  # fmt: skip
+                # A node is up some seconds before the agent that takes its jobs.
+                if "No available agent" not in done.stderr:
+                    return done
 
     def output_of(self, command: Sequence[str]) -> str:
         """Run a command that joins the cluster; raises CalledProcessError when it fails."""

@@ -77,17 +77,29 @@ def test_a_mistake_that_the_cluster_shows_can_be_corrected_under_the_same_name(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
     job = str(job_file(storage, "corrected"))
-    for mistake in ("cluster.workers=7", "cluster.workers=6", "cluster.threads=2"):
+    for mistake in ("cluster.workers=6", "cluster.workers=5", "cluster.threads=2"):
         refused = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", mistake)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
         assert "hold only" in refused.stderr
 
 
+def test_a_submitted_job_that_is_refused_fails_and_says_where_its_relative_storage_would_be(
+    ray_cluster: RayCluster, storage: Path
+) -> None:
+    wrong = ("storage=./runs", "cluster.workers=9", "train.batch=2")
+    overrides = [part for setting in wrong for part in ("--set", setting)]
+    refused = ray_cluster.submit_launch(job_file(storage, "relative"), overrides=overrides)
+    assert refused.returncode == 1 and "Job '" in refused.stdout + refused.stderr
+    told = " ".join((refused.stdout + refused.stderr).split())
+    assert "cluster.workers is 9" in told and "Traceback" not in told
+    assert "Ray's copy of the submitted folder" in told and "an absolute path" in told
+
+
 @pytest.mark.soak
 def test_a_submitted_job_that_is_stopped_saves_first(ray_cluster: RayCluster, storage: Path) -> None:
-    job, run = str(job_file(storage, "halted")), RunDirectory(storage / "halted")
-    launch = ("sdnet-orchestrate", "launch", job, "--set", "train.epochs=200")
-    begun = ray_cluster.submit(storage, "--submission-id", "halted", "--no-wait", "--", *launch)
+    job, run = job_file(storage, "halted"), RunDirectory(storage / "halted")
+    long = ("--set", "train.epochs=200")
+    begun = ray_cluster.submit_launch(job, "--submission-id", "halted", "--no-wait", overrides=long)
     assert begun.returncode == 0, begun.stderr
     wait_for(run, saved(1))
     stopped = ray_cluster.run("ray", "job", "stop", "--address", ray_cluster.dashboard, "halted")
