@@ -23,7 +23,7 @@ from orchestrator.ray_session import prepare_environment
 from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
 from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import ClusterSpec, JobSpec, load_spec, spec_from_dict, with_overrides
+from orchestrator.spec import JobSpec, load_spec, spec_from_dict, with_overrides
 from sdnet.errors import InputError
 
 app = typer.Typer(
@@ -133,7 +133,9 @@ def evaluate(
     """Measure FPR95 and accuracy of a checkpoint; the same to the last bit for any number of workers."""
     from orchestrator.stages.evaluate import evaluate_checkpoint
 
-    cluster = ClusterSpec(address=address, workers=workers)
+    cluster = spec_from_dict(
+        {"name": "evaluate", "cluster": {"address": address, "workers": workers}}, "evaluate"
+    ).cluster
     rates = evaluate_checkpoint(checkpoint, data, cluster=cluster, batch=batch, distances_path=distances)
     if as_json:
         print(json.dumps(rates))

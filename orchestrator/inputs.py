@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from orchestrator.spec import DataSpec, JobSpec
 from sdnet.data.sen12 import find_pairs, split_scenes
 from sdnet.data.store import open_patches
 from sdnet.data.synthetic import scene_of_each_pair
 from sdnet.errors import InputError
+from sdnet.metrics import check_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,7 @@ def batch_problem(spec: JobSpec, supply: Supply) -> str:
 def _prepared(given: str) -> Supply:
     folder = Path(given).expanduser()
     test = open_patches(folder / "test.npz")
-    if len(np.unique(test.labels)) < 2:
-        raise InputError(
-            f"{test.path} holds labels {test.labels[0]} only; FPR95 needs matches and non-matches"
-        )
+    check_labels(test.labels, test.path)
     return Supply(given, 0, len(open_patches(folder / "train.npz")), len(test))
 
 

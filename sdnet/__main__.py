@@ -15,7 +15,8 @@ import typer
 
 from sdnet.config import PatchConfig, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
-from sdnet.metrics import accuracy, fpr95
+from sdnet.files import make_folder
+from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def prepare(
         train_scenes=tuple(train_scenes) if train_scenes else None,
         test_scenes=tuple(test_scenes) if test_scenes else None,
     )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as made_up:
         if images is None:
             make_tree(Path(made_up), SyntheticConfig(seed=seed))
@@ -90,7 +91,8 @@ def train(
 
     trainer = Trainer(chosen, open_patches(data / "train.npz"))
     test = open_patches(data / "test.npz")
-    out.mkdir(parents=True, exist_ok=True)
+    check_labels(test.labels, test.path)
+    make_folder(out)
     saved = sorted(path for path in out.glob("epoch_*") if path.is_dir())
     if saved:
         trainer.restore(saved[-1])
@@ -115,6 +117,7 @@ def evaluate(
     from sdnet.messages import accuracy_line
 
     patches = open_patches(data)
+    check_labels(patches.labels, data)
     evaluation = Evaluation()
     evaluation.load_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))

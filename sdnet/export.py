@@ -9,6 +9,7 @@ from mindspore import Tensor, nn
 
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation
+from sdnet.files import check_place
 from sdnet.quiet import quiet_mindspore
 
 TOLERANCE = 1e-5
@@ -64,7 +65,6 @@ def _check(out: Path, file_format: str, batch: int) -> None:
         raise InputError(f"format {file_format} is not known; it must be mindir, or air on an Ascend host")
     if out.suffix != ".mindir":
         raise InputError(f"{out} does not end in .mindir; MindSpore loads no other name")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent} is not a folder; make it first, or write elsewhere")
+    check_place(out)
     if batch < 1:
         raise InputError(f"batch is {batch}; it must be at least 1")

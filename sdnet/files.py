@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the places where they can."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from sdnet.errors import InputError
 
 
 @contextmanager
@@ -29,6 +32,29 @@ def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Raise InputError when no file could be written at `path`; nothing is written, its folder not made."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); name a file in a folder that is there and writable"
+        ) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it. Raises InputError when it cannot be made or written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(f"folder {path} cannot be written ({error.strerror}); give a writable one") from None
 
 
 def sweep(directory: Path) -> None:

@@ -38,6 +38,18 @@ def accuracy(distances: np.ndarray, labels: np.ndarray) -> float:
     return (labels.size - 2 * false_positives) / labels.size
 
 
+def check_labels(labels: np.ndarray, source: object = "labels") -> None:
+    """Raise InputError, which begins with `source`, unless labels are 0 and 1 and each occurs."""
+    strange = np.setdiff1d(labels, (0, 1))
+    if strange.size:
+        raise InputError(f"{source}: {strange[0]} is no label; they are 1 (match) and 0 (non-match)")
+    positives = int(np.count_nonzero(labels))
+    if not 0 < positives < labels.size:
+        raise InputError(
+            f"{source}: of {labels.size} pairs {positives} are matches; FPR95 needs matches and non-matches"
+        )
+
+
 def _checked(distances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     distances, labels = np.asarray(distances), np.asarray(labels)
     if distances.ndim != 1 or distances.shape != labels.shape:
@@ -45,16 +57,8 @@ def _checked(distances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
             f"distances {list(distances.shape)} and labels {list(labels.shape)} do not match; "
             "give one label a distance"
         )
-    if not np.isin(labels, (0, 1)).all():
-        raise InputError(
-            f"labels hold {np.setdiff1d(labels, (0, 1))[0]}; they are 1 (match) and 0 (non-match)"
-        )
+    check_labels(labels)
     if not np.isfinite(distances).all():
         where = int(np.flatnonzero(~np.isfinite(distances))[0])
         raise InputError(f"distance {where} is {distances[where]}; the network's weights are not usable")
-    positives = int(np.count_nonzero(labels))
-    if not 0 < positives < labels.size:
-        raise InputError(
-            f"of {labels.size} pairs {positives} are matches; the rates need matches and non-matches"
-        )
     return distances, labels.astype(np.int64)

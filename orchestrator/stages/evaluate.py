@@ -4,7 +4,6 @@ Chunks are fixed by the batch alone, so a pair goes through the network in the s
 whichever worker computes it, and its distance is the same to the last bit.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from orchestrator.spec import ClusterSpec
 from orchestrator.training.cpus import compute_on
 from sdnet.data.store import PatchFile, open_patches
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge
-from sdnet.metrics import accuracy, fpr95
+from sdnet.files import check_place, whole_file
+from sdnet.metrics import accuracy, check_labels, fpr95
 
 _TRIES = 4
 
@@ -27,15 +27,19 @@ def evaluate_checkpoint(
     """FPR95, accuracy and number of pairs of `data`; the same bits for any number of workers.
 
     distances_path: gets float64 [N], a distance a pair in the order of the file.
-    Raises InputError for data or a checkpoint that cannot be used, before any worker starts.
+    Raises InputError for data, a checkpoint or a path that cannot be used, before any worker starts.
     """
+    if distances_path is not None:
+        check_place(distances_path)
     patches = open_patches(data)
+    check_labels(patches.labels, data)
     Evaluation().load_checkpoint(checkpoint)  # a bad one is told now, not by every worker
     with ray_session(cluster):
         shares = _on_workers(checkpoint.resolve(), data.resolve(), cluster, batch)
     distances = merge(shares, len(patches), batch)
     if distances_path is not None:
-        _save(distances_path, distances)
+        with whole_file(distances_path) as file:
+            np.save(file, distances, allow_pickle=False)
     labels = patches.labels
     return {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels), "pairs": len(patches)}
 
@@ -65,10 +69,3 @@ def _on_workers(checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int) 
         [share.remote(checkpoint, data, batch, rank, workers, cluster.threads) for rank in range(workers)]
     )
     return found
-
-
-def _save(path: Path, distances: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.save(file, distances, allow_pickle=False)
-    temporary.replace(path)

@@ -145,6 +145,29 @@ def test_a_checkpoint_of_another_network_is_refused_before_ray_starts(cli: Cli, 
     assert code == 2 and not (tmp_path / "x.mindir").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--distances", "{tmp}/no/d.npy"), "no/d.npy cannot be written (No such file or directory)"),
+        (("--distances", "{tmp}"), "cannot be written (Is a directory)"),
+        (("--address", "somewhere"), 'cluster.address is "somewhere"; use local, auto or host:port'),
+        (
+            ("--data", "{tmp}/data/train.npz"),
+            "of 20 pairs 20 are matches; FPR95 needs matches and non-matches",
+        ),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_use_before_it_reads_the_checkpoint(
+    cli: Cli, tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
+    data = prepared(tmp_path / "data")
+    np.savez(data / "train.npz", np.zeros((20, 64, 128), np.uint8), np.ones(20, np.int64))
+    given = {"--checkpoint": "any.ckpt", "--data": str(data / "test.npz")}
+    given[options[0]] = options[1].format(tmp=tmp_path)
+    code, out, err = cli("evaluate", *(word for option in given.items() for word in option))
+    assert (code, out) == (2, "") and said in err and err.count("\n") == 1
+
+
 def test_air_says_plainly_that_it_needs_an_ascend_host(cli: Cli, tmp_path: Path) -> None:
     code, _, err = cli(
         "export", "--checkpoint", "any.ckpt", "--format", "air", "--out", str(tmp_path / "x.air")

@@ -33,10 +33,18 @@ def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, m
         ("eval --checkpoint {tmp}/x.ckpt --data {tmp}/test.npz", "test.npz is not there"),
         ("export --checkpoint {tmp}/x.ckpt --out {tmp}/x.mindir", "x.ckpt is not there"),
         ("export --checkpoint {tmp}/x.ckpt --out {tmp}/x.air --format air", "needs an Ascend host"),
+        (
+            "export --checkpoint {tmp}/x.ckpt --out {tmp}/no/x.mindir",
+            "x.mindir cannot be written (No such file",
+        ),
+        ("export --checkpoint {tmp}/x.ckpt --out {tmp}/folder.mindir", "cannot be written (Is a directory)"),
         ("prepare --images {tmp} --out {tmp}/out", "{tmp}"),
+        ("prepare --out {tmp}/file/out", "folder {tmp}/file/out cannot be written (Not a directory)"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mindir").mkdir()
     monkeypatch.setattr(sys, "argv", ["sdnet", *arguments.format(tmp=tmp_path).split()])
     with pytest.raises(SystemExit) as caught:
         main()

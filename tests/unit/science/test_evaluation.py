@@ -72,7 +72,7 @@ def test_an_exported_file_computes_what_the_checkpoint_does(published, tmp_path)
         ("sdnet.air", "air", "needs an Ascend host"),
         ("sdnet.onnx", "onnx", "format onnx is not known"),
         ("sdnet.bin", "mindir", "does not end in .mindir"),
-        ("nowhere/sdnet.mindir", "mindir", "nowhere is not a folder"),
+        ("nowhere/sdnet.mindir", "mindir", "nowhere/sdnet.mindir cannot be written"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_one_line(published, tmp_path, out, file_format, message):

@@ -65,7 +65,7 @@ def test_a_tied_non_match_is_a_false_positive():
         ([1.0, 2.0], [0, 0], "of 2 pairs 0 are matches"),
         ([1.0, np.nan], [0, 1], "distance 1 is nan"),
         ([np.inf, 1.0], [0, 1], "distance 0 is inf"),
-        ([1.0, 2.0], [0, 2], "labels hold 2"),
+        ([1.0, 2.0], [0, 2], "labels: 2 is no label"),
         ([1.0, 2.0], [0], "do not match"),
         ([], [], "of 0 pairs 0 are matches"),
     ],
