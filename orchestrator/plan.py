@@ -98,8 +98,15 @@ def build_plan(spec: JobSpec) -> Plan:
         shards=shards,
         needs=_needs(spec, supply, len(ranks)),
         rank_table=table,
-        problem=batch_problem(spec, supply),
+        problem=batch_problem(spec, supply) or _size_problem(spec.cluster),
     )
+
+
+def _size_problem(cluster: ClusterSpec) -> str:
+    """Why this host is too small for a job that starts Ray here; other clusters are looked at by `launch`."""
+    if cluster.address != "local" or cluster.device != "cpu":
+        return ""
+    return cluster.why_too_large([os.cpu_count() or 1])
 
 
 def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:

@@ -129,19 +129,11 @@ def _check_size(cluster: ClusterSpec) -> None:
     """Refuse a job with more ranks than the cluster can ever hold."""
     import ray
 
-    resource, each = cluster.rank_resource
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    capacity = [int(node["Resources"].get(resource, 0)) // each for node in alive]
-    if cluster.workers_per_host is not None:
-        capacity = [min(cluster.workers_per_host, available) for available in capacity]
-    if sum(capacity) < cluster.min_workers:
-        limit = cluster.workers_per_host
-        per_host = "" if limit is None else f" at {limit} a host"
-        lower = "workers" if each == 1 else "workers or threads"
-        raise InputError(
-            f"cluster.workers is {cluster.min_workers}, but the {len(alive)} host(s) of the cluster hold "
-            f"only {sum(capacity)} ranks of {each} {resource}(s){per_host}; lower {lower}, or add hosts"
-        )
+    resource, _ = cluster.rank_resource
+    alive = [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
+    problem = cluster.why_too_large(alive)
+    if problem:
+        raise InputError(problem)
 
 
 def _line(error: Exception) -> str:

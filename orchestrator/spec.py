@@ -7,7 +7,9 @@ anything starts. The rest of the program sees frozen objects only.
 import copy
 import dataclasses
 import json
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,6 +91,20 @@ class ClusterSpec(Section):
     def rank_resource(self) -> tuple[str, int]:
         """What Ray counts on a host, and how many of it each rank takes."""
         return ("CPU", self.threads) if self.device == "cpu" else ("NPU", 1)
+
+    def why_too_large(self, available: Sequence[int]) -> str:
+        """Why hosts that have so many of `rank_resource` each can never hold the group; empty if they can."""
+        resource, each = self.rank_resource
+        most = math.inf if self.workers_per_host is None else self.workers_per_host
+        room = sum(int(min(number // each, most)) for number in available)
+        if room >= self.min_workers:
+            return ""
+        per_host = "" if self.workers_per_host is None else f" at {self.workers_per_host} a host"
+        lower = "workers" if each == 1 else "workers or threads"
+        return (
+            f"cluster.workers is {self.min_workers}, but the {len(available)} host(s) of the cluster hold "
+            f"only {room} ranks of {each} {resource}(s){per_host}; lower {lower}, or add hosts"
+        )
 
     @property
     def elastic(self) -> bool:

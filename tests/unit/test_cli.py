@@ -193,13 +193,15 @@ def test_a_plan_of_prepared_patches_counts_them_and_makes_none(cli: Cli, job: Pa
     assert plan["stages"][0]["work"].startswith("nothing: 20 training and 20 test patches")
 
 
-def test_a_plan_refuses_data_that_launch_would_and_tells_of_a_batch_above_them(
+def test_a_plan_refuses_data_that_launch_would_and_tells_of_a_batch_or_a_group_that_does_not_fit(
     cli: Cli, job: Path, tmp_path: Path
 ) -> None:
     code, out, err = cli("plan", str(job), "--set", f"data.prepared={tmp_path / 'nowhere'}")
     assert (code, out) == (2, "") and "nowhere/test.npz is not there" in err
     code, out, _ = cli("plan", str(job), "--set", "train.batch=5000")
     assert code == 0 and "launch would refuse this: train.batch is 5000" in " ".join(out.split())
+    code, out, _ = cli("plan", str(job), "--set", "cluster={workers: 3, workers_per_host: 2}", "--json")
+    assert code == 0 and "1 CPU(s) at 2 a host; lower workers, or add hosts" in json.loads(out)["problem"]
 
 
 def test_a_plan_in_words_shows_stages_ranks_and_needs(cli: Cli, job: Path) -> None:
