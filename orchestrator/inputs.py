@@ -1,36 +1,66 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
+import json
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import DataSpec, JobSpec
-from sdnet.data.sen12 import find_pairs, split_scenes
-from sdnet.data.store import open_patches
+from sdnet.data.sen12 import split_scenes
+from sdnet.data.shards import pairs_per_shard
+from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
 from sdnet.data.synthetic import scene_of_each_pair
+from sdnet.data.work import Work, images_changed, notes, plan_work
 from sdnet.errors import InputError
 from sdnet.metrics import check_labels
+
+_CHECKPOINT = re.compile(r"step_\d{8,}")
+# Keys that refuse data or say where they are, and so cannot change what a run trains on without
+# changing the checksums of its data, which its checkpoints keep.
+_NO_IDENTITY = ("max_bad_images", "layout", "max_pixels")
 
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """What a job's data give at most. pairs: of images; 0 for patches made elsewhere. Others: patches."""
+    """What a job's data give at most.
+
+    pairs, shards: of images; 0 for patches made elsewhere. train, test: patches. notes: what the user
+    should know although the job can run.
+    """
 
     source: str
     pairs: int
     train: int
     test: int
+    shards: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def check_inputs(spec: JobSpec) -> None:
-    """Raise InputError for data that cannot be trained on; folders are listed, no image is read."""
-    problem = batch_problem(spec, supply_of(spec.data))
+def check_inputs(spec: JobSpec) -> Supply:
+    """What there is to train and test on; folders are listed, no image is read.
+
+    Raises InputError for data that cannot be trained on.
+    """
+    supply = supply_of(spec.data)
+    problem = batch_problem(spec, supply)
     if problem:
         raise InputError(problem)
+    return supply
 
 
 def supply_of(data: DataSpec) -> Supply:
     """What there is to train and test on. Raises InputError for none, or too few scenes."""
-    return _prepared(data.prepared) if data.prepared is not None else _from_images(data)
+    if data.prepared is not None:
+        return _prepared(data.prepared)
+    return _synthetic(data) if data.images is None else _from_images(data, data.images)
+
+
+def source_of(data: DataSpec) -> str:
+    """Where the data come from, in words: a folder, or that they are synthetic."""
+    return data.prepared or data.images or f"synthetic pairs (seed {data.synthetic.seed})"
 
 
 def batch_problem(spec: JobSpec, supply: Supply) -> str:
@@ -44,24 +74,106 @@ def batch_problem(spec: JobSpec, supply: Supply) -> str:
     )
 
 
+def work_of(data: DataSpec, images: Path, run: RunDirectory) -> Work:
+    """The shards that a run makes of images. Raises InputError as `plan_work`."""
+    return plan_work(images, run.data, data.patches, data.split, data.max_bad_images, data.image_config)
+
+
+def images_folder(given: str) -> Path:
+    """`data.images` as a path that is the same on every host."""
+    return Path(given).expanduser().resolve()
+
+
+def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
+    """Raise InputError when the run's checkpoints were trained with other files than these.
+
+    Checkpoints that do not say what they were trained with are believed.
+    """
+    recorded = _recorded_checksums(run)
+    if not recorded:
+        return
+    mismatch = data_mismatch(recorded, checksums_of(train, test))
+    if mismatch:
+        raise InputError(
+            f"the checkpoints of {run.root} were trained with another {mismatch}; put the data back, "
+            "give the job another `name`, or delete the directory to begin again"
+        )
+
+
+def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
+    """Raise InputError when a finished run's data are no longer what it was made with.
+
+    Data that were removed are not missed: the result stands.
+    """
+    if run.train_npz.is_file() and run.test_npz.is_file():
+        refuse_other_data(run, run.train_npz, run.test_npz)
+    if spec.data.prepared is not None:
+        train, test = prepared_files(spec.data.prepared)
+        if train.is_file() and test.is_file():
+            refuse_other_data(run, train, test)
+    if spec.data.images is None or not images_folder(spec.data.images).is_dir():
+        return
+    if images_changed(work_of(spec.data, images_folder(spec.data.images), run)):
+        raise InputError(
+            f"images {spec.data.images} changed after {run.root} was finished; put them back, "
+            "give the job another `name`, or delete the directory to begin again"
+        )
+
+
+def data_identity(data: dict[str, Any]) -> dict[str, Any]:
+    """What of the `data` of a job decides its result; jobs written by older versions lack some keys."""
+    split = {"scene_pattern": None, **data["split"]}
+    return {key: value for key, value in {**data, "split": split}.items() if key not in _NO_IDENTITY}
+
+
+def prepared_files(given: str) -> tuple[Path, Path]:
+    """train.npz and test.npz of `data.prepared`."""
+    folder = Path(given).expanduser().resolve()
+    return folder / "train.npz", folder / "test.npz"
+
+
+def _recorded_checksums(run: RunDirectory) -> dict[str, str]:
+    """Checksums of the data in the newest checkpoint that can be read; all of a run have the same."""
+    named = [path for path in run.checkpoints.glob("step_*") if _CHECKPOINT.fullmatch(path.name)]
+    for path in sorted(named, key=lambda path: int(path.name.removeprefix("step_")), reverse=True):
+        try:
+            recorded = json.loads((path / "state.json").read_text(encoding="utf-8")).get("data", {})
+            return {str(name): str(checksum) for name, checksum in recorded.items()}
+        except (OSError, ValueError, AttributeError):
+            continue  # a corrupt checkpoint is judged when it is resumed
+    return {}
+
+
 def _prepared(given: str) -> Supply:
-    folder = Path(given).expanduser()
-    test = open_patches(folder / "test.npz")
-    check_labels(test.labels, test.path)
-    return Supply(given, 0, len(open_patches(folder / "train.npz")), len(test))
+    train, test = prepared_files(given)
+    patches = open_patches(test)
+    check_labels(patches.labels, patches.path)
+    return Supply(given, 0, len(open_training_patches(train)), len(patches))
 
 
-def _from_images(data: DataSpec) -> Supply:
-    if data.images is None:
-        source, scenes = f"data.synthetic (seed {data.synthetic.seed})", scene_of_each_pair(data.synthetic)
-    else:
-        source = data.images
-        scenes = [pair.scene for pair in find_pairs(Path(data.images).expanduser()).pairs]
-    train, test = (set(chosen) for chosen in split_scenes(scenes, data.split))
-    per_pair, non_matches = data.patches.per_pair, data.patches.negatives
+def _synthetic(data: DataSpec) -> Supply:
+    scenes = Counter(scene_of_each_pair(data.synthetic))
+    sides = [sum(scenes[scene] for scene in chosen) for chosen in split_scenes(scenes, data.split)]
+    note = "neither data.images nor data.prepared is given, so the job trains on synthetic pairs"
+    return _supply(data, f"data.synthetic (seed {data.synthetic.seed})", scenes.total(), sides, (note,))
+
+
+def _from_images(data: DataSpec, images: str) -> Supply:
+    work = plan_work(
+        images_folder(images), Path(), data.patches, data.split, data.max_bad_images, data.image_config
+    )
+    sides = [sum(len(shard.pairs) for shard in shards) for shards in (work.train, work.test)]
+    return _supply(data, images, len(work.listing.pairs), sides, notes(work, data.split))
+
+
+def _supply(data: DataSpec, source: str, pairs: int, sides: list[int], notes: tuple[str, ...]) -> Supply:
+    """sides: the pairs of the training scenes and of the test scenes."""
+    train, test = (side * data.patches.per_pair for side in sides)
     return Supply(
         source,
-        pairs=len(scenes),
-        train=sum(scene in train for scene in scenes) * per_pair,
-        test=round(sum(scene in test for scene in scenes) * per_pair * (1 + non_matches)),
+        pairs=pairs,
+        train=train,
+        test=round(test * (1 + data.patches.negatives)),
+        shards=sum(-(-side // pairs_per_shard(pairs)) for side in sides),
+        notes=notes,
     )

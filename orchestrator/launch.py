@@ -13,9 +13,16 @@ from typing import Any
 
 import yaml
 
+from orchestrator.demo import demo_spec
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
-from orchestrator.inputs import check_inputs
+from orchestrator.inputs import (
+    check_inputs,
+    data_identity,
+    prepared_files,
+    refuse_changed_since_finished,
+    refuse_other_data,
+)
 from orchestrator.ray_session import ray_session
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
@@ -65,6 +72,7 @@ def launch(spec: JobSpec) -> Outcome:
     with _only_launch(spec, run):
         summary = read_summary(run)
         if summary is not None and summary["status"] == "succeeded":
+            refuse_changed_since_finished(spec, run)
             return Outcome(summary, already_done=True)
         _claim(spec, run)
         _tell_of_passing_storage(run)
@@ -94,6 +102,7 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
         from orchestrator.stages.train import train
 
         preprocess(spec, run, events)
+        refuse_other_data(run, run.train_npz, run.test_npz)
         train(spec, run, events)
 
 
@@ -147,7 +156,7 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
         return
     before, now = yaml.safe_load(run.job.read_text(encoding="utf-8")), spec.model_dump(mode="json")
     for job in (before, now):
-        job["data"].pop("max_bad_images", None)  # it refuses data, and changes none
+        job["data"] = data_identity(job["data"])
     changed = [key for key in _IDENTITY if before.get(key) != now[key]]
     if _ranks(before) != _ranks(now):
         changed.append("cluster.workers or threads")
@@ -160,7 +169,11 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
 
 def _claim(spec: JobSpec, run: RunDirectory) -> None:
     """Make the directory this job's, once its inputs are known to be usable."""
-    check_inputs(spec)
+    supply = check_inputs(spec)
+    if spec.data.prepared is not None:
+        refuse_other_data(run, *prepared_files(spec.data.prepared))
+    for note in supply.notes if spec != demo_spec(spec.storage) else ():
+        logger.warning("note: %s", note)
     write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
 
 

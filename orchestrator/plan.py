@@ -14,7 +14,6 @@ from orchestrator.ascend.rank_table import RankTable, build_rank_table
 from orchestrator.inputs import Supply, batch_problem, supply_of
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
-from sdnet.data.shards import pairs_per_shard
 
 # Scheduler ports are chosen when a generation starts; this one stands for it in a plan.
 _PORT_STANDS_FOR = 65535
@@ -47,7 +46,8 @@ class PlannedRank:
 class Plan:
     """A whole job, planned.
 
-    needs: estimates, bytes where the name says so. problem: what `launch` would refuse, or empty.
+    needs: estimates, bytes where the name says so. notes: what the user should know of the data.
+    problem: what `launch` would refuse, or empty.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Plan:
     shards: int
     needs: dict[str, int]
     rank_table: RankTable | None
+    notes: tuple[str, ...]
     problem: str
 
 
@@ -76,6 +77,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "pairs": plan.pairs,
         "shards": plan.shards,
         "needs": plan.needs,
+        "notes": list(plan.notes),
         "problem": plan.problem,
     }  # fmt: skip
     return fields if table is None else {**fields, "rank_table": table.to_dict()}
@@ -88,16 +90,16 @@ def build_plan(spec: JobSpec) -> Plan:
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
     ranks = _ascend_ranks(spec, run, places) if places else _ranks_by_count(spec.cluster)
-    shards = -(-supply.pairs // pairs_per_shard(supply.pairs))
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
-        stages=_stages(spec, supply, shards),
+        stages=_stages(spec, supply),
         ranks=ranks,
         pairs=supply.pairs,
-        shards=shards,
+        shards=supply.shards,
         needs=_needs(spec, supply, len(ranks)),
         rank_table=table,
+        notes=supply.notes,
         problem=batch_problem(spec, supply) or _size_problem(spec.cluster),
     )
 
@@ -121,11 +123,11 @@ def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:
     return place(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
 
 
-def _stages(spec: JobSpec, supply: Supply, shards: int) -> tuple[PlannedStage, ...]:
+def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
     recipe = spec.train
     ranks = spec.cluster.max_workers
     patches = f"{supply.train} training and {supply.test} test patches"
-    made = f"{supply.pairs} pairs of {supply.source} in {shards} shards: at most {patches}"
+    made = f"{supply.pairs} pairs of {supply.source} in {supply.shards} shards: at most {patches}"
     used = f"nothing: {patches} of {supply.source} are used where they lie"
     on = f" on {spec.cluster.threads} CPU(s) each" if spec.cluster.device == "cpu" else ""
     batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"

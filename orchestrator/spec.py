@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator.spec_faults import faults_line
-from sdnet.config import PatchConfig, Recipe, SplitConfig, SyntheticConfig
+from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
 
@@ -114,8 +114,9 @@ class ClusterSpec(Section):
 class DataSpec(Section):
     """Image pairs and how patches are made of them.
 
-    images: a SEN1-2 tree; null makes synthetic pairs. prepared: a folder with train.npz and
-    test.npz made elsewhere, used where they lie, instead of images.
+    images: a folder of image pairs; null makes synthetic pairs. prepared: a folder with train.npz and
+    test.npz made elsewhere, used where they lie, instead of images. layout: how images is laid out.
+    max_pixels: an image that announces more is bad, and not decoded.
     """
 
     images: str | None = None
@@ -124,12 +125,26 @@ class DataSpec(Section):
     patches: PatchConfig = PatchConfig()
     split: SplitConfig = SplitConfig()
     max_bad_images: float = Field(default=0.01, ge=0, le=1)
+    layout: Layout = "auto"
+    max_pixels: int = Field(default=1 << 24, ge=1, le=1 << 30)
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataSpec":
         if self.images is not None and self.prepared is not None:
             raise ValueError(f"images is {self.images!r} and prepared is {self.prepared!r}; give one of them")
+        for key, given in (
+            ("layout", self.layout != "auto"),
+            ("split.scene_pattern", self.split.scene_pattern),
+        ):
+            if given and self.images is None:
+                raise ValueError(
+                    f"{key} describes a folder of images, and images is not given; give it, or remove {key}"
+                )
         return self
+
+    @property
+    def image_config(self) -> ImageConfig:
+        return ImageConfig(layout=self.layout, max_pixels=self.max_pixels)
 
 
 class CheckpointSpec(Section):

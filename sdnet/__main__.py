@@ -9,11 +9,11 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.config import PatchConfig, SplitConfig, SyntheticConfig
+from sdnet.config import ImageConfig, Layout, PatchConfig, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
@@ -38,7 +38,14 @@ CheckpointPath = Annotated[
 @app.command(epilog="Example: sdnet prepare --images /data/sen1-2 --out /data/patches")
 def prepare(
     out: Annotated[Path, typer.Option(help="Folder for train.npz, test.npz and manifest.json.")],
-    images: Annotated[Path | None, typer.Option(help="A SEN1-2 tree; left out, pairs are made up.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of image pairs; left out, synthetic pairs are made.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help=f"How it is laid out: {', '.join(get_args(Layout))}.")] = "auto",
+    scene_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression for names of pairs; its one group is the scene.")
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(help="An image of more pixels is bad.")] = 1 << 24,
     per_pair: Annotated[int, typer.Option(min=1, help="At most so many patches a pair.")] = 3,
     train: Annotated[float, typer.Option(help="Share of the scenes that train.")] = 0.7,
     train_scenes: Annotated[
@@ -47,12 +54,16 @@ def prepare(
     test_scenes: Annotated[
         list[str] | None, typer.Option(help="Scenes that test; with --train-scenes.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of made-up pairs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and of synthetic pairs.")] = 0,
     max_bad_images: Annotated[float, typer.Option(help="Share of bad images that fails it.")] = 0.01,
 ) -> None:
     """Cut patches from image pairs into train.npz and test.npz."""
     from sdnet.data.prepare import prepare as prepare_data
     from sdnet.data.synthetic import make_tree
+    from sdnet.data.work import notes, plan_work
+
+    if layout not in get_args(Layout):
+        raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
 
     patches = PatchConfig(per_pair=per_pair)
     split = SplitConfig(
@@ -60,14 +71,19 @@ def prepare(
         seed=seed,
         train_scenes=tuple(train_scenes) if train_scenes else None,
         test_scenes=tuple(test_scenes) if test_scenes else None,
+        scene_pattern=scene_pattern,
     )
+    read = ImageConfig(layout=cast(Layout, layout), max_pixels=max_pixels)
     make_folder(out)
-    with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as made_up:
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as synthetic:
         if images is None:
-            make_tree(Path(made_up), SyntheticConfig(seed=seed))
-        manifest = prepare_data(images or Path(made_up), out, patches, split, max_bad_images)
-    counts = manifest["patches"]
-    print(f"{counts['train']} training and {counts['test']} test patches in {out}")
+            make_tree(Path(synthetic), SyntheticConfig(seed=seed))
+        work = plan_work(images or Path(synthetic), out, patches, split, max_bad_images, read)
+        for note in notes(work, split):
+            print(f"note: {note}", file=sys.stderr)
+        manifest = prepare_data(work)
+    counts, of = manifest["patches"], "" if images else " of synthetic pairs"
+    print(f"{counts['train']} training and {counts['test']} test patches{of} in {out}")
 
 
 @app.command(epilog="Example: sdnet train --data /data/patches --out runs/one --recipe demo")
@@ -86,12 +102,12 @@ def train(
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
     chosen = replace(RECIPES[recipe], **{name: value for name, value in given.items() if value is not None})
     _use_graphs()
-    from sdnet.data.store import open_patches
+    from sdnet.data.store import checksums_of, open_patches, open_training_patches
     from sdnet.trainer import Trainer
 
-    trainer = Trainer(chosen, open_patches(data / "train.npz"))
-    test = open_patches(data / "test.npz")
+    patches, test = open_training_patches(data / "train.npz"), open_patches(data / "test.npz")
     check_labels(test.labels, test.path)
+    trainer = Trainer(chosen, patches, data=checksums_of(patches.path, test.path))
     make_folder(out)
     saved = sorted(path for path in out.glob("epoch_*") if path.is_dir())
     if saved:

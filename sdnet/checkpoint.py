@@ -40,6 +40,7 @@ class CheckpointState:
 
     epoch: whole epochs done. step, samples: global steps done and samples seen in them.
     losses: sums over the steps of the current epoch, in the order of `train_step.LOSSES`.
+    data: SHA-256 of train.npz and test.npz by name; empty in older checkpoints.
     metrics: what the caller knew of these weights, such as `fpr95`; may be empty.
     """
 
@@ -53,6 +54,7 @@ class CheckpointState:
     recipe: dict[str, Any]
     losses: tuple[float, ...]
     metrics: dict[str, float] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
 
     @property
     def fpr95(self) -> float | None:

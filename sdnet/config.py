@@ -5,17 +5,43 @@ their path; this package itself does not need pydantic.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sdnet.errors import InputError
 
 STRICT = {"extra": "forbid", "strict": True}
+# How a folder of images is laid out; see docs/data.md.
+Layout = Literal["auto", "sen12", "flat", "qxslab_saropt", "osdataset"]
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
         raise InputError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def _groups(pattern: str) -> int:
+    """How many groups a regular expression has; -1 for one that is none."""
+    try:
+        return re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError):
+        return -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageConfig:
+    """Which images are read.
+
+    layout: how their folder is laid out; `auto` takes the only layout that fits.
+    max_pixels: an image that announces more is bad, and not decoded.
+    """
+
+    layout: Layout = "auto"
+    max_pixels: int = 1 << 24
+
+    def __post_init__(self) -> None:
+        _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +91,8 @@ class SplitConfig:
 
     train: share of the scenes, drawn with `seed`, when no patterns are given.
     train_scenes, test_scenes: glob patterns for `<ROI>_<season>_<scene>`, given together.
+    scene_pattern: a regular expression that matches the whole name of each pair, and whose only group
+    is the scene; without it the layout says which scene an image belongs to.
     """
 
     __pydantic_config__: ClassVar[dict] = STRICT
@@ -73,12 +101,21 @@ class SplitConfig:
     seed: int = 0
     train_scenes: tuple[str, ...] | None = None
     test_scenes: tuple[str, ...] | None = None
+    scene_pattern: str | None = None
 
     def __post_init__(self) -> None:
         _check(0 < self.train < 1, "train", self.train, "between 0 and 1")
         _check(self.seed >= 0, "seed", self.seed, "0 or more")
         both = (self.train_scenes is None) == (self.test_scenes is None)
         _check(both, "train_scenes", self.train_scenes, "given together with test_scenes, or neither")
+        if self.scene_pattern is not None:
+            known = _groups(self.scene_pattern) == 1
+            _check(
+                known,
+                "scene_pattern",
+                self.scene_pattern,
+                r"a regular expression with one group, as (.+)_\d+",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

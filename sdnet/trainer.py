@@ -7,7 +7,7 @@ Trainer with world_size above 1 is made; with one rank there is none.
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sdnet.checkpoint import CheckpointState
 from sdnet.config import Recipe
 from sdnet.data.pipeline import Prefetcher
 from sdnet.data.sampler import slice_indices, slices_of_rank, steps_per_epoch
-from sdnet.data.store import PatchFile
+from sdnet.data.store import PatchFile, data_mismatch
 from sdnet.errors import InputError, NonFiniteLoss
 from sdnet.evaluation import Evaluation, gather
 from sdnet.model import SDNet
@@ -72,15 +72,19 @@ class Trainer:
         rank: int = 0,
         world_size: int = 1,
         slices: int | None = None,
+        data: Mapping[str, str] | None = None,
     ):
-        """Raises InputError when one global batch is above the data."""
+        """data: SHA-256 of the files of the data by name; each checkpoint keeps them and goes with them.
+
+        Raises InputError when one global batch is above the data.
+        """
         self.recipe, self.world_size = recipe, world_size
         self.slices = slices if slices is not None else world_size
         if not 0 <= rank < world_size <= self.slices:
             raise InputError(
                 f"rank {rank} of {world_size} cannot train {self.slices} slices; use fewer ranks"
             )
-        self._train, self._rank = train, rank
+        self._train, self._rank, self._data = train, rank, dict(data or {})
         self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch * self.slices)
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self._mine = slices_of_rank(rank, world_size, self.slices)
@@ -163,6 +167,7 @@ class Trainer:
             recipe=asdict(self.recipe),
             losses=tuple(self._step.losses().tolist()),
             metrics=dict(metrics or {}),
+            data=self._data,
         )
         return Snapshot(weights.copy(self._step.net), self._step.optimizer_state(), state)
 
@@ -240,3 +245,9 @@ class Trainer:
                     f"{directory} was trained with {key} {theirs.get(key)}, not {ours[key]}; "
                     "use the same, or start a run with another name"
                 )
+        mismatch = data_mismatch(state.data, self._data)
+        if mismatch:
+            raise InputError(
+                f"{directory} was trained with another {mismatch}; put the data back, "
+                "or start a run with another name"
+            )

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from orchestrator.events import EventLog
+from orchestrator.inputs import source_of
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
 
@@ -38,6 +39,7 @@ def build_summary(spec: JobSpec, run: RunDirectory, events: EventLog, status: st
         "world_size": _last(history, "group_started").get("world_size"),
         "restarts": sum(event["event"] == "group_restarting" for event in history),
         "lost_steps": lost_steps(history),
+        "data_source": source_of(spec.data),
         "patches": {"train": patches.get("train"), "test": patches.get("test")},
         "skipped_images": len(_manifest(run).get("skipped", [])),
         "checkpoint": saved.get("checkpoint"),

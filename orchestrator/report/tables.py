@@ -55,6 +55,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     for name, amount in plan.needs.items():
         needs.add_row(name.replace("_", " "), _text(amount))
     console.print(needs)
+    for note in plan.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
     if plan.problem:
         console.print(f"launch would refuse this: {plan.problem}", markup=False, highlight=False)
 

@@ -16,12 +16,14 @@ from ray.exceptions import (
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
+from orchestrator.inputs import images_folder, prepared_files, work_of
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
-from sdnet.data.prepare import Work, finish, plan_work
+from sdnet.data.prepare import finish
 from sdnet.data.shards import Shard, ShardReport, make_shard, read_good_shard
-from sdnet.data.store import open_patches
+from sdnet.data.store import open_patches, open_training_patches
 from sdnet.data.synthetic import make_tree
+from sdnet.data.work import Work
 
 # Tasks submitted beyond those that can run now: enough that no worker waits for the controller.
 _AHEAD = 2
@@ -67,12 +69,10 @@ def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, 
     storage fails.
     """
     if spec.data.prepared is not None:
-        return _use_prepared(Path(spec.data.prepared), run)
+        return _use_prepared(spec.data.prepared, run)
     events.emit("stage_started", stage="preprocess")
     try:
-        work = plan_work(
-            _images(spec, run), run.data, spec.data.patches, spec.data.split, spec.data.max_bad_images
-        )
+        work = work_of(spec.data, _images(spec, run), run)
         manifest = finish(work, _make_shards(work, events))
     except OSError as error:
         cause = getattr(error, "cause", error)  # Ray wraps a task's own error
@@ -84,20 +84,19 @@ def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, 
 
 def _images(spec: JobSpec, run: RunDirectory) -> Path:
     if spec.data.images is not None:
-        return Path(spec.data.images).expanduser().resolve()
+        return images_folder(spec.data.images)
     images = run.data / "synthetic"
     make_tree(images, spec.data.synthetic)
     return images
 
 
-def _use_prepared(folder: Path, run: RunDirectory) -> dict[str, Any]:
+def _use_prepared(given: str, run: RunDirectory) -> dict[str, Any]:
     """Link the run to files made elsewhere; they are checked, not copied."""
-    counts = {}
-    for name, link in (("train", run.train_npz), ("test", run.test_npz)):
-        source = (folder / link.name).expanduser().resolve()
-        counts[name] = len(open_patches(source))
+    train, test = prepared_files(given)
+    counts = {"train": len(open_training_patches(train)), "test": len(open_patches(test))}
+    for source, link in ((train, run.train_npz), (test, run.test_npz)):
         link.unlink(missing_ok=True)
-        link.symlink_to(source)
+        link.symlink_to(source.resolve())
     return {"patches": counts, "skipped": []}
 
 

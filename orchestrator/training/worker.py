@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from orchestrator.training.drain import DrainNotice, LaunchEnds
 from orchestrator.training.pulse import beat
 from orchestrator.training.saver import Saver
 from sdnet.config import Recipe
-from sdnet.data.store import open_patches
+from sdnet.data.store import open_patches, open_training_patches
 from sdnet.messages import accuracy_line, epoch_line
 from sdnet.metrics import accuracy, fpr95
 from sdnet.trainer import Trainer
@@ -34,6 +34,7 @@ class TrainJob:
     """What a rank must know; travels from the launcher to every worker.
 
     compile_cache: where compiled graphs are kept for the next generation; None compiles each time.
+    data: SHA-256 of train.npz and test.npz by name, which each checkpoint keeps.
     """
 
     run: RunDirectory
@@ -44,6 +45,7 @@ class TrainJob:
     evaluate_every: int
     evaluate_batch: int
     compile_cache: Path | None = None
+    data: dict[str, str] = field(default_factory=dict)
 
 
 def train_rank(job: TrainJob) -> dict[str, Any]:
@@ -63,7 +65,12 @@ class RankLoop:
         self.cache = _compile_cache(job, rank, world_size)
         self.warm = self.cache is not None and self.cache.open()
         self.trainer = Trainer(
-            job.recipe, open_patches(job.run.train_npz), rank=rank, world_size=world_size, slices=job.slices
+            job.recipe,
+            open_training_patches(job.run.train_npz),
+            rank=rank,
+            world_size=world_size,
+            slices=job.slices,
+            data=job.data,
         )
         self.test = open_patches(job.run.test_npz)
         self.saver = Saver(job.run, keep=job.keep, every_s=job.every_s, rank=rank)

@@ -1,4 +1,4 @@
-"""Preprocessing, whole: which shards there are, and one train.npz and test.npz made of them.
+"""Preprocessing, whole: one train.npz and test.npz, made of all shards.
 
 The same functions serve `sdnet prepare`, one shard after another, and the orchestrator, whose
 workers make shards at the same time; the result is the same to the byte.
@@ -8,90 +8,27 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from sdnet.config import PatchConfig, SplitConfig
-from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
-from sdnet.data.shards import (
-    Shard,
-    ShardReport,
-    cut_into_shards,
-    make_shard,
-    pairs_per_shard,
-    patches_path,
-    read_good_shard,
-)
+from sdnet.data.shards import Shard, ShardReport, make_shard, patches_path, read_good_shard
 from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
+from sdnet.data.work import Work, orphans, refuse_too_many
 from sdnet.errors import InputError
 from sdnet.files import sha256_of, sweep, whole_file
 
 _CHUNK = 4096  # patches held in memory at once while merging: 32 MiB
-_BAD_NAMED = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A job of preprocessing: what there is to do and how. seed: of the split and of the non-matches."""
-
-    listing: Listing
-    train: tuple[Shard, ...]
-    test: tuple[Shard, ...]
-    out: Path
-    patches: PatchConfig
-    seed: int
-    max_bad_images: float
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """All shards, training ones first."""
-        return self.train + self.test
-
-    @property
-    def directory(self) -> Path:
-        """Where the shards lie."""
-        return self.out / "shards"
-
-
-def plan_work(
-    images: Path, out: Path, patches: PatchConfig, split: SplitConfig, max_bad_images: float
-) -> Work:
-    """List the pairs, split them by scene, cut them into shards.
-
-    Raises InputError for images or a split that cannot make a training and a test set.
-    """
-    listing = find_pairs(images)
-    train, test = split_scenes((pair.scene for pair in listing.pairs), split)
-    size = pairs_per_shard(len(listing.pairs))
-
-    def shards(name: str, scenes: frozenset[str]) -> tuple[Shard, ...]:
-        pairs: tuple[Pair, ...] = tuple(pair for pair in listing.pairs if pair.scene in scenes)
-        return tuple(cut_into_shards(name, images, pairs, size))
-
-    return Work(
-        listing=listing,
-        train=shards("train", frozenset(train)),
-        test=shards("test", frozenset(test)),
-        out=out,
-        patches=patches,
-        seed=split.seed,
-        max_bad_images=max_bad_images,
-    )
-
-
-def prepare(
-    images: Path, out: Path, patches: PatchConfig, split: SplitConfig, max_bad_images: float
-) -> dict[str, Any]:
+def prepare(work: Work) -> dict[str, Any]:
     """Preprocess in this process, one shard after another; returns the manifest. Errors: as `finish`."""
-    work = plan_work(images, out, patches, split, max_bad_images)
     work.directory.mkdir(parents=True, exist_ok=True)
     reports = {
-        shard.name: read_good_shard(shard, work.directory, patches)
-        or make_shard(shard, work.directory, patches)
+        shard.name: read_good_shard(shard, work.directory, work.patches)
+        or make_shard(shard, work.directory, work.patches)
         for shard in work.shards
     }
     return finish(work, reports)
@@ -106,7 +43,7 @@ def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
     InputError when too many images were bad, or a side has no patch; OSError when storage refuses.
     """
     skipped = _skipped(work, reports)
-    _refuse_too_many(skipped, work)
+    refuse_too_many(skipped, work)
     sweep(work.directory)
     sweep(work.out)
     fingerprint = _fingerprint(work, reports)
@@ -118,8 +55,10 @@ def _merge(
 ) -> dict[str, Any]:
     for name, shards in (("train", work.train), ("test", work.test)):
         if not any(reports[shard.name].patches for shard in shards):
+            constant = sum(len(reports[shard.name].constant_images) for shard in shards)
             raise InputError(
-                f"the {name} scenes gave no patch; lower data.patches.min_distance_px or look at them"
+                f"the {name} scenes gave no patch ({constant} of their images have one value only); "
+                "lower data.patches.min_distance_px, or look at the images"
             )
     with ThreadPoolExecutor() as pool:  # checksums and copies, which run beside each other
         train, test = pool.submit(_write_train, work, reports), pool.submit(_write_test, work, reports)
@@ -130,6 +69,10 @@ def _merge(
         "patches": dict(zip(("train", "test"), counts, strict=True)),
         "scenes": {name: _scenes(shards) for name, shards in (("train", work.train), ("test", work.test))},
         "skipped": skipped,
+        "constant": {
+            "images": [path for shard in work.shards for path in reports[shard.name].constant_images],
+            "windows": sum(reports[shard.name].constant_windows for shard in work.shards),
+        },
         "files": dict(zip(("train.npz", "test.npz"), files, strict=True)),
     }
     with whole_file(work.out / "manifest.json") as file:
@@ -149,8 +92,11 @@ def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _fingerprint(work: Work, reports: dict[str, ShardReport]) -> str:
-    """Hash of what the merged files are made of."""
-    sums = sorted((name, report.sha256) for name, report in reports.items())
+    """Hash of what the merged files are made of, and of what was left out."""
+    sums = sorted(
+        (name, report.sha256, report.skipped, report.constant_images, report.constant_windows)
+        for name, report in reports.items()
+    )
     return hashlib.sha256(json.dumps([work.patches.negatives, work.seed, sums]).encode()).hexdigest()
 
 
@@ -231,26 +177,12 @@ def _scenes(shards: Sequence[Shard]) -> list[str]:
 
 
 def _skipped(work: Work, reports: dict[str, ShardReport]) -> list[dict[str, str]]:
-    root = work.shards[0].root
-    orphans = [
-        {"image": path.relative_to(root).as_posix(), "reason": "has no partner"}
-        for path in work.listing.orphans
-    ]
     bad = [
         {"image": image, "reason": reason}
         for shard in work.shards
         for image, reason in reports[shard.name].skipped
     ]
-    return bad + orphans
-
-
-def _refuse_too_many(skipped: list[dict[str, str]], work: Work) -> None:
-    if len(skipped) > work.max_bad_images * len(work.listing.pairs):
-        named = "; ".join(f"{item['image']} {item['reason']}" for item in skipped[:_BAD_NAMED])
-        raise InputError(
-            f"{len(skipped)} bad images for {len(work.listing.pairs)} pairs, above data.max_bad_images "
-            f"{work.max_bad_images}: {named}; mend them or raise the limit"
-        )
+    return bad + orphans(work)
 
 
 def _size_and_sum(path: Path) -> dict[str, Any]:

@@ -1,25 +1,18 @@
-"""Image pairs on disk, a SEN1-2 tree or two folders `s1/` (SAR) and `s2/` (optical); and their split.
-
-SEN1-2 lays out `<ROI>_<season>/s1_<scene>/<ROI>_<season>_s1_<scene>_p<k>.png` for SAR and the
-same with `s2` for optical. A scene is named `<ROI>_<season>_<scene>`. In flat folders the two
-files have equal names, up to an `s1` that is `s2` in the other; a name of SEN1-2's form has its
-scene, any other file is of the scene named by what stands before its last `_` (or its stem).
-"""
+"""Image pairs on disk, and their split by scene."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
-from sdnet.config import SplitConfig
+from sdnet.config import Layout, SplitConfig
+from sdnet.data.layouts import Image, images_of
 from sdnet.errors import InputError
 
-SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 _TEST_SCENES = 2  # the fewest
-_NAME = re.compile(r"(?P<roi>.+)_(?P<sensor>s[12])_(?P<scene>[^_]+)_(?P<patch>p\d+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,30 +33,27 @@ class Listing:
     orphans: tuple[Path, ...]
 
 
-def find_pairs(root: Path) -> Listing:
+def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = None) -> Listing:
     """List the pairs below `root`; nothing is opened, hidden files do not count.
 
-    Raises InputError when there are none, or when two images claim one place in a pair.
+    scene_pattern: a regular expression with one group, the scene, that matches the whole name of a pair.
+    Raises InputError when there are none, when two images claim one place in a pair, or when the
+    layout is not clear.
     """
     if not root.is_dir():
         raise InputError(f"images {root} is not a folder; give a SEN1-2 tree, or a folder with s1/ and s2/")
-    optical: dict[tuple[str, str], Path] = {}
-    sar: dict[tuple[str, str], Path] = {}
-    for folder, sensor in _sensor_folders(root):
-        images = sar if sensor == "s1" else optical
-        for path in folder.iterdir():
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                other = images.setdefault(_scene_and_name(path), path)
-                if other != path:
-                    raise InputError(
-                        f"{min(path, other)} and {max(path, other)} have one name; rename or remove one"
-                    )
+    try:
+        optical, sar = _by_name(images_of(root, layout))
+    except OSError as error:
+        raise InputError(f"images {error.filename or root} cannot be listed ({error.strerror})") from None
     pairs = [Pair(*key, optical[key], sar[key]) for key in optical.keys() & sar.keys()]
     if not pairs:
         raise InputError(
             f"images {root} holds no pair ({len(optical)} optical, {len(sar)} SAR images); "
-            "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/"
+            "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/, under equal names"
         )
+    if scene_pattern is not None:
+        pairs = [_in_scene(pair, re.compile(scene_pattern)) for pair in pairs]
     orphans = [path for key, path in (optical | sar).items() if (key in optical) != (key in sar)]
     return Listing(tuple(sorted(pairs, key=_natural)), tuple(sorted(orphans)))
 
@@ -92,7 +82,8 @@ def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, 
     if len(known) < 1 + _TEST_SCENES:
         raise InputError(
             f"the images are of {len(known)} scene(s) ({', '.join(known)}); a split by scene needs at "
-            "least 3: one to train and two to test, since non-matches come from another scene"
+            "least 3: one to train and two to test, since non-matches come from another scene; "
+            "data.split.scene_pattern can name scenes in another way"
         )
     order = np.random.Generator(np.random.PCG64(split.seed)).permutation(len(known))
     count = min(max(round(split.train * len(known)), 1), len(known) - _TEST_SCENES)
@@ -100,26 +91,34 @@ def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, 
     return tuple(sorted(drawn)), tuple(scene for scene in known if scene not in drawn)
 
 
-def _sensor_folders(root: Path) -> Iterable[tuple[Path, str]]:
-    for sensor in ("s1", "s2"):
-        for folder in (root / sensor, *root.glob(f"*/{sensor}_*")):
-            if folder.is_dir():
-                yield folder, sensor
+def _by_name(images: Iterable[Image]) -> tuple[dict[tuple[str, str], Path], dict[tuple[str, str], Path]]:
+    """Optical and SAR images by scene and name."""
+    optical: dict[tuple[str, str], Path] = {}
+    sar: dict[tuple[str, str], Path] = {}
+    for image in images:
+        of_sensor = sar if image.sensor == "sar" else optical
+        other = of_sensor.setdefault((image.scene, image.name), image.path)
+        if other != image.path:
+            raise InputError(
+                f"{min(image.path, other)} and {max(image.path, other)} have one name; rename or remove one"
+            )
+    return optical, sar
 
 
-def _scene_and_name(path: Path) -> tuple[str, str]:
-    match = _NAME.fullmatch(path.stem)
-    if match:
-        scene = f"{match['roi']}_{match['scene']}"
-        return scene, f"{scene}_{match['patch']}"
-    name = re.sub(r"(?<![0-9A-Za-z])s[12](?![0-9A-Za-z])", "s", path.stem)
-    return name.rpartition("_")[0] or name, name
+def _in_scene(pair: Pair, pattern: re.Pattern[str]) -> Pair:
+    match = pattern.fullmatch(pair.name)
+    if match is None or match[1] is None:
+        raise InputError(
+            f"data.split.scene_pattern {pattern.pattern!r} does not match {pair.name!r}, the name of a pair; "
+            "it must match the whole name of each"
+        )
+    return replace(pair, scene=match[1])
 
 
 def _natural(pair: Pair) -> list[list[tuple[int, int, str]]]:
     """Scenes stand together, and p2 comes before p10."""
     return [
-        [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text)]
+        [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
         for text in (pair.scene, pair.name)
     ]
 

@@ -9,36 +9,48 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from sdnet.config import PatchConfig
-from sdnet.data.patches import BadImage, cut_patches, read_pair
+from sdnet.data.images import BadImage, read_pair
+from sdnet.data.patches import Cut, cut_patches, is_constant
 from sdnet.data.sen12 import Pair
 from sdnet.data.store import write_patches
 from sdnet.files import sha256_of, whole_file
 
 # Raised when the same pairs and settings give other patches than before.
-_VERSION = 1
+_VERSION = 2
 _FEWEST_PAIRS, _MOST_PAIRS, _SHARDS_AIMED_AT = 8, 256, 64
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Pairs that are made together. name: unique in the job. root: what image paths are told relative to."""
+    """Pairs that are made together.
+
+    name: unique in the job. root: image paths are reported relative to it. max_pixels: of an image.
+    """
 
     name: str
     root: Path
     pairs: tuple[Pair, ...]
+    max_pixels: int
 
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What came of a shard: patches of each pair, skipped images with their reasons, the file's sum."""
+    """What came of a shard.
+
+    sha256: of its file. skipped: bad images with their reasons. constant_images: images of one value
+    only, whose pairs give no patch. constant_windows: windows left out for the same reason.
+    """
 
     fingerprint: str
     sha256: str
     patches_per_pair: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
+    constant_images: tuple[str, ...]
+    constant_windows: int
 
     @property
     def patches(self) -> int:
@@ -50,10 +62,15 @@ def pairs_per_shard(num_pairs: int) -> int:
     return min(max(-(-num_pairs // _SHARDS_AIMED_AT), _FEWEST_PAIRS), _MOST_PAIRS)
 
 
-def cut_into_shards(name: str, root: Path, pairs: tuple[Pair, ...], size: int) -> list[Shard]:
+def cut_into_shards(
+    name: str, root: Path, pairs: tuple[Pair, ...], size: int, max_pixels: int
+) -> list[Shard]:
     """Shards of at most `size` pairs each, in order."""
     starts = range(0, len(pairs), size)
-    return [Shard(f"{name}-{start // size:05d}", root, pairs[start : start + size]) for start in starts]
+    return [
+        Shard(f"{name}-{start // size:05d}", root, pairs[start : start + size], max_pixels)
+        for start in starts
+    ]
 
 
 def patches_path(directory: Path, shard: Shard) -> Path:
@@ -67,21 +84,45 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     Raises OSError when storage refuses, or is away.
     """
     known = fingerprint(shard, config)  # first, so that a file that changes meanwhile shows later
-    cut, skipped = [], []
+    cuts, skipped, constant = [], [], []
     for pair in shard.pairs:
         try:
-            cut.append(cut_patches(*read_pair(pair), config))
+            cut, without_texture = _cut_pair(pair, shard, config)
         except BadImage as error:
             skipped.append((_relative(error.path, shard.root), error.reason))
-            cut.append(np.empty((0, config.size, 2 * config.size), np.uint8))
-    counts = tuple(len(patches) for patches in cut)
+            cut, without_texture = _no_patch(config), []
+        cuts.append(cut)
+        constant += without_texture
+    counts = tuple(len(cut.patches) for cut in cuts)
     path = patches_path(directory, shard)
     # Not synced: a shard is believed by its sum only, so the worker need not wait for the disk.
-    write_patches(path, sum(counts), cut, np.ones(sum(counts), np.int32), sync=False)
-    report = ShardReport(known, sha256_of(path), counts, tuple(skipped))
+    write_patches(
+        path, sum(counts), (cut.patches for cut in cuts), np.ones(sum(counts), np.int32), sync=False
+    )
+    report = ShardReport(
+        known, sha256_of(path), counts, tuple(skipped), tuple(constant), sum(cut.constant for cut in cuts)
+    )
     with whole_file(_report_path(directory, shard), sync=False) as file:
         file.write(json.dumps(asdict(report)).encode())
     return report
+
+
+def _cut_pair(pair: Pair, shard: Shard, config: PatchConfig) -> tuple[Cut, list[str]]:
+    """The patches of a pair, and which of its images are constant."""
+    images = read_pair(pair, shard.max_pixels)
+    paths = (pair.optical, pair.sar)
+    constant = [path for path, image in zip(paths, images, strict=True) if is_constant(image)]
+    if constant:
+        return _no_patch(config), [_relative(path, shard.root) for path in constant]
+    try:
+        return cut_patches(*images, config), []
+    except (cv2.error, MemoryError) as error:
+        reason = getattr(error, "err", "") or "not enough memory"
+        raise BadImage(pair.optical, f"has {images[0].size} px, and keypoints failed ({reason})") from None
+
+
+def _no_patch(config: PatchConfig) -> Cut:
+    return Cut(np.empty((0, config.size, 2 * config.size), np.uint8), 0)
 
 
 def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport | None:
@@ -93,6 +134,8 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
             raw["sha256"],
             tuple(raw["patches_per_pair"]),
             tuple((image, reason) for image, reason in raw["skipped"]),
+            tuple(raw["constant_images"]),
+            raw["constant_windows"],
         )
         whole = report.fingerprint == fingerprint(shard, config) and report.sha256 == sha256_of(
             patches_path(directory, shard)
@@ -103,14 +146,28 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
 
 
 def fingerprint(shard: Shard, config: PatchConfig) -> str:
-    """Hash of everything that decides a shard's patches; files count by path, size and time of change."""
+    """Hash of everything that decides a shard's patches; files count by path, size and time of change.
+
+    It begins with the version of the rules, so that only fingerprints of one version are compared.
+    """
     files = [
         (_relative(path, shard.root), *_size_and_time(path))
         for pair in shard.pairs
         for path in (pair.optical, pair.sar)
     ]
     cut = [config.size, config.per_pair, config.detect_on, float(config.min_distance_px)]
-    return hashlib.sha256(json.dumps([_VERSION, shard.name, cut, files]).encode()).hexdigest()
+    decisive = [_VERSION, shard.name, cut, shard.max_pixels, files]
+    return f"{_VERSION}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()}"
+
+
+def is_outdated(shard: Shard, directory: Path, config: PatchConfig) -> bool:
+    """Whether a shard was made by today's rules of other files or settings; no image is read."""
+    try:
+        raw = json.loads(_report_path(directory, shard).read_text(encoding="utf-8"))
+        made_of = str(raw["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # nothing is known of how it was made
+    return made_of.startswith(f"{_VERSION}-") and made_of != fingerprint(shard, config)
 
 
 def _report_path(directory: Path, shard: Shard) -> Path:

@@ -5,30 +5,37 @@ int32 [N] (1 match, 0 non-match), uncompressed, so that the images can be memory
 they lie in the file and all ranks of a host share one copy in the page cache.
 """
 
+import io
+import math
 import struct
 import threading
 import tokenize
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from sdnet.errors import InputError
-from sdnet.files import whole_file
+from sdnet.files import sha256_of, whole_file
 
 PATCH_SHAPE = (64, 128)
+_LONGEST_SHOWN = 120
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal data make equal files
 # NumPy parses headers with `ast`, which Python 3.11 cannot do in two threads at once (gh-106905).
 _PARSING = threading.Lock()
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 
+_HEADER_BYTES = 1 << 16  # no header of ours or of NumPy's is longer; more would be read into memory
+
 # What the readers of zip files and of NumPy's headers raise for bytes that they do not understand.
 _NOT_WHOLE = (
-    OSError, EOFError, ValueError, NotImplementedError, SyntaxError, tokenize.TokenError,
-    struct.error, zipfile.BadZipFile,
+    OSError, EOFError, ValueError, NotImplementedError, SyntaxError, tokenize.TokenError, struct.error,
+    zipfile.BadZipFile, TypeError, OverflowError, RecursionError, MemoryError, KeyError, IndexError,
 )  # fmt: skip
 
 
@@ -61,15 +68,61 @@ def write_patches(
 def open_patches(path: Path) -> PatchFile:
     """Map an `.npz` in place. Raises InputError for a file that is not one of ours or `numpy.savez`'s."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path} is a pipe or a device; give a file")
         with zipfile.ZipFile(path) as archive:
-            images = _map_member(path, archive, "arr_0.npy")
-            labels = _map_member(path, archive, "arr_1.npy")
+            images = _find_member(path, archive, "arr_0.npy")
+            labels = _find_member(path, archive, "arr_1.npy")
+        _check(path, images, labels)
+        found = _mapped(path, labels)
+        _check_labels(path, found)
+        return PatchFile(path, _mapped(path, images), found.astype(np.int32))
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path} is not there; make it with `preprocess`, or give another path") from None
     except _NOT_WHOLE as error:
         raise InputError(f"{path} is not a whole .npz ({_line(error)}); make or copy it again") from None
-    _check(path, images, labels)
-    return PatchFile(path, images, labels.astype(np.int32))
+
+
+def open_training_patches(path: Path) -> PatchFile:
+    """As `open_patches`, for training: every pair must be a match. Raises InputError otherwise.
+
+    The loss takes each pair of the file for a match and finds its negatives inside the batch.
+    """
+    patches = open_patches(path)
+    non_matches = len(patches) - int(patches.labels.sum())
+    if non_matches:
+        raise InputError(
+            f"{path} holds {non_matches} non-matches (label 0) among {len(patches)} pairs; "
+            "training takes matches only: leave them out"
+        )
+    return patches
+
+
+def checksums_of(train: Path, test: Path) -> dict[str, str]:
+    """SHA-256 of the files of a data set, by their common names; a checkpoint keeps these. Raises OSError.
+
+    A file that did not change since it was last asked for is not read again.
+    """
+    return {
+        name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns)
+        for name, path in (("train.npz", train.resolve()), ("test.npz", test.resolve()))
+    }
+
+
+def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Which of the files that both know are not the same, in words; empty if all are."""
+    return " and ".join(
+        f"{name} (checksum {before[name][:12]}, now {now[name][:12]})"
+        for name in sorted(before.keys() & now.keys())
+        if before[name] != now[name]
+    )
+
+
+@lru_cache(maxsize=8)
+def _checksum(path: Path, size: int, changed_ns: int) -> str:
+    return sha256_of(path)
 
 
 def _write_images(archive: zipfile.ZipFile, num_patches: int, chunks: Iterable[np.ndarray]) -> None:
@@ -88,11 +141,28 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return zipfile.ZipInfo(name, date_time=_EPOCH)
 
 
-def _map_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """The array of one member, mapped where it lies."""
-    if name not in archive.namelist():
-        raise InputError(f"{path} has no {name.removesuffix('.npy')}; it holds {archive.namelist()}")
-    info = archive.getinfo(name)
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """The header of an array in an archive, and where its data lie in the file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    begin: int
+
+
+def _find_member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
+    """Read the header of one member; its data are not looked at."""
+    found = [info for info in archive.infolist() if info.filename == name]
+    if len(found) != 1:
+        names = ", ".join(archive.namelist()[:5])
+        raise InputError(
+            f"{path} has {'no' if not found else len(found)} {name.removesuffix('.npy')}; "
+            f"it holds {_short(names) or 'nothing'}"
+        )
+    info = found[0]
+    if info.flag_bits & 1:
+        raise InputError(f"{path} is encrypted; write it with numpy.savez")
     if info.compress_type != zipfile.ZIP_STORED:
         raise InputError(f"{path} is compressed and cannot be mapped; write it with numpy.savez")
     with path.open("rb") as file:
@@ -102,19 +172,23 @@ def _map_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
             raise ValueError(f"no entry where {name} should begin")
         begin = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         file.seek(begin)
-        shape, fortran, dtype = _npy_header(file)
-        data = file.tell()
+        header = io.BytesIO(file.read(_HEADER_BYTES))
+    shape, fortran, dtype = _npy_header(header)
     if dtype.hasobject:
         raise InputError(f"{path} holds pickled objects in {name}; only plain numbers are read")
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if data - begin + size != info.file_size:
-        raise ValueError(f"{name} should hold {size} bytes after its header")
-    if size == 0:
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, "r", data, shape, "F" if fortran else "C")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"{name} has the shape {_short(shape)}")
+    size = math.prod(shape) * dtype.itemsize
+    if header.tell() + size != info.file_size:
+        raise ValueError(f"{name} should hold {_short(size)} bytes after its header")
+    return _Member(shape, dtype, fortran, begin + header.tell())
 
 
-def _npy_header(file: object) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _mapped(path: Path, member: _Member) -> np.ndarray:
+    return np.memmap(path, member.dtype, "r", member.begin, member.shape)
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     with _PARSING:
@@ -122,27 +196,37 @@ def _npy_header(file: object) -> tuple[tuple[int, ...], bool, np.dtype]:
     return shape, fortran, dtype
 
 
-def _check(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != PATCH_SHAPE:
+def _check(path: Path, images: _Member, labels: _Member) -> None:
+    """Refuse by the headers alone, so that nothing is mapped or allocated by a shape that is not ours."""
+    if images.dtype != np.uint8 or len(images.shape) != 3 or images.shape[1:] != PATCH_SHAPE:
         raise InputError(
-            f"{path}: arr_0 is {images.dtype} {list(images.shape)}; it must be uint8 [N, 64, 128], "
-            "optical left and SAR right"
+            f"{path}: arr_0 is {_short(images.dtype)} {_short(list(images.shape))}; it must be uint8 "
+            "[N, 64, 128], optical left and SAR right"
         )
-    if not images.flags.c_contiguous:
+    if images.fortran:
         raise InputError(f"{path}: arr_0 is in Fortran order; write it with numpy.ascontiguousarray")
-    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise InputError(
-            f"{path}: arr_1 is {labels.dtype} {list(labels.shape)}; it must be integers [{len(images)}], "
-            "one label a patch"
+            f"{path}: arr_1 is {_short(labels.dtype)} {_short(list(labels.shape))}; it must be integers "
+            f"[{images.shape[0]}], one label a patch"
         )
-    if len(labels) == 0:
+    if images.shape[0] == 0:
         raise InputError(f"{path} holds no patches; look at the images it was made of")
-    strange = np.setdiff1d(labels, (0, 1))
+
+
+def _check_labels(path: Path, labels: np.ndarray) -> None:
+    strange = labels[(labels != 0) & (labels != 1)]
     if strange.size:
         raise InputError(
-            f"{path}: arr_1 holds the label {strange[0]}; labels are 1 (match) and 0 (non-match)"
+            f"{path}: {strange.size} of {labels.size} labels in arr_1 are neither 1 (match) nor 0 "
+            f"(non-match), such as {strange[0]}; correct them"
         )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return _short(" ".join(str(error).split()) or type(error).__name__)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from orchestrator.events import EventLog
+from orchestrator.inputs import work_of
 from orchestrator.ray_session import prepare_environment
 from orchestrator.report.live import follow
 from orchestrator.run_directory import RunDirectory
@@ -54,9 +55,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process makes of them, without Ray."""
-    out, spec = tmp_path_factory.mktemp("expected"), job(images, Path())
-    prepare(images, out, spec.data.patches, spec.data.split, spec.data.max_bad_images)
-    return results(out)
+    run = RunDirectory(tmp_path_factory.mktemp("expected"))
+    run.create()
+    prepare(work_of(job(images, Path()).data, images, run))
+    return results(run.data)
 
 
 def job(images: Path, storage: Path, **data: object) -> JobSpec:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from sdnet.config import PatchConfig, SplitConfig, SyntheticConfig
 from sdnet.data import prepare as module
-from sdnet.data.prepare import draw_negatives, plan_work, prepare
+from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import open_patches
 from sdnet.data.synthetic import make_tree
+from sdnet.data.work import plan_work
 from sdnet.errors import InputError
 
 PATCHES, SPLIT = PatchConfig(per_pair=4, negatives=1.5), SplitConfig(train=0.5)
@@ -31,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     make_tree(folder / "images", SyntheticConfig(pairs=36, scenes=6))
     (folder / "out").mkdir()
-    prepare(folder / "images", folder / "out", PATCHES, SPLIT, 0.0)
+    prepare(plan_work(folder / "images", folder / "out", PATCHES, SPLIT, 0.0))
     return folder
 
 
@@ -56,7 +57,7 @@ def shards_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def again(folder: Path, patches: PatchConfig = PATCHES, max_bad_images: float = 0.0) -> dict:
-    return prepare(folder / "images", folder / "out", patches, SPLIT, max_bad_images)
+    return prepare(plan_work(folder / "images", folder / "out", patches, SPLIT, max_bad_images))
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -208,14 +209,14 @@ def test_a_lower_limit_is_not_passed_by_an_old_result(copy):
 def test_a_single_test_scene_is_refused_before_any_work(made, tmp_path, shards_made):
     split = SplitConfig(train_scenes=("*_1", "*_2"), test_scenes=("*_3",))
     with pytest.raises(InputError, match=r"only test scene is ROIs0000_synthetic_3; .* at least 2"):
-        prepare(made / "images", tmp_path, PATCHES, split, 0.0)
+        plan_work(made / "images", tmp_path, PATCHES, split, 0.0)
     assert shards_made == [] and not list(tmp_path.iterdir())
 
 
 def test_images_without_texture_are_refused(copy):
     for path in images_of(copy, "s2"):
         assert cv2.imwrite(str(path), np.zeros((256, 256), np.uint8))
-    with pytest.raises(InputError, match="the train scenes gave no patch"):
+    with pytest.raises(InputError, match=r"train scenes gave no patch \(18 of their images have one value"):
         again(copy)
 
 

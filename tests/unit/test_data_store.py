@@ -112,7 +112,10 @@ REFUSED = {
     "flat": (np.zeros((2, 8192), np.uint8), ONES, r"must be uint8 \[N, 64, 128\]"),
     "labels short": (noise(3), ONES, r"arr_1 is int64 \[2\]; it must be integers \[3\]"),
     "labels float": (noise(2), np.ones(2), "arr_1 is float64"),
-    "label of 2": (noise(2), np.array([1, 2]), "label 2; labels are 1"),
+    "label of 2": (noise(2), np.array([1, 2]), r"1 of 2 labels in arr_1 are neither 1 .* such as 2; correct"),
+    "labels of -1": (noise(2), np.array([1, -1]), r"1 of 2 labels in arr_1 are neither 1 .* such as -1"),
+    "labels bool": (noise(2), np.ones(2, bool), "arr_1 is bool"),
+    "labels in a column": (noise(2), np.ones((2, 1), int), r"arr_1 is int64 \[2, 1\]"),
     "empty": (noise(0), np.ones(0, int), "holds no patches"),
     "pickled": (np.array([{}, {}], object), ONES, "pickled objects in arr_0"),
     "pickled labels": (noise(2), np.array([{}, {}], object), "pickled objects in arr_1"),
@@ -138,7 +141,7 @@ def test_fortran_order_and_compression_are_refused_with_the_remedy(tmp_path):
 
 
 def test_an_archive_without_labels_is_refused_with_what_it_holds(tmp_path):
-    with pytest.raises(InputError, match=r"has no arr_1; it holds \['arr_0\.npy'\]"):
+    with pytest.raises(InputError, match=r"has no arr_1; it holds arr_0\.npy"):
         open_patches(_npz(tmp_path / "a.npz", arr_0=noise(2)))
 
 

@@ -73,7 +73,8 @@ def matches() -> tuple[np.ndarray, np.ndarray]:
     for scene in range(4):
         for number in (1, 2):
             optical, sar = make_pair(0, scene, number)
-            cut.append(cut_patches(cv2.cvtColor(optical, cv2.COLOR_BGR2GRAY), sar, PatchConfig(per_pair=12)))
+            grey = cv2.cvtColor(optical, cv2.COLOR_BGR2GRAY)
+            cut.append(cut_patches(grey, sar, PatchConfig(per_pair=12)).patches)
     return np.concatenate(cut), np.repeat(np.arange(8) // 2, [len(patches) for patches in cut])
 
 

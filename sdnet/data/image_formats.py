@@ -1,0 +1,130 @@
+"""The headers of all image formats that are read, without decoding one pixel.
+
+A file of 100 bytes can announce 10^10 pixels, so its header is checked before a decoder allocates
+memory. The formats are told apart by their first bytes, not by their suffix.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+from typing import BinaryIO
+
+from sdnet.data.image_header import BadHeader, HeaderBytes, ImageHeader
+from sdnet.data.tiff_header import is_tiff, tiff_header
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette image stores one index a pixel
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
+_PNM_TOKENS = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:(?:\s|#[^\n]*\n)+(\d+))?")
+_BOX = struct.Struct(">I4s")
+
+
+def read_header(file: BinaryIO) -> ImageHeader:
+    """The header of a PNG, JPEG, TIFF, BMP, PNM, WebP or JPEG 2000 file. Raises BadHeader or OSError."""
+    content = HeaderBytes(file)
+    if not content.head:
+        raise BadHeader("is empty")
+    for is_format, read in _FORMATS:
+        if is_format(content.head):
+            header = read(content)
+            if header.width < 1 or header.height < 1:
+                raise BadHeader(f"announces {header.width} x {header.height} px")
+            return header
+    if content.head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise BadHeader("is a pointer of Git LFS and not the image; fetch it with `git lfs pull`")
+    raise BadHeader("is not a PNG, JPEG, TIFF, BMP, PNM, WebP or JPEG 2000 image")
+
+
+def _png(content: HeaderBytes) -> ImageHeader:
+    length, kind, width, height, bits, colour = content.unpack(">I4sIIBB", len(_PNG))
+    if kind != b"IHDR" or length != 13 or colour not in _PNG_BANDS:
+        raise BadHeader("is a damaged PNG (its header chunk)")
+    return ImageHeader("PNG", width, height, _PNG_BANDS[colour], bits)
+
+
+def _jpeg(content: HeaderBytes) -> ImageHeader:
+    position = 2
+    while True:
+        fill, marker = content.unpack("BB", position)
+        if fill != 0xFF:
+            raise BadHeader("is a damaged JPEG (no marker where one should be)")
+        if marker == 0xFF or marker in _JPEG_ALONE:
+            position += 1 if marker == 0xFF else 2
+        elif marker in _JPEG_FRAMES:
+            bits, height, width, bands = content.unpack(">BHHB", position + 4)
+            refusal = "" if bands in (1, 3) else f"is a JPEG of {bands} components (CMYK); write grey or RGB"
+            return ImageHeader("JPEG", width, height, bands, bits, refusal=refusal or _only_8(bits))
+        elif marker in (0xD9, 0xDA):
+            raise BadHeader("is a damaged JPEG (no frame header)")
+        else:
+            position += 2 + content.unpack(">H", position + 2)[0]
+
+
+def _only_8(bits: int) -> str:
+    return "" if bits == 8 else f"is a JPEG of {bits} bits a sample; write 8-bit JPEG, or 16-bit PNG or TIFF"
+
+
+def _bmp(content: HeaderBytes) -> ImageHeader:
+    if content.unpack("<I", 14) == (12,):  # OS/2's short header
+        width, height, bits = content.unpack("<HH2xH", 18)
+    else:
+        width, height, bits = content.unpack("<ii2xH", 18)
+    return ImageHeader("BMP", abs(width), abs(height), 3 if bits > 8 else 1, min(bits, 8))
+
+
+def _pnm(content: HeaderBytes) -> ImageHeader:
+    found = _PNM_TOKENS.match(content.head)
+    if found is None or max(len(found[2]), len(found[3])) > 10:
+        raise BadHeader("is a damaged PNM (its header)")
+    deepest = 1 if found[1] in b"14" else int((found[4] or b"255")[:6])
+    return ImageHeader(
+        "PNM", int(found[2]), int(found[3]), 3 if found[1] in b"36" else 1, 16 if deepest > 255 else 8
+    )
+
+
+def _webp(content: HeaderBytes) -> ImageHeader:
+    kind = content.at(12, 4)
+    if kind == b"VP8 ":
+        width, height = (number & 0x3FFF for number in content.unpack("<HH", 26))
+    elif kind == b"VP8L":
+        bits = content.unpack("<I", 21)[0]
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8X":
+        width, height = (int.from_bytes(content.at(offset, 3), "little") + 1 for offset in (24, 27))
+    else:
+        raise BadHeader("is a damaged WebP (its first chunk)")
+    return ImageHeader("WebP", width, height, 3, 8)
+
+
+def _jpeg_2000(content: HeaderBytes) -> ImageHeader:
+    """The size is taken from the code stream, which is what a decoder goes by."""
+    position = 0
+    while content.at(position, 4) != b"\xff\x4f\xff\x51":
+        length, kind = _BOX.unpack(content.at(position, _BOX.size))
+        start = _BOX.size
+        if length == 1:
+            length, start = content.unpack(">Q", position + _BOX.size)[0], 16
+        if kind != b"jp2c" and length < start:
+            raise BadHeader("is a damaged JPEG 2000 (a box without an end)")
+        position += start if kind == b"jp2c" else length
+    width, height, left, top, bands, depth = content.unpack(">IIII16xHB", position + 8)
+    bits, signed, refusal = (depth & 0x7F) + 1, bool(depth & 0x80), ""
+    if bands not in (1, 3):
+        refusal = f"is a JPEG 2000 of {bands} bands; give 1 (grey) or 3 (RGB)"
+    elif signed or bits > 16:
+        refusal = (
+            f"is a JPEG 2000 of {bits}-bit {'signed' if signed else ''} samples; write 8 or 16 unsigned bits"
+        )
+    return ImageHeader("JPEG 2000", width - left, height - top, bands, bits, refusal=refusal)
+
+
+_FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[HeaderBytes], ImageHeader]], ...] = (
+    (lambda head: head.startswith(_PNG), _png),
+    (lambda head: head.startswith(b"\xff\xd8"), _jpeg),
+    (is_tiff, tiff_header),
+    (lambda head: head.startswith(b"BM"), _bmp),
+    (lambda head: re.match(rb"P[1-6]\s", head) is not None, _pnm),
+    (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", _webp),
+    (lambda head: head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")), _jpeg_2000),
+)

@@ -1,0 +1,64 @@
+"""What an image file announces of itself, and how its first bytes are reached."""
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+SampleKind = Literal["unsigned", "signed", "float"]
+
+_HEAD_BYTES = 1 << 16
+
+
+class BadHeader(Exception):
+    """A header that is cut off, contradicts itself, or is of no format that is read. Holds the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What a file announces.
+
+    width, height: pixels. bands: samples of a pixel, alpha included. bits: of one sample.
+    edits: (offset, bytes) to put into the file's bytes before they are decoded; see `tiff_header`.
+    no_data: the sample value that marks unknown pixels, if the file names one.
+    refusal: why the image cannot be used although it may be whole, or empty.
+    """
+
+    format: str
+    width: int
+    height: int
+    bands: int
+    bits: int
+    kind: SampleKind = "unsigned"
+    edits: tuple[tuple[int, bytes], ...] = ()
+    no_data: float | None = None
+    refusal: str = ""
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+class HeaderBytes:
+    """Random access to a file of which little is read."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        # Read first, without a seek: so that this also works on what cannot seek.
+        self.head = file.read(_HEAD_BYTES)
+
+    def at(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`. Raises BadHeader when the file ends before."""
+        if offset + size <= len(self.head):
+            return self.head[offset : offset + size]
+        try:
+            self._file.seek(offset)
+            found = self._file.read(size)
+        except (ValueError, OverflowError):
+            found = b""  # an offset beyond what a file can have
+        if len(found) < size:
+            raise BadHeader("is cut off inside its header")
+        return found
+
+    def unpack(self, layout: str, offset: int) -> tuple[int, ...]:
+        """Numbers by a format of `struct`."""
+        return struct.unpack(layout, self.at(offset, struct.calcsize(layout)))

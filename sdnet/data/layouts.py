@@ -1,0 +1,136 @@
+"""How folders of image pairs are laid out, and which scene each image belongs to.
+
+A scene is what the split never cuts: images of one scene may overlap or be neighbours on the ground.
+The layouts are described in docs/data.md.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sdnet.config import Layout
+from sdnet.errors import InputError
+
+SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg"})
+Sensor = Literal["optical", "sar"]
+# A rule for names: path of an image to its scene, and to the name that it shares with its partner.
+Naming = Callable[[Path], tuple[str, str]]
+
+_SEN12_NAME = re.compile(r"(?P<roi>.+)_(?P<sensor>s[12])_(?P<scene>[^_]+)_(?P<patch>p\d+)")
+_SENTINELS: dict[str, Sensor] = {"s1": "sar", "s2": "optical"}
+_QXSLAB_FOLDERS: dict[str, Sensor] = {"opt_256_oc_0.2": "optical", "sar_256_oc_0.2": "sar"}
+_QXSLAB_BLOCK = 1000
+_OSDATASET_PARTS = ("train", "val", "test")
+_OSDATASET_NAME = re.compile(r"(opt|sar)_?(\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of a pair. The two images of a pair have the same scene and name."""
+
+    sensor: Sensor
+    scene: str
+    name: str
+    path: Path
+
+
+def images_of(root: Path, layout: Layout) -> Iterator[Image]:
+    """Every image below `root` that belongs to the layout. `auto` takes the one layout that fits.
+
+    Raises InputError for a root that fits none, or several.
+    """
+    if layout == "auto":
+        fitting = [name for name, finds in _LAYOUTS.items() if next(finds(root), None) is not None]
+        if len(fitting) > 1:
+            raise InputError(
+                f"images {root} fits the layouts {' and '.join(fitting)}; "
+                "set data.layout to one of them, or give a folder that holds one"
+            )
+        if not fitting:
+            raise InputError(f"images {root} holds no pair (0 optical, 0 SAR images); {_where(root)}")
+        return _LAYOUTS[fitting[0]](root)
+    return _LAYOUTS[layout](root)
+
+
+def _where(root: Path) -> str:
+    inside = [path.name for path in sorted(root.iterdir()) if path.is_dir() and _fits_any(path)]
+    if inside:
+        return f"give a folder inside it: {', '.join(inside[:3])}"
+    return (
+        "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/, "
+        f"as {', '.join(sorted(SUFFIXES))}; other layouts are in docs/data.md"
+    )
+
+
+def _fits_any(root: Path) -> bool:
+    return any(next(finds(root), None) is not None for finds in _LAYOUTS.values())
+
+
+def _sen12(root: Path) -> Iterator[Image]:
+    """`<ROI>_<season>/s1_<scene>/<ROI>_<season>_s1_<scene>_p<k>.png`, and s2 for optical."""
+    for prefix, sensor in _SENTINELS.items():
+        for folder in root.glob(f"*/{prefix}_*"):
+            yield from _files(folder, sensor, _scene_and_name)
+
+
+def _flat(root: Path) -> Iterator[Image]:
+    """Two folders, `s1/` for SAR and `s2/` for optical; partners have equal names."""
+    for name, sensor in _SENTINELS.items():
+        yield from _files(root / name, sensor, _scene_and_name)
+
+
+def _qxslab(root: Path) -> Iterator[Image]:
+    """QXS-SAROPT: `opt_256_oc_0.2/<number>.png` and `sar_256_oc_0.2/<number>.png`."""
+
+    def block_and_name(path: Path) -> tuple[str, str]:
+        if not path.stem.isdecimal():
+            raise InputError(f"{path} is not named by a number as in QXS-SAROPT; rename or remove it")
+        # Neighbours overlap by a fifth and nothing says which they are, but they were cut one after another.
+        return f"block_{int(path.stem) // _QXSLAB_BLOCK:02d}", path.stem
+
+    for name, sensor in _QXSLAB_FOLDERS.items():
+        yield from _files(root / name, sensor, block_and_name)
+
+
+def _osdataset(root: Path) -> Iterator[Image]:
+    """OSdataset: `train|val|test/opt<number>.png` and `sar<number>.png`, or these in `opt/` and `sar/`."""
+    for part in _OSDATASET_PARTS:
+        for folder in (root / part, root / part / "opt", root / part / "sar"):
+            for path in _image_files(folder):
+                match = _OSDATASET_NAME.fullmatch(path.stem)
+                if match:
+                    name = f"{part}_{int(match[2])}"
+                    yield Image("optical" if match[1].lower() == "opt" else "sar", name, name, path)
+
+
+_LAYOUTS: dict[Layout, Callable[[Path], Iterator[Image]]] = {
+    "sen12": _sen12,
+    "flat": _flat,
+    "qxslab_saropt": _qxslab,
+    "osdataset": _osdataset,
+}
+
+
+def _files(folder: Path, sensor: Sensor, naming: Naming) -> Iterator[Image]:
+    for path in _image_files(folder):
+        yield Image(sensor, *naming(path), path)
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """Images directly in a folder; hidden files do not count, and neither does a folder that is not there."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                yield path
+
+
+def _scene_and_name(path: Path) -> tuple[str, str]:
+    """By SEN1-2's names; any other file is of the scene named by what stands before its last `_`."""
+    match = _SEN12_NAME.fullmatch(path.stem)
+    if match:
+        scene = f"{match['roi']}_{match['scene']}"
+        return scene, f"{scene}_{match['patch']}"
+    name = re.sub(r"(?<![0-9A-Za-z])s[12](?![0-9A-Za-z])", "s", path.stem)
+    return name.rpartition("_")[0] or name, name

@@ -1,0 +1,131 @@
+"""What there is to preprocess: pairs, split by scene and cut into shards, before an image is opened."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdnet.config import ImageConfig, PatchConfig, SplitConfig
+from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
+from sdnet.data.shards import Shard, cut_into_shards, is_outdated, pairs_per_shard
+from sdnet.errors import InputError
+
+_IMAGES = ImageConfig()
+_BAD_NAMED = 10
+_NAMED_IN_NOTES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job of preprocessing: what there is to do and how. seed: of the split and of the non-matches."""
+
+    listing: Listing
+    train: tuple[Shard, ...]
+    test: tuple[Shard, ...]
+    out: Path
+    patches: PatchConfig
+    seed: int
+    max_bad_images: float
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards, training ones first."""
+        return self.train + self.test
+
+    @property
+    def directory(self) -> Path:
+        """Where the shards lie."""
+        return self.out / "shards"
+
+
+def plan_work(
+    images: Path,
+    out: Path,
+    patches: PatchConfig,
+    split: SplitConfig,
+    max_bad_images: float,
+    image_config: ImageConfig = _IMAGES,
+) -> Work:
+    """List the pairs, split them by scene, cut them into shards; no image is opened.
+
+    Raises InputError for images or a split that cannot make a training and a test set, and for too
+    many images without a partner.
+    """
+    listing = find_pairs(images, image_config.layout, split.scene_pattern)
+    train, test = split_scenes((pair.scene for pair in listing.pairs), split)
+    size = pairs_per_shard(len(listing.pairs))
+
+    def shards(name: str, scenes: frozenset[str]) -> tuple[Shard, ...]:
+        pairs: tuple[Pair, ...] = tuple(pair for pair in listing.pairs if pair.scene in scenes)
+        return tuple(cut_into_shards(name, images, pairs, size, image_config.max_pixels))
+
+    work = Work(
+        listing=listing,
+        train=shards("train", frozenset(train)),
+        test=shards("test", frozenset(test)),
+        out=out,
+        patches=patches,
+        seed=split.seed,
+        max_bad_images=max_bad_images,
+    )
+    refuse_too_many(orphans(work), work)
+    return work
+
+
+def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
+    """What a user should know of the images before they are used: a sentence each, none if all is well."""
+    found, pairs = [], work.listing.pairs
+    drawn = split.train_scenes is None and split.scene_pattern is None
+    if drawn and all(pair.scene == pair.name for pair in pairs):
+        found.append(
+            f"each of the {len(pairs)} pairs is a scene of its own, so neighbours on the ground may be on "
+            "both sides of the split; name the scenes with data.split.scene_pattern, or give train_scenes "
+            "and test_scenes"
+        )
+    if work.listing.orphans:
+        alone = [item["image"] for item in orphans(work)]
+        found.append(f"{len(alone)} image(s) have no partner and are left out: {_some(alone)}")
+    used = {pair.scene for shard in work.shards for pair in shard.pairs}
+    unused = list(dict.fromkeys(pair.scene for pair in pairs if pair.scene not in used))
+    if unused:
+        found.append(
+            f"{len(unused)} scene(s) match neither train_scenes nor test_scenes and are left out: "
+            f"{_some(unused)}"
+        )
+    return tuple(found)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED_IN_NOTES]) + (", ..." if len(names) > _NAMED_IN_NOTES else "")
+
+
+def images_changed(work: Work) -> bool:
+    """Whether a finished result was made of other image files, by their number, sizes and times of change.
+
+    False when nothing is known of it, such as after its shards were deleted.
+    """
+    try:
+        pairs = json.loads((work.out / "manifest.json").read_text(encoding="utf-8"))["pairs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(pairs != len(work.listing.pairs)) or any(
+        is_outdated(shard, work.directory, work.patches) for shard in work.shards
+    )
+
+
+def orphans(work: Work) -> list[dict[str, str]]:
+    """Images without a partner, as the manifest lists them."""
+    root = work.shards[0].root
+    return [
+        {"image": path.relative_to(root).as_posix(), "reason": "has no partner"}
+        for path in work.listing.orphans
+    ]
+
+
+def refuse_too_many(skipped: list[dict[str, str]], work: Work) -> None:
+    """Raise InputError when more images are bad than `max_bad_images` allows."""
+    if len(skipped) > work.max_bad_images * len(work.listing.pairs):
+        named = "; ".join(f"{item['image']} {item['reason']}" for item in skipped[:_BAD_NAMED])
+        raise InputError(
+            f"{len(skipped)} bad images for {len(work.listing.pairs)} pairs, above data.max_bad_images "
+            f"{work.max_bad_images}: {named}; correct or remove them, or raise the limit"
+        )

@@ -1,0 +1,322 @@
+"""Images in, grey pixels of 8 bits out: as stored, the same everywhere, or refused with the reason."""
+
+import errno
+import io
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from sdnet.data.image_formats import read_header
+from sdnet.data.image_header import BadHeader
+from sdnet.data.images import BadImage, read_grey, read_pair, stretch
+from sdnet.data.sen12 import Pair
+from sdnet.data.synthetic import make_pair
+from tests.unit.image_files import announced, png, tiff
+
+LIMIT = 1 << 20
+RAMP = np.arange(20 * 30).reshape(20, 30)
+GREY = (RAMP % 251).astype(np.uint8)
+COLOURS = np.dstack([GREY, GREY // 2, 255 - GREY])
+
+
+@pytest.fixture(scope="module")
+def place() -> tuple[np.ndarray, np.ndarray]:
+    """Grey optical and SAR image of one place."""
+    optical, sar = make_pair(seed=1, scene=0, number=1)
+    return cv2.cvtColor(optical, cv2.COLOR_BGR2GRAY), sar
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """Reads the bytes of an image file."""
+
+    def read_bytes(content: bytes) -> np.ndarray:
+        path = tmp_path / "image.tif"
+        path.write_bytes(content)
+        return read_grey(path, LIMIT)
+
+    return read_bytes
+
+
+def written(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def pillow_bytes(image: np.ndarray, file_format: str, mode: str | None = None, **options: Any) -> bytes:
+    made, file = Pillow.fromarray(image), io.BytesIO()
+    (made.convert(mode) if mode else made).save(file, file_format, **options)
+    return file.getvalue()
+
+
+def test_rgb_becomes_grey_and_grey_stays_what_it_is(tmp_path, place):
+    optical, sar = place
+    np.testing.assert_array_equal(read_grey(written(tmp_path / "sar.png", sar), LIMIT), sar)
+    colours = np.zeros((64, 64, 3), np.uint8)
+    colours[:, :, 2] = 200  # red, in OpenCV's order
+    # 0.299 * 200 is 59.8; decoders cut or round it.
+    assert set(np.unique(read_grey(written(tmp_path / "rgb.png", colours), LIMIT))) <= {59, 60}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_image_is_bad_however_much_of_it_opencv_would_decode(tmp_path, place, suffix, share):
+    path = written(tmp_path / f"image{suffix}", place[0])
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(BadImage) as refusal:
+        read_grey(path, LIMIT)
+    assert refusal.value.path == path and refusal.value.reason
+
+
+def test_a_png_with_one_flipped_bit_is_bad(tmp_path, place):
+    path = written(tmp_path / "image.png", place[0])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadImage, match=r"damaged PNG \(checksum of its IDAT chunk\)"):
+        read_grey(path, LIMIT)
+
+
+def test_a_missing_image_a_folder_and_a_text_are_bad_and_say_why(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "text.png").write_text("not an image", encoding="utf-8")
+    for name, reason in (
+        ("none.png", r"cannot be read \(No such file or directory\)"),
+        ("folder.png", r"cannot be read \(Is a directory\)"),
+        ("text.png", "is not a PNG, JPEG"),
+    ):
+        with pytest.raises(BadImage, match=reason):
+            read_grey(tmp_path / name, LIMIT)
+
+
+def test_storage_that_is_away_is_no_fault_of_the_image(monkeypatch, tmp_path):
+    def stale(path: Path, mode: str) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "open", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
+        read_grey(tmp_path / "image.png", LIMIT)
+
+
+def test_partners_of_different_size_are_bad(tmp_path, place):
+    optical = written(tmp_path / "optical.png", place[0])
+    sar = written(tmp_path / "sar.png", place[1][:, :200])
+    with pytest.raises(BadImage, match="is 200 x 256 px, its optical partner 256 x 256 px"):
+        read_pair(Pair("scene", "pair", optical, sar), LIMIT)
+
+
+def test_a_truncated_file_is_bad_although_its_thumbnail_has_an_end_marker(read, place):
+    whole = pillow_bytes(place[0], "JPEG")
+    thumbnail = pillow_bytes(place[0][:32, :32], "JPEG")
+    segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail
+    with_thumbnail = whole[:2] + segment + whole[2:]
+    np.testing.assert_array_equal(read(with_thumbnail), read(whole))
+    with pytest.raises(BadImage, match="is a truncated JPEG"):
+        read(with_thumbnail[:-2000])
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 100, b"\xff\xd9" * 3, b"a second file \xff\xd8\xff\xe1"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100}])
+def test_bytes_behind_the_end_marker_of_a_jpeg_change_nothing(read, place, behind, options):
+    whole = pillow_bytes(place[0], "JPEG", **options)
+    np.testing.assert_array_equal(read(whole + behind), read(whole))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("image", [GREY, COLOURS], ids=["grey", "RGB"])
+def test_orientation_tags_turn_no_image_against_its_partner(read, orientation, file_format, image):
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    as_stored = read(pillow_bytes(image, file_format))
+    np.testing.assert_array_equal(read(pillow_bytes(image, file_format, exif=exif)), as_stored)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_orientation_is_ignored_in_tiffs_of_every_depth_and_byte_order(read, order, dtype):
+    image = GREY.astype(dtype)
+    np.testing.assert_array_equal(read(tiff(image, order=order, orientation=6)), read(tiff(image)))
+
+
+@pytest.mark.parametrize("mode, levels", [("1", {0, 255}), ("P", None)])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_images_of_one_bit_and_of_a_palette_have_the_grey_of_their_colours(read, mode, levels, file_format):
+    image = read(pillow_bytes(COLOURS, file_format, mode))
+    expected = np.asarray(Pillow.fromarray(COLOURS).convert(mode).convert("L"), np.int16)
+    assert np.abs(image - expected).max() <= 1  # decoders cut or round
+    assert levels is None or set(np.unique(image)) == levels
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("image", [GREY, COLOURS], ids=["grey", "RGB"])
+def test_alpha_is_ignored(read, file_format, image):
+    with_alpha = np.dstack([image, 255 - GREY])
+    np.testing.assert_array_equal(
+        read(pillow_bytes(with_alpha, file_format)), read(pillow_bytes(image, file_format))
+    )
+
+
+DEEP = {
+    "uint16": (RAMP * 100).astype(np.uint16),
+    "int16 below 0": (RAMP * 100 - 30000).astype(np.int16),
+    "int32": (RAMP * 1000 - 7).astype(np.int32),
+    "float32": (RAMP / 7e5 - 1e-4).astype(np.float32),
+    "float64": RAMP * 1e9,
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("image", DEEP.values(), ids=DEEP)
+def test_deep_samples_are_stretched_from_the_1st_to_the_99th_percentile(read, image, order):
+    grey = read(tiff(image, order=order))
+    assert grey[0, 0] == 0 and grey[-1, -1] == 255 and len(np.unique(grey)) == 256
+    assert (np.diff(grey.reshape(-1).astype(int)) >= 0).all()
+    low, high = 5, 600 - 1 - 5
+    expected = np.rint(np.clip((RAMP - low) / (high - low), 0, 1) * 255)
+    assert np.abs(grey - expected).max() <= 1
+
+
+def test_16_bits_mean_the_same_in_png_and_tiff_and_levels_are_kept(read):
+    image = (6500 + RAMP % 100).astype(np.uint16)
+    from_tiff = read(tiff(image))
+    np.testing.assert_array_equal(read(cv2.imencode(".png", image)[1].tobytes()), from_tiff)
+    assert len(np.unique(from_tiff)) == 100  # the upper 8 bits have two
+
+
+@pytest.mark.parametrize("photometric, extra", [(2, ()), (1, (0, 0))], ids=["RGB", "as GDAL writes it"])
+def test_three_deep_bands_are_red_green_and_blue(read, photometric, extra):
+    deep = COLOURS.astype(np.uint16) * 200
+    grey = deep @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_array_equal(read(tiff(deep, photometric=photometric, extra=extra)), stretch(grey))
+    with_alpha = np.dstack([deep, RAMP.astype(np.uint16)])
+    np.testing.assert_array_equal(read(tiff(with_alpha, extra=(2,))), stretch(grey))
+    np.testing.assert_array_equal(read(cv2.imencode(".png", deep[:, :, ::-1])[1].tobytes()), stretch(grey))
+
+
+@pytest.mark.parametrize("marks", [(np.nan,), (np.inf, -np.inf), (-3.4028235e38,), (-9999.0,)])
+def test_pixels_without_data_are_black_and_do_not_count(read, marks):
+    image = (RAMP / 10 + 5).astype(np.float32)
+    whole = read(tiff(image))
+    holed = np.vstack([np.resize(np.float32(marks), (20, 30)), image])
+    grey = read(tiff(holed, no_data="-9999"))
+    assert grey[:20].max() == 0
+    np.testing.assert_array_equal(grey[20:], whole)
+
+
+def test_a_deep_image_of_one_value_or_of_none_is_constant(read):
+    assert read(tiff(np.full((20, 30), 7, np.uint16))).max() == 0
+    assert read(tiff(np.full((20, 30), np.nan, np.float32))).max() == 0
+
+
+def test_an_image_whose_percentiles_are_equal_is_stretched_from_its_lowest_to_its_highest_value():
+    image = np.zeros((100, 100), np.uint16)
+    image[50, 50], image[60, 60] = 1000, 500
+    assert sorted(np.unique(stretch(image))) == [0, 128, 255]
+
+
+@given(
+    values=st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=50),
+    factor=st.sampled_from([0.5, 2.0, 1024.0]),
+)
+def test_stretching_keeps_order_and_does_not_depend_on_the_unit(values, factor):
+    image = np.array([values], np.float32)
+    grey = stretch(image)
+    measured = np.abs(image) < 1e30
+    assert grey.shape == image.shape and not grey[~measured].any()
+    in_order = grey[measured][np.argsort(image[measured], kind="stable")].astype(int)
+    assert (np.diff(in_order) >= 0).all()
+    other_unit = np.where(measured, image.astype(np.float64) * factor, np.nan)
+    np.testing.assert_array_equal(stretch(other_unit), grey)
+
+
+MANY = np.repeat(GREY[:, :, None], 13, axis=2)
+REFUSED = {
+    "13 bands": (tiff(MANY, photometric=1, extra=[0] * 12), "is a TIFF of 13 bands; give 1 .grey, .* or 3"),
+    "VV and VH": (tiff(MANY[:, :, :2].astype(np.float32), extra=[0]), "is a TIFF of 2 bands"),
+    "VV and VH of 8 bits": (tiff(MANY[:, :, :2], extra=[0]), "is a TIFF of 2 bands"),
+    "B, G, R and NIR": (tiff(MANY[:, :, :4].astype(np.uint16), photometric=1), "is a TIFF of 4 bands"),
+    "3 bands that are not RGB": (tiff(COLOURS, photometric=1, extra=[0, 0]), "does not say they are RGB"),
+    "deep planes": (tiff(COLOURS.astype(np.uint16), planar=True), "one band after another"),
+    "CMYK TIFF": (tiff(MANY[:, :, :4], photometric=5), "photometric interpretation 5"),
+    "CMYK JPEG": (pillow_bytes(COLOURS, "JPEG", "CMYK"), r"is a JPEG of 4 components \(CMYK\)"),
+    "white is zero": (tiff(GREY.astype(np.uint16), photometric=0), "16-bit TIFF of photometric .* 0; write"),
+    "uint32": (tiff(GREY.astype(np.uint32)), "is a TIFF of unsigned 32-bit samples; write 8 or 16-bit"),
+    "int8": (tiff(GREY.astype(np.int8)), "is a TIFF of signed 8-bit samples"),
+    "float16": (tiff(GREY.astype(np.float16)), "is a TIFF of float 16-bit samples"),
+    "complex": (tiff(GREY.astype(np.complex64)), "is a TIFF of complex or unknown 64-bit samples"),
+    "12 bits": (tiff(GREY, bits=12), "is a TIFF of unsigned 12-bit samples"),
+    "cut in its header": (tiff(GREY)[:40], "is cut off inside its header"),
+    "no frame": (b"\xff\xd8\xff\xd9", r"is a damaged JPEG \(no frame header\)"),
+    "0 px": (png(0, 20), "announces 0 x 20 px"),
+    "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "`git lfs pull`"),
+    "a web page": (b"<!DOCTYPE html>", "is not a PNG, JPEG, TIFF, BMP, PNM, WebP or JPEG 2000 image"),
+    "empty": (b"", "is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content, reason", REFUSED.values(), ids=REFUSED)
+def test_what_would_be_read_wrongly_is_refused_by_name(read, content, reason):
+    with pytest.raises(BadImage, match=reason):
+        read(content)
+
+
+def test_planes_of_8_bits_are_read_as_the_same_colours(read):
+    np.testing.assert_array_equal(read(tiff(COLOURS, planar=True)), read(tiff(COLOURS)))
+
+
+@pytest.mark.parametrize("name, content", announced(60_000, 50_000).items(), ids=announced(9, 9))
+def test_a_small_file_that_announces_gigapixels_is_bad_and_takes_no_memory(read, name, content):
+    assert len(content) < 300
+    tracemalloc.start()
+    with pytest.raises(BadImage, match=r"announces 60000 x 50000 px, more than data.max_pixels \(1048576\)"):
+        read(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("name, content", announced(300, 200).items(), ids=announced(9, 9))
+def test_a_file_that_holds_less_than_it_announces_is_bad(read, name, content):
+    with pytest.raises(BadImage):
+        read(content)
+
+
+def test_the_limit_itself_is_allowed(tmp_path):
+    path = written(tmp_path / "image.png", GREY)
+    assert read_grey(path, GREY.size).shape == GREY.shape
+    with pytest.raises(BadImage, match=r"announces 30 x 20 px, more than data.max_pixels \(599\)"):
+        read_grey(path, GREY.size - 1)
+
+
+WHOLE = {
+    **announced(300, 200),
+    "deep tiff": tiff(GREY.astype(np.uint16), orientation=3, extra=[2], no_data="-1"),
+    "real jpeg": pillow_bytes(GREY, "JPEG"),
+    "real webp": pillow_bytes(GREY, "WEBP", lossless=True),
+}
+
+
+@given(
+    name=st.sampled_from(sorted(WHOLE)),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    length=st.integers(0, 400),
+)
+def test_no_header_makes_more_than_a_bad_image(name, changes, length):
+    content = bytearray(WHOLE[name])
+    for position, value in changes:
+        content[position % len(content)] = value
+    try:
+        header = read_header(io.BytesIO(bytes(content[: length or None])))
+    except BadHeader as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert header.width > 0 and header.height > 0
