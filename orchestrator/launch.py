@@ -74,12 +74,12 @@ def launch(spec: JobSpec) -> Outcome:
         if summary is not None and summary["status"] == "succeeded":
             refuse_changed_since_finished(spec, run)
             return Outcome(summary, already_done=True)
-        _claim(spec, run)
+        notes = _claim(spec, run)
         _tell_of_passing_storage(run)
         events = EventLog(run.events)
         events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
         with terminated_as_interrupted(), _summarised(spec, run, events):
-            _run_stages(spec, run, events)
+            _run_stages(spec, run, events, notes)
     return Outcome(read_summary(run) or {}, already_done=False)
 
 
@@ -94,13 +94,15 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
             return preprocess(spec, run, EventLog(run.events))
 
 
-def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
+def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog, notes: tuple[str, ...]) -> None:
     # Anew: a Ray that is started here takes SIGTERM for itself.
     with ray_session(spec.cluster), terminated_as_interrupted():
         # Imported late: both import Ray, which reads the environment that the session prepares.
         from orchestrator.stages.preprocess import preprocess
         from orchestrator.stages.train import train
 
+        for note in notes:
+            logger.warning("note: %s", note)
         preprocess(spec, run, events)
         refuse_other_data(run, run.train_npz, run.test_npz)
         train(spec, run, events)
@@ -167,14 +169,13 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
         )
 
 
-def _claim(spec: JobSpec, run: RunDirectory) -> None:
-    """Make the directory this job's, once its inputs are known to be usable."""
+def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
+    """Make the directory this job's, once its inputs are known to be usable; returns notes on them."""
     supply = check_inputs(spec)
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
-    for note in supply.notes if spec != demo_spec(spec.storage) else ():
-        logger.warning("note: %s", note)
     write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
+    return supply.notes if spec != demo_spec(spec.storage) else ()
 
 
 def _tell_of_passing_storage(run: RunDirectory) -> None:

@@ -50,9 +50,9 @@ def tree(root: Path, scenes: int) -> Path:
 
 def prepared(folder: Path, **arrays: np.ndarray) -> Path:
     folder.mkdir(exist_ok=True)
-    usual = {"arr_0": np.zeros((20, 64, 128), np.uint8), "arr_1": np.arange(20) % 2}
-    for name in ("train.npz", "test.npz"):
-        np.savez(folder / name, **{**usual, **arrays})
+    images = {"arr_0": np.zeros((20, 64, 128), np.uint8)}
+    for name, labels in (("train.npz", np.ones(20, np.int64)), ("test.npz", np.arange(20) % 2)):
+        np.savez(folder / name, **{**images, "arr_1": labels, **arrays})
     return folder
 
 

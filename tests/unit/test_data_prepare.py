@@ -1,11 +1,13 @@
 """Preprocessing whole, in one process: what is kept, what is made again, what is refused."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdnet.config import PatchConfig, SplitConfig, SyntheticConfig
+from sdnet.config import ImageConfig, PatchConfig, SplitConfig, SyntheticConfig
 from sdnet.data import prepare as module
+from sdnet.data import shards
 from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import open_patches
 from sdnet.data.synthetic import make_tree
-from sdnet.data.work import plan_work
+from sdnet.data.work import images_changed, notes, plan_work
 from sdnet.errors import InputError
 
 PATCHES, SPLIT = PatchConfig(per_pair=4, negatives=1.5), SplitConfig(train=0.5)
@@ -230,3 +233,104 @@ def test_a_worker_that_makes_shards_loads_neither_mindspore_nor_ray():
     code = "import sys, sdnet.data.shards; print({'mindspore', 'ray'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_constant_images_and_windows_are_left_out_and_counted_but_are_not_bad(copy):
+    black, half = images_of(copy, "s1")[0], images_of(copy, "s1")[7]
+    image = cv2.imread(str(half), cv2.IMREAD_GRAYSCALE)
+    image[:, :200] = 0
+    assert cv2.imwrite(str(black), np.zeros((256, 256), np.uint8)) and cv2.imwrite(str(half), image)
+    manifest = again(copy)
+    assert manifest["skipped"] == []
+    assert manifest["constant"]["images"] == [black.relative_to(copy / "images").as_posix()]
+    assert manifest["constant"]["windows"] > 0
+    for name in ("train.npz", "test.npz"):
+        halves = np.split(np.asarray(open_patches(copy / "out" / name).images), 2, axis=2)
+        assert all((half.min(axis=(1, 2)) < half.max(axis=(1, 2))).all() for half in halves)
+
+
+def test_what_was_left_out_is_told_again_when_nothing_is_made_again(copy):
+    assert cv2.imwrite(str(images_of(copy, "s1")[0]), np.zeros((256, 256), np.uint8))
+    assert again(copy) == again(copy)
+
+
+def test_an_image_above_the_limit_is_bad_and_another_limit_makes_it_good(copy):
+    work = partial(plan_work, copy / "images", copy / "out", PATCHES, SPLIT, 1.0)
+    with pytest.raises(InputError, match="the train scenes gave no patch"):
+        prepare(work(ImageConfig(max_pixels=256 * 256 - 1)))
+    manifest = prepare(work(ImageConfig(max_pixels=256 * 256)))
+    assert manifest["skipped"] == [] and manifest["patches"]["train"] == 72
+
+
+def test_keypoints_that_fail_make_a_bad_image_and_do_not_end_the_work(copy, monkeypatch):
+    cut, failed = shards.cut_patches, images_of(copy, "s2")[0]
+
+    def fails_for_one(optical, sar, config):
+        if (optical == cv2.imread(str(failed), cv2.IMREAD_GRAYSCALE)).all():
+            raise cv2.error("too much")
+        return cut(optical, sar, config)
+
+    monkeypatch.setattr(shards, "cut_patches", fails_for_one)
+    manifest = again(copy, PatchConfig(per_pair=2), max_bad_images=0.1)
+    [skipped] = manifest["skipped"]
+    assert skipped["image"] == failed.relative_to(copy / "images").as_posix()
+    assert skipped["reason"].startswith("has 65536 px, and keypoints failed")
+
+
+def test_too_many_images_without_a_partner_are_refused_before_any_work(copy, shards_made):
+    for path in images_of(copy, "s1")[:4]:
+        path.unlink()
+    with pytest.raises(InputError, match=r"4 bad images for 32 pairs.*p1\.png has no partner"):
+        again(copy, max_bad_images=0.1)
+    assert shards_made == []
+
+
+def test_notes_name_orphans_scenes_left_out_and_scenes_of_one_image(copy, tmp_path):
+    orphan = images_of(copy, "s1")[0]
+    Path(str(orphan).replace("s1_", "s2_")).unlink()
+    named = SplitConfig(train_scenes=("*_1",), test_scenes=("*_2", "*_3"))
+    found = notes(plan_work(copy / "images", tmp_path, PATCHES, named, 0.1), named)
+    assert found == (
+        f"1 image(s) have no partner and are left out: {orphan.relative_to(copy / 'images').as_posix()}",
+        "3 scene(s) match neither train_scenes nor test_scenes and are left out: "
+        + ", ".join(f"ROIs0000_synthetic_{number}" for number in (0, 4, 5)),
+    )
+    assert notes(plan_work(copy / "images", tmp_path, PATCHES, SPLIT, 0.1), SPLIT)[1:] == ()
+
+
+@pytest.mark.parametrize(
+    "sure",
+    [SplitConfig(scene_pattern=r"(t\d)\d"), SplitConfig(train_scenes=("t1*",), test_scenes=("t2*",))],
+)
+def test_a_split_between_single_images_is_warned_of_unless_scenes_are_named(tmp_path, sure):
+    for name in ("t11", "t12", "t21", "t22", "t31", "t32"):
+        for sensor in ("s1", "s2"):
+            (tmp_path / sensor).mkdir(exist_ok=True)
+            (tmp_path / sensor / f"{name}.png").touch()
+
+    def notes_on(split: SplitConfig) -> list[str]:
+        found = notes(plan_work(tmp_path, tmp_path, PATCHES, split, 0.0), split)
+        return [note for note in found if "scene of its own" in note]
+
+    [note] = notes_on(SplitConfig())
+    assert note.startswith("each of the 6 pairs is a scene of its own, so neighbours on the ground may be")
+    assert notes_on(sure) == []
+
+
+def test_images_have_changed_when_one_was_written_added_or_removed_and_not_before(copy):
+    def changed() -> bool:
+        return images_changed(plan_work(copy / "images", copy / "out", PATCHES, SPLIT, 0.1))
+
+    again(copy)
+    assert not changed()
+    first = images_of(copy, "s1")[0]
+    content, times = first.read_bytes(), (first.stat().st_atime_ns, first.stat().st_mtime_ns)
+    first.write_bytes(content + b"more")
+    assert changed()
+    first.write_bytes(content)
+    os.utime(first, ns=times)
+    assert not changed()
+    first.unlink()
+    assert changed()
+    shutil.rmtree(copy / "out")
+    assert not changed()

@@ -1,0 +1,125 @@
+"""Folders as public data sets have them: which layout they are, and which scene an image belongs to."""
+
+from pathlib import Path
+
+import pytest
+
+from sdnet.config import SplitConfig
+from sdnet.data.sen12 import find_pairs
+from sdnet.errors import InputError
+
+TREES = {
+    "sen12": ["ROIs1_fall/s1_0/ROIs1_fall_s1_0_p1.png", "ROIs1_fall/s2_0/ROIs1_fall_s2_0_p1.png"],
+    "flat": ["s1/harbour_1.png", "s2/harbour_1.png"],
+    "qxslab_saropt": ["sar_256_oc_0.2/1234.png", "opt_256_oc_0.2/1234.png"],
+    "osdataset": ["train/sar17.png", "train/opt17.png"],
+}
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    "layout, scene, name",
+    [
+        ("sen12", "ROIs1_fall_0", "ROIs1_fall_0_p1"),
+        ("flat", "harbour", "harbour_1"),
+        ("qxslab_saropt", "block_01", "1234"),
+        ("osdataset", "train_17", "train_17"),
+    ],
+)
+def test_each_layout_is_found_by_itself_and_by_its_name(tmp_path, layout, scene, name):
+    sar, optical = TREES[layout]
+    touch(tmp_path, sar, optical)
+    [pair] = find_pairs(tmp_path).pairs
+    assert find_pairs(tmp_path, layout).pairs == (pair,)
+    assert (pair.scene, pair.name) == (scene, name)
+    assert (pair.sar, pair.optical) == (tmp_path / sar, tmp_path / optical)
+
+
+@pytest.mark.parametrize(
+    "first, second", [("sen12", "flat"), ("flat", "osdataset"), ("qxslab_saropt", "flat")]
+)
+def test_a_folder_that_fits_two_layouts_is_refused_until_one_is_named(tmp_path, first, second):
+    touch(tmp_path, *TREES[first], *TREES[second])
+    with pytest.raises(InputError, match=r"fits the layouts .* and .*; set data\.layout to one of them"):
+        find_pairs(tmp_path)
+    assert len(find_pairs(tmp_path, first).pairs) == len(find_pairs(tmp_path, second).pairs) == 1
+
+
+def test_another_layout_than_the_one_that_is_named_holds_no_pair(tmp_path):
+    touch(tmp_path, *TREES["flat"])
+    with pytest.raises(InputError, match=r"holds no pair \(0 optical, 0 SAR images\)"):
+        find_pairs(tmp_path, "osdataset")
+
+
+def test_the_folder_above_is_refused_with_the_folder_to_give(tmp_path):
+    for size in ("256", "512"):
+        touch(tmp_path / size, *TREES["osdataset"])
+    with pytest.raises(InputError, match=r"holds no pair .*; give a folder inside it: 256, 512"):
+        find_pairs(tmp_path)
+
+
+def test_folders_of_osdataset_may_hold_a_folder_for_each_sensor(tmp_path):
+    touch(tmp_path, "test/sar/sar3.png", "test/opt/opt3.png", "val/sar_4.png", "val/opt_4.png")
+    assert [pair.name for pair in find_pairs(tmp_path).pairs] == ["test_3", "val_4"]
+
+
+def test_a_number_that_two_files_of_osdataset_have_is_refused(tmp_path):
+    touch(tmp_path, "test/sar3.png", "test/sar/sar3.png", "test/opt3.png")
+    with pytest.raises(InputError, match="have one name; rename or remove one"):
+        find_pairs(tmp_path)
+
+
+def test_parts_of_osdataset_are_kept_apart_by_patterns_of_scenes(tmp_path):
+    for part, numbers in (("train", "12"), ("val", "1"), ("test", "123")):
+        touch(tmp_path, *[f"{part}/{sensor}{number}.png" for sensor in ("opt", "sar") for number in numbers])
+    scenes = [pair.scene for pair in find_pairs(tmp_path).pairs]
+    assert scenes == ["test_1", "test_2", "test_3", "train_1", "train_2", "val_1"]
+
+
+def test_neighbouring_numbers_of_qxs_saropt_are_one_scene(tmp_path):
+    numbers = (1, 999, 1000, 19_999)
+    touch(tmp_path, *[f"{s}_256_oc_0.2/{number}.png" for s in ("opt", "sar") for number in numbers])
+    assert [(pair.scene, pair.name) for pair in find_pairs(tmp_path).pairs] == [
+        ("block_00", "1"), ("block_00", "999"), ("block_01", "1000"), ("block_19", "19999"),
+    ]  # fmt: skip
+
+
+def test_a_name_that_is_no_number_is_refused_in_qxs_saropt(tmp_path):
+    touch(tmp_path, *TREES["qxslab_saropt"], "opt_256_oc_0.2/copy of 1.png")
+    with pytest.raises(InputError, match=r"copy of 1\.png is not named by a number as in QXS-SAROPT"):
+        find_pairs(tmp_path)
+
+
+def test_a_pattern_names_the_scenes_and_pairs_of_one_scene_stand_together(tmp_path):
+    names = ("a1", "b1", "a2", "b2")
+    touch(tmp_path, *[f"{sensor}/{name}.png" for sensor in ("s1", "s2") for name in names])
+    pairs = find_pairs(tmp_path, scene_pattern=r"(\w)\d").pairs
+    assert [(pair.scene, pair.name) for pair in pairs] == [("a", "a1"), ("a", "a2"), ("b", "b1"), ("b", "b2")]
+
+
+@pytest.mark.parametrize("pattern", [r"(a)\d", r"(?:(a)|b)\d", r"(.)"])
+def test_a_pattern_that_leaves_a_pair_without_a_scene_is_refused_with_its_name(tmp_path, pattern):
+    touch(tmp_path, *[f"{sensor}/{name}.png" for sensor in ("s1", "s2") for name in ("a1", "b1")])
+    with pytest.raises(InputError, match=r"scene_pattern .* does not match '[ab]1', the name of a pair"):
+        find_pairs(tmp_path, scene_pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", ".+", "(a)(b)", "(", "*", "(?P<a>", "(" * 200, "a{99999999999999999999}"]
+)
+def test_a_pattern_without_exactly_one_group_is_refused(pattern):
+    with pytest.raises(InputError, match="scene_pattern is .*; it must be a regular expression with one"):
+        SplitConfig(scene_pattern=pattern)
+
+
+@pytest.mark.parametrize("digit", ["²", "٣", "१२"])
+def test_digits_of_any_script_in_names_are_sorted(tmp_path, digit):
+    touch(tmp_path, *[f"{sensor}/{name}.png" for sensor in ("s1", "s2") for name in (digit, f"a_{digit}")])
+    assert len(find_pairs(tmp_path).pairs) == 2
