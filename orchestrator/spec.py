@@ -132,14 +132,9 @@ class DataSpec(Section):
     def _one_source(self) -> "DataSpec":
         if self.images is not None and self.prepared is not None:
             raise ValueError(f"images is {self.images!r} and prepared is {self.prepared!r}; give one of them")
-        for key, given in (
-            ("layout", self.layout != "auto"),
-            ("split.scene_pattern", self.split.scene_pattern),
-        ):
-            if given and self.images is None:
-                raise ValueError(
-                    f"{key} describes a folder of images, and images is not given; give it, or remove {key}"
-                )
+        if self.images is None and (self.layout != "auto" or self.split.scene_pattern is not None):
+            key = "split has a scene_pattern" if self.layout == "auto" else f"layout is {self.layout!r}"
+            raise ValueError(f"{key}, which describes images, and there are none; give images, or remove it")
         return self
 
     @property

@@ -2,14 +2,19 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sdnet.__main__ import main
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
+from sdnet.data.store import checksums_of, open_training_patches
 from sdnet.data.synthetic import make_tree
+from sdnet.recipes import RECIPES
+from sdnet.trainer import Trainer
 
 
 def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, monkeypatch) -> None:
@@ -53,3 +58,62 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message, tmp
     assert message.format(tmp=tmp_path) in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+@pytest.mark.parametrize("swapped", ["train.npz", "test.npz"])
+def test_training_does_not_go_on_with_other_data(swapped, tmp_path, monkeypatch, capsys):
+    def write(name: str, seed: int) -> Path:
+        images = np.random.default_rng(seed).integers(0, 256, (16, 64, 128), np.uint8)
+        labels = np.ones(16, int) if name == "train.npz" else np.arange(16) % 2
+        np.savez(tmp_path / name, images, labels)
+        return tmp_path / name
+
+    train, test = write("train.npz", 0), write("test.npz", 1)
+    recipe = replace(RECIPES["demo"], batch=8)
+    (tmp_path / "run").mkdir()
+    trainer = Trainer(recipe, open_training_patches(train), data=checksums_of(train, test))
+    trainer.snapshot().write(tmp_path / "run/epoch_0000")
+    write(swapped, 2)
+    told = refusal(
+        f"train --data {tmp_path} --out {tmp_path}/run --recipe demo --batch 8", monkeypatch, capsys
+    )
+    assert f"epoch_0000 was trained with another {swapped} (checksum " in told and "put the data back" in told
+
+
+def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
+    for name in ("train.npz", "test.npz"):
+        np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), np.arange(16) % 2)
+    told = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
+    assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in told
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--layout sen13",
+            "layout is 'sen13'; it must be one of auto, sen12, flat,",
+        ),
+        ("--scene-pattern (", "scene_pattern is '('; it must be a regular expression with one group"),
+        ("--max-pixels 0", "max_pixels is 0; it must be at least 1"),
+    ],
+)
+def test_wrong_options_of_prepare_are_refused(option, message, tmp_path, monkeypatch, capsys):
+    told = refusal(f"prepare --images {tmp_path} --out {tmp_path}/out {option}", monkeypatch, capsys)
+    assert message in told
+
+
+def test_prepare_says_that_its_pairs_are_synthetic(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sdnet", "prepare", "--out", str(tmp_path / "out"), "--per-pair", "1"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert "test patches of synthetic pairs in " in capsys.readouterr().out
+
+
+def refusal(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and printed.err.count("\n") == 1
+    return printed.err

@@ -127,6 +127,22 @@ def test_a_checkpoint_of_another_recipe_or_data_is_refused_by_name(trainer, star
         Trainer(recipe, fewer, slices=2).restore(start)
 
 
+def test_a_checkpoint_belongs_to_the_files_it_was_trained_with(recipe, patches, start, tmp_path):
+    sums = {"train.npz": "a" * 64, "test.npz": "b" * 64}
+    trained = Trainer(recipe, patches, slices=2, data=sums)
+    trained.restore(start)  # of an older version: it does not say
+    trained.snapshot().write(tmp_path / "kept")
+    assert read_state(tmp_path / "kept").data == sums and read_state(start).data == {}
+    trained.restore(tmp_path / "kept")
+    Trainer(recipe, patches, slices=2).restore(tmp_path / "kept")
+    for name in sums:
+        other = Trainer(recipe, patches, slices=2, data={**sums, name: "c" * 64})
+        with pytest.raises(
+            InputError, match=rf"was trained with another {name} \(checksum (a|b){{12}}, now c"
+        ):
+            other.restore(tmp_path / "kept")
+
+
 def test_a_corrupt_checkpoint_is_refused_before_anything_changes(trainer, start, tmp_path):
     trainer.restore(start)
     trainer.step()
