@@ -92,7 +92,10 @@ def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
     recorded = _recorded_checksums(run)
     if not recorded:
         return
-    mismatch = data_mismatch(recorded, checksums_of(train, test))
+    try:
+        mismatch = data_mismatch(recorded, checksums_of(train, test))
+    except OSError as error:
+        raise _unreadable(error, train.parent) from None
     if mismatch:
         raise InputError(
             f"the checkpoints of {run.root} were trained with another {mismatch}; put the data back, "
@@ -113,11 +116,22 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
             refuse_other_data(run, train, test)
     if spec.data.images is None or not images_folder(spec.data.images).is_dir():
         return
-    if images_changed(work_of(spec.data, images_folder(spec.data.images), run)):
+    try:
+        changed = images_changed(work_of(spec.data, images_folder(spec.data.images), run))
+    except OSError as error:
+        raise _unreadable(error, images_folder(spec.data.images)) from None
+    if changed:
         raise InputError(
             f"images {spec.data.images} changed after {run.root} was finished; put them back, "
             "give the job another `name`, or delete the directory to begin again"
         )
+
+
+def _unreadable(error: OSError, folder: Path) -> InputError:
+    return InputError(
+        f"{error.filename or folder} cannot be compared with what the run was trained with "
+        f"({error.strerror or error}); make it readable, and launch again"
+    )
 
 
 def data_identity(data: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         needs.add_row(name.replace("_", " "), _text(amount))
     console.print(needs)
     for note in plan.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if plan.problem:
         console.print(f"launch would refuse this: {plan.problem}", markup=False, highlight=False)
 

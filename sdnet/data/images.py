@@ -61,6 +61,8 @@ def read_grey(path: Path, max_pixels: int) -> np.ndarray:
         return _decode(data, header)
     except BadHeader as error:
         raise BadImage(path, str(error)) from None
+    except MemoryError:
+        raise BadImage(path, "does not fit into memory; lower data.max_pixels") from None
     except OSError as error:
         if error.errno in _STORAGE_IS_AWAY:
             raise

@@ -6,8 +6,10 @@ Its report is written after its patches: a shard without a report that fits is m
 
 import hashlib
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -102,8 +104,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     report = ShardReport(
         known, sha256_of(path), counts, tuple(skipped), tuple(constant), sum(cut.constant for cut in cuts)
     )
-    with whole_file(_report_path(directory, shard), sync=False) as file:
-        file.write(json.dumps(asdict(report)).encode())
+    _write_report(report, shard, directory)
     return report
 
 
@@ -128,7 +129,7 @@ def _no_patch(config: PatchConfig) -> Cut:
 def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport | None:
     """The report of a shard that is on disk, whole and made of these pairs and settings; None otherwise."""
     try:
-        raw = json.loads(_report_path(directory, shard).read_text(encoding="utf-8"))
+        raw = _read_report(shard, directory)
         report = ShardReport(
             raw["fingerprint"],
             raw["sha256"],
@@ -162,12 +163,32 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
 
 def is_outdated(shard: Shard, directory: Path, config: PatchConfig) -> bool:
     """Whether a shard was made by today's rules of other files or settings; no image is read."""
+    made_of = str(_read_report(shard, directory).get("fingerprint", ""))
+    return made_of.startswith(f"{_VERSION}-") and made_of != fingerprint(shard, config)
+
+
+def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> bool:
+    """Whether a shard that is outdated would have other patches; if not, it is made up to date."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        made = make_shard(shard, Path(elsewhere), config)
+        same = made.sha256 == _read_report(shard, directory).get("sha256")
+    if same:
+        _write_report(made, shard, directory)
+    return not same
+
+
+def _read_report(shard: Shard, directory: Path) -> dict[str, Any]:
+    """A report as it is on disk; empty when it is not there, or not whole."""
     try:
         raw = json.loads(_report_path(directory, shard).read_text(encoding="utf-8"))
-        made_of = str(raw["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # nothing is known of how it was made
-    return made_of.startswith(f"{_VERSION}-") and made_of != fingerprint(shard, config)
+    except (OSError, ValueError):
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def _write_report(report: ShardReport, shard: Shard, directory: Path) -> None:
+    with whole_file(_report_path(directory, shard), sync=False) as file:
+        file.write(json.dumps(asdict(report)).encode())
 
 
 def _report_path(directory: Path, shard: Shard) -> Path:

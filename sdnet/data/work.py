@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdnet.config import ImageConfig, PatchConfig, SplitConfig
 from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
-from sdnet.data.shards import Shard, cut_into_shards, is_outdated, pairs_per_shard
+from sdnet.data.shards import Shard, cut_into_shards, gives_other_patches, is_outdated, pairs_per_shard
 from sdnet.errors import InputError
 
 _IMAGES = ImageConfig()
@@ -99,17 +99,20 @@ def _some(names: list[str]) -> str:
 
 
 def images_changed(work: Work) -> bool:
-    """Whether a finished result was made of other image files, by their number, sizes and times of change.
+    """Whether a finished result was made of other images.
 
-    False when nothing is known of it, such as after its shards were deleted.
+    Only shards whose files have another size or time of change are looked at: they are made again
+    elsewhere, and compared. False when nothing is known of the result, such as after its shards were
+    deleted. Raises OSError.
     """
     try:
         pairs = json.loads((work.out / "manifest.json").read_text(encoding="utf-8"))["pairs"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(pairs != len(work.listing.pairs)) or any(
-        is_outdated(shard, work.directory, work.patches) for shard in work.shards
-    )
+    if pairs != len(work.listing.pairs):
+        return True
+    outdated = [shard for shard in work.shards if is_outdated(shard, work.directory, work.patches)]
+    return any(gives_other_patches(shard, work.directory, work.patches) for shard in outdated)
 
 
 def orphans(work: Work) -> list[dict[str, str]]:

@@ -10,6 +10,8 @@ import pytest
 
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
+from sdnet.config import SyntheticConfig
+from sdnet.data.synthetic import make_tree
 from tests.integration.jobs import STEPS, job_file
 from tests.integration.ray_node import RayCluster
 from tests.launching import events_of, saved, wait_for
@@ -71,6 +73,24 @@ def test_the_same_name_for_another_job_is_refused(ray_cluster: RayCluster, clean
     assert "Traceback" not in refused.stderr
     forgiving = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "data.max_bad_images=0.5")
     assert forgiving.returncode == 0 and "nothing to do" in forgiving.stdout
+
+
+def test_images_replaced_under_a_run_are_refused_before_a_rank_starts(
+    ray_cluster: RayCluster, storage: Path
+) -> None:
+    make_tree(storage / "images", SyntheticConfig(pairs=16, scenes=4))
+    run, images = RunDirectory(storage / "replaced"), f"data.images={storage / 'images'}"
+    checkpoint = run.checkpoints / "step_00000003"
+    checkpoint.mkdir(parents=True)
+    trained_with = {"train.npz": "0" * 64, "test.npz": "1" * 64}
+    (checkpoint / "state.json").write_text(json.dumps({"data": trained_with}))
+    refused = ray_cluster.run(
+        "sdnet-orchestrate", "launch", str(job_file(storage, "replaced")), "--set", images
+    )
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "trained with another test.npz (checksum 111111111111, now" in refused.stderr
+    happened = [event["event"] for event in EventLog(run.events).read()]
+    assert "stage_finished" in happened and "group_starting" not in happened
 
 
 def test_a_mistake_that_the_cluster_shows_can_be_corrected_under_the_same_name(

@@ -1,13 +1,15 @@
 """Folders as public data sets have them: which layout they are, and which scene an image belongs to."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from sdnet.config import SplitConfig
+from sdnet.config import Layout, SplitConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.errors import InputError
 
+DOCUMENTATION = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
 TREES = {
     "sen12": ["ROIs1_fall/s1_0/ROIs1_fall_s1_0_p1.png", "ROIs1_fall/s2_0/ROIs1_fall_s2_0_p1.png"],
     "flat": ["s1/harbour_1.png", "s2/harbour_1.png"],
@@ -123,3 +125,22 @@ def test_a_pattern_without_exactly_one_group_is_refused(pattern):
 def test_digits_of_any_script_in_names_are_sorted(tmp_path, digit):
     touch(tmp_path, *[f"{sensor}/{name}.png" for sensor in ("s1", "s2") for name in (digit, f"a_{digit}")])
     assert len(find_pairs(tmp_path).pairs) == 2
+
+
+@pytest.mark.parametrize(
+    "pattern, scenes",
+    [
+        (r"(.+)_\d+_\d+", {"port_3_12": "port", "old_port_3_12": "old_port"}),
+        (r"(\d*?)\d{1,2}", {"7": "", "99": "", "100": "1", "1999": "19"}),
+    ],
+)
+def test_the_patterns_of_the_documentation_name_these_scenes(tmp_path, pattern, scenes):
+    assert f"`{pattern}`" in DOCUMENTATION
+    touch(tmp_path, *[f"{sensor}/{name}.png" for sensor in ("s1", "s2") for name in scenes])
+    pairs = find_pairs(tmp_path, scene_pattern=pattern).pairs
+    assert {pair.name: pair.scene for pair in pairs} == scenes
+
+
+@pytest.mark.parametrize("layout", [layout for layout in get_args(Layout) if layout != "auto"])
+def test_every_layout_is_documented(layout):
+    assert f"| `{layout}`" in DOCUMENTATION
