@@ -12,13 +12,20 @@ from typing import ClassVar, Literal
 from sdnet.errors import InputError
 
 STRICT = {"extra": "forbid", "strict": True}
+_LONGEST_SHOWN = 60
 # How a folder of images is laid out; see docs/data.md.
 Layout = Literal["auto", "sen12", "flat", "qxslab_saropt", "osdataset"]
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
-        raise InputError(f"{name} is {value!r}; it must be {allowed}")
+        raise InputError(f"{name} is {shortened(value)}; it must be {allowed}")
+
+
+def shortened(value: object) -> str:
+    """A value as a message shows it: at most 60 characters of its `repr`."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _groups(pattern: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdnet.config import Layout, SplitConfig
+from sdnet.config import Layout, SplitConfig, shortened
 from sdnet.data.layouts import Image, images_of
 from sdnet.errors import InputError
 
@@ -109,8 +109,8 @@ def _in_scene(pair: Pair, pattern: re.Pattern[str]) -> Pair:
     match = pattern.fullmatch(pair.name)
     if match is None or match[1] is None:
         raise InputError(
-            f"data.split.scene_pattern {pattern.pattern!r} does not match {pair.name!r}, the name of a pair; "
-            "it must match the whole name of each"
+            f"data.split.scene_pattern {shortened(pattern.pattern)} does not match {pair.name!r}, "
+            "the name of a pair; it must match the whole name of each"
         )
     return replace(pair, scene=match[1])
 
@@ -127,7 +127,9 @@ def _matching(scenes: list[str], patterns: tuple[str, ...], key: str) -> tuple[s
     for pattern in patterns:
         if not any(fnmatchcase(scene, pattern) for scene in scenes):
             shown = ", ".join(scenes[:5])
-            raise InputError(f"{key}: {pattern!r} matches none of the {len(scenes)} scenes ({shown}, ...)")
+            raise InputError(
+                f"{key}: {shortened(pattern)} matches none of the {len(scenes)} scenes ({shown}, ...)"
+            )
     if not patterns:
         raise InputError(f"{key} is empty; give at least one pattern of scene names")
     return tuple(scene for scene in scenes if any(fnmatchcase(scene, pattern) for pattern in patterns))
