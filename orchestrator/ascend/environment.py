@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.rank_table_text import why_hccl_skips_path
 from sdnet.errors import InputError
 
 Device = Literal["cpu", "ascend"]
@@ -207,9 +208,7 @@ def _ascend_variables(
     if visible:
         variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, visible))
     if rank_table_path is not None:
-        if not rank_table_path.endswith(".json"):
-            raise InputError(
-                f"rank table {rank_table_path!r} does not end in .json; HCCL reads no other name"
-            )
+        if why := why_hccl_skips_path(rank_table_path):
+            raise InputError(f"rank table {rank_table_path!r} {why}")
         variables["RANK_TABLE_FILE"] = rank_table_path
     return variables

@@ -4,7 +4,6 @@
 what could not be learnt stands in `problems`, with the host and every source that was tried.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from orchestrator.ascend import hccn, npu_smi
 from orchestrator.ascend.device_report import HEALTHY, DeviceReport, HostInventory, soc_of
 from orchestrator.ascend.fault_codes import faults_of
 from orchestrator.ascend.host_tools import AscendHostTools, ToolFailed
+from orchestrator.ascend.id_lists import ids_in_list
 from orchestrator.ascend.npu_smi import ListedDevice, NpuSmiInfo, UnreadableOutput
 
 _T = TypeVar("_T")
@@ -49,16 +49,6 @@ def numa_cpus(tools: AscendHostTools) -> dict[int, tuple[int, ...]]:
         if cpus:
             nodes[int(path.parent.name.removeprefix("node"))] = cpus
     return nodes or {0: tuple(sorted(allowed))}
-
-
-def ids_in_list(text: str) -> tuple[int, ...]:
-    """Numbers in the kernel's list format, as `0-3,8`; parts that are none are left out."""
-    ids: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", part)
-        if found:
-            ids.extend(range(int(found.group(1)), int(found.group(2) or found.group(1)) + 1))
-    return tuple(ids)
 
 
 class _Survey:

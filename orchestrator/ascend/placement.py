@@ -86,11 +86,17 @@ def place(
 
 def largest_group(hosts: Sequence[AscendHost], most: int, soc: Soc, per_host: int | None = None) -> int:
     """Ranks of the largest legal group of at most `most`; 0 when not even one rank fits."""
-    if soc != "910a":
-        limit = per_host or device_groups.MOST_PER_HOST[soc]
-        return min(most, sum(min(len(host.usable), limit) for host in hosts))
-    sizes = device_groups.legal_sizes(soc) if per_host is None else (per_host,)
-    return max(size * min(len(_capable(hosts, size, soc)), most // size) for size in sizes)
+    if soc == "910a":
+        sizes = device_groups.legal_sizes(soc) if per_host is None else (per_host,)
+        return max(size * min(len(_capable(hosts, size, soc)), most // size) for size in sizes)
+    limit = per_host or most
+    together = sum(device_groups.most_in_cluster(host.usable, soc, limit) for host in hosts)
+    alone = (
+        size
+        for size in device_groups.legal_sizes(soc, alone=True)
+        if size <= min(most, limit) and _capable(hosts, size, soc, alone=True)
+    )
+    return max(min(most, together), max(alone, default=0))
 
 
 def places_of_workers(
@@ -111,7 +117,7 @@ def places_of_workers(
             raise InputError(f"a worker runs on NPU {device} of {address}, which the inventory does not know")
         taken[host].append(device)
     for host, devices in taken.items():
-        if not device_groups.is_legal(devices, soc):
+        if not device_groups.is_legal(devices, soc, alone=len(taken) == 1):
             raise InputError(
                 f"workers hold NPUs {sorted(devices)} of {host.address}; {device_groups.rule(soc)}"
             )
@@ -139,11 +145,12 @@ def _check_unique(hosts: Sequence[AscendHost]) -> None:
 def _equal_groups(
     hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None
 ) -> dict[AscendHost, tuple[int, ...]] | None:
-    sizes = device_groups.legal_sizes(soc) if per_host is None else (min(per_host, workers),)
+    alone = device_groups.legal_sizes(soc, alone=True)
+    sizes = alone if per_host is None else (min(per_host, workers),)
     for size in sorted(sizes, reverse=True):
         if workers % size:
             continue
-        capable = _capable(hosts, size, soc)
+        capable = _capable(hosts, size, soc, alone=size == workers)
         if len(capable) >= workers // size:
             return {host: capable[host] for host in _nearest(list(capable), workers // size)}
     return None
@@ -152,19 +159,23 @@ def _equal_groups(
 def _unequal_groups(
     hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None
 ) -> dict[AscendHost, tuple[int, ...]] | None:
-    limit = min(per_host or workers, device_groups.MOST_PER_HOST[soc])
+    limit = per_host or workers
+    most = {host: device_groups.most_in_cluster(host.usable, soc, limit) for host in hosts}
     chosen: dict[AscendHost, tuple[int, ...]] = {}
     missing = workers
-    for host in sorted(hosts, key=lambda host: (-len(host.usable), host.server_id)):
-        devices = host.usable[: min(limit, missing)]
+    for host in sorted(hosts, key=lambda host: (-most[host], host.server_id)):
+        devices = device_groups.choose(host.usable, min(most[host], missing), soc)
         if devices:
             chosen[host] = devices
             missing -= len(devices)
     return chosen if not missing else None
 
 
-def _capable(hosts: Sequence[AscendHost], size: int, soc: Soc) -> dict[AscendHost, tuple[int, ...]]:
-    groups = {host: device_groups.choose(host.usable, size, soc) for host in hosts}
+def _capable(
+    hosts: Sequence[AscendHost], size: int, soc: Soc, *, alone: bool = False
+) -> dict[AscendHost, tuple[int, ...]]:
+    """Hosts that can give a legal group of `size`, with it; alone: one of them makes the whole group."""
+    groups = {host: device_groups.choose(host.usable, size, soc, alone=alone) for host in hosts}
     return {host: group for host, group in groups.items() if group is not None}
 
 
