@@ -20,7 +20,8 @@ _NAMED_IN_A_REFUSAL = 8
 class Npu:
     """A device of a host. `unusable` says why it must not be used, and is empty otherwise.
 
-    device_id: physical id. device_ip: address of its own network port, None when it has none.
+    device_id: physical id. logical_id: number by which CANN and Ray know it in the container they run
+    in, None where nobody has asked. device_ip: address of its own network port, None when it has none.
     super_device_id: its number in its super pod (A3), None elsewhere.
     """
 
@@ -28,6 +29,11 @@ class Npu:
     device_ip: str | None = None
     super_device_id: int | None = None
     unusable: str = ""
+    logical_id: int | None = None
+
+    @property
+    def number_in_cann(self) -> int:
+        return self.device_id if self.logical_id is None else self.logical_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,8 +110,8 @@ def places_of_workers(
 ) -> tuple[Place, ...]:
     """Places of workers that already run: `workers[i]` is the (address, physical device id) of worker i.
 
-    The result is in the order of `workers`; `rank` in it is the rank that MindSpore gives by
-    dictionary order of server_id and device id. Raises InputError for a worker on an unknown host
+    The result is in the order of `workers`; `rank` in it follows the dictionary order of server_id, then
+    the numbers by which CANN and Ray know the devices. Raises InputError for a worker on an unknown host
     or device, two workers on one device, or a set of devices that HCCL refuses.
     """
     _check_unique(hosts)
@@ -126,9 +132,14 @@ def places_of_workers(
         raise InputError(
             f"hosts hold unequal numbers of ranks ({counts}); 910A needs the same number on each"
         )
-    ranked = _ranked({host: tuple(sorted(devices)) for host, devices in taken.items()})
+    ranked = _ranked({host: _in_order_of_cann(host, devices) for host, devices in taken.items()})
     by_worker = {(item.host.address, item.npu.device_id): item for item in ranked}
     return tuple(by_worker[worker] for worker in workers)
+
+
+def _in_order_of_cann(host: AscendHost, devices: Sequence[int]) -> tuple[int, ...]:
+    number = {npu.device_id: npu.number_in_cann for npu in host.npus}
+    return tuple(sorted(devices, key=lambda device: number[device]))
 
 
 def _check_unique(hosts: Sequence[AscendHost]) -> None:
