@@ -134,7 +134,7 @@ def show(table: TableFile) -> None:
     size = f"version {read.version}, {read.world_size} ranks on {len(read.servers)} server(s)"
     tree = Tree(Text(f"{table.name}: {size}"))
     pod_of = {server: pod.super_pod_id for pod in read.super_pods for server in pod.server_ids}
-    branches = {pod.super_pod_id: tree.add(Text(f"super pod {pod.super_pod_id}")) for pod in read.super_pods}
+    branches = {pod.super_pod_id: tree.add(_text(f"super pod {pod.super_pod_id}")) for pod in read.super_pods}
     rank = 0
     for server in read.servers:
         branch = branches[pod_of[server.server_id]] if read.super_pods else tree
@@ -153,8 +153,7 @@ def _as_json(findings: tuple[Fault, ...]) -> list[dict[str, str]]:
 def _server_title(server: TableServer) -> Text:
     group = ",".join(str(device.device_id) for device in server.devices)
     host = "" if server.host_ip in (None, server.server_id) else f" ({server.host_ip})"
-    # Text: a server_id may hold brackets, which are no markup.
-    return Text(f"server {server.server_id}{host}, devices {{{group}}}")
+    return _text(f"server {server.server_id}{host}, devices {{{group}}}")
 
 
 def _device_rows(server: TableServer, first_rank: int) -> Table:
@@ -164,8 +163,13 @@ def _device_rows(server: TableServer, first_rank: int) -> Table:
     titles = ["rank", "device", "address", *(["super device"] if numbered else []), *extras]
     rows = Table(*map(escape, titles))
     for rank, device in enumerate(server.devices, start=first_rank):
-        rows.add_row(*(Text(cell) for cell in _cells(rank, device, numbered, extras)))
+        rows.add_row(*(_text(cell) for cell in _cells(rank, device, numbered, extras)))
     return rows
+
+
+def _text(shown: str) -> Text:
+    """Text of a file for the terminal: brackets are no markup, and control characters do nothing."""
+    return Text(shown if shown.isprintable() else repr(shown))
 
 
 def _cells(rank: int, device: TableDevice, numbered: bool, extras: list[str]) -> list[str]:

@@ -120,7 +120,10 @@ def places_of_workers(
     for address, device in workers:
         host = by_address.get(address)
         if host is None or device not in {npu.device_id for npu in host.npus}:
-            raise InputError(f"a worker runs on NPU {device} of {address}, which the inventory does not know")
+            raise InputError(
+                f"a worker runs on NPU {device} of {address}, which the inventory does not know; "
+                "look at that host with `sdnet-orchestrate check`"
+            )
         taken[host].append(device)
     for host, devices in taken.items():
         if not device_groups.is_legal(devices, soc, alone=len(taken) == 1):
@@ -130,7 +133,8 @@ def places_of_workers(
     if soc == "910a" and len({len(devices) for devices in taken.values()}) > 1:
         counts = ", ".join(f"{host.address}: {len(devices)}" for host, devices in taken.items())
         raise InputError(
-            f"hosts hold unequal numbers of ranks ({counts}); 910A needs the same number on each"
+            f"hosts hold unequal numbers of ranks ({counts}); 910A needs the same number on each: "
+            "set cluster.workers_per_host"
         )
     ranked = _ranked({host: _in_order_of_cann(host, devices) for host, devices in taken.items()})
     by_worker = {(item.host.address, item.npu.device_id): item for item in ranked}

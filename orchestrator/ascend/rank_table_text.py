@@ -39,8 +39,7 @@ def read_table_text(path: Path) -> str:
         # A FIFO or a device would make us wait for ever.
         if not stat.S_ISREG(Path(resolved).stat().st_mode):
             raise InputError(f"{path}: {UNREADABLE}: cannot be read (not a file); give a rank table file")
-        # HCCL skips a byte-order mark.
-        return Path(resolved).read_text(encoding="utf-8-sig")
+        return Path(resolved).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(
@@ -56,6 +55,7 @@ def table_of_text(text: str) -> Any:
     """
     try:
         table = json.loads(
+            # HCCL skips one byte-order mark.
             text.removeprefix("\ufeff"),
             object_pairs_hook=_object,
             parse_constant=_refuse_constant,
@@ -64,7 +64,7 @@ def table_of_text(text: str) -> Any:
         json.dumps(table, ensure_ascii=False).encode()
     except _DuplicateKey as error:
         fix = "the key stands twice in one object, and HCCL takes the last; remove one of them"
-        raise FaultyTable(Fault(UNREADABLE, f"$..{error.key}", error.key, fix)) from None
+        raise FaultyTable(Fault(UNREADABLE, f"$..{error.key[:_SHOWN_CHARACTERS]}", error.key, fix)) from None
     except (ValueError, RecursionError, OverflowError) as error:
         reason = "a lone surrogate" if isinstance(error, UnicodeEncodeError) else error
         fix = f"this is not JSON ({reason}); write the table anew"

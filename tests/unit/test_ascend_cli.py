@@ -175,6 +175,13 @@ def test_backup_addresses_are_drawn_and_brackets_are_no_markup(tmp_path):
     assert "backup_device_ip" in drawn and "[b]" in drawn and "[/]" in drawn
 
 
+def test_control_characters_of_a_table_do_not_reach_the_terminal(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(rank_table_cases.one(name="a\x1b[2Jb")))
+    drawn = run("show", path).output
+    assert "\x1b[2J" not in drawn and "a\\x1b[2Jb" in drawn
+
+
 def test_mistakes_are_told_in_one_line(job, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--out .*t.txt does not end in .json"):
         run("build", job, "--out", tmp_path / "t.txt")

@@ -55,13 +55,15 @@ def test_every_legal_case_is_still_legal_after_reading_and_writing():
         ("[" * 100_000, "not JSON"),
         ("9" * 5000, "not JSON"),
         ("'{}'", "not JSON"),
+        ("\ufeff\ufeff{}", "not JSON"),
+        (f'{{"{"k" * 9999}": 1, "{"k" * 9999}": 2}}', "stands twice"),
     ],
 )
 def test_text_that_hccl_cannot_parse_is_refused_in_one_line(text, told):
     (fault,) = judge_text(text).faults
     assert fault.code == "EI0004"
     assert told in str(fault)
-    assert "\n" not in str(fault)
+    assert "\n" not in str(fault) and len(str(fault)) < 400
 
 
 def test_a_byte_order_mark_and_a_pair_of_surrogates_are_legal():
