@@ -2,8 +2,8 @@
 
 Source: HCCL's public documents and sources. 910A: 1, 2, 4 or 8 devices, the same number on every
 host; two or four stay inside one ring (0-3 or 4-7) or are one of six listed sets of four. 910B: 1
-to 8 a host; alone, a host with two PCIe halves (0-7 and 8-15) gives up to 16, and a group in both
-halves pairs device i with i + 8. A3: a card is two dies, each a device; up to 16. Equal numbers
+to 8 a host, all in one PCIe half (0-7 or 8-15); a host alone gives 10, 12, 14 or 16, pairing device i
+with i + 8. A3: a card is two dies, each a device; up to 16. Equal numbers
 per host are advised on 910B and A3, required on 910A.
 """
 
@@ -41,7 +41,7 @@ def legal_sizes(soc: Soc, *, alone: bool = False) -> tuple[int, ...]:
 
 def is_legal(devices: Collection[int], soc: Soc, *, alone: bool = False) -> bool:
     """True when these physical ids of one host may be built into (their part of) a group."""
-    return is_accepted(devices, soc, alone=alone) and not is_pair_across_rings(devices, soc)
+    return is_accepted(devices, soc, alone=alone) and not against_documents(devices, soc)
 
 
 def is_accepted(devices: Collection[int], soc: Soc, *, alone: bool = False) -> bool:
@@ -58,10 +58,18 @@ def is_accepted(devices: Collection[int], soc: Soc, *, alone: bool = False) -> b
     return True
 
 
-def is_pair_across_rings(devices: Collection[int], soc: Soc) -> bool:
-    """True for two devices of different rings: HCCL's documents forbid them, its code does not."""
+def against_documents(devices: Collection[int], soc: Soc) -> str:
+    """Why documents forbid a group that HCCL's code accepts; empty when they do not.
+
+    HCCL's documents want a pair on 910A inside one ring. MindCluster's want up to 8 devices of a
+    910B host inside one half.
+    """
     group = frozenset(devices)
-    return soc == "910a" and len(group) == 2 and not any(group <= ring for ring in _RINGS_910A)
+    if soc == "910a" and len(group) == 2 and not any(group <= ring for ring in _RINGS_910A):
+        return "HCCL's documents forbid a pair across the rings 0-3 and 4-7; take both from one ring"
+    if soc == "910b" and len(group) <= _HALF_910B and all(_halves(group)):
+        return "MindCluster's documents keep up to 8 devices in one half (0-7 or 8-15); take them from one"
+    return ""
 
 
 def choose(devices: Iterable[int], size: int, soc: Soc, *, alone: bool = False) -> tuple[int, ...] | None:
@@ -104,8 +112,8 @@ def rule(soc: Soc) -> str:
         )
     if soc == "910b":
         return (
-            "910B takes 1 to 8 different devices a host, up to 16 when the host is alone; a group in both "
-            "halves (0-7 and 8-15) pairs device i with i + 8"
+            "910B takes 1 to 8 devices of one half (0-7 or 8-15) of a host; a host alone also gives 10, 12, 14 "
+            "or 16 devices that pair i with i + 8"
         )
     return f"{soc} takes 1 to {MOST_PER_HOST[soc]} different devices a host"
 

@@ -44,7 +44,7 @@ def old_form_faults(table: dict[str, Any], *, lab: bool) -> Iterator[Fault]:
     for index, group in enumerate(groups):
         path = f"$.{GROUP_LIST}[{index}]"
         if not isinstance(group, dict):
-            yield Fault(INVALID, path, group, "write an object with group_name and instance_list")
+            yield Fault(MISSING, path, group, "write an object with group_name and instance_list")
             continue
         yield from _name(group, "group_name", path, names)
         yield from _group_faults(group, path, lab=lab)
@@ -57,7 +57,7 @@ def old_form_faults(table: dict[str, Any], *, lab: bool) -> Iterator[Fault]:
 def instance_faults(instance: Any, path: str, *, lab: bool, alone: bool) -> Iterator[Fault]:
     """Faults of one instance; alone: its group has no other, so HCCL does not ask for device_ip."""
     if not isinstance(instance, dict):
-        yield Fault(INVALID, path, instance, "write an object with server_id and devices")
+        yield Fault(MISSING, path, instance, "write an object with server_id and devices")
         return
     devices = instance.get("devices", ABSENT)
     if not isinstance(devices, list) or not devices:
@@ -68,7 +68,7 @@ def instance_faults(instance: Any, path: str, *, lab: bool, alone: bool) -> Iter
     for index, device in enumerate(devices):
         where = f"{path}.devices[{index}]"
         if not isinstance(device, dict):
-            yield Fault(INVALID, where, device, "write an object with device_id and device_ip")
+            yield Fault(MISSING, where, device, "write an object with device_id and device_ip")
             continue
         number = decimal(device.get("device_id"))
         if number is not None and number > _HIGHEST_ID and not lab:

@@ -163,9 +163,8 @@ def _judge_groups(servers: list[ServerSeats], soc: Soc | None) -> tuple[list[Fau
         elif soc == "910a" and len(ids) != first:
             fix = f"910A takes the same number of devices on each server; the first has {first}"
             faults.append(Fault(INVALID, path, ids, fix))
-        elif device_groups.is_pair_across_rings(ids, soc):
-            fix = "HCCL's documents forbid a pair across the rings 0-3 and 4-7; take both from one ring"
-            warnings.append(Fault(INVALID, path, ids, fix))
+        elif why := device_groups.against_documents(ids, soc):
+            warnings.append(Fault(INVALID, path, ids, why))
     return faults, warnings
 
 

@@ -11,6 +11,7 @@ from orchestrator.ascend.rank_table_fault import (
     ABSENT,
     INVALID,
     MINDSPORE,
+    MISSING,
     Fault,
     code_of_list,
     code_of_text,
@@ -81,7 +82,7 @@ class _ServerReader:
 
     def read(self, server: Any, path: str) -> None:
         if not isinstance(server, dict):
-            self._fault(INVALID, path, server, "write an object with server_id and device")
+            self._fault(MISSING, path, server, "write an object with server_id and device")
             return
         self._server_id(server.get("server_id", ABSENT), f"{path}.server_id")
         self._host_ip(server.get("host_ip", ABSENT), f"{path}.host_ip")
@@ -115,7 +116,7 @@ class _ServerReader:
 
     def _device(self, device: Any, path: str, ids: list[int]) -> Seat:
         if not isinstance(device, dict):
-            self._fault(INVALID, path, device, "write an object with device_id, device_ip and rank_id")
+            self._fault(MISSING, path, device, "write an object with device_id, device_ip and rank_id")
             return Seat(path)
         number = self._device_id(device.get("device_id", ABSENT), f"{path}.device_id", ids)
         self._addresses.read(device, path)

@@ -44,7 +44,8 @@ CASES = {
     "server_list is missing": (changed(one(), "server_list", GONE), None, "EI0017", "server_list"),
     "server_list is empty": (changed(one(), "server_list", []), None, "EI0014", "server_list"),
     "server_list is an object": (changed(one(), "server_list", {"a": 1}), None, "EI0017", "server_list"),
-    "a server is a string": (changed(one(), "server_list/0", "a"), None, "EI0014", "server_list[0]"),
+    "a server is a string": (changed(one(), "server_list/0", "a"), None, "EI0017", "server_list[0]"),
+    "a device is a string": (changed(one(), "server_list/0/device/0", "0"), None, "EI0017", "device[0]"),
     # Servers.
     "server ids in no order": (servers(("b", (0, 0)), ("a", (0, 1))), None, LEGAL, ""),
     "server ids that are pod uids": (
@@ -217,7 +218,9 @@ CASES = {
     "910B with other numbers on each server": (two((0, 1), (0, 1, 2)), "910b", LEGAL, ""),
     "910B alone takes 16": (one(BOX16), "910b", LEGAL, ""),
     "910B in the upper half": (one(range(8, 16)), "910b", LEGAL, ""),
-    "910B pairs in both halves": (one((1, 2, 9, 10)), "910b", LEGAL, ""),
+    "910B ten in both halves": (one((0, 1, 2, 3, 7, 8, 9, 10, 11, 15)), "910b", LEGAL, ""),
+    "910B pairs in both halves": (one((1, 2, 9, 10)), "910b", WARNED, "device"),
+    "910B ten in both halves without pairs": (one(range(10)), "910b", "EI0014", "device"),
     "910B no pairs in both halves": (one((1, 2, 9, 11)), "910b", "EI0014", "device"),
     "910B nine devices": (one(range(9)), "910b", "EI0014", "device"),
     "910B takes 8 on several servers": (two(range(8)), "910b", LEGAL, ""),

@@ -47,6 +47,11 @@ CASES = {
     "cloud, no pod_name": (in_cloud("instance_list/0/pod_name", GONE), None, "EI0017", "pod_name"),
     "cloud, pod_name twice": (in_cloud("instance_list/0/pod_name", "job-0"), None, "EI0014", "pod_name"),
     "cloud, no server_id": (in_cloud("instance_list/0/server_id", GONE), None, "EI0017", "server_id"),
+    "cloud, an instance is a string": (in_cloud("instance_list/0", "p"), None, "EI0017", "instance_list[0]"),
+    "cloud, a device is a string": (
+        in_cloud("instance_list/0/devices/0", "4"), None, "EI0017", "devices[0]",
+    ),
+    "cloud, a group is a string": (cloud(group_list=["g"]), None, "EI0017", "group_list[0]"),
     "cloud, no devices": (in_cloud("instance_list/0/devices", []), None, "EI0014", "devices"),
     "cloud, device 8": (in_cloud("instance_list/0/devices/0/device_id", "8"), "910b", "EI0014", "device_id"),
     "cloud, no device_ip": (
