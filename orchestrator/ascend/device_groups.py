@@ -112,8 +112,8 @@ def rule(soc: Soc) -> str:
         )
     if soc == "910b":
         return (
-            "910B takes 1 to 8 devices of one half (0-7 or 8-15) of a host; a host alone also gives 10, 12, 14 "
-            "or 16 devices that pair i with i + 8"
+            "910B takes 1 to 8 devices of one half (0-7 or 8-15) of a host; a host alone also gives 10, 12, "
+            "14 or 16 devices that pair i with i + 8"
         )
     return f"{soc} takes 1 to {MOST_PER_HOST[soc]} different devices a host"
 

@@ -32,11 +32,11 @@ PARSERS = [
             recorded("910b_25"), "25.5.2", [(5, 0, 5, None, "910B3", "OK", 65536)],
             [(5, 71, "a | b", 12, None)],
         ),
-        (recorded("910b_26.0"), "26.0.rc1", [(0, 0, 0, None, "910B1", "OK", None)], None),
+        (recorded("910b_26.0"), "26.0.rc1", [(0, 0, 0, None, "910B2", "OK", None)], None),
         (
-            recorded("910b_26.1"), "26.1.0",
-            [(0, 0, 0, None, "910B3", "OK", 65536), (1, 0, 1, None, "910B3", "OK", 65536)],
-            [(0, 485946, "python", 5175, None), (0, 485947, "python", None, 101)],
+            recorded("910b_26.1"), "26.1.3",
+            [(0, 0, 0, None, "910B2", "OK", 65536), (1, 0, 1, None, "910B2", "OK", 65536)],
+            [(0, 300001, "python", 2048, None), (0, 300002, "python", None, 101)],
         ),
         (
             recorded("a3_25"), "25.5.1",
@@ -44,8 +44,8 @@ PARSERS = [
             [(13, 77, "python3", 12, None)],
         ),
         (
-            recorded("950_25"), "25.7.rc1.7", [(1, 0, 1, None, "Ascend950PR", "Alarm", 131072)],
-            [(1, 2066378, "pytest", 360, None)],
+            recorded("950_25"), "25.7.rc1.1", [(1, 0, 1, None, "Ascend950DT", "Alarm", 131072)],
+            [(1, 2000001, "pytest", 256, None)],
         ),
     ],
     ids=["310P", "910A", "910B 23", "910B 25", "26.0", "26.1", "A3", "950"],
@@ -71,9 +71,9 @@ def test_a_device_is_read_whole():
 
 def test_a_process_on_a_device_of_another_container_is_in_nobodys_way():
     text = recorded("910b_26.1").replace(
-        "| 0       0                 | 485946", "| 7       0                 | 485946"
+        "| 0       0                 | 300001", "| 7       0                 | 300001"
     )
-    assert [process.pid for process in parse_info(text).processes or ()] == [485947]
+    assert [process.pid for process in parse_info(text).processes or ()] == [300002]
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_a_process_on_a_device_of_another_container_is_in_nobodys_way():
             "(it ends before its last frame, with '| No running processes",
         ),
         (
-            recorded("910b_26.1").replace("485946", "many  "),
-            "(the row '| 0 0 | many | python | 5175 | NA |')",
+            recorded("910b_26.1").replace("300001", "many  "),
+            "(the row '| 0 0 | many | python | 2048 | NA |')",
         ),
         (recorded("910b_26.1").replace("| 0000:C2:00.0  ", ""), "(the row '| 0 | 0 0 / 0 3403 / 65536 |')"),
         (
