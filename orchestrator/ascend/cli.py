@@ -1,25 +1,32 @@
 """`sdnet-orchestrate rank-table`: build, merge, validate and show rank tables, without a cluster."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.inventory import ids_in_list, take_inventory
+from orchestrator.ascend.id_lists import stated_ids
+from orchestrator.ascend.inventory import take_inventory
 from orchestrator.ascend.placement import AscendHost, place
 from orchestrator.ascend.rank_table import (
     RankTable,
+    TableDevice,
+    TableServer,
     build_rank_table,
     merge_rank_tables,
     read_rank_table,
-    read_table_text,
 )
-from orchestrator.ascend.rank_table_rules import faults_in_text
+from orchestrator.ascend.rank_table_fault import Fault
+from orchestrator.ascend.rank_table_rules import judge_table, judge_text
+from orchestrator.ascend.rank_table_text import read_table_text, why_hccl_skips_path
 from orchestrator.run_directory import write_atomically
 from orchestrator.spec import load_spec
 from sdnet.errors import InputError
@@ -51,7 +58,8 @@ def build(
         str, typer.Option(help="This host's address in the table, when it is asked.")
     ] = "127.0.0.1",
     devices: Annotated[
-        str | None, typer.Option(help="Take only these of this host, by physical id, as 0-3,6.")
+        str | None,
+        typer.Option(help="Take only these, by physical id (/dev/davinci*), as 0-3,6."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Ranks; left out, the job's, or one for each device.")
@@ -85,8 +93,11 @@ def merge(
     soc: AnySocOption = None,
     out: OutOption = None,
 ) -> None:
-    """Make one table of several, numbered anew in dictionary order of server_id."""
-    _emit(merge_rank_tables([read_rank_table(path) for path in tables], soc), out)
+    """Make one table of several, numbered anew in the order of the files."""
+    merged = merge_rank_tables([read_rank_table(path) for path in tables], soc)
+    for warning in judge_table(merged.to_dict(), soc).warnings:
+        typer.echo(f"merged rank table: warning: {warning}", err=True)
+    _emit(merged, out)
 
 
 @rank_table_app.command(epilog="Example: sdnet-orchestrate rank-table validate hccl_8p.json --soc 910a")
@@ -95,20 +106,24 @@ def validate(
     soc: AnySocOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Check a table against every rule of HCCL; exit code 2 and every fault when it breaks one."""
-    faults = faults_in_text(read_table_text(table), soc)
+    """Check a table against every rule of HCCL; exit code 2 and every fault when it breaks one.
+
+    Warnings are for tables that HCCL accepts against its own documents, or that older CANN reads
+    otherwise; they do not change the exit code.
+    """
+    verdict = judge_text(read_table_text(table), soc)
     if as_json:
-        listed = [
-            {"code": fault.code, "path": fault.path, "value": repr(fault.value), "fix": fault.fix}
-            for fault in faults
-        ]
-        print(json.dumps({"file": str(table), "legal": not faults, "faults": listed}))
+        report = {"file": str(table), "legal": not verdict.faults}
+        findings = {"faults": _as_json(verdict.faults), "warnings": _as_json(verdict.warnings)}
+        print(json.dumps({**report, **findings}))
     else:
-        for fault in faults:
+        for fault in verdict.faults:
             print(f"{table}: {fault}")
-        if not faults:
+        for warning in verdict.warnings:
+            print(f"{table}: warning: {warning}")
+        if not verdict.faults:
             print(f"{table}: legal{f' on {soc}' if soc else ''}")
-    if faults:
+    if verdict.faults:
         raise typer.Exit(2)
 
 
@@ -116,35 +131,65 @@ def validate(
 def show(table: TableFile) -> None:
     """Draw hosts, device groups and ranks."""
     read = read_rank_table(table)
-    tree = Tree(
-        f"{table.name}: version {read.version}, {read.world_size} ranks on {len(read.servers)} server(s)"
-    )
+    size = f"version {read.version}, {read.world_size} ranks on {len(read.servers)} server(s)"
+    tree = Tree(Text(f"{table.name}: {size}"))
     pod_of = {server: pod.super_pod_id for pod in read.super_pods for server in pod.server_ids}
-    branches = {pod.super_pod_id: tree.add(f"super pod {pod.super_pod_id}") for pod in read.super_pods}
+    branches = {pod.super_pod_id: tree.add(_text(f"super pod {pod.super_pod_id}")) for pod in read.super_pods}
     rank = 0
     for server in read.servers:
         branch = branches[pod_of[server.server_id]] if read.super_pods else tree
-        group = ",".join(str(device.device_id) for device in server.devices)
-        host = "" if server.host_ip in (None, server.server_id) else f" ({server.host_ip})"
-        drawn = Table("rank", "device", "address", *(["super device"] if read.super_pods else []))
-        for device in server.devices:
-            pod_cell = [str(device.super_device_id)] if read.super_pods else []
-            drawn.add_row(str(rank), str(device.device_id), device.device_ip or "-", *pod_cell)
-            rank += 1
-        branch.add(f"server {server.server_id}{host}, devices {{{group}}}").add(drawn)
+        branch.add(_server_title(server)).add(_device_rows(server, rank))
+        rank += len(server.devices)
     console.print(tree)
 
 
+def _as_json(findings: tuple[Fault, ...]) -> list[dict[str, str]]:
+    return [
+        {"code": found.code, "path": found.path, "value": repr(found.value), "fix": found.fix}
+        for found in findings
+    ]
+
+
+def _server_title(server: TableServer) -> Text:
+    group = ",".join(str(device.device_id) for device in server.devices)
+    host = "" if server.host_ip in (None, server.server_id) else f" ({server.host_ip})"
+    return _text(f"server {server.server_id}{host}, devices {{{group}}}")
+
+
+def _device_rows(server: TableServer, first_rank: int) -> Table:
+    """The devices of a server; a column for each key that at least one of them has."""
+    extras = list(dict.fromkeys(key for device in server.devices for key, _ in device.extras))
+    numbered = any(device.super_device_id is not None for device in server.devices)
+    titles = ["rank", "device", "address", *(["super device"] if numbered else []), *extras]
+    rows = Table(*map(escape, titles))
+    for rank, device in enumerate(server.devices, start=first_rank):
+        rows.add_row(*(_text(cell) for cell in _cells(rank, device, numbered, extras)))
+    return rows
+
+
+def _text(shown: str) -> Text:
+    """Text of a file for the terminal: brackets are no markup, and control characters do nothing."""
+    return Text(shown if shown.isprintable() else repr(shown))
+
+
+def _cells(rank: int, device: TableDevice, numbered: bool, extras: list[str]) -> list[str]:
+    pod = [str(device.super_device_id)] if numbered else []
+    kept = dict(device.extras)
+    return [str(rank), str(device.device_id), device.device_ip or "-", *pod] + [
+        str(kept.get(key, "-")) for key in extras
+    ]
+
+
 def _this_host(address: str, devices: str | None) -> AscendHost:
+    wanted = None if devices is None else stated_ids(devices, "--devices")
     found = take_inventory(address)
     if not found.devices:
         raise InputError(
             "this host shows no Ascend device: " + ("; ".join(found.problems) or "no NPU listed")
         )
-    if devices is not None:
-        wanted = ids_in_list(devices)
+    if wanted is not None:
         there = [device.device_id for device in found.devices]
-        if not wanted or not set(wanted) <= set(there):
+        if not set(wanted) <= set(there):
             raise InputError(f"--devices {devices}: this host has {there}; name some of them, as 0-3,6")
         found = found.only(wanted)
     return found.host(needs_network=True)
@@ -154,8 +199,8 @@ def _emit(table: RankTable, out: Path | None) -> None:
     if out is None:
         print(table.to_json(), end="")
         return
-    if out.suffix != ".json":
-        raise InputError(f"--out {out} does not end in .json; HCCL reads no other name")
+    if why := why_hccl_skips_path(os.path.realpath(out)):
+        raise InputError(f"--out {out} {why}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, table.to_json())

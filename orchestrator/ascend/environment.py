@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.rank_table_text import why_hccl_skips_path
 from sdnet.errors import InputError
 
 Device = Literal["cpu", "ascend"]
@@ -92,8 +93,9 @@ def rank_environment(
 ) -> dict[str, str]:
     """Every variable that a rank needs before MindSpore touches a device, and no other.
 
-    device_id: physical id of the rank's NPU (as in /dev/davinci*); ascend only.
-    visible_devices: physical ids that the process may see, in the order CANN numbers them.
+    device_id: number of the rank's NPU for CANN, which Ray's ids are too; ascend only. In a container
+        that sees only some devices of its host CANN counts those from 0, whatever their physical ids.
+    visible_devices: numbers of the devices that the process may see, in the order CANN shall have.
         Given (Ray isolates its workers): ASCEND_RT_VISIBLE_DEVICES is set and DEVICE_ID is the
         place of `device_id` in it. Empty (NOSET): all are visible and DEVICE_ID is `device_id`.
     rank_table_path: table that HCCL builds the world from. With dynamic_cluster it may be left
@@ -108,9 +110,9 @@ def rank_environment(
             f"rank {rank} (local rank {local_rank}) of {world_size}; ranks go from 0 to world_size - 1"
         )
     limits = timeouts(failure_budget_s, soc)
-    logical_id = local_rank if device == "cpu" else _logical_id(rank, device_id, visible_devices)
+    place = local_rank if device == "cpu" else _place_among_visible(rank, device_id, visible_devices)
     environment = {
-        "DEVICE_ID": str(logical_id),
+        "DEVICE_ID": str(place),
         "RANK_ID": str(rank),
         "RANK_SIZE": str(world_size),
         **thread_variables(threads),
@@ -177,9 +179,9 @@ def cpus_of_ranks(
     return result
 
 
-def _logical_id(rank: int, device_id: int | None, visible: Sequence[int]) -> int:
+def _place_among_visible(rank: int, device_id: int | None, visible: Sequence[int]) -> int:
     if device_id is None:
-        raise InputError(f"rank {rank} has no device; give the physical id of its NPU")
+        raise InputError(f"rank {rank} has no device; give the number of its NPU")
     if not visible:
         return device_id
     if device_id not in visible:
@@ -207,9 +209,7 @@ def _ascend_variables(
     if visible:
         variables["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, visible))
     if rank_table_path is not None:
-        if not rank_table_path.endswith(".json"):
-            raise InputError(
-                f"rank table {rank_table_path!r} does not end in .json; HCCL reads no other name"
-            )
+        if why := why_hccl_skips_path(rank_table_path):
+            raise InputError(f"rank table {rank_table_path!r} {why}")
         variables["RANK_TABLE_FILE"] = rank_table_path
     return variables

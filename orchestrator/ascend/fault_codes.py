@@ -42,18 +42,22 @@ _ACTIONS = {
     FaultLevel.SEPARATE_NPU: "leave the device out and have it repaired",
 }
 
+# Faults of a device's own port: MindCluster's device plug-in does not count them as the chip's.
+_OF_NETWORK = ("81078603", "81078607")
+
 _CODES = {
     FaultLevel.NOT_HANDLE: ("80E21007", "80E38003", "80F78006", "80C98006", "80CB8006"),
     FaultLevel.RESTART_REQUEST: ("80C98008", "80C98002", "80C98003", "80C98009", "80CB8002"),
     FaultLevel.RESTART_BUSINESS: ("80E01801", "8C204E00", "A8028802", "A4302003", "A4302004", "A4302005"),
     FaultLevel.FREE_RESTART_NPU: ("8C0E4E00", "8C104E00", "8C0C4E00", "8C044E00", "8C064E00", "8C084E00"),
     FaultLevel.RESTART_NPU: ("8C03A000", "8C1FA006", "40F84E00", "80E24E00", "80E21E01"),
-    FaultLevel.PRE_SEPARATE_NPU: ("81078603",),
+    FaultLevel.PRE_SEPARATE_NPU: _OF_NETWORK,
     FaultLevel.SEPARATE_NPU: ("80E3A201", "80E18402", "80E0020B", "817F8002", "816F8002"),
 }
 _LEVELS = {code: level for level, codes in _CODES.items() for code in codes}
 _NAMES = {
     "81078603": "network port down",
+    "81078607": "network port down",
     "40F84E00": "card dropped off the bus",
     "80E01801": "uncorrectable HBM error",
 }
@@ -66,6 +70,11 @@ class DeviceFault:
     code: str
     name: str
     level: FaultLevel
+
+    @property
+    def of_network(self) -> bool:
+        """True for a fault of the device's own network port, which a group on one host does not use."""
+        return self.code in _OF_NETWORK
 
     def __str__(self) -> str:
         return f"{self.code} {self.name}".rstrip()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from orchestrator.ascend.npu_smi import DeviceProcess, NpuSmiInfo
+from orchestrator.ascend.npu_smi_table import DeviceProcess, NpuSmiInfo
 from orchestrator.processes import still_running
 
 # Ray workers and the scheduler of a run carry its directory in the environment they start with.

@@ -4,7 +4,6 @@
 what could not be learnt stands in `problems`, with the host and every source that was tried.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,13 @@ from typing import TypeVar
 import psutil
 
 from orchestrator.ascend import hccn, npu_smi
+from orchestrator.ascend.device_ids import with_both_ids
 from orchestrator.ascend.device_report import HEALTHY, DeviceReport, HostInventory, soc_of
 from orchestrator.ascend.fault_codes import faults_of
 from orchestrator.ascend.host_tools import AscendHostTools, ToolFailed
-from orchestrator.ascend.npu_smi import ListedDevice, NpuSmiInfo, UnreadableOutput
+from orchestrator.ascend.id_lists import ids_in_list
+from orchestrator.ascend.npu_smi import ChipIds, UnreadableOutput
+from orchestrator.ascend.npu_smi_table import ListedDevice, NpuSmiInfo, parse_info
 
 _T = TypeVar("_T")
 
@@ -51,16 +53,6 @@ def numa_cpus(tools: AscendHostTools) -> dict[int, tuple[int, ...]]:
     return nodes or {0: tuple(sorted(allowed))}
 
 
-def ids_in_list(text: str) -> tuple[int, ...]:
-    """Numbers in the kernel's list format, as `0-3,8`; parts that are none are left out."""
-    ids: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", part)
-        if found:
-            ids.extend(range(int(found.group(1)), int(found.group(2) or found.group(1)) + 1))
-    return tuple(ids)
-
-
 class _Survey:
     """Asks the tools of one host, and gathers what they would not tell."""
 
@@ -69,15 +61,17 @@ class _Survey:
         self.problems: list[str] = []
 
     def devices(self) -> tuple[tuple[DeviceReport, ...], str | None]:
-        info = self._ask(lambda: npu_smi.parse_info(self.tools.npu_smi("info")))
+        info = self._ask(lambda: parse_info(self.tools.npu_smi("info")))
         nodes = self.tools.device_nodes()
+        mapped = None if info is None else self._mapping()
         if info is None:
             # Placing on devices whose health nobody knows would be worse than placing none.
-            self._missing(nodes, "npu-smi does not tell of it")
+            self._missing(nodes, "npu-smi says nothing about it")
             return (), None
+        info = with_both_ids(info, mapped)
         listed = {device.device_id for device in info.devices}
         self._missing([node for node in nodes if node not in listed], "npu-smi does not list it")
-        self._cross_check(info)
+        self._cross_check(info, mapped)
         conf = self._hccn_conf()
         # The tools take a second a call on real hosts; devices are independent of each other.
         with ThreadPoolExecutor(max_workers=8) as pool:
@@ -89,7 +83,10 @@ class _Survey:
     def _missing(self, nodes: tuple[int, ...] | list[int], why: str) -> None:
         self.problems.extend(f"{self.address}: /dev/davinci{node} is there, but {why}" for node in nodes)
 
-    def _cross_check(self, info: NpuSmiInfo) -> None:
+    def _mapping(self) -> dict[tuple[int, int], ChipIds] | None:
+        return self._ask(lambda: npu_smi.parse_mapping(self.tools.npu_smi("info", "-m")))
+
+    def _cross_check(self, info: NpuSmiInfo, mapped: dict[tuple[int, int], ChipIds] | None) -> None:
         """A card that is failing may be missing from one list and not yet from another."""
         shown = {(device.npu, device.chip) for device in info.devices}
         chips = dict(sorted(Counter(npu for npu, _ in shown).items()))
@@ -98,7 +95,6 @@ class _Survey:
             self.problems.append(
                 f"{self.address}: `npu-smi info -l` counts {counted} chips by NPU, its table {chips}"
             )
-        mapped = self._ask(lambda: npu_smi.parse_mapping(self.tools.npu_smi("info", "-m")))
         for npu, chip in sorted(set(mapped or ()) - shown):
             self.problems.append(
                 f"{self.address}: `npu-smi info -m` knows chip {chip} of NPU {npu}, its table does not"
@@ -137,6 +133,7 @@ class _Survey:
         address, source = self._address(device.device_id, conf, problems)
         report = DeviceReport(
             device_id=device.device_id,
+            logical_id=device.logical_id,
             model=device.model,
             health=device.health,
             faults=faults_of(health.codes) if health else (),
@@ -181,7 +178,7 @@ class _Survey:
         if conf and device_id in conf:
             return conf[device_id], str(self.tools.hccn_conf)
         tried.append(f"{self.tools.hccn_conf} {'has none' if conf is not None else 'cannot be used'}")
-        if device_id in self.stated:
+        if self.stated.get(device_id):
             return self.stated[device_id], "hosts of the job"
         tried.append("`hosts` of the job gives none")
         problems.append(f"{self.address}: NPU {device_id} has no address; tried: {'; '.join(tried)}")

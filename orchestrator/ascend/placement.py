@@ -20,7 +20,8 @@ _NAMED_IN_A_REFUSAL = 8
 class Npu:
     """A device of a host. `unusable` says why it must not be used, and is empty otherwise.
 
-    device_id: physical id. device_ip: address of its own network port, None when it has none.
+    device_id: physical id. logical_id: number by which CANN and Ray know it in the container they run
+    in, None where nobody has asked. device_ip: address of its own network port, None when it has none.
     super_device_id: its number in its super pod (A3), None elsewhere.
     """
 
@@ -28,6 +29,11 @@ class Npu:
     device_ip: str | None = None
     super_device_id: int | None = None
     unusable: str = ""
+    logical_id: int | None = None
+
+    @property
+    def number_in_cann(self) -> int:
+        return self.device_id if self.logical_id is None else self.logical_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +92,17 @@ def place(
 
 def largest_group(hosts: Sequence[AscendHost], most: int, soc: Soc, per_host: int | None = None) -> int:
     """Ranks of the largest legal group of at most `most`; 0 when not even one rank fits."""
-    if soc != "910a":
-        limit = per_host or device_groups.MOST_PER_HOST[soc]
-        return min(most, sum(min(len(host.usable), limit) for host in hosts))
-    sizes = device_groups.legal_sizes(soc) if per_host is None else (per_host,)
-    return max(size * min(len(_capable(hosts, size, soc)), most // size) for size in sizes)
+    if soc == "910a":
+        sizes = device_groups.legal_sizes(soc) if per_host is None else (per_host,)
+        return max(size * min(len(_capable(hosts, size, soc)), most // size) for size in sizes)
+    limit = per_host or most
+    together = sum(device_groups.most_in_cluster(host.usable, soc, limit) for host in hosts)
+    alone = (
+        size
+        for size in device_groups.legal_sizes(soc, alone=True)
+        if size <= min(most, limit) and _capable(hosts, size, soc, alone=True)
+    )
+    return max(min(most, together), max(alone, default=0))
 
 
 def places_of_workers(
@@ -98,8 +110,8 @@ def places_of_workers(
 ) -> tuple[Place, ...]:
     """Places of workers that already run: `workers[i]` is the (address, physical device id) of worker i.
 
-    The result is in the order of `workers`; `rank` in it is the rank that MindSpore gives by
-    dictionary order of server_id and device id. Raises InputError for a worker on an unknown host
+    The result is in the order of `workers`; `rank` in it follows the dictionary order of server_id, then
+    the numbers by which CANN and Ray know the devices. Raises InputError for a worker on an unknown host
     or device, two workers on one device, or a set of devices that HCCL refuses.
     """
     _check_unique(hosts)
@@ -108,21 +120,30 @@ def places_of_workers(
     for address, device in workers:
         host = by_address.get(address)
         if host is None or device not in {npu.device_id for npu in host.npus}:
-            raise InputError(f"a worker runs on NPU {device} of {address}, which the inventory does not know")
+            raise InputError(
+                f"a worker runs on NPU {device} of {address}, which the inventory does not know; "
+                "look at that host with `sdnet-orchestrate check`"
+            )
         taken[host].append(device)
     for host, devices in taken.items():
-        if not device_groups.is_legal(devices, soc):
+        if not device_groups.is_legal(devices, soc, alone=len(taken) == 1):
             raise InputError(
                 f"workers hold NPUs {sorted(devices)} of {host.address}; {device_groups.rule(soc)}"
             )
     if soc == "910a" and len({len(devices) for devices in taken.values()}) > 1:
         counts = ", ".join(f"{host.address}: {len(devices)}" for host, devices in taken.items())
         raise InputError(
-            f"hosts hold unequal numbers of ranks ({counts}); 910A needs the same number on each"
+            f"hosts hold unequal numbers of ranks ({counts}); 910A needs the same number on each: "
+            "set cluster.workers_per_host"
         )
-    ranked = _ranked({host: tuple(sorted(devices)) for host, devices in taken.items()})
+    ranked = _ranked({host: _in_order_of_cann(host, devices) for host, devices in taken.items()})
     by_worker = {(item.host.address, item.npu.device_id): item for item in ranked}
     return tuple(by_worker[worker] for worker in workers)
+
+
+def _in_order_of_cann(host: AscendHost, devices: Sequence[int]) -> tuple[int, ...]:
+    number = {npu.device_id: npu.number_in_cann for npu in host.npus}
+    return tuple(sorted(devices, key=lambda device: number[device]))
 
 
 def _check_unique(hosts: Sequence[AscendHost]) -> None:
@@ -139,11 +160,12 @@ def _check_unique(hosts: Sequence[AscendHost]) -> None:
 def _equal_groups(
     hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None
 ) -> dict[AscendHost, tuple[int, ...]] | None:
-    sizes = device_groups.legal_sizes(soc) if per_host is None else (min(per_host, workers),)
+    alone = device_groups.legal_sizes(soc, alone=True)
+    sizes = alone if per_host is None else (min(per_host, workers),)
     for size in sorted(sizes, reverse=True):
         if workers % size:
             continue
-        capable = _capable(hosts, size, soc)
+        capable = _capable(hosts, size, soc, alone=size == workers)
         if len(capable) >= workers // size:
             return {host: capable[host] for host in _nearest(list(capable), workers // size)}
     return None
@@ -152,19 +174,23 @@ def _equal_groups(
 def _unequal_groups(
     hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None
 ) -> dict[AscendHost, tuple[int, ...]] | None:
-    limit = min(per_host or workers, device_groups.MOST_PER_HOST[soc])
+    limit = per_host or workers
+    most = {host: device_groups.most_in_cluster(host.usable, soc, limit) for host in hosts}
     chosen: dict[AscendHost, tuple[int, ...]] = {}
     missing = workers
-    for host in sorted(hosts, key=lambda host: (-len(host.usable), host.server_id)):
-        devices = host.usable[: min(limit, missing)]
+    for host in sorted(hosts, key=lambda host: (-most[host], host.server_id)):
+        devices = device_groups.choose(host.usable, min(most[host], missing), soc)
         if devices:
             chosen[host] = devices
             missing -= len(devices)
     return chosen if not missing else None
 
 
-def _capable(hosts: Sequence[AscendHost], size: int, soc: Soc) -> dict[AscendHost, tuple[int, ...]]:
-    groups = {host: device_groups.choose(host.usable, size, soc) for host in hosts}
+def _capable(
+    hosts: Sequence[AscendHost], size: int, soc: Soc, *, alone: bool = False
+) -> dict[AscendHost, tuple[int, ...]]:
+    """Hosts that can give a legal group of `size`, with it; alone: one of them makes the whole group."""
+    groups = {host: device_groups.choose(host.usable, size, soc, alone=alone) for host in hosts}
     return {host: group for host, group in groups.items() if group is not None}
 
 

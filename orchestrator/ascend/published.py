@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.rank_table import RankTable, TableServer
+from orchestrator.ascend.rank_table import RankTable, TableServer, has_legal_groups
 from orchestrator.ascend.rank_table_rules import faults_in_table
 from sdnet.errors import InputError
 
@@ -31,7 +31,7 @@ def job_of_rank_table(table: RankTable, data: Path) -> dict[str, Any]:
             "soc": _soc(table),
             "workers": ranks,
             "workers_per_host": max(len(server.devices) for server in table.servers),
-            "hosts": [_host(server) for server in table.servers],
+            "hosts": [_host(server, len(table.servers) == 1) for server in table.servers],
         },
         "data": {"prepared" if prepared else "images": str(data)},
         "train": {"recipe": "sen1_2", "lr": _LR_ON_EIGHT if ranks == 8 else _LR},
@@ -39,19 +39,26 @@ def job_of_rank_table(table: RankTable, data: Path) -> dict[str, Any]:
 
 
 def _soc(table: RankTable) -> Soc:
-    """The oldest chip on which the table is legal: its rules and time-outs hold on the newer ones too."""
-    if table.super_pods:
+    """The oldest chip on which the table is legal: its rules and time-outs suit the newer ones too."""
+    if table.version == "1.2":
         return "a3"
-    return "910b" if faults_in_table(table.to_dict(), "910a") else "910a"
+    candidates: tuple[Soc, ...] = ("910a", "910b")
+    legal = (
+        soc
+        for soc in candidates
+        if has_legal_groups(table, soc) and not faults_in_table(table.to_dict(), soc)
+    )
+    return next(legal, "a3")
 
 
-def _host(server: TableServer) -> dict[str, Any]:
+def _host(server: TableServer, alone: bool) -> dict[str, Any]:
+    """The host as a job states it; a device without an address is legal on the only server."""
     devices = {}
     for device in server.devices:
-        if device.device_ip is None:
+        if device.device_ip is None and not alone:
             raise InputError(
                 f"device {device.device_id} of server {server.server_id} has no device_ip in the rank table; "
                 "add it (hccn_tool -i <device> -ip -g shows it)"
             )
-        devices[device.device_id] = device.device_ip
+        devices[device.device_id] = device.device_ip or ""
     return {"address": server.host_ip or server.server_id, "devices": devices}

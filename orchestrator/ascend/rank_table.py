@@ -11,22 +11,32 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from orchestrator.ascend import device_groups
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.group_list import servers_from_group_list
+from orchestrator.ascend.group_list import read_old_form
 from orchestrator.ascend.placement import AscendHost, Npu, Place
-from orchestrator.ascend.rank_table_fault import Fault, is_ipv4
-from orchestrator.ascend.rank_table_rules import PORT_KEYS, faults_in_table, faults_in_text
+from orchestrator.ascend.rank_table_fault import is_ipv4, one_line
+from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
+from orchestrator.ascend.rank_table_text import read_table_text, table_of_text
+from orchestrator.ascend.super_pod_rules import lists_super_pods
 from sdnet.errors import InputError
+
+# Keys that HCCL may read and that we only pass on: ports, backup addresses, keys of newer versions.
+Extras = tuple[tuple[str, Any], ...]
+
+_KEYS_OF_DEVICE = ("device_id", "device_ip", "super_device_id", "rank_id")
+# `host_nic_ip` is an old generator's, which HCCL ignores.
+_KEYS_OF_SERVER = ("server_id", "host_ip", "device", "host_nic_ip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableDevice:
-    """A device of a server; `ports` holds the optional device_port, host_port, backup_device_port."""
+    """A device of a server; `extras` keeps every other key, as backup_device_ip and device_port."""
 
     device_id: int
     device_ip: str | None = None
     super_device_id: int | None = None
-    ports: tuple[tuple[str, int], ...] = ()
+    extras: Extras = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +46,7 @@ class TableServer:
     server_id: str
     host_ip: str | None
     devices: tuple[TableDevice, ...]
+    extras: Extras = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +59,15 @@ class SuperPod:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankTable:
-    """Servers in the order of their ranks; version 1.2 when there are super pods."""
+    """Servers in the order of their ranks; version 1.2 when dies have numbers in a super pod."""
 
     servers: tuple[TableServer, ...]
     super_pods: tuple[SuperPod, ...] = ()
 
     @property
     def version(self) -> str:
-        return "1.2" if self.super_pods else "1.0"
+        numbered = any(d.super_device_id is not None for server in self.servers for d in server.devices)
+        return "1.2" if self.super_pods or numbered else "1.0"
 
     @property
     def world_size(self) -> int:
@@ -70,7 +82,8 @@ class RankTable:
                 devices.append(_device_dict(device, rank))
                 rank += 1
             host_ip = {} if server.host_ip is None else {"host_ip": server.host_ip}
-            servers.append({"server_id": server.server_id, **host_ip, "device": devices})
+            entry = {"server_id": server.server_id, **host_ip, **dict(server.extras), "device": devices}
+            servers.append(entry)
         table: dict[str, Any] = {
             "status": "completed",
             "version": self.version,
@@ -112,40 +125,25 @@ def build_rank_table(places: Sequence[Place], soc: Soc) -> RankTable:
         )
     table = RankTable(servers=tuple(servers), super_pods=_super_pods(places))
     refuse_faults(table, soc, "rank table")
+    if not has_legal_groups(table, soc):
+        raise InputError(f"the devices of a host form no legal group; {device_groups.rule(soc)}")
     return table
 
 
 def read_rank_table(path: Path, soc: Soc | None = None) -> RankTable:
     """Read a table of version 1.0 or 1.2, or one in the old group_list form; faults raise InputError."""
     text = read_table_text(path)
-    faults = faults_in_text(text, soc)
-    if faults:
-        raise InputError(_told(faults, str(path)))
-    return table_from_dict(json.loads(text))
-
-
-def read_table_text(path: Path) -> str:
-    """The text of a rank table file; a path that HCCL would not open raises InputError."""
-    if path.suffix != ".json":
-        raise InputError(f"{path}: EI0004: HCCL reads only a path that ends in .json; rename the file")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: EI0004: cannot be read ({error}); give a readable rank table") from None
+    if faults := faults_in_text(text, soc):
+        raise InputError(one_line(faults, str(path)))
+    return table_from_dict(table_of_text(text))
 
 
 def table_from_dict(table: dict[str, Any]) -> RankTable:
     """A table without faults (see `rank_table_rules`) as an object; the old form is converted."""
-    raw_servers = servers_from_group_list(table) if "version" not in table else table["server_list"]
-    servers = tuple(
-        TableServer(
-            server_id=raw["server_id"],
-            host_ip=raw.get("host_ip"),
-            devices=tuple(map(_device_from_dict, raw["device"])),
-        )
-        for raw in raw_servers
-    )
-    if table.get("version") != "1.2":
+    raw_servers = read_old_form(table).servers if "version" not in table else table["server_list"]
+    numbered = table.get("version") == "1.2"
+    servers = tuple(_server_from_dict(raw, numbered) for raw in raw_servers)
+    if not lists_super_pods(table):
         return RankTable(servers=servers)
     pods = tuple(
         SuperPod(
@@ -158,22 +156,25 @@ def table_from_dict(table: dict[str, Any]) -> RankTable:
 
 
 def merge_rank_tables(tables: Sequence[RankTable], soc: Soc | None = None) -> RankTable:
-    """One table of all servers, in dictionary order of server_id and numbered anew.
+    """One table of all servers, numbered anew in the order of the tables.
 
-    Raises InputError when the result breaks a rule: a server twice, two devices with one
-    address, a device without one, unequal groups on 910A, versions 1.0 and 1.2 mixed.
+    The first table's devices are the first ranks. Only servers of a super pod that an earlier table
+    began move up to it, because HCCL wants them together. Raises InputError when the result breaks a
+    rule: a server twice, two devices with one address, a device without one, versions 1.0 and 1.2 mixed.
     """
     if len({table.version for table in tables}) > 1:
         raise InputError("rank tables of versions 1.0 and 1.2 cannot be merged; build them alike")
-    servers = sorted((s for table in tables for s in table.servers), key=lambda server: server.server_id)
+    servers = [server for table in tables for server in table.servers]
     pods: dict[str, list[str]] = {}
     for table in tables:
         for pod in table.super_pods:
             pods.setdefault(pod.super_pod_id, []).extend(pod.server_ids)
+    place_of = {server_id: place for place, ids in enumerate(pods.values()) for server_id in ids}
     merged = RankTable(
-        servers=tuple(servers),
+        # sorted is stable: without super pods nothing moves.
+        servers=tuple(sorted(servers, key=lambda server: place_of.get(server.server_id, -1))),
         super_pods=tuple(
-            SuperPod(super_pod_id=pod_id, server_ids=tuple(sorted(ids))) for pod_id, ids in pods.items()
+            SuperPod(super_pod_id=pod_id, server_ids=tuple(ids)) for pod_id, ids in pods.items()
         ),
     )
     refuse_faults(merged, soc, "merged rank table")
@@ -202,18 +203,23 @@ def hosts_of_table(table: RankTable) -> tuple[AscendHost, ...]:
 
 def refuse_faults(table: RankTable, soc: Soc | None, source: str) -> None:
     """Raise InputError with the faults of a table of ours, in one line."""
-    faults = faults_in_table(table.to_dict(), soc)
-    if faults:
-        raise InputError(_told(faults, source))
+    if faults := faults_in_table(table.to_dict(), soc):
+        raise InputError(one_line(faults, source))
 
 
-def _told(faults: Sequence[Fault], source: str) -> str:
-    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
-    return f"{source}: {faults[0]}{more}"
+def has_legal_groups(table: RankTable, soc: Soc) -> bool:
+    """Whether each server's devices may be built into a group, by HCCL's documents too."""
+    alone = len(table.servers) == 1
+    return all(
+        device_groups.is_legal([device.device_id for device in server.devices], soc, alone=alone)
+        for server in table.servers
+    )
 
 
 def _table_device(npu: Npu) -> TableDevice:
-    return TableDevice(device_id=npu.device_id, device_ip=npu.device_ip, super_device_id=npu.super_device_id)
+    return TableDevice(
+        device_id=npu.device_id, device_ip=npu.device_ip or None, super_device_id=npu.super_device_id
+    )
 
 
 def _super_pods(places: Sequence[Place]) -> tuple[SuperPod, ...]:
@@ -228,20 +234,37 @@ def _super_pods(places: Sequence[Place]) -> tuple[SuperPod, ...]:
     return tuple(SuperPod(super_pod_id=pod, server_ids=tuple(ids)) for pod, ids in pods.items())
 
 
-def _device_dict(device: TableDevice, rank: int) -> dict[str, str]:
-    entry = {"device_id": str(device.device_id)}
+def _device_dict(device: TableDevice, rank: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {"device_id": str(device.device_id)}
     if device.device_ip is not None:
         entry["device_ip"] = device.device_ip
     if device.super_device_id is not None:
         entry["super_device_id"] = str(device.super_device_id)
-    entry |= {name: str(port) for name, port in device.ports}
-    return {**entry, "rank_id": str(rank)}
+    return {**entry, **dict(device.extras), "rank_id": str(rank)}
 
 
-def _device_from_dict(raw: dict[str, str]) -> TableDevice:
+def _server_from_dict(raw: dict[str, Any], numbered: bool) -> TableServer:
+    """numbered: version 1.2, whose dies have numbers; other versions ignore them."""
+    return TableServer(
+        server_id=raw["server_id"],
+        host_ip=raw.get("host_ip"),
+        devices=tuple(
+            _device_from_dict(device, numbered)
+            for device in sorted(raw["device"], key=lambda device: int(device["rank_id"]))
+        ),
+        extras=_extras(raw, _KEYS_OF_SERVER),
+    )
+
+
+def _device_from_dict(raw: dict[str, Any], numbered: bool) -> TableDevice:
     return TableDevice(
         device_id=int(raw["device_id"]),
-        device_ip=raw.get("device_ip"),
-        super_device_id=int(raw["super_device_id"]) if "super_device_id" in raw else None,
-        ports=tuple((name, int(raw[name])) for name in PORT_KEYS if name in raw),
+        # HCCL takes "" for an address that is not there.
+        device_ip=raw.get("device_ip") or None,
+        super_device_id=int(raw["super_device_id"]) if numbered and "super_device_id" in raw else None,
+        extras=_extras(raw, _KEYS_OF_DEVICE),
     )
+
+
+def _extras(raw: dict[str, Any], known: tuple[str, ...]) -> Extras:
+    return tuple((key, value) for key, value in raw.items() if key not in known)

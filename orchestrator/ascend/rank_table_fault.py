@@ -1,6 +1,7 @@
 """A broken rule of a rank table, and how HCCL reads the scalars that the rules are about."""
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,12 @@ MINDSPORE = "MindSpore"
 _HIGHEST_NUMBER = 2**32 - 1
 _SHOWN_CHARACTERS = 80
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One broken rule: HCCL's code (or `MindSpore`), where it is broken, the value, what to do."""
+    """One finding: HCCL's code (or `MindSpore`), where it is, the value, what to do."""
 
     code: str
     path: str
@@ -28,6 +31,18 @@ class Fault:
         return f"{self.code} {self.path} = {shown}: {self.fix}"
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with a table.
+
+    faults: HCCL refuses the table, or reads it otherwise than it looks. warnings: HCCL accepts it,
+    but its documents or older versions of CANN do not.
+    """
+
+    faults: tuple[Fault, ...] = ()
+    warnings: tuple[Fault, ...] = ()
+
+
 class _Absent:
     def __repr__(self) -> str:
         return "(missing)"
@@ -36,9 +51,14 @@ class _Absent:
 ABSENT = _Absent()
 
 
-def missing_or_invalid(value: Any) -> str:
-    """HCCL's code for a value that is not there, or not what it should be."""
-    return MISSING if value is ABSENT else INVALID
+def code_of_text(value: Any) -> str:
+    """HCCL's code for a value that should be another string: missing and wrong JSON types share one."""
+    return INVALID if isinstance(value, str) else MISSING
+
+
+def code_of_list(value: Any) -> str:
+    """HCCL's code for a value that should be a list with entries."""
+    return INVALID if isinstance(value, list) else MISSING
 
 
 def decimal(value: Any) -> int | None:
@@ -49,7 +69,7 @@ def decimal(value: Any) -> int | None:
     return number if number <= _HIGHEST_NUMBER else None
 
 
-def ip_address(value: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def ip_address(value: Any) -> IpAddress | None:
     """An address without a zone; None for anything else."""
     if not isinstance(value, str) or "%" in value:
         return None
@@ -63,6 +83,17 @@ def is_ipv4(value: Any) -> bool:
     """True for a dotted quad as HCCL reads it."""
     address = ip_address(value)
     return address is not None and address.version == 4
+
+
+def size_in_bytes(text: str) -> int:
+    """HCCL's limits count bytes of UTF-8; a lone surrogate counts as one character of three bytes."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def one_line(faults: Sequence[Fault], source: str) -> str:
+    """The first fault and the number of the others, in one line."""
+    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    return f"{source}: {faults[0]}{more}"
 
 
 class FaultyTable(InputError):

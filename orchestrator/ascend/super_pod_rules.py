@@ -3,14 +3,36 @@
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.ascend.rank_table_fault import ABSENT, INVALID, Fault, decimal, missing_or_invalid
+from orchestrator.ascend.rank_table_fault import (
+    ABSENT,
+    INVALID,
+    MISSING,
+    Fault,
+    code_of_list,
+    code_of_text,
+    decimal,
+    size_in_bytes,
+)
+
+_MOST_POD_ID_BYTES = 127
+
+
+def lists_super_pods(table: dict[str, Any]) -> bool:
+    """Whether a table groups its servers into super pods; without a list they count as plain ones."""
+    return table.get("version") == "1.2" and table.get("super_pod_list") not in (None, [])
+
+
+def is_one_super_pod(table: dict[str, Any]) -> bool:
+    """Whether the table lists exactly one super pod, whose dies reach each other without device_ip."""
+    pods = table.get("super_pod_list")
+    return lists_super_pods(table) and isinstance(pods, list) and len(pods) == 1
 
 
 def super_pod_faults(pods: Any, servers: list[Any]) -> Iterator[Fault]:
     """Faults of `super_pod_list`, given the table's server_list (which may itself have faults)."""
     path = "$.super_pod_list"
-    if not isinstance(pods, list) or not pods:
-        yield Fault(missing_or_invalid(pods), path, pods, "list the super pods and their servers")
+    if not isinstance(pods, list):
+        yield Fault(MISSING, path, pods, "list the super pods and their servers, or leave it out")
         return
     dies = _dies_by_server(servers)
     pod_of: dict[str, int] = {}
@@ -18,17 +40,19 @@ def super_pod_faults(pods: Any, servers: list[Any]) -> Iterator[Fault]:
     for index, pod in enumerate(pods):
         fields = pod if isinstance(pod, dict) else {}
         pod_id = fields.get("super_pod_id", ABSENT)
-        if not isinstance(pod_id, str) or not pod_id or pod_id in pod_ids:
-            fix = "write a string that no other super pod has"
-            yield Fault(missing_or_invalid(pod_id), f"{path}[{index}].super_pod_id", pod_id, fix)
+        where = f"{path}[{index}].super_pod_id"
+        if not isinstance(pod_id, str) or not 1 <= size_in_bytes(pod_id) <= _MOST_POD_ID_BYTES:
+            fix = f"write a string of 1 to {_MOST_POD_ID_BYTES} bytes"
+            yield Fault(code_of_text(pod_id), where, pod_id, fix)
+        elif pod_id in pod_ids:
+            yield Fault(INVALID, where, pod_id, "an earlier super pod has this id; write another")
         else:
             pod_ids.add(pod_id)
         yield from _member_faults(fields.get("server_list", ABSENT), f"{path}[{index}]", index, pod_of, dies)
     for server_id in dies:
         if server_id not in pod_of:
             yield Fault(INVALID, path, server_id, "this server is in no super pod; list it in its own")
-    if _split_pods(pod_of, dies):
-        yield Fault(INVALID, "$.server_list", list(dies), "the servers of one super pod must stand together")
+    yield from _order_faults([pod_of[server_id] for server_id in dies if server_id in pod_of], list(dies))
 
 
 def _dies_by_server(servers: list[Any]) -> dict[str, list[int]]:
@@ -50,14 +74,14 @@ def _member_faults(
     """Faults of one pod's servers; notes in `pod_of` which pod each server belongs to."""
     if not isinstance(members, list) or not members:
         fix = "list the servers of this super pod"
-        yield Fault(missing_or_invalid(members), f"{path}.server_list", members, fix)
+        yield Fault(code_of_list(members), f"{path}.server_list", members, fix)
         return
     seen: set[int] = set()
     for place, entry in enumerate(members):
         where = f"{path}.server_list[{place}].server_id"
         server_id = entry.get("server_id", ABSENT) if isinstance(entry, dict) else ABSENT
         if not isinstance(server_id, str):
-            yield Fault(missing_or_invalid(server_id), where, server_id, "name a server")
+            yield Fault(code_of_text(server_id), where, server_id, "name a server")
         elif server_id not in dies:
             yield Fault(INVALID, where, server_id, "no such server in server_list; name one that is there")
         elif server_id in pod_of:
@@ -71,8 +95,12 @@ def _member_faults(
             seen.update(numbers)
 
 
-def _split_pods(pod_of: dict[str, int], dies: dict[str, list[int]]) -> bool:
-    """True when a server of another pod stands between two of one pod."""
-    order = [pod_of[server_id] for server_id in dies if server_id in pod_of]
-    runs = [pod for place, pod in enumerate(order) if place == 0 or order[place - 1] != pod]
-    return len(runs) != len(set(runs))
+def _order_faults(pods: list[int], server_ids: list[str]) -> Iterator[Fault]:
+    """pods: place in super_pod_list of each server's pod, in the order of the servers."""
+    runs = [pod for place, pod in enumerate(pods) if place == 0 or pods[place - 1] != pod]
+    if len(runs) != len(set(runs)):
+        fix = "the servers of one super pod must stand together; list them one after the other"
+        yield Fault(INVALID, "$.server_list", server_ids, fix)
+    elif runs != sorted(runs):
+        fix = "super pods are listed in the order of their ranks; sort super_pod_list so"
+        yield Fault(INVALID, "$.super_pod_list", runs, fix)

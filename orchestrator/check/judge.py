@@ -187,29 +187,33 @@ def _devices(host: str, inventory: HostInventory, cluster: ClusterSpec, several:
     yield Finding(host, "devices", "ok" if well else "fail", seen, "" if well else "see the rows below")
     links = Counter(device.link or "unknown" for device in inventory.devices)
     seen = ", ".join(f"{count} {link}" for link, count in sorted(links.items()))
-    up = set(links) == {"UP"}
-    yield Finding(
-        host, "links", "ok" if up else "warn", seen, "" if up else "hccn_tool -i <device> -link -g; cable?"
-    )
+    # The ranks of one host reach each other without the devices' own ports.
+    sound = not several or set(links) == {"UP"}
+    remedy = "" if sound else "hccn_tool -i <device> -link -g; cable?"
+    yield Finding(host, "links", "ok" if sound else "warn", seen, remedy)
     yield from (finding for finding in judged if finding.state != "ok")
 
 
 def _device(host: str, device: DeviceReport, cluster: ClusterSpec, several: bool) -> Finding:
     check = f"NPU {device.device_id}"
+    same = device.number_in_cann == device.device_id
+    number = "" if same else f"{device.number_in_cann} for CANN and Ray, "
     memory = "" if device.hbm_total_mb is None else f", {device.hbm_used_mb} of {device.hbm_total_mb} MB HBM"
     link = f", link {device.link or 'unknown'}, network {device.net_health or 'unknown'}"
     codes = "".join(f", {fault} ({fault.level.name})" for fault in device.faults)
-    seen = f"{device.model}, {device.health}{codes}{memory}, {device.address or 'no address'}{link}"
-    worst = device.faults[0] if device.faults else None
+    seen = f"{number}{device.model}, {device.health}{codes}{memory}, {device.address or 'no address'}{link}"
+    worst = next(iter(device.faults_of_interest(needs_network=several)), None)
     if reason := device.unusable(needs_network=several):
         return Finding(host, check, "fail", seen, f"{reason}: {worst.level.action}" if worst else reason)
-    if device.address is None and (several or cluster.soc == "910a"):
+    if device.address is None and several and device.super_pod_id is None:
         return Finding(
             host, check, "fail", seen, "HCCL needs its address: hccn_tool, /etc/hccn.conf, or `hosts`"
         )
     family = soc_of(device.model)
     if family not in (None, cluster.soc):
         return Finding(host, check, "fail", seen, f"this is a {family}; set cluster.soc to it")
+    if family is None:
+        return Finding(host, check, "warn", seen, "this model is not known; make sure of cluster.soc")
     return Finding(host, check, "warn" if worst else "ok", seen, worst.level.action if worst else "")
 
 

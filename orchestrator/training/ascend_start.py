@@ -65,41 +65,61 @@ def prepare_ascend(
     run on a host it names. The table is kept as plan/rank_table.<generation>.json, and the
     newest also as plan/rank_table.json. Raises InputError when HCCL would refuse the group.
     """
-    workers = [(seat.host, _only_npu(seat, stated)) for seat in seats]
+    numbers = [_only_npu(seat, stated) for seat in seats]
     hosts = ranks_by_host([seat.host for seat in seats])
     mark = None if run is None else str(run.root)
     asked = {}
     for address, ranks in hosts.items():
-        devices = tuple(workers[rank][1] for rank in ranks)
+        taken = tuple(numbers[rank] for rank in ranks)
         asked[ranks[0]] = worker_group.execute_single_async(
-            ranks[0], clear_host, address, devices, stated, mark, len(hosts) > 1
+            ranks[0], clear_host, address, taken, stated, mark, len(hosts) > 1
         )
     cleared: dict[int, ClearedHost] = answers_of(asked, seats, timeout_s + _PATIENCE_S)
-    group = ascend_group([host.inventory for host in cleared.values()], workers, soc)
+    inventories = {host.inventory.address: host.inventory for host in cleared.values()}
+    workers = [
+        (seat.host, physical_id(inventories[seat.host], number))
+        for seat, number in zip(seats, numbers, strict=True)
+    ]
+    group = ascend_group(list(inventories.values()), workers, soc)
     path = None if run is None else _keep(group, cleared.values(), run)
     shares = zip(group.cpus, seats, strict=True)
     return AscendStart(path, tuple(HostShare(cpus, hosts[seat.host]) for cpus, seat in shares))
 
 
-def clear_host(
-    address: str, devices: Collection[int], stated: StatedHosts, mark: str | None, needs_network: bool
-) -> ClearedHost:
-    """On a host: end what is left there of earlier generations, and wait until `devices` can be used.
+def physical_id(inventory: HostInventory, number: int) -> int:
+    """Physical id, as the rank table wants it, of the device that Ray and CANN call `number` on a host."""
+    found = inventory.physical_id(number)
+    if found is not None:
+        return found
+    known = sorted(device.number_in_cann for device in inventory.devices)
+    raise InputError(
+        f"Ray gave a rank NPU {number} of {inventory.address}, but CANN numbers the devices that the job "
+        f"may use there {known}; set ASCEND_RT_VISIBLE_DEVICES to some of these before `ray start` there, "
+        "or name the device in cluster.hosts"
+    )
 
-    mark: the run's, which its processes carry; the launch lock says that nobody else runs it.
-    When patience ends the inventory is returned as it is: it says what is wrong with a device.
+
+def clear_host(
+    address: str, numbers: Collection[int], stated: StatedHosts, mark: str | None, needs_network: bool
+) -> ClearedHost:
+    """On a host: end what is left there of earlier generations, and wait until its devices can be used.
+
+    numbers: the devices of the group there, as Ray and CANN number them. mark: the run's, which its
+    processes carry; the launch lock says that nobody else runs it. When patience ends the inventory
+    is returned as it is: it says what is wrong with a device.
     """
     ended = tuple(item for item in left_over_processes() if item.run == mark)
     end_processes(ended)
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         inventory = inventory_of_host(address, stated)
-        ill = [
+        wanted = {inventory.physical_id(number) for number in numbers}
+        unusable = [
             device
             for device in inventory.devices
-            if device.device_id in devices and device.unusable(needs_network=needs_network)
+            if device.device_id in wanted and device.unusable(needs_network=needs_network)
         ]
-        if not ill or time.monotonic() >= deadline:
+        if not unusable or time.monotonic() >= deadline:
             return ClearedHost(inventory, ended)
         time.sleep(_ASK_EVERY_S)
 
@@ -116,6 +136,7 @@ def host_group_name(first_rank: int) -> str:
 
 
 def _only_npu(seat: Seat, stated: StatedHosts) -> int:
+    """The rank's device, as Ray and CANN number it."""
     if stated and seat.host not in stated:
         raise InputError(
             f"Ray has placed a rank on {seat.host}, which cluster.hosts does not name; "

@@ -14,6 +14,7 @@ from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.context import DistributedContext
 
 from orchestrator.training.ascend_start import StatedHosts, server_id_of_host
+from orchestrator.training.seats import npu_numbers
 
 _ANSWER_WITHIN_S = 120.0
 
@@ -58,7 +59,7 @@ class RankOrder(WorkerGroupCallback):
 
 
 def _seat(worker: Any, server_ids: dict[str, str]) -> tuple[str, list[int], int]:
-    """Host as text, then physical device ids; the process id decides between CPU workers."""
+    """Host as text, then Ray's device ids; the process id decides between CPU workers."""
     place = worker.metadata
-    npus = sorted(int(npu) for npu in place.accelerator_ids.get("NPU", []))
-    return server_ids[place.node_ip], npus, place.pid
+    npus = npu_numbers(place.accelerator_ids.get("NPU", []), place.node_ip)
+    return server_ids[place.node_ip], sorted(npus), place.pid

@@ -1,16 +1,22 @@
 """Where the workers of a group run, and waiting for what all of them shall answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from orchestrator.errors import OrchestratorError
+from sdnet.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Where one worker runs: its host's address, and the physical ids of its NPUs."""
+    """Where one worker runs: its host's address, and its NPUs as Ray and CANN number them there.
+
+    In a container that sees only some of the host's devices these are not the physical ids:
+    `ascend_start` finds those.
+    """
 
     host: str
     npus: tuple[int, ...]
@@ -32,8 +38,19 @@ class RanksDidNotJoin(OrchestratorError):
 
 def describe_seat() -> Seat:
     """On a worker: its seat, as Ray has placed it."""
-    npus = ray.get_runtime_context().get_accelerator_ids().get("NPU", [])
-    return Seat(ray.util.get_node_ip_address(), tuple(int(npu) for npu in npus))
+    host = ray.util.get_node_ip_address()
+    return Seat(host, npu_numbers(ray.get_runtime_context().get_accelerator_ids().get("NPU", []), host))
+
+
+def npu_numbers(ids: Sequence[str], host: str) -> tuple[int, ...]:
+    """Ray's ids of NPUs as numbers, in Ray's order; Ray takes them from ASCEND_RT_VISIBLE_DEVICES unread."""
+    for npu in ids:
+        if not (npu.isascii() and npu.isdigit()):
+            raise InputError(
+                f"Ray on {host} counts an NPU {npu[:40]!r}; set ASCEND_RT_VISIBLE_DEVICES to numbers with "
+                "commas between them, as 0,1,2, before `ray start` there"
+            )
+    return tuple(int(npu) for npu in ids)
 
 
 def answers_of(asked: dict[int, Any], seats: list[Seat], timeout_s: float) -> dict[int, Any]:

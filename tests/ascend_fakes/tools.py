@@ -9,6 +9,8 @@ from pathlib import Path
 
 # Widths of the three columns of `npu-smi info`, by chip: versions differ in them.
 WIDTHS = {"910a": (19, 17, 54), "910b": (27, 15, 52), "a3": (27, 15, 52)}
+# What the driver writes around the tables of some hosts.
+NOISE = "DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)\n"
 SECOND_HEADER = {"910a": "Chip    Device", "910b": "Chip", "a3": "Chip  Phy-ID"}
 
 
@@ -28,8 +30,12 @@ def info(host: dict) -> str:
     for device in host["devices"]:
         lines += device_rows(host["soc"], widths, device)
         lines.append(rule if device["chip"] == 0 and host["soc"] != "a3" else frame)
-    lines += process_rows(host["devices"])
-    return "\n".join(lines) + "\n"
+    lines += process_rows(host["devices"], names_containers=host["version"].startswith("26"))
+    return noisy(host, "\n".join(lines) + "\n")
+
+
+def noisy(host: dict, text: str) -> str:
+    return NOISE + text + NOISE if host.get("noise") else text
 
 
 def device_rows(soc: str, widths: tuple, device: dict) -> list:
@@ -43,16 +49,19 @@ def device_rows(soc: str, widths: tuple, device: dict) -> list:
     ]
 
 
-def process_rows(devices: list) -> list:
-    widths = (25, 15, 26, 25)
+def process_rows(devices: list, names_containers: bool) -> list:
+    """names_containers: the fifth column that 26.x has."""
+    widths = (25, 15, 26, 25, 25)[: 5 if names_containers else 4]
     frame = "+" + "+".join("-" * width for width in widths) + "+"
     rule = frame.replace("-", "=")
-    lines = [row(widths, "NPU     Chip", "Process id", "Process name", "Process memory(MB)"), rule]
+    titles = ("NPU     Chip", "Process id", "Process name", "Process memory(MB)", "Process id in container")
+    lines = [row(widths, *titles[: len(widths)]), rule]
     for npu in sorted({device["npu"] for device in devices}):
         mine = [device for device in devices if device["npu"] == npu]
         held = [(device["chip"], process) for device in mine for process in device["processes"]]
         for chip, (pid, name, memory) in held:
-            lines.append(row(widths, f"{npu}       {chip}", str(pid), name, str(memory)))
+            cells = (f"{npu}       {chip}", str(pid), name, str(memory), "NA")
+            lines.append(row(widths, *cells[: len(widths)]))
         if not held:
             lines.append("| " + f"No running processes found in NPU {npu}".ljust(len(frame) - 3) + "|")
         lines.append(rule)
@@ -74,14 +83,15 @@ def listing(host: dict) -> str:
 
 
 def mapping(host: dict) -> str:
-    """`npu-smi info -m` of the host, with the Mcu rows that real hosts show."""
-    columns = "\t{:<31}{:<31}{:<31}{}\n"
-    text = columns.format("NPU ID", "Chip ID", "Chip Logic ID", "Chip Name")
+    """`npu-smi info -m` of the host, with the Mcu rows that real hosts show; A3 names physical ids too."""
+    columns = "\t{0:<31}{1:<31}{2:<31}" + ("{3:<31}{4}\n" if host["soc"] == "a3" else "{4}\n")
+    text = columns.format("NPU ID", "Chip ID", "Chip Logic ID", "Chip Phy-ID", "Chip Name")
     for logic, device in enumerate(host["devices"]):
-        text += columns.format(device["npu"], device["chip"], logic, f"Ascend {device['model']}")
+        name = f"Ascend {device['model']}"
+        text += columns.format(device["npu"], device["chip"], logic, device["id"], name)
     for npu in sorted({device["npu"] for device in host["devices"]}):
-        text += columns.format(npu, 9, "-", "Mcu")
-    return text
+        text += columns.format(npu, 9, "-", "-", "Mcu")
+    return noisy(host, text)
 
 
 def of_chip(host: dict, what: str, device: dict) -> str:

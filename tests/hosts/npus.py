@@ -8,9 +8,12 @@ from tests.hosts.host import Host
 
 
 def give_npus(host: Host, description: dict[str, Any]) -> None:
-    """Before Ray starts: the described devices on the host, and a CPU for each in Ray."""
+    """Before Ray starts: the described devices on the host, and a CPU for each in Ray.
+
+    The host is like a container that sees no other devices: CANN and Ray count them from 0.
+    """
     install(host.directory / "ascend", description)
-    devices = [device["id"] for device in description["devices"]]
+    devices = range(len(description["devices"]))
     host.environment |= {
         ROOT_VARIABLE: str(host.disk / "ascend"),
         "ASCEND_RT_VISIBLE_DEVICES": ",".join(map(str, devices)),

@@ -64,7 +64,8 @@ TWO_PODS = {
         {"super_pod_id": "1", "server_list": [{"server_id": "1/172.16.0.1"}]},
     ],
 }
-OLD_FORM = {
+# As MindSpore's early hccl_tools wrote it: a `deploy_mode`, and a rank for each device.
+LAB_FORM = {
     "board_id": "0x0020",
     "chip_info": "910",
     "deploy_mode": "lab",
@@ -73,6 +74,7 @@ OLD_FORM = {
         {
             "device_num": "2",
             "server_num": "1",
+            "group_name": "",
             "instance_count": "2",
             "instance_list": [
                 {
@@ -84,5 +86,35 @@ OLD_FORM = {
             ],
         }
     ],
+    "para_plane_nic_location": "device",
+    "para_plane_nic_name": ["eth0", "eth1"],
+    "para_plane_nic_num": "2",
     "status": "completed",
+}
+
+
+def pod(name, server_id, *devices):
+    """An instance of the cloud form; a device is (device_id, device_ip)."""
+    return {
+        "pod_name": name,
+        "server_id": server_id,
+        "devices": [{"device_id": number, "device_ip": ip} for number, ip in devices],
+    }
+
+
+# As ModelArts writes jobstart_hccl.json; HCCL numbers it by (server_id, device_id).
+CLOUD_FORM = {
+    "status": "completed",
+    "group_count": "1",
+    "group_list": [
+        {
+            "group_name": "job-trainjob",
+            "device_count": "3",
+            "instance_count": "2",
+            "instance_list": [
+                pod("job-1", "192.168.0.27", ("5", "192.1.27.5"), ("4", "192.1.27.4")),
+                pod("job-0", "192.168.0.25", ("6", "192.1.25.6")),
+            ],
+        }
+    ],
 }

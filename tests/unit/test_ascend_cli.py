@@ -9,6 +9,7 @@ from orchestrator.ascend.cli import rank_table_app
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
 from sdnet.errors import InputError
 from tests.ascend_fakes.host import describe, install
+from tests.unit import rank_table_cases
 
 JOB = """
 name: two
@@ -55,7 +56,7 @@ def test_tables_that_hosts_wrote_of_themselves_merge_into_one(tmp_path, monkeypa
     for number in (1, 2):
         this_host(tmp_path, monkeypatch, number, devices=[0, 1])
         run("build", "--address", f"172.16.0.{number}", "--out", tmp_path / f"{number}.json")
-    run("merge", tmp_path / "2.json", tmp_path / "1.json", "--out", tmp_path / "both.json")
+    run("merge", tmp_path / "1.json", tmp_path / "2.json", "--out", tmp_path / "both.json")
     servers = json.loads((tmp_path / "both.json").read_text())["server_list"]
     assert [(s["server_id"], [d["rank_id"] for d in s["device"]]) for s in servers] == [
         ("172.16.0.1", ["0", "1"]), ("172.16.0.2", ["2", "3"]),
@@ -75,6 +76,64 @@ def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
         run("build", "--devices", "7-8")
 
 
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        ("0,1,x", "'x' is no number and no range"),
+        ("", "'' is no number and no range"),
+        ("0,,1", "'' is no number and no range"),
+        ("0,1,", "'' is no number and no range"),
+        ("０", "'０' is no number and no range"),
+        ("[0,4)", "'[0' is no number and no range"),
+        ("-1", "'-1' is no number and no range"),
+        ("0-1-2", "'0-1-2' is no number and no range"),
+        ("1.0", "'1.0' is no number and no range"),
+        ("0 1", "'0 1' is no number and no range"),
+        ("3-1", "'3-1' is no range from a lower to a higher number"),
+        ("0-99999", "'0-99999' is no range from a lower to a higher number"),
+        ("0,0", "0 stands in it twice"),
+        ("0-3,2", "2 stands in it twice"),
+    ],
+)
+def test_a_list_of_devices_is_taken_whole_or_not_at_all(tmp_path, monkeypatch, devices, told):
+    this_host(tmp_path, monkeypatch)
+    with pytest.raises(InputError) as refusal:
+        run("build", f"--devices={devices}")
+    assert str(refusal.value) == f"--devices {devices!r}: {told}; write device ids as in 0-3,6"
+
+
+def test_blanks_around_the_numbers_of_a_list_are_legal(tmp_path, monkeypatch):
+    this_host(tmp_path, monkeypatch)
+    (server,) = json.loads(run("build", "--devices", " 0 - 1 , 3").output)["server_list"]
+    assert [device["device_id"] for device in server["device"]] == ["0", "1", "3"]
+
+
+def test_a_table_that_is_not_ready_is_neither_legal_nor_merged(tmp_path):
+    path = tmp_path / "jobstart_hccl.json"
+    path.write_text(json.dumps({"status": "initializing"}))
+    told = run("validate", path)
+    assert (told.exit_code, told.output.count("\n")) == (2, 1)
+    assert "the table is not ready" in told.output
+    with pytest.raises(InputError, match="the table is not ready"):
+        run("merge", path, path, "--out", tmp_path / "both.json")
+    assert not (tmp_path / "both.json").exists()
+
+
+def test_a_warning_is_printed_and_does_not_change_the_exit_code(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(rank_table_cases.CASES["ranks against the device ids"][0]))
+    told = run("validate", path)
+    assert told.exit_code == 0
+    assert told.output.splitlines() == [
+        f"{path}: warning: EI0014 $.server_list[0].device[*].rank_id = [1, 0]: ranks do not ascend with the "
+        "device ids; older CANN numbers a server by device id",
+        f"{path}: legal",
+    ]
+    as_json = json.loads(run("validate", path, "--json").output)
+    assert (as_json["legal"], as_json["faults"], len(as_json["warnings"])) == (True, [], 1)
+    assert "warning: EI0014" in run("merge", path).stderr
+
+
 def test_an_illegal_table_ends_with_two_and_every_fault(job, tmp_path):
     out = tmp_path / "hccl.json"
     run("build", job, "--out", out)
@@ -85,7 +144,8 @@ def test_an_illegal_table_ends_with_two_and_every_fault(job, tmp_path):
     told = run("validate", out, "--soc", "910a")
     assert told.exit_code == 2
     assert told.output.splitlines() == [
-        f'{out}: EI0014 $.status = \'?\': write "completed" or "initializing"',
+        f"{out}: EI0014 $.status = '?': the table is not ready: wait until its writer has set \"completed\"; "
+        "HCCL reads the file again each second for 30 minutes, then fails with EI0004",
         f"{out}: EI0014 $.server_list[1].device = [0]: 910A takes the same number of devices on each server; "
         "the first has 2",
     ]
@@ -103,6 +163,23 @@ def test_a_table_is_drawn_with_hosts_groups_and_ranks(tmp_path, monkeypatch):
     assert "super pod 7" in drawn
     assert "server 7/172.16.0.9 (172.16.0.9), devices {2,3}" in drawn
     assert "192.168.1.4" in drawn
+
+
+def test_backup_addresses_are_drawn_and_brackets_are_no_markup(tmp_path):
+    table = rank_table_cases.one(name="[red]rack[/")
+    table["server_list"][0]["device"][0] |= {"backup_device_ip": "192.168.0.2", "[b]": "[/]"}
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(table))
+    drawn = run("show", path).output
+    assert "server [red]rack[/, devices {0,1}" in drawn
+    assert "backup_device_ip" in drawn and "[b]" in drawn and "[/]" in drawn
+
+
+def test_control_characters_of_a_table_do_not_reach_the_terminal(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(rank_table_cases.one(name="a\x1b[2Jb")))
+    drawn = run("show", path).output
+    assert "\x1b[2J" not in drawn and "a\\x1b[2Jb" in drawn
 
 
 def test_mistakes_are_told_in_one_line(job, tmp_path, monkeypatch):

@@ -12,7 +12,12 @@ from orchestrator.ascend.environment import (
     scheduler_environment,
     timeouts,
 )
+from orchestrator.ascend.host_tools import AscendHostTools
+from orchestrator.ascend.inventory import take_inventory
+from orchestrator.training.ascend_start import physical_id
+from orchestrator.training.seats import Seat, npu_numbers
 from sdnet.errors import InputError
+from tests.ascend_fakes.host import describe, install
 
 ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 RANK_5_OF_16 = {
@@ -62,6 +67,38 @@ def test_a_rank_isolated_by_ray_sees_one_device_and_calls_it_zero():
     }  # fmt: skip
 
 
+def test_a_rank_in_a_container_names_its_device_as_cann_counts_it_there(tmp_path):
+    # /dev/davinci4 to 7 were given to the container; Ray and CANN call them 0 to 3.
+    root = install(tmp_path, describe(1, devices=[4, 5, 6, 7]))
+    host = take_inventory("10.0.0.1", tools=AscendHostTools(root))
+    seat = Seat("10.0.0.1", npus=(2,))
+    environment = rank_environment(
+        **RANK_5_OF_16, device="ascend", device_id=seat.npus[0], visible_devices=seat.npus
+    )
+    assert (environment["ASCEND_RT_VISIBLE_DEVICES"], environment["DEVICE_ID"]) == ("2", "0")
+    assert physical_id(host, seat.npus[0]) == 6
+    everything = rank_environment(**RANK_5_OF_16, device="ascend", device_id=seat.npus[0])
+    assert everything["DEVICE_ID"] == "2"
+
+
+def test_a_number_that_cann_does_not_have_is_refused_with_those_that_it_has(tmp_path):
+    host = take_inventory("10.0.0.1", tools=AscendHostTools(install(tmp_path, describe(1, devices=[4, 5]))))
+    with pytest.raises(InputError) as refusal:
+        physical_id(host, 4)
+    assert str(refusal.value) == (
+        "Ray gave a rank NPU 4 of 10.0.0.1, but CANN numbers the devices that the job may use there [0, 1]; "
+        "set ASCEND_RT_VISIBLE_DEVICES to some of these before `ray start` there, or name the device in "
+        "cluster.hosts"
+    )
+
+
+@pytest.mark.parametrize("shown", ["0-3", "", "x", "０", "-1"])
+def test_ids_of_ray_that_are_no_numbers_are_refused_by_the_variable_they_come_from(shown):
+    with pytest.raises(InputError, match="set ASCEND_RT_VISIBLE_DEVICES to numbers with commas"):
+        npu_numbers(["0", shown], "10.0.0.1")
+    assert npu_numbers(["7", "0"], "10.0.0.1") == (7, 0)
+
+
 def test_a_rank_that_sees_every_device_names_its_own_by_the_physical_id():
     environment = rank_environment(
         **RANK_5_OF_16, device="ascend", device_id=6, soc="910a", rank_table_path="/runs/plan/rank_table.json"
@@ -104,6 +141,7 @@ def test_the_scheduler_agrees_with_its_ranks():
         ({"device": "ascend"}, "rank 5 has no device"),
         ({"device": "ascend", "device_id": 3, "visible_devices": (6,)}, r"NPU 3, but sees only \[6\]"),
         ({"device": "ascend", "device_id": 3, "rank_table_path": "/t.txt"}, "does not end in .json"),
+        ({"device": "ascend", "device_id": 3, "rank_table_path": "/a.json/t.json"}, "holds .json twice"),
         ({"device": "cpu", "rendezvous": "rank_table"}, "needs device ascend"),
         ({"device": "ascend", "device_id": 3, "rendezvous": "store"}, "store; it needs device cpu"),
         ({"device": "cpu", "rank": 16}, "ranks go from 0"),

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from orchestrator.ascend.fence import RUN_VARIABLE, LeftOver, end_processes, holders_of, left_over_processes
-from orchestrator.ascend.npu_smi import parse_info
+from orchestrator.ascend.npu_smi_table import parse_info
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import describe
 

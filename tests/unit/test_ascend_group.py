@@ -1,5 +1,7 @@
 """A generation of the group follows from where its workers run: table, CPUs, host-local groups."""
 
+import dataclasses
+
 import pytest
 
 from orchestrator.ascend.device_report import DeviceReport, HostInventory
@@ -48,6 +50,21 @@ def test_a_host_less_makes_a_table_of_the_survivors_numbered_anew():
 def test_workers_that_cannot_form_the_group_are_refused(workers, told):
     with pytest.raises(InputError, match=told):
         ascend_group([inventory(1), inventory(2, health="Alarm")], workers, "910b")
+
+
+def test_ranks_follow_rays_numbers_and_the_table_holds_physical_ids():
+    host = inventory(1)
+    # A container that sees devices 1 and 3, which CANN happens to count downwards.
+    seen = tuple(
+        dataclasses.replace(host.devices[device], logical_id=number) for device, number in ((1, 1), (3, 0))
+    )
+    there = dataclasses.replace(host, devices=seen)
+    workers = [("10.0.0.1", there.physical_id(number)) for number in (0, 1)]
+    table = ascend_group([there], workers, "910b").table.to_dict()
+    assert [(d["device_id"], d["rank_id"]) for d in table["server_list"][0]["device"]] == [
+        ("3", "0"),
+        ("1", "1"),
+    ]
 
 
 def test_ranks_of_a_host_form_a_group_of_their_own():

@@ -2,15 +2,19 @@
 
 import pytest
 
+from orchestrator.ascend.device_ids import with_both_ids
 from orchestrator.ascend.device_report import DeviceReport, soc_of
 from orchestrator.ascend.fault_codes import FaultLevel, faults_of
 from orchestrator.ascend.host_tools import ROOT_VARIABLE, AscendHostTools
-from orchestrator.ascend.inventory import ids_in_list, take_inventory
-from orchestrator.ascend.npu_smi import DeviceProcess
+from orchestrator.ascend.id_lists import ids_in_list
+from orchestrator.ascend.inventory import take_inventory
+from orchestrator.ascend.npu_smi import ChipIds
+from orchestrator.ascend.npu_smi_table import DeviceProcess, parse_info
 from orchestrator.ascend.placement import place
 from orchestrator.ascend.rank_table import build_rank_table
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import change, describe, install
+from tests.ascend_fakes.recorded import recorded
 
 
 def asked(root, stated=None):
@@ -21,7 +25,7 @@ def test_a_healthy_host_tells_everything(tmp_path):
     told = asked(install(tmp_path, describe(5, devices=[0, 4])))
     assert told.problems == ()
     assert told.devices[1] == DeviceReport(
-        device_id=4, model="910B4", hbm_used_mb=3004, hbm_total_mb=32768, numa_node=1,
+        device_id=4, logical_id=1, model="910B4", hbm_used_mb=3004, hbm_total_mb=32768, numa_node=1,
         address="192.168.5.5", address_source="hccn_tool", link="UP", net_health="Success",
     )  # fmt: skip
     assert told.npu_smi_version == "23.0.3"
@@ -80,15 +84,15 @@ def test_a_host_without_npu_smi_has_no_device_to_place_on_and_says_which_it_saw(
     assert told.devices == ()
     assert "`npu-smi info` failed: not on PATH" in told.problems[0]
     assert told.problems[1:] == (
-        "10.0.0.1: /dev/davinci0 is there, but npu-smi does not tell of it",
-        "10.0.0.1: /dev/davinci1 is there, but npu-smi does not tell of it",
+        "10.0.0.1: /dev/davinci0 is there, but npu-smi says nothing about it",
+        "10.0.0.1: /dev/davinci1 is there, but npu-smi says nothing about it",
     )
 
 
 def test_garbled_output_is_a_problem_and_no_traceback(tmp_path):
     told = asked(install(tmp_path, {**describe(1), "garbled_info": "| NPU  Na"}))
     assert told.devices == ()
-    assert "cannot be read (it ends before its last frame)" in told.problems[0]
+    assert "cannot be read (no table of devices in it; it printed '| NPU Na')" in told.problems[0]
 
 
 def test_a_card_that_dropped_off_the_bus_is_noticed(tmp_path):
@@ -146,13 +150,119 @@ def test_the_worst_code_comes_first_and_an_unknown_one_counts_as_worst():
     ]
 
 
+def test_a_container_counts_the_devices_that_it_sees_from_zero(tmp_path):
+    told = asked(install(tmp_path, describe(1, devices=[4, 5, 6, 7])))
+    assert [(device.device_id, device.logical_id) for device in told.devices] == [
+        (4, 0), (5, 1), (6, 2), (7, 3),
+    ]  # fmt: skip
+    assert [told.physical_id(number) for number in (0, 3, 4)] == [4, 7, None]
+    assert [npu.number_in_cann for npu in told.host(needs_network=False).npus] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("soc", ["910b", "a3"])
+def test_noise_around_the_tables_and_a_fifth_column_lose_no_device(tmp_path, soc):
+    host = describe(1, soc=soc, devices=[2, 3]) | {"noise": True, "version": "26.1.0"}
+    host["devices"][0]["processes"] = [[6513, "python", 617]]
+    told = asked(install(tmp_path, host))
+    assert [device.device_id for device in told.devices] == [2, 3]
+    assert told.devices[0].unusable(needs_network=False) == "busy: process 6513 python"
+    assert told.problems == ()
+
+
+def test_without_a_mapping_the_devices_are_counted_by_their_physical_ids():
+    info = parse_info(tools.info(describe(1, devices=[7, 4, 6])))
+    told = with_both_ids(info, None)
+    assert [(device.device_id, device.logical_id) for device in told.devices] == [(7, 2), (4, 0), (6, 1)]
+
+
+def test_the_column_device_of_older_tables_is_the_logical_id():
+    (device,) = with_both_ids(parse_info(recorded("310p_25")), None).devices
+    assert (device.device_id, device.logical_id) == (6, 0)
+
+
+def test_the_mapping_corrects_physical_ids_that_the_table_does_not_state():
+    host = describe(1, devices=[0, 1])
+    host["devices"][0]["processes"] = [[6513, "python", 617]]
+    mapped = {(0, 0): ChipIds(0, 8), (1, 0): ChipIds(1, 9)}
+    told = with_both_ids(parse_info(tools.info(host)), mapped)
+    assert [(device.device_id, device.logical_id) for device in told.devices] == [(8, 0), (9, 1)]
+    assert [process.device_id for process in told.processes or ()] == [8]
+
+
+@pytest.mark.parametrize(
+    "mapped",
+    [{(0, 0): ChipIds(1, 8)}, {(0, 0): ChipIds(1, 8), (1, 0): ChipIds(0, 8)}],
+    ids=["half", "one id twice"],
+)
+def test_a_mapping_that_cannot_be_right_changes_no_physical_id(mapped):
+    told = with_both_ids(parse_info(tools.info(describe(1, devices=[0, 1]))), mapped)
+    assert [device.device_id for device in told.devices] == [0, 1]
+
+
+def without_cables(**change):
+    host = describe(1, devices=[0, 1])
+    for device in host["devices"]:
+        device |= {"health": "Alarm", "codes": ["81078603"], "link": "DOWN", "net_health": "Socket fail"}
+        device |= change
+    return host
+
+
+def test_one_host_without_network_cables_is_usable_and_several_are_not(tmp_path):
+    told = asked(install(tmp_path, without_cables()))
+    assert told.host(needs_network=False).usable == (0, 1)
+    assert [npu.unusable for npu in told.host(needs_network=True).npus] == [
+        "health Alarm, 81078603 network port down"
+    ] * 2
+
+
+def test_a_fault_of_the_chip_counts_beside_one_of_its_port(tmp_path):
+    told = asked(install(tmp_path, without_cables(codes=["81078603", "40F84E00"])))
+    assert [npu.unusable for npu in told.host(needs_network=False).npus] == [
+        "health Alarm, 40F84E00 card dropped off the bus"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("link", "net_health", "reason"),
+    [
+        ("UP", "Success", ""),
+        ("Init", "Init", ""),
+        ("UP", "init", ""),
+        (None, None, ""),
+        ("DOWN", "Init", "network link DOWN"),
+        ("UP", "Receive timeout", "network health: Receive timeout"),
+    ],
+)
+def test_ports_of_several_hosts_are_judged_as_mindcluster_judges_them(link, net_health, reason):
+    device = DeviceReport(device_id=0, model="910B4", link=link, net_health=net_health)
+    assert device.unusable(needs_network=True) == reason
+    assert device.unusable(needs_network=False) == ""
+
+
 @pytest.mark.parametrize(
     ("model", "soc"),
-    [("910A", "910a"), ("910ProB", "910a"), ("910B4", "910b"), ("Ascend 910B2C", "910b"),
-     ("Ascend910", "a3"), ("Ascend910_9392", "a3"), ("310P3", None), ("", None)],
+    [
+        ("910A", "910a"), ("910ProA", "910a"), ("910ProB", "910a"), ("910PremiumA", "910a"),
+        ("910B", "910a"), ("Ascend910B", "910a"), ("Ascend 910B", "910a"),
+        ("910B1", "910b"), ("910B4", "910b"), ("Ascend 910B2C", "910b"), ("Ascend910B4-1", "910b"),
+        ("Ascend910", "a3"), ("910", "a3"), ("Ascend910_9392", "a3"), ("910_93", "a3"),
+        ("Ascend910A3", "a3"), ("910C", "a3"),
+        ("310P3", None), ("Ascend310P3", None), ("310B4", None), ("910A5", None), ("Ascend950PR", None),
+        ("9100", None), ("910BX", None), ("", None),
+    ],
 )  # fmt: skip
 def test_the_chip_family_follows_from_the_model(model, soc):
     assert soc_of(model) == soc
+
+
+@pytest.mark.parametrize(
+    ("model", "other"),
+    [("310P3", True), ("Ascend310P3", True), ("Ascend950PR", True), ("Ascend910A5", True),
+     ("910B4", False), ("Ascend910A3", False), ("910D", False), ("", False)],
+)  # fmt: skip
+def test_no_rank_is_placed_on_a_chip_of_another_family(model, other):
+    reason = DeviceReport(device_id=0, model=model).unusable(needs_network=False)
+    assert reason == (f"{model} is no 910A, 910B or A3" if other else "")
 
 
 def test_cpu_lists_of_the_kernel_are_read():

@@ -5,76 +5,113 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.ascend import hccn, npu_smi
-from orchestrator.ascend.npu_smi import DeviceProcess, Health, ListedDevice, UnreadableOutput
+from orchestrator.ascend.npu_smi import ChipIds, Health, UnreadableOutput
+from orchestrator.ascend.npu_smi_table import ListedDevice, parse_info
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import describe
+from tests.ascend_fakes.recorded import recorded
 
 PARSERS = [
-    npu_smi.parse_info, npu_smi.parse_list, npu_smi.parse_mapping, npu_smi.parse_health, npu_smi.parse_usages,
+    parse_info, npu_smi.parse_list, npu_smi.parse_mapping, npu_smi.parse_health, npu_smi.parse_usages,
     npu_smi.parse_super_pod, hccn.parse_address, hccn.parse_link, hccn.parse_net_health, hccn.parse_ping_loss,
     hccn.parse_hccn_conf,
 ]  # fmt: skip
-TABLE_910B = """
-+------------------------------------------------------------------------------------------------+
-| npu-smi 23.0.3                   Version: 23.0.3                                               |
-+---------------------------+---------------+----------------------------------------------------+
-| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
-| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
-+===========================+===============+====================================================+
-| 0     910B4               | OK            | 88.2        30                0    / 0             |
-| 0                         | 0000:C1:00.0  | 0           0    / 0          26838/ 32768         |
-+===========================+===============+====================================================+
-| 2     910B4               | Alarm         | 88.2        30                0    / 0             |
-| 0                         | 0000:C2:00.0  | 0           0    / 0          3    / 32768         |
-+===========================+===============+====================================================+
-| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
-+===========================+===============+====================================================+
-| 0       0                 | 6513          | python                   | 617                     |
-| 0       0                 | 6514          |                          | 27977                   |
-+===========================+===============+====================================================+
-| No running processes found in NPU 2                                                            |
-+===========================+===============+====================================================+
-"""
-TABLE_910A = """
-+-------------------------------------------------------------------------------------------+
-| npu-smi 22.0.4                    Version: 22.0.4                                         |
-+----------------------+---------------+----------------------------------------------------+
-| NPU   Name           | Health        | Power(W)     Temp(C)           Hugepages-Usage(page) |
-| Chip  Device         | Bus-Id        | AICore(%)    Memory-Usage(MB)  HBM-Usage(MB)         |
-+======================+===============+====================================================+
-| 3     910A           | OK            | 67.2         35                15   / 15             |
-| 0     3              | 0000:C1:00.0  | 0            621  / 13553      0    / 32768          |
-+======================+===============+====================================================+
-"""
 
 
-def test_the_table_of_910b_tells_devices_and_who_holds_them():
-    told = npu_smi.parse_info(TABLE_910B)
-    assert told.version == "23.0.3"
-    assert told.devices == (
-        ListedDevice(npu=0, chip=0, device_id=0, model="910B4", health="OK", bus_id="0000:C1:00.0",
-                     hbm_used_mb=26838, hbm_total_mb=32768),
-        ListedDevice(npu=2, chip=0, device_id=2, model="910B4", health="Alarm", bus_id="0000:C2:00.0",
-                     hbm_used_mb=3, hbm_total_mb=32768),
+@pytest.mark.parametrize(
+    ("table", "version", "devices", "processes"),
+    [
+        (recorded("310p_25"), "25.3.rc1", [(6, 0, 6, 0, "310P3", "OK", None)], []),
+        (recorded("910a_22"), "22.0.4", [(3, 0, 3, 3, "910A", "OK", 32768)], None),
+        (
+            recorded("910b_23"), "23.0.3",
+            [(0, 0, 0, None, "910B4", "OK", 32768), (2, 0, 2, None, "910B4", "Alarm", 32768)],
+            [(0, 6513, "python", 617, None), (0, 6514, "", 27977, None)],
+        ),
+        (
+            recorded("910b_25"), "25.5.2", [(5, 0, 5, None, "910B3", "OK", 65536)],
+            [(5, 71, "a | b", 12, None)],
+        ),
+        (recorded("910b_26.0"), "26.0.rc1", [(0, 0, 0, None, "910B2", "OK", None)], None),
+        (
+            recorded("910b_26.1"), "26.1.3",
+            [(0, 0, 0, None, "910B2", "OK", 65536), (1, 0, 1, None, "910B2", "OK", 65536)],
+            [(0, 300001, "python", 2048, None), (0, 300002, "python", None, 101)],
+        ),
+        (
+            recorded("a3_25"), "25.5.1",
+            [(6, 0, 12, None, "Ascend910", "OK", 65536), (6, 1, 13, None, "Ascend910", "OK", 65536)],
+            [(13, 77, "python3", 12, None)],
+        ),
+        (
+            recorded("950_25"), "25.7.rc1.1", [(1, 0, 1, None, "Ascend950DT", "Alarm", 131072)],
+            [(1, 2000001, "pytest", 256, None)],
+        ),
+    ],
+    ids=["310P", "910A", "910B 23", "910B 25", "26.0", "26.1", "A3", "950"],
+)  # fmt: skip
+def test_every_generation_of_the_table_is_read_by_its_headers(table, version, devices, processes):
+    told = parse_info(table)
+    assert told.version == version
+    assert [
+        (d.npu, d.chip, d.device_id, d.logical_id, d.model, d.health, d.hbm_total_mb) for d in told.devices
+    ] == devices
+    held = None
+    if told.processes is not None:
+        held = [(p.device_id, p.pid, p.name, p.memory_mb, p.container_pid) for p in told.processes]
+    assert held == processes
+
+
+def test_a_device_is_read_whole():
+    assert parse_info(recorded("910b_23")).devices[0] == ListedDevice(
+        npu=0, chip=0, device_id=0, model="910B4", health="OK", bus_id="0000:C1:00.0",
+        hbm_used_mb=26838, hbm_total_mb=32768,
     )  # fmt: skip
-    assert told.processes == (
-        DeviceProcess(device_id=0, pid=6513, name="python", memory_mb=617),
-        DeviceProcess(device_id=0, pid=6514, name="", memory_mb=27977),
+
+
+def test_a_process_on_a_device_of_another_container_is_in_nobodys_way():
+    text = recorded("910b_26.1").replace(
+        "| 0       0                 | 300001", "| 7       0                 | 300001"
     )
+    assert [process.pid for process in parse_info(text).processes or ()] == [300002]
 
 
-def test_the_table_of_910a_in_its_own_width_lists_no_processes_and_says_so():
-    told = npu_smi.parse_info(TABLE_910A)
-    assert [(device.device_id, device.model, device.hbm_total_mb) for device in told.devices] == [
-        (3, "910A", 32768)
-    ]
-    assert told.processes is None
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "(no table of devices in it)"),
+        (
+            "dcmi model initialized failed, because the device is used. ret is -8020\n",
+            "(no table of devices in it; it printed 'dcmi model initialized failed, because the device",
+        ),
+        (
+            recorded("910b_23").rstrip().rpartition("\n")[0],
+            "(it ends before its last frame, with '| No running processes",
+        ),
+        (
+            recorded("910b_26.1").replace("300001", "many  "),
+            "(the row '| 0 0 | many | python | 2048 | NA |')",
+        ),
+        (recorded("910b_26.1").replace("| 0000:C2:00.0  ", ""), "(the row '| 0 | 0 0 / 0 3403 / 65536 |')"),
+        (
+            recorded("910b_23").replace("| 0     910B4  ", "| x     910B4  "),
+            "(the row '| x 910B4 | OK | 88.2 30 0 / 0 |')",
+        ),
+        (recorded("910b_23").replace("Bus-Id", "Address"), "(the header 'NPU Name | Health"),
+        (recorded("a3_25").replace("| 1     13 ", "| 1     12 "), "(two devices have one physical id)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_quoted_in_one_line(text, told):
+    with pytest.raises(UnreadableOutput) as refusal:
+        parse_info(text)
+    assert str(refusal.value).startswith(f"the output of `npu-smi info` cannot be read {told}")
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_two_dies_of_an_a3_card_are_two_devices_by_their_physical_id():
     host = describe(1, soc="a3", devices=range(4))
     host["devices"][3]["processes"] = [[77, "python3", 12]]
-    told = npu_smi.parse_info(tools.info(host))
+    told = parse_info(tools.info(host))
     assert [(d.npu, d.chip, d.device_id) for d in told.devices] == [
         (0, 0, 0),
         (0, 1, 1),
@@ -86,16 +123,16 @@ def test_the_two_dies_of_an_a3_card_are_two_devices_by_their_physical_id():
 
 def test_without_a_column_for_it_the_physical_id_counts_the_dies_of_all_cards():
     text = tools.info({**describe(1, soc="a3", devices=range(4)), "soc": "910b"})
-    assert [device.device_id for device in npu_smi.parse_info(text).devices] == [0, 1, 2, 3]
+    assert [device.device_id for device in parse_info(text).devices] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("soc", ["910a", "910b", "a3"])
 def test_a_table_that_is_cut_off_is_never_taken_for_a_smaller_host(soc):
     whole = tools.info(describe(1, soc=soc, devices=range(4)))
-    devices = npu_smi.parse_info(whole).devices
+    devices = parse_info(whole).devices
     for end in range(len(whole) - 1):
         try:
-            told = npu_smi.parse_info(whole[:end])
+            told = parse_info(whole[:end])
         except UnreadableOutput:
             continue
         assert told.devices == devices[: len(told.devices)]
@@ -111,9 +148,28 @@ def test_the_list_of_npus_counts_their_chips():
         )
 
 
-def test_the_mapping_leaves_out_the_mcu():
-    host = describe(1, soc="a3", devices=range(4))
-    assert npu_smi.parse_mapping(tools.mapping(host)) == {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 3}
+def test_the_mapping_knows_both_ids_and_leaves_out_the_mcu():
+    host = describe(1, soc="a3", devices=range(12, 16)) | {"noise": True}
+    assert npu_smi.parse_mapping(tools.mapping(host)) == {
+        (6, 0): ChipIds(0, 12), (6, 1): ChipIds(1, 13), (7, 0): ChipIds(2, 14), (7, 1): ChipIds(3, 15),
+    }  # fmt: skip
+    assert npu_smi.parse_mapping(tools.mapping(describe(1, devices=[4, 5]))) == {
+        (4, 0): ChipIds(0),
+        (5, 0): ChipIds(1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no header with Chip Logic ID in it: ''"),
+        ("dcmi failed\n", "no header with Chip Logic ID in it: 'dcmi failed'"),
+        ("NPU ID   Chip ID   Chip Logic ID   Chip Name\n0   0   x   Ascend\n", "the row '0 0 x Ascend'"),
+    ],
+)
+def test_a_mapping_that_cannot_be_read_is_quoted(text, told):
+    with pytest.raises(UnreadableOutput, match=told):
+        npu_smi.parse_mapping(text)
 
 
 def test_health_names_every_code():
@@ -193,8 +249,10 @@ def test_a_lost_ping_is_not_mistaken_for_a_good_one(shown, loss):
 
 
 SAMPLES = [
-    TABLE_910B,
-    TABLE_910A,
+    recorded("910b_23"),
+    recorded("910a_22"),
+    recorded("910b_26.1"),
+    recorded("950_25"),
     tools.info(describe(1, soc="a3")),
     tools.listing(describe(1)),
     tools.mapping(describe(1)),

@@ -106,13 +106,50 @@ def test_workers_that_hccl_would_refuse_are_refused(workers, told):
         places_of_workers([host(1), host(2)], workers, "910a")
 
 
-clusters = st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=4).map(
-    lambda ids: [host(number, sorted(devices)) for number, devices in enumerate(ids, start=1)]
+@pytest.mark.parametrize(
+    ("there", "workers", "taken"),
+    [
+        (range(16), 16, list(range(16))),
+        (range(16), 8, list(range(8))),
+        ([0, 1, *range(8, 16)], 8, list(range(8, 16))),
+        ([0, 1, 2, 8, 9, 10], 4, None),
+        (range(16), 10, [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]),
+        ([5, 6, 13, 14], 3, None),
+        (range(16), 9, None),
+        ([3, 9], 2, None),
+    ],
 )
+def test_a_910b_host_with_two_halves_gives_one_half_or_more_than_eight_in_pairs(there, workers, taken):
+    if taken is None:
+        with pytest.raises(InputError, match="ranks do not fit"):
+            place([host(1, there)], workers, "910b")
+    else:
+        assert [item.npu.device_id for item in place([host(1, there)], workers, "910b")] == taken
 
 
-@given(hosts=clusters, workers=st.integers(1, 32), soc=st.sampled_from(device_groups.SOCS))
-def test_every_placement_is_legal_and_what_is_refused_is_larger_than_what_is_offered(hosts, workers, soc):
+def test_910b_hosts_with_two_halves_give_eight_each_to_a_group_of_several():
+    places = place([host(1, range(16)), host(2, range(16))], 16, "910b", per_host=8)
+    assert [item.npu.device_id for item in places] == [*range(8), *range(8)]
+    with pytest.raises(InputError, match="set cluster.workers to 16"):
+        place([host(1, range(16)), host(2, range(16))], 24, "910b")
+    assert largest_group([host(1, range(16)), host(2, range(3))], 32, "910b") == 16
+
+
+def test_workers_that_share_the_halves_of_a_910b_host_without_pairs_are_refused():
+    with pytest.raises(InputError, match=r"hold NPUs \[1, 8\] .*that pair i with i \+ 8"):
+        places_of_workers([host(1, range(16))], [("10.0.0.1", 1), ("10.0.0.1", 8)], "910b")
+
+
+def clusters(soc):
+    ids = st.integers(0, device_groups.highest_id(soc))
+    return st.lists(st.sets(ids), min_size=1, max_size=4).map(
+        lambda sets: [host(number, sorted(devices)) for number, devices in enumerate(sets, start=1)]
+    )
+
+
+@given(data=st.data(), workers=st.integers(1, 40), soc=st.sampled_from(device_groups.SOCS))
+def test_every_placement_is_legal_and_what_is_refused_is_larger_than_what_is_offered(data, workers, soc):
+    hosts = data.draw(clusters(soc))
     offered = largest_group(hosts, workers, soc)
     if offered < workers:
         with pytest.raises(InputError):
@@ -124,6 +161,7 @@ def test_every_placement_is_legal_and_what_is_refused_is_larger_than_what_is_off
     per_host = {}
     for item in places:
         per_host.setdefault(item.host.address, []).append(item.npu.device_id)
-    assert all(device_groups.is_legal(devices, soc) for devices in per_host.values())
+    alone = len(per_host) == 1
+    assert all(device_groups.is_legal(devices, soc, alone=alone) for devices in per_host.values())
     assert list(per_host) == sorted(per_host)
     assert soc != "910a" or len({len(devices) for devices in per_host.values()}) == 1

@@ -5,6 +5,7 @@ import pytest
 from orchestrator.ascend.placement import AscendHost, Npu, place
 from orchestrator.ascend.published import job_of_rank_table
 from orchestrator.ascend.rank_table import build_rank_table, merge_rank_tables
+from orchestrator.plan import ascend_places
 from orchestrator.spec import spec_from_dict
 from sdnet.errors import InputError
 
@@ -12,7 +13,9 @@ from sdnet.errors import InputError
 def table(number, devices, ip="192.168.{}.{}", pod=None):
     npus = tuple(
         Npu(
-            device_id=d, device_ip=ip and ip.format(number, d + 1), super_device_id=None if pod is None else d
+            device_id=d,
+            device_ip=ip and ip.format(number, d + 1),
+            super_device_id=None if pod is None else 16 * number + d,
         )
         for d in devices
     )
@@ -57,5 +60,25 @@ def test_a_folder_without_npz_files_is_a_tree_of_images(tmp_path):
 def test_what_cannot_be_run_is_refused(data):
     with pytest.raises(InputError, match="nowhere is not a directory"):
         job_of_rank_table(table(1, [0]), data / "nowhere")
-    with pytest.raises(InputError, match=r"device 0 of server 10.0.0.1 has no device_ip"):
-        job_of_rank_table(table(1, [0], ip=None), data)
+
+
+def test_a_device_without_an_address_is_legal_on_the_only_server(data):
+    job = job_of_rank_table(table(1, [0], ip=None), data)
+    hosts = spec_from_dict(job, "--rank-table").cluster.hosts
+    assert [dict(host.devices) for host in hosts] == [{0: ""}]
+    (place,) = ascend_places(spec_from_dict(job, "--rank-table").cluster)
+    built = build_rank_table([place], "910a").to_dict()
+    assert built["server_list"][0]["device"] == [{"device_id": "0", "rank_id": "0"}]
+
+
+def test_a_pod_of_servers_without_addresses_is_refused_by_name(data):
+    pods = [table(number, [0], ip=None, pod="0") for number in (1, 2)]
+    with pytest.raises(InputError, match=r"device 0 of server 0/10.0.0.1 has no device_ip"):
+        job_of_rank_table(merge_rank_tables(pods), data)
+
+
+@pytest.mark.parametrize(
+    ("devices", "soc"), [([0, 1], "910a"), ([3, 4], "910b"), ([0, 1, 2], "910b"), (range(16), "910b")]
+)
+def test_the_chip_is_the_oldest_that_may_build_the_groups(data, devices, soc):
+    assert job_of_rank_table(table(1, devices), data)["cluster"]["soc"] == soc

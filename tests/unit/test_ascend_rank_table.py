@@ -2,12 +2,13 @@
 
 import copy
 import json
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.ascend.placement import AscendHost, Npu, place
+from orchestrator.ascend.placement import AscendHost, Npu, Place, place
 from orchestrator.ascend.rank_table import (
     build_rank_table,
     hosts_of_table,
@@ -17,7 +18,7 @@ from orchestrator.ascend.rank_table import (
 )
 from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
 from sdnet.errors import InputError
-from tests.unit.rank_tables import OLD_FORM, TWO_PODS, TWO_SERVERS, built, device, host
+from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, built, device, host
 
 
 def test_a_table_of_servers_is_written_as_hccl_reads_it():
@@ -61,7 +62,7 @@ def test_the_reserve_card_of_older_generators_is_ignored():
 
 def test_the_old_group_list_is_read_and_written_as_version_one(tmp_path):
     path = tmp_path / "old.json"
-    path.write_text(json.dumps(OLD_FORM))
+    path.write_text(json.dumps(LAB_FORM))
     assert read_rank_table(path, "910a").to_dict() == {
         "status": "completed",
         "version": "1.0",
@@ -75,22 +76,63 @@ def test_the_old_group_list_is_read_and_written_as_version_one(tmp_path):
     }
 
 
-def test_an_old_table_with_several_devices_an_instance_is_numbered_in_its_order():
-    instance = {"pod_name": "p", "server_id": "a", "devices": [{"device_id": "0"}, {"device_id": "1"}]}
-    table = {"status": "completed", "group_list": [{"instance_list": [instance]}]}
-    assert faults_in_table(table) == []
-    assert table_from_dict(table).world_size == 2
-
-
-def test_tables_of_single_servers_merge_in_dictionary_order():
-    tables = [built([host(number, [0, 1])], 2) for number in (111, 110)]
+def test_tables_of_single_servers_merge_in_the_order_of_the_files():
+    tables = [built([host(number, [0, 1])], 2) for number in (110, 111)]
     assert merge_rank_tables(tables).to_dict() == TWO_SERVERS
+    first = merge_rank_tables(tables[::-1]).to_dict()["server_list"][0]
+    assert (first["server_id"], first["device"][0]["rank_id"]) == ("172.16.0.111", "0")
 
 
-def test_tables_of_super_pods_merge_by_pod():
-    numbered = (("1", 1), ("0", 3), ("0", 2))
+def test_super_pods_are_listed_in_the_order_of_their_ranks_and_stay_together():
+    numbered = (("1", 1), ("0", 3), ("1", 4))
     tables = [built([host(number, [0, 1], pod=pod)], 2, "a3") for pod, number in numbered]
-    assert merge_rank_tables(tables, "a3").to_dict()["server_list"] == TWO_PODS["server_list"]
+    merged = merge_rank_tables(tables, "a3").to_dict()
+    assert [server["server_id"] for server in merged["server_list"]] == [
+        "1/172.16.0.1", "1/172.16.0.4", "0/172.16.0.3",
+    ]  # fmt: skip
+    assert [pod["super_pod_id"] for pod in merged["super_pod_list"]] == ["1", "0"]
+
+
+def test_a_merge_keeps_backup_addresses_ports_and_keys_that_it_does_not_know():
+    kept = {
+        "backup_device_ip": "192.168.110.2",
+        "backup_device_port": "16667",
+        "device_port": "16666",
+        "host_port": "60001",
+        "net_protocol": "tcp",
+    }
+    table = copy.deepcopy(TWO_SERVERS)
+    table["server_list"][0]["device"][0] |= kept
+    table["server_list"][0]["rack"] = {"row": 3}
+    other = built([host(9, [0, 1])], 2)
+    merged = merge_rank_tables([other, table_from_dict(table)]).to_dict()["server_list"][1]
+    assert merged["device"][0] == table["server_list"][0]["device"][0] | {"rank_id": "2"}
+    assert merged["rack"] == {"row": 3}
+
+
+def test_a_merge_that_lets_a_backup_address_collide_is_refused():
+    tables = []
+    for number in (1, 2):
+        table = built([host(number, [0, 1])], 2).to_dict()
+        table["server_list"][0]["device"][0]["backup_device_ip"] = "10.9.9.9"
+        tables.append(table_from_dict(table))
+    with pytest.raises(InputError, match=r"server_list\[1\].device\[0\].backup_device_ip = '10.9.9.9'"):
+        merge_rank_tables(tables)
+
+
+def test_a_table_without_super_pods_keeps_version_1_2(tmp_path):
+    table = {key: value for key, value in TWO_PODS.items() if key != "super_pod_list"}
+    assert table_from_dict(table).to_dict() == table
+
+
+def test_a_pair_across_the_rings_is_read_but_not_built():
+    pair = host(1, [3, 4])
+    places = tuple(
+        Place(rank=rank, local_rank=rank, host=pair, npu=npu) for rank, npu in enumerate(pair.npus)
+    )
+    with pytest.raises(InputError, match="form no legal group; 910A takes"):
+        build_rank_table(places, "910a")
+    assert faults_in_table(built([pair], 2).to_dict(), "910a") == []
 
 
 @pytest.mark.parametrize(
@@ -114,13 +156,41 @@ def test_a_table_says_which_hosts_it_is_about():
     assert {one.super_pod_id for one in hosts_of_table(table_from_dict(TWO_PODS))} == {"0", "1"}
 
 
-@pytest.mark.parametrize(("name", "text"), [("t.txt", "{}"), ("missing.json", None), ("t.json", b"\xff")])
-def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, text):
-    path = tmp_path / name
-    if text is not None:
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match="EI0004"):
-        read_rank_table(path)
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("t.txt", "the path does not end in .json"),
+        ("t.JSON", "the path does not end in .json"),
+        ("t.json.bak", "the path does not end in .json"),
+        (".json", "the path has no name before .json"),
+        ("a.json.d/t.json", "the path holds .json twice"),
+        ("t.json.json", "the path holds .json twice"),
+        ("missing.json", r"cannot be read \(No such file"),
+        ("folder.json", r"cannot be read \(not a file\)"),
+        ("pipe.json", r"cannot be read \(not a file\)"),
+        ("loop.json", "cannot be read"),
+        ("link.json", r"its target .*/t.txt does not end in .json"),
+        ("latin.json", r"cannot be read \(not UTF-8\)"),
+    ],
+)
+def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, told):
+    legal = json.dumps(TWO_SERVERS)
+    for written in ("t.txt", "t.JSON", "t.json.bak", ".json", "a.json.d/t.json", "t.json.json"):
+        (tmp_path / written).parent.mkdir(exist_ok=True)
+        (tmp_path / written).write_text(legal)
+    (tmp_path / "latin.json").write_bytes(b'{"x": "\xe9"}')
+    (tmp_path / "folder.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "t.txt")
+    with pytest.raises(InputError, match=f"{name}: EI0004: {told}"):
+        read_rank_table(tmp_path / name)
+
+
+def test_a_link_with_another_name_is_read_when_its_target_ends_in_json(tmp_path):
+    (tmp_path / "t.json").write_text("\ufeff" + json.dumps(TWO_SERVERS), encoding="utf-8")
+    (tmp_path / "current").symlink_to(tmp_path / "t.json")
+    assert read_rank_table(tmp_path / "current").to_dict() == TWO_SERVERS
 
 
 def clusters(pods):

@@ -66,6 +66,22 @@ def test_a_device_that_a_dying_process_still_holds_is_waited_for(
     assert len(waits) == 1 and cleared.inventory.devices[1].processes == ()
 
 
+def test_the_device_that_is_waited_for_is_named_as_ray_counts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = describe(1, devices=[4, 5])
+    seen["devices"][1]["processes"] = [[4711, "python", 617]]
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "container", seen)))
+    monkeypatch.setattr(ascend_start, "_PATIENCE_S", 0.0)
+    # Ray's 1 is the host's 5, which is busy.
+    inventory = clear_host("10.0.0.1", [1], {}, MARK, False).inventory
+    assert inventory.physical_id(1) == 5
+    monkeypatch.setattr(ascend_start, "time", SimpleNamespace(monotonic=time.monotonic))
+    monkeypatch.setattr(ascend_start, "_PATIENCE_S", 30.0)
+    # Without a `sleep` to call, waiting for the other one would raise.
+    assert clear_host("10.0.0.1", [0], {}, MARK, False).ended == ()
+
+
 def test_a_device_of_others_is_not_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(root, busy(1))
     monkeypatch.setattr(ascend_start, "time", SimpleNamespace(monotonic=time.monotonic))

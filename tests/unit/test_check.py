@@ -102,6 +102,30 @@ def test_a_host_that_does_not_answer_is_one_finding():
     assert (finding.check, finding.state, finding.seen) == ("answer", "fail", "no answer within 180 s")
 
 
+def test_one_host_without_cables_or_addresses_is_well_and_several_are_not():
+    bare = inventory(
+        device(0, link="DOWN", address=None, health="Alarm", faults=faults_of(["81078603"])),
+        device(4, logical_id=1, link=None, address=None, net_health="Init"),
+    )
+    alone = findings(ClusterSpec(device="ascend"), several=False, inventory=bare)
+    assert (alone["devices"].state, alone["devices"].seen) == ("ok", "2 of 2 well: 2 x 910B4")
+    assert (alone["links"].state, alone["links"].remedy) == ("ok", "")
+    among = findings(ClusterSpec(device="ascend"), several=True, inventory=bare)
+    assert among["NPU 0"].state == "fail" and "network port down" in among["NPU 0"].remedy
+    assert among["links"].state == "warn"
+    assert among["NPU 4"].seen.startswith("1 for CANN and Ray, 910B4, OK")
+    assert "HCCL needs its address" in among["NPU 4"].remedy
+
+
+def test_a_model_that_nobody_knows_is_doubtful_and_one_of_another_family_is_no_device():
+    told = findings(
+        ClusterSpec(device="ascend"),
+        inventory=inventory(device(0), device(1, model="910D"), device(2, model="310P3")),
+    )
+    assert (told["NPU 1"].state, "is not known" in told["NPU 1"].remedy) == ("warn", True)
+    assert (told["NPU 2"].state, told["NPU 2"].remedy) == ("fail", "310P3 is no 910A, 910B or A3")
+
+
 def test_devices_are_counted_and_only_the_doubtful_ones_get_a_row():
     told = findings(
         ClusterSpec(device="ascend"),

@@ -1,0 +1,93 @@
+"""Small rank tables, each with the verdict that HCCL's rules ask for: legal, warned about, or refused.
+
+A refusal names HCCL's code and the key that breaks the rule.
+"""
+
+import json
+
+import pytest
+
+from orchestrator.ascend.rank_table import table_from_dict
+from orchestrator.ascend.rank_table_rules import judge_table, judge_text
+from orchestrator.ascend.rank_table_text import table_of_text
+from tests.unit import rank_table_cases, rank_table_old_cases
+from tests.unit.rank_table_builders import LEGAL, WARNED, in_cloud, in_lab, one
+from tests.unit.rank_tables import CLOUD_FORM
+
+CASES = rank_table_cases.CASES | rank_table_old_cases.CASES
+
+
+@pytest.mark.parametrize(("table", "soc", "verdict", "key"), CASES.values(), ids=CASES)
+def test_a_table_gets_the_verdict_of_hccls_rules(table, soc, verdict, key):
+    # Through the text: a lone surrogate or a Python value that is no JSON would not come so far.
+    judged = judge_text(json.dumps(table), soc)
+    if verdict == LEGAL:
+        assert judged.faults + judged.warnings == ()
+    elif verdict == WARNED:
+        assert judged.faults == () and key in str(judged.warnings[0])
+    else:
+        assert [fault.code for fault in judged.faults if key in str(fault)][:1] == [verdict]
+    if not judged.faults:
+        assert table_from_dict(table).world_size >= 1
+
+
+def test_every_legal_case_is_still_legal_after_reading_and_writing():
+    for name, (table, soc, verdict, _) in CASES.items():
+        if verdict in (LEGAL, WARNED):
+            written = table_from_dict(table).to_dict()
+            assert judge_table(written, soc).faults == (), name
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[]", "a rank table is a JSON object"),
+        ('{"status": "completed"} x', "not JSON"),
+        ('{"x": NaN}', "NaN is no number"),
+        ('{"x": [-Infinity]}', "-Infinity is no number"),
+        ('{"x": 1e999}', "too large"),
+        ('{"x": "\\ud800"}', "lone surrogate"),
+        ('{"\\udfff": 1}', "lone surrogate"),
+        ('{"status": "completed", "status": "initializing"}', "stands twice"),
+        ('{"x": {"a": 1, "b": 2, "a": 1}}', "stands twice"),
+        ("[" * 100_000, "not JSON"),
+        ("9" * 5000, "not JSON"),
+        ("'{}'", "not JSON"),
+        ("\ufeff\ufeff{}", "not JSON"),
+        (f'{{"{"k" * 9999}": 1, "{"k" * 9999}": 2}}', "stands twice"),
+    ],
+)
+def test_text_that_hccl_cannot_parse_is_refused_in_one_line(text, told):
+    (fault,) = judge_text(text).faults
+    assert fault.code == "EI0004"
+    assert told in str(fault)
+    assert "\n" not in str(fault) and len(str(fault)) < 400
+
+
+def test_a_byte_order_mark_and_a_pair_of_surrogates_are_legal():
+    text = "\ufeff" + json.dumps(one(name="\U0001f680"))
+    assert judge_text(text).faults == ()
+    assert table_from_dict(table_of_text(text)).servers[0].server_id == "\U0001f680"
+
+
+def test_the_cloud_form_is_numbered_by_server_and_device_whatever_its_order():
+    table = table_from_dict(CLOUD_FORM).to_dict()
+    assert [
+        (server["server_id"], [(entry["device_id"], entry["rank_id"]) for entry in server["device"]])
+        for server in table["server_list"]
+    ] == [("192.168.0.25", [("6", "0")]), ("192.168.0.27", [("4", "1"), ("5", "2")])]
+
+
+def test_a_fault_in_the_old_form_names_the_path_in_the_file():
+    broken = in_cloud("instance_list/0/devices/1/device_id", "four")
+    assert [fault.path for fault in judge_table(broken).faults] == [
+        "$.group_list[0].instance_list[0].devices[1].device_id"
+    ]
+    lab = in_lab("instance_list/1/rank_id", "7")
+    assert [fault.path for fault in judge_table(lab).faults] == ["$.group_list[0].instance_list[1].rank_id"]
+
+
+def test_there_are_at_least_120_cases():
+    assert len(CASES) >= 120
