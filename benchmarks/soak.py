@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # the bed of the tests
 
 from orchestrator.ascend.fence import RUN_VARIABLE  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402
+from tests.hosts.ending import Terminated  # noqa: E402
 from tests.hosts.network import why_impossible  # noqa: E402
 from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
 from tests.ray_leftovers import held_in_vain  # noqa: E402
@@ -122,4 +123,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Terminated as ended:
+        print(f"soak.py: {ended}; its hosts are removed", file=sys.stderr)
+        sys.exit(ended.exit_code)
