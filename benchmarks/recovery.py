@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the bed of the t
 
 from orchestrator.run_directory import RunDirectory  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402
+from tests.hosts.ending import Terminated  # noqa: E402
 from tests.hosts.network import why_impossible  # noqa: E402
 from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
 from tests.launching import Event, events_of, wait_for  # noqa: E402
@@ -55,11 +56,10 @@ def training(cluster: Bed) -> Iterator[RunDirectory]:
     """The job on this cluster, for as long as the block lasts."""
     cluster.start_ray()
     process, run = cluster.launch(JOB)
-    try:
-        yield run
-    finally:
-        process.terminate()  # SIGINT would be ignored below a shell's background job
-        process.communicate()
+    yield run
+    # Only after success: on an error or a signal the bed kills the launch, which need not save first.
+    process.terminate()  # SIGINT would be ignored below a shell's background job
+    process.communicate()
 
 
 def wait_until_ready(run: RunDirectory, time_before: float) -> None:
@@ -151,4 +151,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Terminated as ended:
+        print(f"recovery.py: {ended}; its hosts are removed", file=sys.stderr)
+        sys.exit(ended.exit_code)

@@ -1,18 +1,22 @@
 """Thirty random faults on three hosts: the run ends `succeeded` with equal bytes, and nothing is left.
 
-The hosts are network namespaces of this machine (tests/hosts); the drill kills ranks and hosts,
-freezes ranks, cuts links and spoils checkpoints. Afterwards, while the hosts still stand, no
-process that carries the mark of a run, no actor, no placement group and no half-written
-checkpoint may be there.
+The hosts are network namespaces of this machine (tests/hosts). The drill kills ranks and hosts,
+freezes ranks, cuts links and corrupts checkpoints. Two of the three hosts have a rank, so one is
+always free: the run must never wait for a lost host, and in the end all hosts must be in Ray.
+Before the hosts are removed, no process of a run, no actor, no placement group and no
+half-written checkpoint may be left.
+
+When any of this fails, Ray's logs of every host and the logs of the run are kept.
 
 Needs root and iproute2. Takes about half a minute a fault on two cores.
 
-usage: python benchmarks/soak.py [--count 30] [--seed 7] [--out FILE]
+usage: python benchmarks/soak.py [--count 30] [--seed 7] [--out FILE] [--logs DIRECTORY]
 """
 
 import argparse
 import json
 import platform
+import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -26,6 +30,7 @@ sys.path.insert(0, str(ROOT))  # the bed of the tests
 
 from orchestrator.ascend.fence import RUN_VARIABLE  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402
+from tests.hosts.ending import Terminated  # noqa: E402
 from tests.hosts.network import why_impossible  # noqa: E402
 from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
 from tests.ray_leftovers import held_in_vain  # noqa: E402
@@ -33,6 +38,7 @@ from tests.ray_leftovers import held_in_vain  # noqa: E402
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "psutil")
 # A process that was told to end may need a moment to be gone.
 GRACE_S = 10.0
+LOGS = ROOT / "runs" / "soak-logs"
 STEPS_A_FAULT = 24
 STEPS_AN_EPOCH = 3
 JOB = """
@@ -49,31 +55,60 @@ evaluate: {{every_epochs: {epochs}, batch: 32}}
 """
 
 
-def soak(count: int, seed: int) -> dict[str, Any]:
-    """The drill's own report, what was left behind, and the versions."""
+def soak(count: int, seed: int, faults: str | None, logs: Path) -> dict[str, Any]:
+    """The drill's own report, what is wrong or left behind, and the versions."""
     with bed(3, QUICK_TO_NOTICE) as cluster:
         cluster.start_ray()
         job = cluster.storage / "soak.yaml"
         epochs = -(-count * STEPS_A_FAULT // STEPS_AN_EPOCH)
         job.write_text(f"storage: {cluster.storage}\n{JOB.format(epochs=epochs)}")
         drill = cluster.sdnet_orchestrate(
-            "drill", str(job), "--count", str(count), "--seed", str(seed), "--json"
-        )
+            "drill", str(job), "--count", str(count), "--seed", str(seed), "--json",
+            *(() if faults is None else ("--faults", faults)),
+        )  # fmt: skip
         output, _ = drill.communicate()
         kept = cluster.storage / "soak-drill" / "drill.json"
         result = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"error": output}
         left = left_behind(cluster)
+        unused = unused_hosts(result)
+        met = drill.returncode == 0 and not left and not unused
+        if not met:
+            keep_logs(cluster, logs)
     return {
         "name": "soak",
         "count": count,
         "seed": seed,
-        "met": drill.returncode == 0 and not left,
+        "met": met,
         "left_behind": left,
+        "unused_hosts": unused,
+        "logs": None if met else str(logs),
         "drill": result,
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "cores": psutil.cpu_count(),
     }
+
+
+def unused_hosts(result: dict[str, Any]) -> list[str]:
+    """Signs that a host that came back was of no use: the run waited for another one, or Ray lost it."""
+    return [
+        f"fault {fault['number']}: the run waited for {fault['host']} although another host was free"
+        for fault in result.get("faults", ())
+        if fault["waited_for_host"]
+    ] + [f"{host} is not in Ray" for host in result.get("missing_hosts", ())]
+
+
+def keep_logs(cluster: Bed, logs: Path) -> None:
+    """Copy Ray's logs of every host, and the events and logs of the runs, out of the bed."""
+    shutil.rmtree(logs, ignore_errors=True)
+    for host in cluster.hosts:
+        for session in host.directory.glob("ray/session_*"):
+            if not session.is_symlink():
+                shutil.copytree(session / "logs", logs / host.name, dirs_exist_ok=True)
+    for run in cluster.storage.glob("*/logs"):
+        shutil.copytree(run, logs / run.parent.name)
+    for events in cluster.storage.glob("*/events.jsonl"):
+        shutil.copy(events, logs / events.parent.name)
 
 
 def left_behind(cluster: Bed) -> list[str]:
@@ -108,11 +143,13 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="keep the result in this file, too")
+    parser.add_argument("--faults", help="kinds of faults, separated by commas; all by default")
+    parser.add_argument("--out", type=Path, help="write the result to this file as well")
+    parser.add_argument("--logs", type=Path, default=LOGS, help="where to keep the logs of a failed soak")
     given = parser.parse_args()
     if why_impossible():
         parser.error(why_impossible())
-    result = soak(given.count, given.seed)
+    result = soak(given.count, given.seed, given.faults, given.logs.absolute())
     text = json.dumps(result, indent=2)
     print(text)
     if given.out is not None:
@@ -122,4 +159,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Terminated as ended:
+        print(f"soak.py: {ended}; its hosts are removed", file=sys.stderr)
+        sys.exit(ended.exit_code)

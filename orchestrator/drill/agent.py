@@ -1,7 +1,7 @@
 """Takes its own host away and brings it back: `python -m orchestrator.drill.agent`, an order on stdin.
 
-It ends with neither the Ray worker that started it nor that worker's Ray node, because it belongs
-to neither: the process that was started ends at once and leaves its work to a child.
+It outlives the Ray worker that started it and that worker's Ray node, because it belongs to
+neither: the process that was started ends at once and leaves its work to a child.
 """
 
 import os
@@ -14,28 +14,33 @@ import psutil
 from orchestrator.drill import link
 from orchestrator.drill.faults import Fault
 from orchestrator.drill.inject import Order, tell
-from orchestrator.drill.ray_node import RayNode
+from orchestrator.drill.ray_node import RayNode, kill_trees
 from orchestrator.events import EventLog
 from orchestrator.processes import still_running
 
 _AWAY_S = {Fault.KILL_HOST: 10.0, Fault.PARTITION: 12.0}
+# The worker that started us must first answer the drill, which would otherwise aim again.
+_HEAD_START_S = 1.0
 # Ray tells a raylet that it was given up as soon as they speak again; then the raylet ends.
 _VERDICT_S = 30.0
 _START_TRIES = 3
 
 
 def carry_out(order: Order) -> None:
-    """Make the fault, tell of it, bring the host back, and tell of that."""
-    problem = ""
+    """Make the fault and report it, bring the host back and report that."""
+    # Before anything is started: Ray's workers, and what they start, have a low priority.
+    note, problem = order.node.priority.take(), ""
+    time.sleep(_HEAD_START_S)
     try:
         if order.target.fault is Fault.KILL_HOST:
             _kill_host(order)
         else:
             _partition(order)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError, psutil.Error) as error:
         problem = " ".join(str(error).split())
-    events = EventLog(order.target.run.events)
-    events.emit("host_returned", number=order.target.number, host=order.target.host, problem=problem)
+    EventLog(order.target.run.events).emit(
+        "host_returned", number=order.target.number, host=order.target.host, problem=problem, note=note
+    )
 
 
 def _kill_host(order: Order) -> None:
@@ -43,7 +48,7 @@ def _kill_host(order: Order) -> None:
     gone = order.node.kill()
     tell(order.target, at, f"the raylet and {gone - 1} processes below it are gone")
     time.sleep(_AWAY_S[Fault.KILL_HOST])
-    _start(order.node)
+    start_again(order.node)
 
 
 def _partition(order: Order) -> None:
@@ -61,23 +66,28 @@ def _partition(order: Order) -> None:
     if not down:
         raise RuntimeError(f"{interface} did not go down")
     tell(order.target, at, f"{interface} was down for {seconds:.0f} s")
-    if not still_running(_raylet(order.node), _VERDICT_S):
+    raylet = order.node.raylet.process()
+    if raylet is None or not still_running([raylet], _VERDICT_S):
         order.node.kill()  # what the raylet may have left
-        _start(order.node)
+        start_again(order.node)
 
 
-def _raylet(node: RayNode) -> list[psutil.Process]:
-    return [psutil.Process(node.raylet)] if psutil.pid_exists(node.raylet) else []
+def start_again(node: RayNode, tries: int = _START_TRIES) -> None:
+    """Start the node again. Raises RuntimeError when no try succeeds.
 
-
-def _start(node: RayNode) -> None:
-    for tries_left in reversed(range(_START_TRIES)):
+    `ray start` gives up after 30 s, for example on busy cores, but leaves the raylet that it has
+    started: that one is ended before the next try, or the host would join twice.
+    """
+    before = node.raylets()
+    problem = ""
+    for _ in range(tries):
         try:
             node.start_again()
-            break
-        except subprocess.SubprocessError:
-            if not tries_left:
-                raise
+            return
+        except subprocess.SubprocessError as error:
+            problem = str(error)
+            kill_trees(list(node.raylets() - before))
+    raise RuntimeError(f"Ray did not start again in {tries} tries: {problem}")
 
 
 def main() -> None:

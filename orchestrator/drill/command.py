@@ -39,7 +39,8 @@ def drill(
     """Run the job twice, the second time with faults made on purpose, and compare the ends.
 
     The runs are <storage>/<name>-drill-clean and <name>-drill; drill.json in the second one keeps
-    the report. Exit code 0 when every fault happened and the run ended with the same bytes.
+    the report. Exit code 0 when every fault happened, the run ended with the same bytes, and every
+    host is back in the cluster.
     """
     if count < 1:
         raise InputError(f"--count is {count}; give at least 1")
@@ -60,7 +61,8 @@ def drill(
         print(json.dumps(result))
     else:
         print_drill(wide_console(), result)
-    if not (result["status"] == "succeeded" and result["same_bytes"] and result["injected"] == count):
+    survived = result["status"] == "succeeded" and result["same_bytes"] and result["injected"] == count
+    if not survived or result["missing_hosts"]:
         raise typer.Exit(1)
 
 
@@ -73,6 +75,9 @@ def print_drill(console: Console, result: dict[str, Any]) -> None:
         shown = ("number", "fault", "rank", "host", "step", "named", "seconds_lost", "proof")
         table.add_row(*("-" if fault[key] is None else str(fault[key]) for key in shown))
     console.print(table)
+    if result["missing_hosts"]:
+        hosts = ", ".join(result["missing_hosts"])
+        console.print(f"not in the Ray cluster any more: {hosts}; read raylet.out in Ray's logs on each")
 
 
 def _possible(

@@ -56,14 +56,13 @@ class Order:
     @classmethod
     def from_json(cls, text: str) -> "Order":
         raw = json.loads(text)
-        node, target = raw["node"], raw["target"]
+        target = raw["target"]
         target |= {
             "run": RunDirectory(Path(target["run"]["root"])),
             "fault": Fault(target["fault"]),
             "damage": Damage(target["damage"]),
         }
-        node |= {"log_monitors": tuple(node["log_monitors"]), "start": tuple(node["start"])}
-        return cls(Target(**target), RayNode(**node))
+        return cls(Target(**target), RayNode.from_dict(raw["node"]))
 
 
 def inject(address: str, target: Target) -> str:

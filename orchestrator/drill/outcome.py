@@ -59,8 +59,34 @@ def recovery_of(history: Sequence[Event], number: int, generation: int) -> Event
 
 
 def return_of(history: Sequence[Event], number: int) -> Event | None:
-    """The word that the host of fault `number` is back, or with `problem`, why it is not."""
+    """The event that the host of fault `number` is back, or with `problem`, why it is not."""
     return _told(history, "host_returned", number)
+
+
+def was_made(history: Sequence[Event], number: int) -> bool:
+    """Whether fault `number` is known to have happened."""
+    return _told(history, "fault_injected", number) is not None
+
+
+def waited_for_host(history: Sequence[Event], number: int) -> bool:
+    """Whether the run could go on after fault `number` only with the host that the fault took away.
+
+    The first group after the fault began to start while that host was away, and yet it has a rank
+    there. So no other host was free. That is right on a cluster without a spare host; where there
+    is one, it shows that the spare host is not usable.
+    """
+    fault, returned = _told(history, "fault_injected", number), return_of(history, number)
+    if fault is None or returned is None:
+        return False
+    later = [event for event in history if event.get("generation", 0) > fault["generation"]]
+    group = next((event for event in later if event["event"] == "group_started"), None)
+    if group is None or fault["host"] not in group["hosts"]:
+        return False
+    began = next(
+        event["t"] for event in later
+        if event["event"] == "group_starting" and event["generation"] == group["generation"]
+    )  # fmt: skip
+    return bool(began < returned["t"])
 
 
 def fault_report(history: Sequence[Event], planned: Planned, why_not: str) -> dict[str, Any]:
@@ -72,17 +98,16 @@ def fault_report(history: Sequence[Event], planned: Planned, why_not: str) -> di
     told = _told(history, "fault_injected", planned.number)
     if told is None:
         return {**report, "rank": None, "host": None, "step": None, "proof": why_not or "the run had ended",
-                "named": None, "seconds_lost": None}  # fmt: skip
+                "named": None, "seconds_lost": None, "waited_for_host": False}  # fmt: skip
     failure = next((event for event in history if _is_failure_of(event, told["generation"])), None)
     recovery = recovery_of(history, planned.number, told["generation"])
     corrupt = _set_aside(history, told.get("checkpoint"))
     proof = told["proof"] if corrupt is None else f"{told['proof']}, set aside as {corrupt}"
     fired = corrupt is not None or "checkpoint" not in told
     if planned.fault in OF_HOSTS:
-        returned = return_of(history, planned.number)
-        problem = "no word that the host is back" if returned is None else returned["problem"]
+        problem = _why_host_is_not_back(history, planned.number)
         fired = fired and not problem
-        proof += f", {problem or 'the host is back'}"
+        proof += f", {problem or _how_host_is_back(history, planned.number)}"
     return {
         **report,
         "fired": fired,
@@ -92,6 +117,7 @@ def fault_report(history: Sequence[Event], planned: Planned, why_not: str) -> di
         "proof": proof,
         "named": failure and failure["kind"],
         "seconds_lost": recovery and round(max(recovery["t"] - told["at"], 0.0), 1),
+        "waited_for_host": planned.fault in OF_HOSTS and waited_for_host(history, planned.number),
     }
 
 
@@ -120,6 +146,23 @@ def _of_last_generation(history: Sequence[Event]) -> Sequence[Event]:
 
 def _told(history: Sequence[Event], name: str, number: int) -> Event | None:
     return next((event for event in history if event["event"] == name and event["number"] == number), None)
+
+
+def _why_host_is_not_back(history: Sequence[Event], number: int) -> str:
+    """Empty when the host of fault `number` is back."""
+    returned, missing = return_of(history, number), _told(history, "host_missing", number)
+    if returned is None:
+        return "the host did not report that it is back"
+    if missing is not None and not returned["problem"]:
+        return f"Ray did not list the host again within {missing['waited_s']:.0f} s"
+    problem: str = returned["problem"]
+    return problem
+
+
+def _how_host_is_back(history: Sequence[Event], number: int) -> str:
+    returned = return_of(history, number)
+    note = returned.get("note") if returned else ""
+    return f"the host is back {note}" if note else "the host is back"
 
 
 def _is_failure_of(event: Event, generation: int) -> bool:

@@ -2,18 +2,24 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from orchestrator.drill.priority import Priority
 from orchestrator.processes import still_running
 
 _RAYLET = "raylet"
 _LOG_MONITOR = "log_monitor.py"
+_IDENTITY = ("--gcs-address=", "--node_ip_address=")
+# Gone meanwhile, or another user's.
+_NOT_OURS = (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, PermissionError)
 _GONE_WITHIN_S = 10.0
 _STARTED_WITHIN_S = 60.0
 # Resources that `ray start` takes by an option of their own; NPUs are among the others.
@@ -22,31 +28,89 @@ _OPTIONS = {"CPU": "--num-cpus", "GPU": "--num-gpus", "memory": "--memory",
 
 
 @dataclass(frozen=True, slots=True)
-class RayNode:
-    """A Ray node as it was when somebody looked: enough to kill it and to start it again."""
+class ProcessId:
+    """A process, also when its id is in use again. started: clock ticks after the start of the machine."""
 
-    raylet: int
-    log_monitors: tuple[int, ...]
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessId":
+        started = _started(pid)
+        if started is None:
+            raise psutil.NoSuchProcess(pid)
+        return cls(pid, started)
+
+    def process(self) -> psutil.Process | None:
+        """The process, if it is still there."""
+        try:
+            return psutil.Process(self.pid) if _started(self.pid) == self.started else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class RayNode:
+    """A Ray node as it was when somebody looked: enough to kill it and to start it again.
+
+    identity: the arguments by which a raylet names its cluster and its own address.
+    """
+
+    raylet: ProcessId
+    log_monitors: tuple[ProcessId, ...]
+    identity: tuple[str, ...]
     start: tuple[str, ...]
     environment: dict[str, str]
+    priority: Priority
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> "RayNode":
+        """Undo `dataclasses.asdict`, also after a way through JSON."""
+        return cls(
+            raylet=ProcessId(**raw["raylet"]),
+            log_monitors=tuple(ProcessId(**monitor) for monitor in raw["log_monitors"]),
+            identity=tuple(raw["identity"]),
+            start=tuple(raw["start"]),
+            environment=raw["environment"],
+            priority=Priority(**{**raw["priority"], "cpus": tuple(raw["priority"]["cpus"])}),
+        )
 
     def kill(self) -> int:
         """SIGKILL all of it; returns how many processes are gone."""
-        roots = [psutil.Process(pid) for pid in (self.raylet, *self.log_monitors) if psutil.pid_exists(pid)]
-        processes = [*roots, *(child for root in roots for child in root.children(recursive=True))]
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):  # its parent may have ended it by now
-                process.kill()
-        left = still_running(processes, _GONE_WITHIN_S)
-        if left:
-            raise RuntimeError(f"still there: {', '.join(str(process.pid) for process in left)}")
-        return len(processes)
+        roots = [one.process() for one in (self.raylet, *self.log_monitors)]
+        return kill_trees([root for root in roots if root is not None])
 
     def start_again(self) -> None:
         """Run `ray start` as it was run before. Raises subprocess.SubprocessError when it fails."""
         subprocess.run(
             self.start, env=self.environment, stdin=subprocess.DEVNULL, timeout=_STARTED_WITHIN_S, check=True
         )
+
+    def raylets(self) -> set[psutil.Process]:
+        """The raylets of this host that run for the same cluster under the same address."""
+        network = _network_of(os.getpid())
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(*_NOT_OURS):
+                ours = process.name() == _RAYLET and _network_of(process.pid) == network
+                if ours and set(self.identity) <= set(process.cmdline()):
+                    found.add(process)
+        return found
+
+
+def kill_trees(roots: Sequence[psutil.Process]) -> int:
+    """SIGKILL these processes and all below them; returns how many are gone. Raises RuntimeError."""
+    processes = []
+    for root in roots:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes += [root, *root.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # its parent may have ended it by now
+            process.kill()
+    left = still_running(processes, _GONE_WITHIN_S)
+    if left:
+        raise RuntimeError(f"still there: {', '.join(str(process.pid) for process in left)}")
+    return len(processes)
 
 
 def node_above() -> RayNode:
@@ -55,10 +119,12 @@ def node_above() -> RayNode:
     command = raylet.cmdline()
     monitors = _log_monitors(raylet)
     return RayNode(
-        raylet=raylet.pid,
-        log_monitors=monitors,
+        raylet=ProcessId.of(raylet.pid),
+        log_monitors=tuple(ProcessId.of(pid) for pid in monitors),
+        identity=tuple(part for part in command if part.startswith(_IDENTITY)),
         start=start_command(command, log_monitor=bool(monitors)),
         environment=raylet.environ(),
+        priority=Priority.of(raylet),
     )
 
 
@@ -89,14 +155,21 @@ def _log_monitors(raylet: psutil.Process) -> tuple[int, ...]:
     session = next(part.partition("=")[2] for part in raylet.cmdline() if part.startswith("--session_dir="))
     found = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(*_NOT_OURS):
             command = process.cmdline()
             ours = f"--session-dir={session}" in command and _network_of(process.pid) == network
             if ours and any(Path(part).name == _LOG_MONITOR for part in command):
                 found.append(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, PermissionError):
-            continue  # gone meanwhile, or another user's
     return tuple(found)
+
+
+def _started(pid: int) -> int | None:
+    """Clock ticks between the start of the machine and that of the process; None when there is none."""
+    try:
+        # The name, in parentheses, may contain spaces.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _network_of(pid: int) -> str:

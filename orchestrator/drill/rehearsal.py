@@ -21,6 +21,7 @@ from orchestrator.drill.outcome import (
     recovery_of,
     return_of,
     stepping_group,
+    was_made,
 )
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
@@ -33,6 +34,8 @@ from sdnet.errors import InputError
 _FAILURES_A_FAULT = 5
 # What the agent of a host may take: away, the raylet's end, and three tries to start it again.
 _HOST_BACK_S = 240.0
+# How long Ray may take to list every host again when the run is over.
+_ALL_BACK_S = 30.0
 _AIM_AGAIN_S = 0.5
 
 Shows = Callable[[EventLog], AbstractContextManager[None]]
@@ -73,6 +76,7 @@ class Rehearsal:
         steps = self._run_undisturbed()["steps"]
         planned = plan_faults(faults, count, seed, steps)
         history = self._run_disturbed(planned)
+        missing = self._missing_hosts()
         reports = [fault_report(history, fault, self._why_not.get(fault.number, "")) for fault in planned]
         summary = read_summary(self._disturbed)
         step_s = mean_step_s(EventLog(self._clean.events).read())
@@ -86,6 +90,7 @@ class Rehearsal:
             "steps": steps,
             "step_s": step_s and round(step_s, 4),
             "train_s": summary and summary["seconds"]["train"],
+            "missing_hosts": missing,
             "faults": reports,
         }
         write_json(self._disturbed.root / "drill.json", result)
@@ -133,7 +138,9 @@ class Rehearsal:
                 return True
             target = _target(planned, group, planned.choose(ranks), launch.run)
             problem = self._hosts.call(target.host, partial(inject, target=target))
-            if not problem:
+            launch.read()
+            # The answer may be lost with the host that the fault takes away.
+            if not problem or was_made(launch.history, planned.number):
                 return self._recovered(target, launch)
             # The group has changed since its events were read; aim again.
             self._why_not[planned.number] = problem
@@ -158,13 +165,24 @@ class Rehearsal:
         return recovered
 
     def _await_return(self, number: int, host: str, launch: Launched) -> None:
-        """Wait, also beyond the end of the run, until the host has said that it is back, and Ray knows."""
+        """Wait, even after the end of the run, until the host reports that it is back and Ray lists it."""
         deadline = time.monotonic() + _HOST_BACK_S
         while time.monotonic() < deadline:
             launch.read()
             returned = return_of(launch.history, number)
             if returned is not None and (returned["problem"] or self._hosts.is_alive(host)):
                 return
+            time.sleep(_AIM_AGAIN_S)
+        EventLog(launch.run.events).emit("host_missing", number=number, host=host, waited_s=_HOST_BACK_S)
+        launch.read()
+
+    def _missing_hosts(self) -> list[str]:
+        """The hosts that a fault may have hit and that Ray does not list, after a bounded wait."""
+        deadline = time.monotonic() + _ALL_BACK_S
+        while True:
+            missing = sorted(host for host in self.spare_hosts if not self._hosts.is_alive(host))
+            if not missing or time.monotonic() >= deadline:
+                return missing
             time.sleep(_AIM_AGAIN_S)
 
 

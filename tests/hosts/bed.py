@@ -19,8 +19,10 @@ from pathlib import Path
 import yaml
 
 from orchestrator.run_directory import RunDirectory
+from tests.hosts.ending import ends_by_exception
 from tests.hosts.host import GCS_PORT, Host
-from tests.hosts.network import Cable, is_of_dead_suite, lay_cables, namespaces_of_dead_suites, remove
+from tests.hosts.network import Cable, lay_cables, remove, stale_namespaces
+from tests.hosts.owner import Owner, is_stale
 
 _ORCHESTRATE = str(Path(__file__).with_name("orchestrate.py"))
 _RAY_ENVIRONMENT = {
@@ -84,33 +86,44 @@ class Bed:
 
 @contextmanager
 def bed(hosts: int = 3, settings: Mapping[str, str] | None = None) -> Iterator[Bed]:
-    """Hosts that exist for as long as the block lasts, whatever ends it; one bed a process at a time.
+    """Hosts that exist as long as the block lasts; one bed a process at a time, in its main thread.
 
-    settings: environment of every process on the hosts, such as Ray's RAY_... knobs.
+    They are removed however the block ends, also by SIGINT, SIGTERM or SIGHUP, which raise
+    Terminated. Only SIGKILL leaves a bed behind, and the next bed on the machine removes it.
+    settings: environment of every process on the hosts, such as Ray's RAY_... settings.
     """
-    remove_what_dead_suites_left()
-    prefix = f"sdn{os.getpid()}"
+    remove_stale_beds()
+    prefix = Owner.this_process().prefix
     # Short, and the disk too: the paths of Ray's Unix sockets below them must fit in 107 bytes.
     directory = Path(tempfile.gettempdir()) / prefix
-    directory.mkdir(mode=0o755)
     names = [f"{prefix}s", *(f"{prefix}h{number}" for number in range(1, hosts + 1))]
     made: tuple[Host, ...] = ()
-    try:
-        made = _furnish(lay_cables(prefix, hosts), directory, settings or {})
-        yield Bed(made, directory / "storage")
-    finally:
-        remove(names)
-        for host in made:
-            host.end_children()
-        shutil.rmtree(directory)
+    with ends_by_exception() as removal:
+        directory.mkdir(mode=0o755)
+        try:
+            made = _furnish(lay_cables(prefix, hosts), directory, settings or {})
+            yield Bed(made, directory / "storage")
+        finally:
+            removal.begun = True
+            remove(names)
+            for host in made:
+                host.end_children()
+            _remove_directory(directory)
 
 
-def remove_what_dead_suites_left() -> None:
-    """End the processes, and remove the namespaces and disks, of beds whose suite no longer runs."""
-    remove(namespaces_of_dead_suites())
+def remove_stale_beds() -> None:
+    """Remove the processes, namespaces and directories of beds whose owner was killed."""
+    remove(stale_namespaces())
     for path in Path(tempfile.gettempdir()).glob("sdn*"):
-        if is_of_dead_suite(f"{path.name}s"):
-            shutil.rmtree(path)
+        if is_stale(path.name):
+            _remove_directory(path)
+
+
+def _remove_directory(path: Path) -> None:
+    # Two suites that start together remove the same stale bed, and each finds files gone.
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def _furnish(cables: Sequence[Cable], directory: Path, settings: Mapping[str, str]) -> tuple[Host, ...]:

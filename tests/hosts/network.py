@@ -2,13 +2,12 @@
 
 The switch is a bridge in a namespace of its own, so nothing is added to the machine's own
 network, no packet passes its firewall, and two beds may use the same addresses. Every name
-holds the pid of the suite it belongs to: what a killed suite left is found and removed.
+contains the owner of the bed (see owner.py), so that stale namespaces can be found and removed.
 """
 
 import contextlib
 import ipaddress
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,9 +18,10 @@ from pathlib import Path
 
 import psutil
 
+from tests.hosts.owner import Owner, is_stale
+
 NETWORK = ipaddress.ip_network("10.231.0.0/24")
 _NAMESPACES = Path("/run/netns")
-_NAMES = re.compile(r"sdn(\d+)[a-z]\d*")
 _WIRE = str(Path(__file__).with_name("wire.py"))
 
 
@@ -110,7 +110,7 @@ def pids_in(namespace: str) -> list[int]:
 
 
 def kill_all_in(namespaces: Sequence[str]) -> None:
-    """SIGKILL every process of the namespaces, also those born meanwhile, and wait until they are gone."""
+    """SIGKILL every process of the namespaces, including those that start meanwhile; wait for their end."""
     while pids := [pid for name in namespaces for pid in pids_in(name)]:
         for pid in pids:
             signal_to(pid, signal.SIGKILL)
@@ -118,23 +118,22 @@ def kill_all_in(namespaces: Sequence[str]) -> None:
 
 
 def remove(namespaces: Sequence[str]) -> None:
-    """End everything in the namespaces and delete them; a missing one is already as it should be."""
+    """Kill everything in the namespaces and delete them. One that does not exist is no error."""
     there = [name for name in namespaces if (_NAMESPACES / name).exists()]
-    kill_all_in(there)
     for name in there:
-        ip("netns", "delete", name)
+        try:
+            kill_all_in([name])
+            ip("netns", "delete", name)
+        except RuntimeError:
+            # Two suites that start together remove the same stale bed.
+            if (_NAMESPACES / name).exists():
+                raise
 
 
-def namespaces_of_dead_suites() -> list[str]:
-    """Those whose suite no longer runs."""
+def stale_namespaces() -> list[str]:
+    """Namespaces of beds whose owner is gone."""
     names = [path.name for path in _NAMESPACES.iterdir()] if _NAMESPACES.is_dir() else []
-    return [name for name in names if is_of_dead_suite(name)]
-
-
-def is_of_dead_suite(name: str) -> bool:
-    """Whether it is a name of ours, of a namespace or a directory, and its suite no longer runs."""
-    owner = _NAMES.fullmatch(name)
-    return owner is not None and not psutil.pid_exists(int(owner[1]))
+    return [name for name in names if is_stale(name)]
 
 
 def why_impossible() -> str:
@@ -143,7 +142,7 @@ def why_impossible() -> str:
         return "ip not found: install iproute2"
     if os.geteuid() != 0:
         return "network namespaces need root"
-    name = f"sdn{os.getpid()}p"
+    name = f"{Owner.this_process().prefix}p"
     try:
         ip("netns", "add", name)
         ip("netns", "delete", name)

@@ -1,13 +1,18 @@
 """What a drill decides and reads: which faults, in which order, and what each came to."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.drill.agent import start_again
 from orchestrator.drill.faults import Damage, Fault, Planned, parse_faults, plan_faults, reasons_against
 from orchestrator.drill.inject import Order, Target, saved_checkpoints, spoil
 from orchestrator.drill.outcome import (
@@ -17,8 +22,11 @@ from orchestrator.drill.outcome import (
     mean_step_s,
     recovery_of,
     stepping_group,
+    waited_for_host,
+    was_made,
 )
-from orchestrator.drill.ray_node import RayNode, start_command
+from orchestrator.drill.priority import Priority
+from orchestrator.drill.ray_node import ProcessId, RayNode, start_command
 from orchestrator.drill.rehearsal import same_bytes
 from orchestrator.run_directory import RunDirectory
 from sdnet.errors import InputError
@@ -45,6 +53,18 @@ def failure(t: float, number: int, kind: str) -> Event:
 def injected(t: float, at: float, fault: Fault, **more: object) -> Event:
     return event(t, "fault_injected", number=1, fault=fault.value, rank=1, host="b", step=5,
                  generation=1, at=at, proof="seen", **more)  # fmt: skip
+
+
+def ray_node(*start: str) -> RayNode:
+    """A node that `start` starts again; its raylet is this process."""
+    return RayNode(
+        raylet=ProcessId.of(os.getpid()),
+        log_monitors=(ProcessId(71, 1),),
+        identity=(f"--gcs-address=test-{os.getpid()}:6379", "--node_ip_address=10.231.0.2"),
+        start=start,
+        environment={"PATH": "/usr/bin:/bin"},
+        priority=Priority.of(psutil.Process()),
+    )
 
 
 def planned(fault: Fault) -> Planned:
@@ -131,6 +151,43 @@ def test_a_host_that_never_came_back_is_no_fault_survived() -> None:
     history.append(event(60, "host_returned", number=1, host="b", problem="ray start failed"))
     report = fault_report(history, planned(Fault.KILL_HOST), "")
     assert not report["fired"] and report["proof"] == "seen, ray start failed"
+
+
+def test_a_host_that_ray_does_not_list_again_is_no_fault_survived() -> None:
+    history = [*generation(1, 0, 1), injected(20, 20, Fault.KILL_HOST)]
+    assert fault_report(history, planned(Fault.KILL_HOST), "")["proof"].endswith(
+        "the host did not report that it is back"
+    )
+    history.append(event(35, "host_returned", number=1, host="b", problem=""))
+    assert fault_report(history, planned(Fault.KILL_HOST), "")["fired"]
+    history.append(event(275, "host_missing", number=1, host="b", waited_s=240.0))
+    report = fault_report(history, planned(Fault.KILL_HOST), "")
+    assert not report["fired"]
+    assert report["proof"] == "seen, Ray did not list the host again within 240 s"
+
+
+def started(number: int, t: float, hosts: list[str]) -> list[Event]:
+    """The events of a group that begins to start, and has started a second later."""
+    return [
+        event(t, "group_starting", generation=number, world_size=2),
+        event(t + 1, "group_started", generation=number, world_size=2, hosts=hosts),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "hosts", "waited"),
+    [(22, ["a", "c"], False), (22, ["a", "b"], True), (36, ["a", "b"], False)],
+    ids=["a spare host takes over", "only the lost host is free", "the lost host is back before the start"],
+)
+def test_a_run_waited_for_the_lost_host_if_its_next_group_began_before_the_host_was_back(
+    starts_at: float, hosts: list[str], waited: bool
+) -> None:
+    history = [*started(1, 0, ["a", "b"]), injected(20, 20, Fault.KILL_HOST)]
+    assert was_made(history, 1) and not was_made(history, 2)
+    assert not waited_for_host(history, 1)
+    history += [*started(2, starts_at, hosts), event(35, "host_returned", number=1, host="b", problem="")]
+    assert waited_for_host(history, 1) is waited
+    assert fault_report(history, planned(Fault.KILL_HOST), "")["waited_for_host"] is waited
 
 
 def test_a_spoilt_checkpoint_counts_only_when_the_run_has_set_it_aside() -> None:
@@ -220,7 +277,7 @@ def test_an_earlier_drill_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_an_order_reaches_the_process_that_outlives_the_node_as_it_was_given(tmp_path: Path) -> None:
     target = Target(RunDirectory(tmp_path), 3, Fault.PARTITION, Damage.REMOVE, 2, 40, 1, "10.0.0.2", 77)
-    order = Order(target, RayNode(70, (71,), ("ray", "start"), {"PATH": "/bin"}))
+    order = Order(target, ray_node("ray", "start"))
     assert Order.from_json(order.to_json()) == order
 
 
@@ -241,3 +298,70 @@ def test_runs_are_equal_when_the_files_of_their_last_checkpoints_are(
 
 def test_a_run_without_a_checkpoint_is_equal_to_none(tmp_path: Path) -> None:
     assert not same_bytes(RunDirectory(tmp_path / "clean"), RunDirectory(tmp_path / "disturbed"))
+
+
+def test_a_process_whose_id_is_in_use_again_is_not_taken_for_the_one_before() -> None:
+    this = ProcessId.of(os.getpid())
+    assert this.process() == psutil.Process()
+    assert ProcessId(this.pid, this.started - 1).process() is None
+    assert ProcessId(2**22 + 1, this.started).process() is None
+
+
+TAKES_PRIORITY_BACK = """
+import os, sys
+from dataclasses import astuple
+from pathlib import Path
+import psutil
+from orchestrator.drill.priority import Priority
+before = Priority.of(psutil.Process())
+os.nice(3)
+Path("/proc/self/oom_score_adj").write_text("1000")
+os.sched_setaffinity(0, {before.cpus[0]})
+assert Priority.of(psutil.Process()) != before
+message = before.take()
+assert message or Priority.of(psutil.Process()) == before
+print(before.nice, Priority.of(psutil.Process()).nice, message)
+"""
+
+
+def test_what_a_low_priority_worker_starts_takes_the_priority_of_its_raylet() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TAKES_PRIORITY_BACK], capture_output=True, text=True, check=True
+    )
+    before, after, message = done.stdout.rstrip("\n").split(" ", 2)
+    if os.geteuid() == 0:
+        assert (before, message) == (after, "")
+    else:
+        assert message == f"at priority {after} instead of {before}, which only root may restore"
+
+
+# Leaves a process called `raylet`; fails the first times, as `ray start` does on busy cores.
+STARTS_LATE = """
+{raylet} -c 'while :; do sleep 1; done' {identity} >/dev/null 2>&1 </dev/null &
+echo try >> {tries}
+test $(wc -l < {tries}) -ge {successful_try}
+"""
+
+
+@pytest.mark.parametrize("successful_try", [1, 2, 4])
+def test_a_raylet_that_a_failed_start_has_left_is_ended_before_the_next_try(
+    tmp_path: Path, successful_try: int
+) -> None:
+    (tmp_path / "raylet").write_bytes(Path("/bin/sh").read_bytes())
+    (tmp_path / "raylet").chmod(0o755)
+    script = STARTS_LATE.format(
+        raylet=tmp_path / "raylet", identity=" ".join(ray_node().identity), tries=tmp_path / "tries",
+        successful_try=successful_try,
+    )  # fmt: skip
+    node = ray_node("sh", "-c", script)
+    try:
+        if successful_try <= 3:
+            start_again(node, tries=3)
+        else:
+            with pytest.raises(RuntimeError, match=r"Ray did not start again in 3 tries: .* exit status 1"):
+                start_again(node, tries=3)
+        assert (tmp_path / "tries").read_text() == "try\n" * min(successful_try, 3)
+        assert len(node.raylets()) == (1 if successful_try <= 3 else 0)
+    finally:
+        for raylet in node.raylets():
+            raylet.kill()
