@@ -114,12 +114,13 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
         train, test = prepared_files(spec.data.prepared)
         if train.is_file() and test.is_file():
             refuse_other_data(run, train, test)
-    if spec.data.images is None or not images_folder(spec.data.images).is_dir():
+    images = None if spec.data.images is None else images_folder(spec.data.images)
+    if images is None or not any(path.is_file() for path in images.rglob("*")):
         return
     try:
-        changed = images_changed(work_of(spec.data, images_folder(spec.data.images), run))
+        changed = images_changed(work_of(spec.data, images, run))
     except OSError as error:
-        raise _unreadable(error, images_folder(spec.data.images)) from None
+        raise _unreadable(error, images) from None
     if changed:
         raise InputError(
             f"images {spec.data.images} changed after {run.root} was finished; put them back, "

@@ -31,7 +31,7 @@ from orchestrator.training.trainer import GroupTrainer
 from orchestrator.training.worker import TrainJob, train_rank
 from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
-from sdnet.data.store import checksums_of, open_patches
+from sdnet.data.store import checksums_of, open_patches, sample_checksum
 from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -150,6 +150,7 @@ def _job(spec: JobSpec, run: RunDirectory) -> TrainJob:
         evaluate_batch=spec.evaluate.batch,
         compile_cache=run.compiled if _computes_on_cpu(spec.cluster) else None,
         data=checksums_of(run.train_npz, run.test_npz),
+        data_sample=sample_checksum(open_patches(run.train_npz), open_patches(run.test_npz)),
     )
 
 

@@ -19,7 +19,7 @@ from orchestrator.training.drain import DrainNotice, LaunchEnds
 from orchestrator.training.pulse import beat
 from orchestrator.training.saver import Saver
 from sdnet.config import Recipe
-from sdnet.data.store import open_patches, open_training_patches
+from sdnet.data.store import open_patches, open_training_patches, refuse_other_sample
 from sdnet.messages import accuracy_line, epoch_line
 from sdnet.metrics import accuracy, fpr95
 from sdnet.trainer import Trainer
@@ -34,7 +34,8 @@ class TrainJob:
     """What a rank must know; travels from the launcher to every worker.
 
     compile_cache: where compiled graphs are kept for the next generation; None compiles each time.
-    data: SHA-256 of train.npz and test.npz by name, which each checkpoint keeps.
+    data: SHA-256 of train.npz and test.npz by name, which each checkpoint keeps. data_sample: see
+    `sample_checksum`; a rank that sees other data refuses them.
     """
 
     run: RunDirectory
@@ -46,6 +47,7 @@ class TrainJob:
     evaluate_batch: int
     compile_cache: Path | None = None
     data: dict[str, str] = field(default_factory=dict)
+    data_sample: str = ""
 
 
 def train_rank(job: TrainJob) -> dict[str, Any]:
@@ -64,15 +66,16 @@ class RankLoop:
         self.events = EventLog(job.run.events)
         self.cache = _compile_cache(job, rank, world_size)
         self.warm = self.cache is not None and self.cache.open()
+        train, self.test = open_training_patches(job.run.train_npz), open_patches(job.run.test_npz)
+        refuse_other_sample(job.data_sample, train, self.test)
         self.trainer = Trainer(
             job.recipe,
-            open_training_patches(job.run.train_npz),
+            train,
             rank=rank,
             world_size=world_size,
             slices=job.slices,
             data=job.data,
         )
-        self.test = open_patches(job.run.test_npz)
         self.saver = Saver(job.run, keep=job.keep, every_s=job.every_s, rank=rank)
         self.drain = DrainNotice(rank)
         self.rates: dict[str, float] = {}

@@ -5,6 +5,7 @@ int32 [N] (1 match, 0 non-match), uncompressed, so that the images can be memory
 they lie in the file and all ranks of a host share one copy in the page cache.
 """
 
+import hashlib
 import io
 import math
 import struct
@@ -25,6 +26,7 @@ from sdnet.files import sha256_of, whole_file
 
 PATCH_SHAPE = (64, 128)
 _LONGEST_SHOWN = 120
+_SAMPLED = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal data make equal files
 # NumPy parses headers with `ast`, which Python 3.11 cannot do in two threads at once (gh-106905).
 _PARSING = threading.Lock()
@@ -118,6 +120,28 @@ def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
         for name in sorted(before.keys() & now.keys())
         if before[name] != now[name]
     )
+
+
+def sample_checksum(train: PatchFile, test: PatchFile) -> str:
+    """SHA-256 of all labels and of 64 patches spread over each file: milliseconds, whatever their size."""
+    digest = hashlib.sha256()
+    for patches in (train, test):
+        digest.update(patches.labels.tobytes())
+        for index in np.linspace(0, len(patches) - 1, _SAMPLED).astype(int):
+            digest.update(patches.images[index].tobytes())
+    return digest.hexdigest()
+
+
+def refuse_other_sample(expected: str, train: PatchFile, test: PatchFile) -> None:
+    """Raise InputError when a host sees other files than the launcher did.
+
+    A rank may start on another host, or long after the launch: its files can be another copy, or replaced.
+    """
+    if sample_checksum(train, test) != expected:
+        raise InputError(
+            f"{train.path} or {test.path} is not the file that the launch began with; "
+            "put the same files back on every host, and launch again"
+        )
 
 
 @lru_cache(maxsize=8)

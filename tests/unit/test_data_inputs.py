@@ -228,6 +228,8 @@ def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, ima
         refuse_changed_since_finished(spec, run)
     shutil.rmtree(images)
     assert launch(spec).already_done
+    images.mkdir()
+    assert launch(spec).already_done
 
 
 def test_a_job_of_an_older_version_is_the_same_job(make):

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy
 
 from sdnet.data.store import (
+    PatchFile,
     checksums_of,
     data_mismatch,
     open_patches,
     open_training_patches,
+    refuse_other_sample,
+    sample_checksum,
     write_patches,
 )
 from sdnet.errors import InputError
@@ -301,6 +304,21 @@ def test_a_checksum_is_that_of_the_file_as_it_is_now(tmp_path):
         f"test.npz (checksum {before['test.npz'][:12]}, now {now['test.npz'][:12]})"
     )
     assert data_mismatch(before, before) == data_mismatch({}, now) == ""
+
+
+def test_a_rank_that_sees_other_data_than_the_launcher_refuses_them(tmp_path):
+    def files(seed: int, labels: list[int]) -> list[PatchFile]:
+        images = np.random.default_rng(seed).integers(0, 256, (500, 64, 128), np.uint8)
+        return [
+            PatchFile(tmp_path / "train.npz", images, np.ones(500, np.int32)),
+            PatchFile(tmp_path / "test.npz", images, np.resize(labels, 500).astype(np.int32)),
+        ]
+
+    expected = sample_checksum(*files(0, [0, 1]))
+    refuse_other_sample(expected, *files(0, [0, 1]))
+    for train, test in (files(1, [0, 1]), files(0, [1, 0])):
+        with pytest.raises(InputError, match=r"train\.npz or .*test\.npz is not the file that the"):
+            refuse_other_sample(expected, train, test)
 
 
 @pytest.fixture(scope="module")
