@@ -78,7 +78,7 @@ class DeviceReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostInventory:
-    """One host. `numa_cpus`: CPUs this job may use, by NUMA node. `problems`: what went untold, and why."""
+    """One host. `numa_cpus`: CPUs this job may use, by NUMA node. `problems`: what is not known, and why."""
 
     address: str
     devices: tuple[DeviceReport, ...] = ()

@@ -100,10 +100,9 @@ def rank_environment(
         place of `device_id` in it. Empty (NOSET): all are visible and DEVICE_ID is `device_id`.
     rank_table_path: table that HCCL builds the world from. With dynamic_cluster it may be left
         out (HCCL then finds its peers through the scheduler); rank_table needs it.
-    A world of one has nobody to meet, and ranks that meet through a store are told of it otherwise: no
-    MS_* variable is written, the scheduler is ignored. On cpu the same MS_* variables start `mccl`;
-    DEVICE_ID is the local rank and no HCCL name appears. Raises InputError when the values contradict
-    each other.
+    In a world of one, and when ranks meet through a store, no MS_* variable is written and the scheduler is
+    ignored. On cpu the same MS_* variables start `mccl`; DEVICE_ID is the local rank and no HCCL name
+    appears. Raises InputError when the values contradict each other.
     """
     if not 0 <= local_rank <= rank < world_size:
         raise InputError(

@@ -43,7 +43,7 @@ def left_over_processes() -> tuple[LeftOver, ...]:
             if run and not any(parent.name() == _RAYLET for parent in process.parents()):
                 found.append(LeftOver(process.pid, process.name(), run))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            # Gone meanwhile, or another user's: neither is ours to speak of.
+            # It has ended, or belongs to another user: not ours to judge.
             continue
     return tuple(sorted(found, key=lambda item: item.pid))
 

@@ -54,7 +54,7 @@ def numa_cpus(tools: AscendHostTools) -> dict[int, tuple[int, ...]]:
 
 
 class _Survey:
-    """Asks the tools of one host, and gathers what they would not tell."""
+    """Asks the tools of one host, and collects what they did not answer."""
 
     def __init__(self, address: str, tools: AscendHostTools, stated: Mapping[int, str]):
         self.address, self.tools, self.stated = address, tools, stated

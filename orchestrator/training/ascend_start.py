@@ -151,7 +151,7 @@ def _only_npu(seat: Seat, stated: StatedHosts) -> int:
 
 
 def _keep(group: AscendGroup, cleared: Collection[ClearedHost], run: RunDirectory) -> str:
-    """Write the table and tell of what was ended; returns the path that the ranks read."""
+    """Write the table and report what was ended; returns the path that the ranks read."""
     events = EventLog(run.events)
     for host in cleared:
         if host.ended:

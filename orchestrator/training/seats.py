@@ -1,4 +1,4 @@
-"""Where the workers of a group run, and waiting for what all of them shall answer."""
+"""Where the workers of a group run, and how to wait for an answer of each of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -68,6 +68,15 @@ def test_the_number_of_ranks_may_be_less_than_the_host_has(tmp_path, monkeypatch
     assert len(json.loads(run("build", "--workers", 2).output)["server_list"][0]["device"]) == 2
 
 
+def test_a_table_of_one_host_needs_no_network_cables(tmp_path, monkeypatch):
+    host = describe(1, devices=[0, 1])
+    for device in host["devices"]:
+        device |= {"health": "Alarm", "codes": ["81078603"], "link": "DOWN", "ip": None}
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "host", host)))
+    (server,) = json.loads(run("build", "--soc", "910a").output)["server_list"]
+    assert server["device"] == [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]
+
+
 def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
     this_host(tmp_path, monkeypatch)
     (server,) = json.loads(run("build", "--devices", "4-5,7").output)["server_list"]
