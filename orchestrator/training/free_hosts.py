@@ -19,11 +19,13 @@ logger = logging.getLogger(__name__)
 
 # A group whose hosts are free starts within a second or two.
 _AFTER_S = 5.0
+# Rarely: the task costs the start of a process on each host, while lost hosts may be starting.
+_AGAIN_AFTER_S = 30.0
 _A_LITTLE = 0.001
 
 
 class FreeHosts(WorkerGroupCallback):
-    """Asks every host for news of its resources, again and again, while a group waits for its hosts."""
+    """Asks every host for news of its resources while a group waits for its hosts."""
 
     def __init__(self) -> None:
         self._has_hosts: threading.Event | None = None
@@ -47,9 +49,11 @@ class FreeHosts(WorkerGroupCallback):
 
 
 def _ask_until(has_hosts: threading.Event) -> None:
-    while not has_hosts.wait(_AFTER_S):
+    wait_s = _AFTER_S
+    while not has_hosts.wait(wait_s):
         logger.info("the group waits for hosts; asking every host for news of its resources")
         ask_for_news()
+        wait_s = _AGAIN_AFTER_S
 
 
 def ask_for_news() -> None:
