@@ -22,6 +22,7 @@ from orchestrator.training.checkpoints import checkpoint_to_resume, remove_lefto
 from orchestrator.training.drain import DrainWatch
 from orchestrator.training.failure_policy import GroupFailurePolicy
 from orchestrator.training.fencing import Fence
+from orchestrator.training.free_hosts import FreeHosts
 from orchestrator.training.group import GroupWatch
 from orchestrator.training.growth import GrowsAtCheckpoints
 from orchestrator.training.rank_order import RankOrder
@@ -120,6 +121,7 @@ def _trainer(spec: JobSpec, run: RunDirectory, events: EventLog) -> GroupTrainer
             callbacks=[
                 _rank_order(spec.cluster),
                 Fence(events),
+                FreeHosts(),
                 watch,
                 DrainWatch(events),
                 *_standbys(spec, events, watch),

@@ -1,0 +1,71 @@
+"""Lets Ray see again that a host is free, when a group cannot start.
+
+Before Ray's GCS asks a host to hold its part of a placement group, it already counts that part as
+used. If the request is lost, Ray 2.60 does not count it back: it waits for news of the host's
+resources, and an idle host has none (https://github.com/ray-project/ray/pull/65271). The host is
+alive in Ray, but no group is ever placed there. Any task that takes a little of a resource makes
+the host send news.
+"""
+
+import logging
+import threading
+from typing import Any
+
+import ray
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+logger = logging.getLogger(__name__)
+
+# A group whose hosts are free starts within a second or two.
+_AFTER_S = 5.0
+# Rarely: the task costs the start of a process on each host, while lost hosts may be starting.
+_AGAIN_AFTER_S = 30.0
+_A_LITTLE = 0.001
+
+
+class FreeHosts(WorkerGroupCallback):
+    """Asks every host for news of its resources while a group waits for its hosts."""
+
+    def __init__(self) -> None:
+        self._has_hosts: threading.Event | None = None
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        self._stop()
+        self._has_hosts = threading.Event()
+        # Ray Train blocks the controller's own thread until the group has its hosts.
+        threading.Thread(target=_ask_until, args=(self._has_hosts,), daemon=True).start()
+
+    def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+        self._stop()
+        return {}
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._has_hosts is not None:
+            self._has_hosts.set()
+
+
+def _ask_until(has_hosts: threading.Event) -> None:
+    wait_s = _AFTER_S
+    while not has_hosts.wait(wait_s):
+        logger.info("the group waits for hosts; asking every host for news of its resources")
+        ask_for_news()
+        wait_s = _AGAIN_AFTER_S
+
+
+def ask_for_news() -> None:
+    """Run a task on every living host that takes a little of it; returns without waiting for them."""
+    touch = ray.remote(num_cpus=0, max_retries=0)(_touch)
+    for node in ray.nodes():
+        if node["Alive"]:
+            # Every host has this resource, and nothing else uses it up: the task never has to wait.
+            resources = {f"node:{node['NodeManagerAddress']}": _A_LITTLE}
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            touch.options(resources=resources, scheduling_strategy=here).remote()
+
+
+def _touch() -> None:
+    """No-op: only the resource that the task takes matters."""
