@@ -141,6 +141,9 @@ def evaluate(
         print(json.dumps(rates))
     else:
         console.print(f"FPR95 {rates['fpr95']:.8f}  accuracy {rates['accuracy']:.8f}  pairs {rates['pairs']}")
+        print(f"weights SHA-256 {rates['weights_sha256']}\nfile SHA-256    {rates['checkpoint_sha256']}")
+        if rates["note"]:
+            print(f"note: {rates['note']}")
 
 
 @app.command(
@@ -156,9 +159,9 @@ def export(
 ) -> None:
     """Write the network as MindIR and prove that the file computes the same."""
     from sdnet.export import export_checkpoint
+    from sdnet.messages import exported_line
 
-    difference = export_checkpoint(checkpoint, out, format_)
-    console.print(f"wrote {out}; its outputs differ from the checkpoint's by at most {difference:.1e}")
+    print(exported_line(out, export_checkpoint(checkpoint, out, format_)))
 
 
 @app.command(epilog="Example: sdnet-orchestrate status runs/s1s2")
