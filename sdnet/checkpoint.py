@@ -8,7 +8,6 @@ the other two). It is written under a temporary name, synced, and renamed when w
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sdnet.errors import InputError, NonFiniteWeights
-from sdnet.files import is_permanent, open_regular, read_json
+from sdnet.files import is_permanent, open_regular, read_json, remove
 from sdnet.parameter_file import read_parameters, write_parameters
 from sdnet.published import LoadedModel, digest, model_of, published_name, verify_checksum
 from sdnet.weights import State
@@ -65,7 +64,7 @@ def write(directory: Path, model: State, optimizer: State, state: CheckpointStat
     if not all(np.isfinite(value).all() for value in (*model.values(), *optimizer.values())):
         raise NonFiniteWeights(state.step)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove(temporary)
     temporary.mkdir()
     try:
         write_parameters(temporary / MODEL, {published_name(name): value for name, value in model.items()})
@@ -76,7 +75,7 @@ def write(directory: Path, model: State, optimizer: State, state: CheckpointStat
         _sync(temporary)
         _put(temporary, directory)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary, ignore_errors=True)
 
 
 def verify(directory: Path) -> CheckpointState:
@@ -200,7 +199,7 @@ def _put(temporary: Path, directory: Path) -> None:
         old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
         directory.rename(old)
         temporary.rename(directory)
-        _remove(old)
+        remove(old)
     else:
         temporary.rename(directory)
     _sync(directory.parent)
@@ -212,13 +211,6 @@ def _same(new: Path, existing: Path) -> bool:
     except CorruptCheckpoint:
         return False
     return _read_state(new) == _read_state(existing)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()  # something else lay under the checkpoint's name
 
 
 def _sync(path: Path) -> None:

@@ -18,7 +18,7 @@ from sdnet.errors import InputError
 
 # Another try gives the same answer: something else lies at the path, or permission is missing.
 _PERMANENT = frozenset(
-    {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+    {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 )
 _NAME_KEPT = 40  # characters of a name that its temporary file repeats: a name may have 255 bytes
 
@@ -101,6 +101,17 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"folder {path} cannot be written ({error.strerror}); give a writable one") from None
+
+
+def remove(path: Path, ignore_errors: bool = False) -> None:
+    """Delete a folder with its content, or whatever else lies at `path`; nothing there is fine.
+
+    `shutil.rmtree` fails on a file and waits for ever on a FIFO.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sweep(directory: Path) -> None:

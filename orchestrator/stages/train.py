@@ -61,14 +61,22 @@ class Trained:
 
 
 def finished(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained | None:
-    """The end of the recipe, if a good checkpoint of this run has reached it; bad ones are set aside."""
+    """The end of the recipe, if a good checkpoint of this run has reached it; bad ones are set aside.
+
+    Raises CheckpointsLost, and InputError for a checkpoint that this recipe cannot have made.
+    """
     checkpoint = checkpoint_to_resume(run, events)
     if checkpoint is None:
         return None
     state = read_state(checkpoint)
     samples = len(open_patches(run.train_npz))
     total = steps_per_epoch(samples, spec.global_batch) * spec.train.epochs
-    return Trained(checkpoint, state) if state.step >= total else None
+    if state.step > total:
+        raise InputError(
+            f"{checkpoint} is at step {state.step}, but the recipe ends at step {total}; "
+            "move it out of the run, or launch with --restart"
+        )
+    return Trained(checkpoint, state) if state.step == total else None
 
 
 def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:

@@ -104,7 +104,7 @@ def test_the_ranks_of_a_launch_that_was_killed_are_fenced_by_the_next(
     events = EventLog(tmp_path / "events.jsonl")
     left = start(str(tmp_path))
     for generation, pid in ((1, 1), (2, left)):
-        events.emit("group_starting", generation=generation)
+        events.emit("group_starting", generation=generation, world_size=1)
         events.emit("rank_joined", rank=0, host="a", pid=pid)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "a")
     Fence(events).before_worker_group_start(None)

@@ -39,7 +39,7 @@ def test_events_of_many_writers_never_mix(tmp_path: Path) -> None:
 
     def write(writer: int) -> None:
         for number in range(100):
-            events.emit("shard_done", writer=writer, number=number, filler="x" * 200)
+            events.emit("tried", writer=writer, number=number, filler="x" * 200)
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
     for thread in threads:
