@@ -205,7 +205,7 @@ def logs(
         return
     path = directory.logs / f"rank_{rank}.log"
     if not path.is_file():
-        ranks = sorted(log.stem for log in directory.logs.glob("rank_*.log"))
+        ranks = sorted(log.stem for log in directory.logs.glob("rank_*.log") if log.is_file())
         raise InputError(
             f"rank {rank} has no log in {directory.logs}; there are: {', '.join(ranks) or 'none yet'}"
         )

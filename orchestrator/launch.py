@@ -67,6 +67,7 @@ def launch(spec: JobSpec) -> Outcome:
         summary = read_summary(run)
         newest = _newest_checkpoint(run, events, summary)
         if summary is not None and summary["status"] == "succeeded" and summary.get("checkpoint") == newest:
+            _note_missing_data(run)
             return Outcome(summary, already_done=True)
         _claim(spec, run)
         _tell_of_passing_storage(run)
@@ -161,6 +162,14 @@ def _newest_checkpoint(run: RunDirectory, events: EventLog, summary: dict[str, A
             summary.get("checkpoint"), newest.name,
         )  # fmt: skip
     return newest.name if newest else None
+
+
+def _note_missing_data(run: RunDirectory) -> None:
+    gone = [path.name for path in (run.train_npz, run.test_npz) if not path.exists()]
+    if gone:
+        logger.warning(
+            "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)
+        )
 
 
 def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:

@@ -102,7 +102,7 @@ def read_parameters(path: Path) -> ParameterFile:
     formats: dict[str, str] = {}
     for name, parts in groupby(message.value, key=lambda value: value.tag):
         if name in parameters:
-            raise InputError(f"{path} has parameter {name!r} twice; give a checkpoint that has it once")
+            raise InputError(f"{path} has parameter {name[:80]!r} twice; give a checkpoint that has it once")
         tensors = [part.tensor for part in parts]
         parameters[name] = _array(path, name, tensors)
         formats[name] = tensors[0].tensor_type

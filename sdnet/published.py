@@ -84,7 +84,7 @@ def model_of(
         value, stored = given.parameters[sources[name]], given.formats[sources[name]]
         if value.shape != shape or stored not in ("Float32", *_CONVERTED):
             raise InputError(
-                f"{path}: {published_name(name)} is {stored.lower()} {list(value.shape)}, "
+                f"{path}: {published_name(name)} is {stored.lower()[:20]} {list(value.shape)}, "
                 f"not float32 {list(shape)}; give a checkpoint of SDNet"
             )
         state[name] = value.astype(np.float32)
@@ -137,7 +137,7 @@ def _sources(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> dic
             continue
         if match[1] in sources:
             raise InputError(
-                f"{given.path} holds {match[1]} twice, as {sources[match[1]]} and as {published}; "
+                f"{given.path} holds {match[1]} twice, as {sources[match[1]][:80]} and as {published[:80]}; "
                 "remove one of them"
             )
         sources[match[1]] = published

@@ -32,7 +32,7 @@ class CheckpointsLost(InputError):
         named = ", ".join(self.corrupt[:_NAMED]) + (", ..." if len(self.corrupt) > _NAMED else "")
         corrupt = f"{named} are corrupt" if len(self.corrupt) > 1 else f"{named} is corrupt"
         return (
-            f"{self.folder} has no good checkpoint, but the run saved {self.saved or len(self.corrupt)}"
+            f"{self.folder} has no good checkpoint, although the run saved {self.saved or len(self.corrupt)}"
             f"{f', the last one {self.last}' if self.last else ''}"
             f" ({corrupt if self.corrupt else 'all are gone'}); put one back, or launch with --restart "
             "to train from step 1"

@@ -177,12 +177,19 @@ def test_a_finished_run_without_checkpoints_and_events_is_lost_too(spec, run) ->
     assert "the run has finished, but " in refusal(spec)
 
 
-def test_a_finished_run_with_its_last_checkpoint_needs_nothing(spec, run) -> None:
+def test_a_finished_run_with_its_last_checkpoint_needs_nothing_and_says_which_data_are_gone(
+    spec, run, caplog
+) -> None:
+    run.train_npz.touch()
+    run.test_npz.symlink_to("nowhere")
     save(run.checkpoints, 5)
     summary = {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"}
     write_json(run.summary, summary)
     outcome = launch(spec)
     assert outcome.already_done and outcome.summary == summary
+    assert caplog.messages == [
+        f"gone from the finished run {run.root}: test.npz; `preprocess` makes the data again"
+    ]
 
 
 def test_lost_checkpoints_are_an_input_error_that_crosses_processes(tmp_path) -> None:
