@@ -64,7 +64,9 @@ def newest_good(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
             if directory.name != checkpoint_name(step):
                 raise CorruptCheckpoint(f"{directory} holds step {step}; use an earlier checkpoint")
         except CorruptCheckpoint as error:
-            corrupt.append((_set_aside(directory), str(error)))
+            # A rank of a launch that was killed may still prune while this one looks.
+            if directory.exists():
+                corrupt.append((_set_aside(directory), str(error)))
             continue
         return directory, corrupt
     return None, corrupt

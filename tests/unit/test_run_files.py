@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +18,13 @@ from orchestrator.report.status import read_status
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.run_directory import RunDirectory, write_json
 from orchestrator.spec import JobSpec, spec_from_dict
+from orchestrator.stages.train import finished
 from orchestrator.training.checkpoints import CheckpointsLost
+from sdnet.checkpoint import read_origin
+from sdnet.data.sampler import steps_per_epoch
+from sdnet.data.store import write_patches
 from sdnet.errors import InputError
+from sdnet.files import sha256_of
 from tests.unit.saving import save
 from tests.unprivileged import as_nobody
 
@@ -190,6 +196,28 @@ def test_a_finished_run_with_its_last_checkpoint_needs_nothing_and_says_which_da
     assert caplog.messages == [
         f"gone from the finished run {run.root}: test.npz; `preprocess` makes the data again"
     ]
+
+
+def test_a_checkpoint_beyond_the_end_of_the_recipe_is_refused(spec, run) -> None:
+    for path in (run.train_npz, run.test_npz):
+        write_patches(path, 20, [np.zeros((20, 64, 128), np.uint8)], np.arange(20) % 2)
+    steps = steps_per_epoch(20, spec.global_batch) * spec.train.epochs
+    events = EventLog(run.events)
+    save(run.checkpoints, steps)
+    assert finished(spec, run, events) is not None
+    save(run.checkpoints, steps + 1)
+    with pytest.raises(InputError, match=f"step {steps + 1}, but the recipe ends at step {steps}; move"):
+        finished(spec, run, events)
+
+
+def test_a_summary_names_the_bytes_of_the_last_checkpoint(spec, run) -> None:
+    directory = save(run.checkpoints, 5)
+    EventLog(run.events).emit("checkpoint_saved", step=5, checkpoint=directory.name)
+    summary = build_summary(spec, run, EventLog(run.events), "succeeded")
+    assert summary["checkpoint_sha256"] == sha256_of(directory / "model.ckpt")
+    assert summary["weights_sha256"] == read_origin(directory)["weights_sha256"] is not None
+    (directory / "state.json").unlink()
+    assert build_summary(spec, run, EventLog(run.events), "succeeded")["weights_sha256"] is None
 
 
 def test_lost_checkpoints_are_an_input_error_that_crosses_processes(tmp_path) -> None:

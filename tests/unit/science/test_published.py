@@ -294,6 +294,10 @@ def test_what_is_no_checkpoint_of_sdnet_is_refused_in_one_clean_line(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_path_that_no_file_can_have_is_refused(shapes, tmp_path):
+    assert "cannot be read (File name too long)" in refusal(tmp_path / ("a" * 300), shapes)
+
+
 def test_a_checksum_beside_a_file_that_is_none_is_named(model, shapes, tmp_path):
     path = put(tmp_path / "a.ckpt", model)
     (tmp_path / "a.ckpt.sha256").write_text("MD5 (a.ckpt) = 4d7a\n")
