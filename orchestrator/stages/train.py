@@ -33,6 +33,7 @@ from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import open_patches
 from sdnet.errors import InputError
+from sdnet.files import remove
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     _tell_of_idle_cpus(spec.cluster)
     remove_leftovers(run.checkpoints)
     # Ray Train's own list of checkpoints would name ones that are pruned; state.json is the truth.
-    (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
+    remove(run.checkpoints / "checkpoint_manager_snapshot.json")
     events.emit("stage_started", stage="train")
     _fit(_trainer(spec, run, events), events)
     # A rank that was killed while it wrote could not tidy up.
