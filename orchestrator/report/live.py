@@ -57,6 +57,7 @@ def _ended_line(event: Event) -> str:
 
 
 _LINES: dict[str, Callable[[Event], str]] = {
+    "run_restarted": lambda e: f"begun again at step 1; the earlier run is in {e['moved_to']}/",
     "stage_started": lambda e: f"{e['stage']}: started",
     "stage_finished": lambda e: f"{e['stage']}: done",
     "group_starting": lambda e: f"group {e['generation']}: starting {e['world_size']} rank(s)",
