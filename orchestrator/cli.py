@@ -5,6 +5,7 @@ Heavy imports (Ray, MindSpore) happen inside the commands that need them, so tha
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from orchestrator.events import EventLog
 from orchestrator.ray_session import prepare_environment
 from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
+from orchestrator.restart import begin_again
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec, spec_from_dict, with_overrides
 from sdnet.errors import InputError
@@ -63,13 +65,20 @@ def launch(
         Path | None, typer.Option(help="Instead of a job: a rank table, as the published run_train.sh took.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="With --rank-table: the folder of the data.")] = None,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Begin again at step 1; what earlier launches left is moved to RUN/before_restart.<n>.",
+        ),
+    ] = False,
 ) -> None:
     """Run the job to its end; launched again, go on where it stopped."""
     if job is not None and rank_table is None and data is None:
-        _launch(load_spec(job, tuple(set_ or ())))
+        _launch(load_spec(job, tuple(set_ or ())), restart)
     elif job is None and rank_table is not None and data is not None:
         raw = job_of_rank_table(read_rank_table(rank_table), data)
-        _launch(spec_from_dict(with_overrides(raw, tuple(set_ or ())), str(rank_table)))
+        _launch(spec_from_dict(with_overrides(raw, tuple(set_ or ())), str(rank_table)), restart)
     else:
         raise InputError("launch takes a cluster.yaml, or --rank-table FILE and --data FOLDER together")
 
@@ -141,6 +150,9 @@ def evaluate(
         print(json.dumps(rates))
     else:
         console.print(f"FPR95 {rates['fpr95']:.8f}  accuracy {rates['accuracy']:.8f}  pairs {rates['pairs']}")
+        print(f"weights SHA-256 {rates['weights_sha256']}\nfile SHA-256    {rates['checkpoint_sha256']}")
+        if rates["note"]:
+            print(f"note: {rates['note']}")
 
 
 @app.command(
@@ -156,9 +168,9 @@ def export(
 ) -> None:
     """Write the network as MindIR and prove that the file computes the same."""
     from sdnet.export import export_checkpoint
+    from sdnet.messages import exported_line
 
-    difference = export_checkpoint(checkpoint, out, format_)
-    console.print(f"wrote {out}; its outputs differ from the checkpoint's by at most {difference:.1e}")
+    print(exported_line(out, export_checkpoint(checkpoint, out, format_)))
 
 
 @app.command(epilog="Example: sdnet-orchestrate status runs/s1s2")
@@ -192,19 +204,25 @@ def logs(
                 print(text)
         return
     path = directory.logs / f"rank_{rank}.log"
-    if not path.exists():
-        ranks = sorted(log.stem for log in directory.logs.glob("rank_*.log"))
+    if not path.is_file():
+        ranks = sorted(log.stem for log in directory.logs.glob("rank_*.log") if log.is_file())
         raise InputError(
             f"rank {rank} has no log in {directory.logs}; there are: {', '.join(ranks) or 'none yet'}"
         )
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        sys.stdout.writelines(lines)
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            sys.stdout.writelines(lines)
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); ask its owner for access") from None
 
 
-def _launch(spec: JobSpec) -> dict:
+def _launch(spec: JobSpec, restart: bool = False) -> dict:
     from orchestrator.launch import launch as run_job
 
     run = RunDirectory.of(spec.storage, spec.name)
+    if restart:
+        moved_to = begin_again(run)
+        console.print(f"moved the earlier run to {moved_to}" if moved_to else "there is no earlier run")
     run.create()
     try:
         with live_view(EventLog(run.events), console):
@@ -220,7 +238,7 @@ def _launch(spec: JobSpec) -> dict:
 
 def _existing_run(path: Path) -> RunDirectory:
     run = RunDirectory(path)
-    if not run.events.exists():
+    if not os.path.lexists(run.events):
         raise InputError(f"{path} is not a run directory (it has no events.jsonl); give <storage>/<name>")
     return run
 

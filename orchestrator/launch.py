@@ -1,12 +1,10 @@
 """`launch`: one job from cluster.yaml to summary.json, resuming whatever is already done."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +25,10 @@ from orchestrator.ray_session import ray_session
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.run_directory import RunDirectory, write_atomically, write_json
+from orchestrator.run_lock import locked
 from orchestrator.spec import JobSpec
 from sdnet.errors import InputError
+from sdnet.files import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +70,15 @@ def launch(spec: JobSpec) -> Outcome:
     """
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run):
+        events = EventLog(run.events)
         summary = read_summary(run)
-        if summary is not None and summary["status"] == "succeeded":
+        newest = _newest_checkpoint(run, events, summary)
+        if summary is not None and summary["status"] == "succeeded" and summary.get("checkpoint") == newest:
             refuse_changed_since_finished(spec, run)
+            _note_missing_data(run)
             return Outcome(summary, already_done=True)
         notes = _claim(spec, run)
         _tell_of_passing_storage(run)
-        events = EventLog(run.events)
         events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
         with terminated_as_interrupted(), _summarised(spec, run, events):
             _run_stages(spec, run, events, notes)
@@ -145,8 +147,40 @@ def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[
             summary = build_summary(spec, run, events, status)
             write_atomically(run.report, render_report(summary, events.read()))
             write_json(run.summary, summary)
-        except OSError as error:
-            raise StorageRefused(str(run.root), error.strerror or str(error), reason) from error
+        except (OSError, InputError) as error:
+            detail = getattr(error, "strerror", None) or str(error)
+            raise StorageRefused(str(run.root), detail, reason) from error
+
+
+def _newest_checkpoint(run: RunDirectory, events: EventLog, summary: dict[str, Any] | None) -> str | None:
+    """Name of the checkpoint to go on from, or None. Raises InputError when all that were saved are lost."""
+    finished = summary is not None and summary["status"] == "succeeded"
+    saved = any(event["event"] == "checkpoint_saved" for event in events.read())
+    if not (finished or saved or run.holds_checkpoints()):
+        return None
+    # Imported late: it takes MindSpore with it.
+    from orchestrator.training.checkpoints import CheckpointsLost, checkpoint_to_resume
+
+    try:
+        newest = checkpoint_to_resume(run, events)
+        if newest is None and finished:
+            raise CheckpointsLost(str(run.checkpoints), 1, str(summary and summary.get("checkpoint")), ())
+    except CheckpointsLost as error:
+        raise InputError(f"the run has finished, but {error}" if finished else str(error)) from None
+    if finished and summary and newest and summary.get("checkpoint") != newest.name:
+        logger.warning(
+            "the run has finished, but its last checkpoint %s is lost; it trains again from %s",
+            summary.get("checkpoint"), newest.name,
+        )  # fmt: skip
+    return newest.name if newest else None
+
+
+def _note_missing_data(run: RunDirectory) -> None:
+    gone = [path.name for path in (run.train_npz, run.test_npz) if not path.exists()]
+    if gone:
+        logger.warning(
+            "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)
+        )
 
 
 def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
@@ -156,7 +190,7 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
     """
     if not (run.job.exists() and run.holds_checkpoints()):
         return
-    before, now = yaml.safe_load(run.job.read_text(encoding="utf-8")), spec.model_dump(mode="json")
+    before, now = _read_job(run), spec.model_dump(mode="json")
     for job in (before, now):
         job["data"] = data_identity(job["data"])
     changed = [key for key in _IDENTITY if before.get(key) != now[key]]
@@ -165,8 +199,27 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
     if changed:
         raise InputError(
             f"{run.root} holds a job with other {', '.join(changed)}; give the job another `name`, "
-            "or delete the directory to begin again"
+            "or launch with --restart to begin again"
         )
+
+
+def _read_job(run: RunDirectory) -> dict[str, Any]:
+    """job.yaml as the last launch wrote it. Raises InputError when it cannot say what the run was."""
+    try:
+        with open_regular(run.job) as file:
+            job = yaml.safe_load(file)
+        _ranks(job)
+        if isinstance(job["data"], dict):
+            return dict(job)
+        problem = "it is not a job"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
+        problem = "it is not a job"
+    raise InputError(
+        f"{run.job} cannot be read ({problem}), so nobody knows what the checkpoints beside it belong to; "
+        "put it back, or launch with --restart to begin again"
+    )
 
 
 def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
@@ -195,22 +248,8 @@ def _ranks(job: dict) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[None]:
-    """Hold the run directory's lock: a second launch refuses.
-
-    The system drops the lock with its holder, however that ends.
-    """
+    """Hold the run directory's lock, in a directory that can be used and belongs to this job."""
     run.create()
-    with (run.root / "launch.lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise InputError(
-                f"{run.root} is being run by {lock.read().strip() or 'another launch'}; "
-                "wait for it, stop it, or give this job another `name`"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
-        lock.flush()
+    with locked(run):
         _refuse_another_job(spec, run)
         yield

@@ -1,16 +1,18 @@
 """The run directory: where everything of one run lies, and how small files are written whole."""
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdnet.errors import InputError
-from sdnet.files import whole_file
+from sdnet.files import open_regular, whole_file
 
 # Room for what a group writes before it trains: logs, events, a rank table.
 _PROBE_BYTES = 1 << 16
+_REMEDY = "make it yours to read and write, or move it away (`launch --restart` does)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,10 @@ class RunDirectory:
                 f"storage is {storage!r}; only a directory that every host reaches is supported: "
                 "mount it and give its path"
             )
-        return cls(Path(storage).expanduser().resolve() / name)
+        try:
+            return cls(Path(storage).expanduser().resolve() / name)
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, or nobody's home
+            raise InputError(f"storage {storage!r} names no directory ({error}); give its path") from None
 
     @property
     def job(self) -> Path:
@@ -76,18 +81,25 @@ class RunDirectory:
     def plan(self) -> Path:
         return self.root / "plan"
 
+    def make_root(self) -> None:
+        """Make the directory alone, and prove that it can be written. Raises InputError."""
+        _make_writable(self.root, "give a writable directory in `storage`")
+
     def create(self) -> None:
-        """Make the directory and prove that it can be written."""
-        try:
-            for directory in (self.root, self.data, self.checkpoints, self.logs, self.plan):
-                directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"storage {self.root} cannot be written ({error.strerror}); "
-                "give a writable directory in `storage`"
-            ) from None
+        """Make the directory and its folders, and prove that a run can use what is there.
+
+        Raises InputError, which names what is in the way: a launch would meet it hours later.
+        """
+        self.make_root()
+        for directory in (self.data, self.checkpoints, self.logs, self.plan):
+            _make_writable(directory, _REMEDY)
+        for path in (self.job, self.events, self.summary, self.manifest):
+            _check_readable(path)
+        for path in (self.report, self.train_npz, self.test_npz, *self.logs.glob("*.log")):
+            if path.is_dir() or path.is_fifo():
+                raise InputError(f"{path} is not a regular file; {_REMEDY}")
+        if self.events.exists() and not os.access(self.events, os.W_OK):
+            raise InputError(f"{self.events} cannot be written (Permission denied); {_REMEDY}")
 
     def holds_checkpoints(self) -> bool:
         """Whether training has left something here, good or set aside."""
@@ -102,6 +114,26 @@ class RunDirectory:
         except OSError:
             return False
         return True
+
+
+def _make_writable(directory: Path, remedy: str) -> None:
+    """Make a folder that is not there; raise InputError for one that cannot be listed and written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory), os.scandir(directory):
+            pass
+    except OSError as error:
+        what = "storage " if remedy != _REMEDY else ""
+        raise InputError(f"{what}{directory} cannot be written ({error.strerror}); {remedy}") from None
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -130,14 +130,15 @@ def evaluate(
     _use_graphs()
     from sdnet.data.store import open_patches
     from sdnet.evaluation import Evaluation, num_chunks
-    from sdnet.messages import accuracy_line
+    from sdnet.messages import accuracy_line, origin_line
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
     evaluation = Evaluation()
-    evaluation.load_checkpoint(checkpoint)
+    model = evaluation.load_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
+    print(origin_line(model))
 
 
 @app.command(epilog="Example: sdnet export --checkpoint runs/one/epoch_0020 --out sdnet.mindir")
@@ -152,9 +153,9 @@ def export(
     """Write the network as MindIR and prove that the file computes the same."""
     _use_graphs()
     from sdnet.export import export_checkpoint
+    from sdnet.messages import exported_line
 
-    difference = export_checkpoint(checkpoint, out, file_format, batch)
-    print(f"wrote {out}; its outputs differ from the checkpoint's by at most {difference:.1e}")
+    print(exported_line(out, export_checkpoint(checkpoint, out, file_format, batch)))
 
 
 def _use_graphs() -> None:
@@ -165,8 +166,8 @@ def _use_graphs() -> None:
 
 def _train_epoch(trainer: "Trainer", test: "PatchFile", evaluate_batch: int, out: Path) -> None:
     """The next epoch (or the rest of one), its lines, its checkpoint."""
-    from sdnet.checkpoint import write_published
     from sdnet.messages import accuracy_line, epoch_line
+    from sdnet.published import write_published
 
     epoch, first, began = trainer.progress.epoch, trainer.progress.step, time.perf_counter()
     while trainer.progress.epoch == epoch:

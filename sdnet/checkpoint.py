@@ -1,37 +1,30 @@
-"""Checkpoints on disk: MindSpore's format, published names, sums, and never half of one.
+"""Checkpoints on disk: MindSpore's format, checksums, and never half of one.
 
 A checkpoint is a directory with `model.ckpt` (weights, in the names of published checkpoints),
-`optimizer.ckpt` (Adam's parameters) and `state.json` (where training stands, and the sums of the
-other two). It is written under a temporary name, synced, and renamed when whole.
+`optimizer.ckpt` (Adam's parameters) and `state.json` (where training stands, and the checksums of
+the other two). It is written under a temporary name, synced, and renamed when whole.
 """
 
 import hashlib
 import json
 import os
-import re
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 
-from sdnet.errors import InputError
-from sdnet.quiet import quiet_mindspore
+from sdnet.errors import InputError, NonFiniteWeights
+from sdnet.files import is_permanent, open_regular, read_json, remove
+from sdnet.parameter_file import read_parameters, write_parameters
+from sdnet.published import LoadedModel, digest, model_of, published_name, verify_checksum
 from sdnet.weights import State
 
 MODEL, OPTIMIZER, STATE = "model.ckpt", "optimizer.ckpt", "state.json"
-PUBLISHED_PREFIX = {"features_opt": "model", "features_sar": "model", "embedding": "model",
-                    "lower_opt": "model_L", "lower_sar": "model_L", "decoder": "model_D"}  # fmt: skip
-# Published training code prefixes these names with its own wrappers (`optimizer.`, `network._backbone.`).
-_PUBLISHED = re.compile(
-    r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+\.[a-z_]+)"
-)
 
 
 class CorruptCheckpoint(InputError):
-    """A checkpoint directory is not what was written: a sum is wrong, or a file is missing."""
+    """A checkpoint directory is not what was written: a checksum is wrong, or a file is missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,62 +55,48 @@ class CheckpointState:
         return self.metrics.get("fpr95")
 
 
-def published_name(name: str) -> str:
-    """Our parameter name as published checkpoints spell it."""
-    return f"{PUBLISHED_PREFIX[name.split('.')[0]]}.{name}"
-
-
 def write(directory: Path, model: State, optimizer: State, state: CheckpointState) -> None:
     """Write a checkpoint; afterwards `directory` is whole and on disk, or untouched.
 
     A checkpoint that is already there is replaced, unless it is good and holds the same.
     Raises OSError when storage refuses, or is not there: the folder above is not made, because
-    that would hide the checkpoint below the mount point of a storage that is away.
+    that would hide the checkpoint below the mount point of a storage that is away. Raises
+    NonFiniteWeights: nobody could resume from such a checkpoint.
     """
+    if not all(np.isfinite(value).all() for value in (*model.values(), *optimizer.values())):
+        raise NonFiniteWeights(state.step)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove(temporary)
     temporary.mkdir()
     try:
         write_parameters(temporary / MODEL, {published_name(name): value for name, value in model.items()})
         write_parameters(temporary / OPTIMIZER, optimizer)
-        files = {name: _sum(temporary / name) for name in (MODEL, OPTIMIZER)}
-        _write_state(temporary / STATE, {**asdict(state), "files": files})
+        files = {name: _size_and_sha256(temporary / name) for name in (MODEL, OPTIMIZER)}
+        content = {**asdict(state), "files": files, "weights_sha256": digest(model)}
+        _write_state(temporary / STATE, content)
         _sync(temporary)
         _put(temporary, directory)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_published(path: Path, model: State) -> None:
-    """Write weights alone, as one file that the published code reads; it appears whole. Raises OSError."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.ckpt")
-    try:
-        write_parameters(temporary, {published_name(name): value for name, value in model.items()})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_parameters(path: Path, parameters: State) -> None:
-    """Write one `.ckpt` file in MindSpore's format and sync it. Raises OSError."""
-    entries = [{"name": name, "data": ms.Tensor(value)} for name, value in parameters.items()]
-    with quiet_mindspore():
-        ms.save_checkpoint(entries, str(path))
-    path.chmod(0o644)  # MindSpore leaves it read-only, and a later copy or clean-up should not stumble
-    _sync(path)
+        remove(temporary, ignore_errors=True)
 
 
 def verify(directory: Path) -> CheckpointState:
-    """Check every file against its sum. Raises CorruptCheckpoint, which says what is wrong."""
-    state, files = _read_state(directory)
+    """Check every file against its checksum. Raises CorruptCheckpoint, which says what is wrong.
+
+    Raises OSError for failures of storage that may pass, such as EIO.
+    """
+    state, origin = _read_state(directory)
     for name in (MODEL, OPTIMIZER):
         path = directory / name
-        if not path.is_file():
-            raise CorruptCheckpoint(f"{path} is missing; use an earlier checkpoint")
-        found, expected = _sum(path), files.get(name)
-        if found != expected:
+        try:
+            found = _size_and_sha256(path)
+        except FileNotFoundError:
+            raise CorruptCheckpoint(f"{path} is missing; use an earlier checkpoint") from None
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if found != origin.files.get(name):
             raise CorruptCheckpoint(
-                f"{path} is not what was written ({found['size']} bytes, sum {found['sha256'][:12]}); "
+                f"{path} is not what was written ({found['size']} bytes, SHA-256 {found['sha256'][:12]}...); "
                 "use an earlier checkpoint"
             )
     return state
@@ -128,47 +107,46 @@ def read_state(directory: Path) -> CheckpointState:
     return _read_state(directory)[0]
 
 
+def read_origin(directory: Path) -> dict[str, str | None]:
+    """`checkpoint_sha256` and `weights_sha256` as the checkpoint's `state.json` has them.
+
+    Raises CorruptCheckpoint. None where an older version of this package wrote none.
+    """
+    origin = _read_state(directory)[1]
+    file = origin.files.get(MODEL, {}).get("sha256")
+    return {"checkpoint_sha256": file, "weights_sha256": origin.weights_sha256}
+
+
 def read_optimizer(directory: Path) -> State:
     """Adam's parameters of a checkpoint directory."""
-    return read_parameters(directory / OPTIMIZER)
+    return read_parameters(directory / OPTIMIZER).parameters
+
+
+def load_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LoadedModel:
+    """Weights from a checkpoint directory or a single `.ckpt`, ours or a published one, and their origin.
+
+    shapes: of each parameter by our name; the file must hold every one of them once, with finite
+    values. float16 and bfloat16 are converted. A directory is verified by its `state.json`, a single
+    file by the `.sha256` beside it if there is one. Raises InputError.
+    """
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+        verify(path)
+        return model_of(read_parameters(path / MODEL), shapes, checked=True)
+    given = read_parameters(path)
+    return model_of(given, shapes, checked=verify_checksum(path, given.sha256))
 
 
 def read_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> State:
-    """Weights from a checkpoint directory or a single `.ckpt`, ours or a published one.
-
-    shapes: of each parameter by our name; the file must hold every one of them.
-    """
-    if path.is_dir():
-        verify(path)
-        path = path / MODEL
-    found: State = {}
-    for published, value in read_parameters(path).items():
-        match = _PUBLISHED.fullmatch(published)
-        if match and match[1] in shapes:
-            found[match[1]] = value
-    for name, shape in shapes.items():
-        if name not in found:
-            raise InputError(f"{path} holds no {published_name(name)}; give a checkpoint of SDNet")
-        if found[name].shape != shape or found[name].dtype != np.float32:
-            raise InputError(
-                f"{path}: {published_name(name)} is {found[name].dtype} {list(found[name].shape)}, "
-                f"not float32 {list(shape)}; give a checkpoint of SDNet"
-            )
-    return {name: found[name] for name in shapes}
+    """The weights alone of `load_model`."""
+    return load_model(path, shapes).state
 
 
-def read_parameters(path: Path) -> State:
-    """Every tensor of a `.ckpt` by its name. Raises InputError for what is no whole one."""
-    if not path.is_file():
-        raise InputError(f"{path} is not there; give a checkpoint directory or a .ckpt file")
-    if path.suffix != ".ckpt":
-        raise InputError(f"{path} does not end in .ckpt; give a checkpoint directory or a .ckpt file")
-    try:
-        with quiet_mindspore():
-            loaded = ms.load_checkpoint(str(path))
-        return {name: parameter.asnumpy() for name, parameter in loaded.items()}
-    except Exception as error:  # MindSpore raises whatever its parser meets
-        raise InputError(f"{path} is not a whole MindSpore checkpoint; copy it again") from error
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a state.json says of the files beside it. weights_sha256: None from older versions."""
+
+    files: dict[str, dict[str, Any]]
+    weights_sha256: str | None
 
 
 def _write_state(path: Path, content: dict[str, Any]) -> None:
@@ -179,41 +157,51 @@ def _write_state(path: Path, content: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _read_state(directory: Path) -> tuple[CheckpointState, dict[str, Any]]:
+def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
     path = directory / STATE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         expected = content.pop("sha256")
         if hashlib.sha256(_canonical(content)).hexdigest() != expected:
             raise CorruptCheckpoint(f"{path} is not what was written; use an earlier checkpoint")
-        files = content.pop("files")
+        origin = _Origin(content.pop("files"), content.pop("weights_sha256", None))
         content["losses"] = tuple(content["losses"])
-        return CheckpointState(**content), files
+        return CheckpointState(**content), origin
     except FileNotFoundError:
         raise CorruptCheckpoint(f"{path} is missing; give a checkpoint directory") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, CorruptCheckpoint):
             raise
         raise CorruptCheckpoint(f"{path} is not what was written; use an earlier checkpoint") from error
 
 
+def _unreadable(path: Path, error: OSError) -> Exception:
+    """A file that can never be read is as good as corrupt; storage that fails otherwise may come back."""
+    if is_permanent(error) or not path.is_file():
+        return CorruptCheckpoint(f"{path} cannot be read ({error.strerror}); use an earlier checkpoint")
+    return error
+
+
 def _canonical(content: dict[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def _sum(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
+def _size_and_sha256(path: Path) -> dict[str, Any]:
+    with open_regular(path) as file:
+        content = file.read()
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 
 def _put(temporary: Path, directory: Path) -> None:
-    if directory.exists():
+    if os.path.lexists(directory):
         if _same(temporary, directory):
             return
         old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
         directory.rename(old)
         temporary.rename(directory)
-        shutil.rmtree(old)
+        remove(old)
     else:
         temporary.rename(directory)
     _sync(directory.parent)

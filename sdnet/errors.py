@@ -22,3 +22,10 @@ class NonFiniteLoss(ArithmeticError):
 
     def __str__(self) -> str:
         return f"the loss is not finite at step {self.step}; lower train.lr, or look at the data"
+
+
+class NonFiniteWeights(NonFiniteLoss):
+    """Weights or Adam's moments became NaN or infinite in the update after a finite loss."""
+
+    def __str__(self) -> str:
+        return f"the weights are not finite after step {self.step}; lower train.lr, or look at the data"

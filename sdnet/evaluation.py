@@ -16,6 +16,7 @@ from sdnet import checkpoint, weights
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.model import Embedder, SDNet
+from sdnet.published import LoadedModel
 from sdnet.weights import State
 
 
@@ -45,9 +46,11 @@ class Evaluation:
         """Take weights."""
         weights.load(self._net, state)
 
-    def load_checkpoint(self, path: Path) -> None:
+    def load_checkpoint(self, path: Path) -> LoadedModel:
         """Take weights from a checkpoint directory or `.ckpt` file, published ones too. Raises InputError."""
-        self.load(checkpoint.read_model(path, weights.shapes(self._net)))
+        loaded = checkpoint.load_model(path, weights.shapes(self._net))
+        self.load(loaded.state)
+        return loaded
 
     def embed(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Optical and SAR embeddings, float32 [B, 128] each, of uint8 [B, 64, 128]."""

@@ -1,6 +1,11 @@
 """MindIR: the network in one file that MindSpore Lite and others load, checked before it counts."""
 
 import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -9,53 +14,73 @@ from mindspore import Tensor, nn
 
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation
-from sdnet.files import check_place
+from sdnet.files import check_place, put_with_checksum
+from sdnet.published import LoadedModel
 from sdnet.quiet import quiet_mindspore
 
 TOLERANCE = 1e-5
 _PROBE_SEED = 0
+# `mindspore.export` refuses any other character of a path.
+_ACCEPTED = re.compile(r"[0-9a-zA-Z@_\-.:/]+")
 
 
 class ExportDiffers(ArithmeticError):
     """The exported file does not compute what the checkpoint does; it was not kept."""
 
 
-def export_checkpoint(checkpoint: Path, out: Path, file_format: str = "mindir", batch: int = 1) -> float:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export came to.
+
+    difference: the largest absolute one between the file's outputs and the checkpoint's, at most
+    TOLERANCE. sha256: of the file that was written.
+    """
+
+    difference: float
+    sha256: str
+    model: LoadedModel
+
+
+def export_checkpoint(checkpoint: Path, out: Path, file_format: str = "mindir", batch: int = 1) -> Exported:
     """Write the embedding network of a checkpoint, and prove that the file computes the same.
 
     The file takes uint8 [batch, 64, 128], optical left and SAR right, as patches are stored, and
     gives two float32 [batch, 128]: optical and SAR embeddings. Normalisation is inside.
 
-    Returns the largest absolute difference between the reloaded file's outputs and the
-    checkpoint's, at most TOLERANCE; else ExportDiffers. `out` appears whole or not at all.
-    Raises InputError for a bad checkpoint, another format, or `air`, which needs an Ascend host.
+    `out` appears whole or not at all, and then `<out>.sha256` beside it. Raises ExportDiffers, and
+    InputError for a bad checkpoint, another format, or `air`, which needs an Ascend host.
     """
     _check(out, file_format, batch)
     evaluation = Evaluation()
-    evaluation.load_checkpoint(checkpoint)
+    model = evaluation.load_checkpoint(checkpoint)
     probe = np.random.default_rng(_PROBE_SEED).integers(0, 256, (batch, 64, 128), np.uint8)
     expected = evaluation.embed(probe)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.mindir")
-    try:
+    with _scratch() as folder:
+        written = folder / "sdnet.mindir"
         with quiet_mindspore():
             ms.export(
                 evaluation.embedder,
                 Tensor(probe),
-                file_name=str(temporary.with_suffix("")),
+                file_name=str(written.with_suffix("")),
                 file_format="MINDIR",
             )
-            found = nn.GraphCell(ms.load(str(temporary)))(Tensor(probe))
+            found = nn.GraphCell(ms.load(str(written)))(Tensor(probe))
         pairs = zip(expected, found, strict=True)
         difference = max(float(np.abs(want - got.asnumpy()).max()) for want, got in pairs)
         if not difference <= TOLERANCE:
             raise ExportDiffers(f"{out}: outputs differ by {difference:.1e}, above {TOLERANCE}; not kept")
-        temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return difference
+        return Exported(difference, put_with_checksum(written, out), model)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder whose path MindSpore accepts: no space, no letter outside ASCII."""
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")
+    usable = [place for place in places if _ACCEPTED.fullmatch(place) and os.access(place, os.W_OK)]
+    if not usable:
+        raise InputError(f"MindSpore cannot export to any of {', '.join(places)}; set TMPDIR to a plain path")
+    with tempfile.TemporaryDirectory(prefix="sdnet-export-", dir=usable[0]) as folder:
+        yield Path(folder)
 
 
 def _check(out: Path, file_format: str, batch: int) -> None:

@@ -1,15 +1,26 @@
-"""Files that appear whole or not at all, and the places where they can."""
+"""Files that appear whole or not at all, the places where they can, and files that are safe to read."""
 
 import errno
 import hashlib
+import json
 import os
+import secrets
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sdnet.errors import InputError
+
+# Another try gives the same answer: something else lies at the path, or permission is missing.
+_PERMANENT = frozenset(
+    {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
+_NAME_KEPT = 40  # characters of a name that its temporary file repeats: a name may have 255 bytes
 
 
 @contextmanager
@@ -17,21 +28,54 @@ def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Write `path` under a temporary name, `.<name>.<random>` beside it; synced and renamed at the end.
 
     When the block raises, the temporary file goes and what was at `path` stays. A killed
-    process leaves its temporary file behind: `sweep` removes it. Raises OSError. `sync=False`
-    is for files that are believed by their sum only: after a power cut they may be torn.
+    process leaves its temporary file behind: `sweep` removes it. The mode follows the umask.
+    Raises OSError. `sync=False` is for files that are trusted by their checksum only: after a
+    power cut they may be torn.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(6)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's files are for their owner alone
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading. Raises OSError: EISDIR for a folder, EINVAL for a pipe or a device.
+
+    A plain `open` of a FIFO waits for a writer for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a file. Raises OSError as `open_regular`, and ValueError for what is not JSON."""
+    with open_regular(path) as file:
+        content = file.read()
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def is_permanent(error: OSError) -> bool:
+    """Whether another try must fail the same way, as long as the storage below is healthy.
+
+    Example: a folder where a file should be. A lost mount gives EIO, ENOENT, ESTALE or EPERM: those may pass.
+    """
+    return error.errno in _PERMANENT
 
 
 def check_place(path: Path) -> None:
@@ -39,6 +83,8 @@ def check_place(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # renaming over /dev/null would replace it
+            raise OSError(errno.EINVAL, "Not a regular file")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
@@ -57,6 +103,17 @@ def make_folder(path: Path) -> None:
         raise InputError(f"folder {path} cannot be written ({error.strerror}); give a writable one") from None
 
 
+def remove(path: Path, ignore_errors: bool = False) -> None:
+    """Delete a folder with its content, or whatever else lies at `path`; nothing there is fine.
+
+    `shutil.rmtree` fails on a file and waits for ever on a FIFO.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def sweep(directory: Path) -> None:
     """Remove temporary files that killed processes left in a directory which nobody writes to now."""
     for path in directory.glob(".*"):
@@ -64,7 +121,23 @@ def sweep(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def checksum_path(path: Path) -> Path:
+    """Where the checksum of a file lies that leaves this machine, in the form of `sha256sum`."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def put_with_checksum(source: Path, path: Path) -> str:
+    """Copy a file to `path`, whole, then write its `checksum_path`; returns the SHA-256. Raises OSError."""
+    found = sha256_of(source)
+    checksum_path(path).unlink(missing_ok=True)  # first: the one of an older file would refuse this one
+    with source.open("rb") as reader, whole_file(path) as writer:
+        shutil.copyfileobj(reader, writer)
+    with whole_file(checksum_path(path)) as checksum:
+        checksum.write(f"{found}  {path.name}\n".encode())
+    return found
+
+
 def sha256_of(path: Path) -> str:
-    """Sum of a file's bytes, in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes, in hexadecimal. Raises OSError as `open_regular`."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,8 @@ MindSpore and can be tested with plain objects.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sdnet.files import is_permanent
+
 
 class FailureKind(StrEnum):
     """The cause, as far as it can be told from outside the process.
@@ -14,6 +16,8 @@ class FailureKind(StrEnum):
     rank_unreachable: the connection broke and Ray does not know yet whether the process or its
     host is gone; whoever can see the hosts' state makes it rank_crashed or host_lost.
     refused: what the user must correct, such as a group of devices that HCCL would not take.
+    path_blocked: a file of the run fails in a way that waiting does not change, such as a folder in its
+    place; storage that is away can look the same, so whoever can probe it makes it storage.
     """
 
     RANK_CRASHED = "rank_crashed"
@@ -28,6 +32,7 @@ class FailureKind(StrEnum):
     LOSS_NOT_FINITE = "loss_not_finite"
     REFUSED = "refused"
     STORAGE = "storage"
+    PATH_BLOCKED = "path_blocked"
     CONTROLLER = "controller"
 
 
@@ -83,6 +88,7 @@ _MEMORY_WORDS = ("running low on memory", "memory monitor killed")
 _CAUSES_FIRST = (
     FailureKind.PREEMPTED,
     FailureKind.LOSS_NOT_FINITE,
+    FailureKind.PATH_BLOCKED,
     FailureKind.STORAGE,
     FailureKind.HOST_LOST,
     FailureKind.OUT_OF_MEMORY,
@@ -134,7 +140,10 @@ def _kind(error: BaseException) -> FailureKind:
 
 def _known_kind(error: BaseException) -> FailureKind | None:
     """The kind of the most telling error in the chain of causes."""
-    found = [_BY_NAME[name] for link in _chain(error) for name in _names(link) if name in _BY_NAME]
+    chain = _chain(error)
+    found = [_BY_NAME[name] for link in chain for name in _names(link) if name in _BY_NAME]
+    if any(isinstance(link, OSError) and is_permanent(link) for link in chain):
+        found.append(FailureKind.PATH_BLOCKED)
     return min(found, key=_CAUSES_FIRST.index) if found else None
 
 

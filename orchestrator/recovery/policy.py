@@ -24,7 +24,11 @@ class Verdict:
 
 # A bug fails again wherever it is tried; a rare fault of the device may not.
 _TRIES_AT_ONE_STEP = 2
-_NEVER_RETRIED = frozenset({FailureKind.LOSS_NOT_FINITE, FailureKind.REFUSED})
+_NEVER_RETRIED = {
+    FailureKind.LOSS_NOT_FINITE: "another try would end the same way",
+    FailureKind.REFUSED: "another try would end the same way",
+    FailureKind.PATH_BLOCKED: "move away what lies at this path, or give access to it, and launch again",
+}
 # Announced by the cluster and not our fault: they cost no budget.
 _FREE = frozenset({FailureKind.PREEMPTED})
 
@@ -42,11 +46,11 @@ def decide(failure: Failure, step: int, past: Sequence[PastFailure], max_failure
 
     Hosts lost, ranks crashed, hangs and starts that failed have a budget of `max_failures`
     each; preemptions have none. An exception from our own step is tried once more, and stops
-    the run when it comes back at the same step. A loss that is not finite, and what the user
-    must correct, stops it at once.
+    the run when it comes back at the same step. A loss that is not finite, a path that is
+    blocked, and what the user must correct, stop it at once.
     """
     if failure.kind in _NEVER_RETRIED:
-        return Verdict(Decision.STOP, f"{failure.detail}; it would come again")
+        return Verdict(Decision.STOP, _NEVER_RETRIED[failure.kind])
     if failure.kind in _FREE:
         return Verdict(Decision.RESUME, "preempted; preemptions are not counted")
     same = [other for other in past if other.kind is failure.kind]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from orchestrator.report.live import line_of
+from orchestrator.report.live import all_fields_of, line_of
 
 Event = dict[str, Any]
 
@@ -85,6 +85,5 @@ def _clock(event: Event) -> str:
 
 
 def _text(event: Event) -> str:
-    """What the live view says of it; for events it is silent about, their fields."""
-    fields = ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("t", "event"))
-    return line_of(event) or f"{event['event']}: {fields}"
+    """What the live view prints of it; for events that it leaves out, their fields."""
+    return line_of(event) or all_fields_of(event)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from orchestrator.events import EventLog
+from sdnet.errors import InputError
 
 Event = dict[str, Any]
 
@@ -19,7 +20,18 @@ _POLL_S = 0.3
 def line_of(event: Event) -> str | None:
     """One plain line for a person, or None for events that only tools need."""
     describe = _LINES.get(event["event"])
-    return None if describe is None else describe(event)
+    if describe is None:
+        return None
+    try:
+        return describe(event)
+    except (LookupError, TypeError, ValueError, AttributeError):  # another version's event: as it is
+        return all_fields_of(event)
+
+
+def all_fields_of(event: Event) -> str:
+    """The event's name and its fields, in no special form."""
+    fields = ", ".join(f"{name} {value}" for name, value in event.items() if name not in ("t", "event"))
+    return f"{event['event']}: {fields}"
 
 
 def _epoch_line(event: Event) -> str:
@@ -45,6 +57,7 @@ def _ended_line(event: Event) -> str:
 
 
 _LINES: dict[str, Callable[[Event], str]] = {
+    "run_restarted": lambda e: f"begun again at step 1; the earlier run is in {e['moved_to']}/",
     "stage_started": lambda e: f"{e['stage']}: started",
     "stage_finished": lambda e: f"{e['stage']}: done",
     "group_starting": lambda e: f"group {e['generation']}: starting {e['world_size']} rank(s)",
@@ -88,8 +101,8 @@ def follow(events: EventLog, stop: threading.Event, position: int = 0) -> Iterat
         ending = stop.is_set()
         try:
             new, position = events.read_from(position)
-        except OSError:
-            new = []  # storage is away; the events come when it is back
+        except (OSError, InputError):
+            new = []  # storage is away, or something else lies there: the events may come back
         yield from new
         if ending:
             return
@@ -130,7 +143,7 @@ def _with_bars(events: Iterator[Event], console: Console) -> None:
 def _counted(event: Event) -> tuple[str, int, int, str] | None:
     """Name, how many are done, of how many, and a note; None for events that count nothing."""
     if event["event"] == "shard_done":
-        return "shards", event["done"], event["shards"], f"{event['pairs_per_s']:.0f} pairs/s"
-    if event["event"] == "progress":
+        return "shards", event["done"], event["shards"], f"{event.get('pairs_per_s', 0):.0f} pairs/s"
+    if event["event"] == "progress" and "steps" in event:
         return "steps", event["step"], event["steps"], ""
     return None

@@ -1,6 +1,6 @@
 """summary.json: what a run came to, made from its events, its manifest and its last checkpoint."""
 
-import json
+import logging
 from importlib.metadata import version
 from typing import Any
 
@@ -8,16 +8,35 @@ from orchestrator.events import EventLog
 from orchestrator.inputs import source_of
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
+from sdnet.errors import InputError
+from sdnet.files import read_json
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "opencv-python-headless", "pyarrow")
 
 
 def read_summary(run: RunDirectory) -> dict[str, Any] | None:
-    """The summary of a run that has ended, or None."""
-    if not run.summary.exists():
+    """The summary of a run that has ended, or None.
+
+    A file that is no summary is reported and counts as none: a launch writes it again. Raises
+    InputError for one that cannot be read.
+    """
+    try:
+        summary = read_json(run.summary)
+    except FileNotFoundError:
         return None
-    summary: dict[str, Any] = json.loads(run.summary.read_text(encoding="utf-8"))
-    return summary
+    except OSError as error:
+        raise InputError(
+            f"{run.summary} cannot be read ({error.strerror}); make it a file that you may read, "
+            "or move it away"
+        ) from None
+    except ValueError:
+        summary = None
+    if isinstance(summary, dict) and all(isinstance(summary.get(key), str) for key in ("name", "status")):
+        return summary
+    logger.warning("%s is not a summary; it counts as missing and is written again", run.summary)
+    return None
 
 
 def build_summary(spec: JobSpec, run: RunDirectory, events: EventLog, status: str) -> dict[str, Any]:
@@ -27,7 +46,8 @@ def build_summary(spec: JobSpec, run: RunDirectory, events: EventLog, status: st
     rated = [event for event in history if event["event"] == "epoch" and "fpr95" in event]
     rates = rated[-1] if rated else {}
     saved = _last(history, "checkpoint_saved")
-    patches = _manifest(run).get("patches", {})
+    manifest = _manifest(run)
+    patches = manifest["patches"]
     return {
         "name": spec.name,
         "status": status,
@@ -41,8 +61,9 @@ def build_summary(spec: JobSpec, run: RunDirectory, events: EventLog, status: st
         "lost_steps": lost_steps(history),
         "data_source": source_of(spec.data),
         "patches": {"train": patches.get("train"), "test": patches.get("test")},
-        "skipped_images": len(_manifest(run).get("skipped", [])),
+        "skipped_images": len(manifest["skipped"]),
         "checkpoint": saved.get("checkpoint"),
+        **_origin(run, saved.get("checkpoint")),
         "seconds": {stage: seconds_in(history, stage) for stage in ("preprocess", "train", "evaluate")},
         "versions": {package: version(package) for package in _PACKAGES},
     }
@@ -86,7 +107,27 @@ def _last(history: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _manifest(run: RunDirectory) -> dict[str, Any]:
-    if not run.manifest.exists():
-        return {}
-    manifest: dict[str, Any] = json.loads(run.manifest.read_text(encoding="utf-8"))
-    return manifest
+    """`patches` and `skipped` of the manifest; empty where there is none, or none that can be read."""
+    try:
+        manifest = read_json(run.manifest)
+    except (OSError, ValueError):
+        manifest = None
+    found = manifest if isinstance(manifest, dict) else {}
+    patches, skipped = found.get("patches"), found.get("skipped")
+    return {
+        "patches": patches if isinstance(patches, dict) else {},
+        "skipped": skipped if isinstance(skipped, list) else [],
+    }
+
+
+def _origin(run: RunDirectory, checkpoint: str | None) -> dict[str, str | None]:
+    """Which bytes the result is: of the last checkpoint's model.ckpt, and of its weights."""
+    if checkpoint is not None:
+        # Imported late: it takes MindSpore with it, which a run that never saved does not need.
+        from sdnet.checkpoint import CorruptCheckpoint, read_origin
+
+        try:
+            return read_origin(run.checkpoints / checkpoint)
+        except CorruptCheckpoint as error:
+            logger.warning("%s", error)
+    return {"checkpoint_sha256": None, "weights_sha256": None}

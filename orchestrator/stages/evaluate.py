@@ -4,6 +4,7 @@ Chunks are fixed by the batch alone, so a pair goes through the network in the s
 whichever worker computes it, and its distance is the same to the last bit.
 """
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.spec import ClusterSpec
 from orchestrator.training.cpus import compute_on
 from sdnet.data.store import PatchFile, open_patches
+from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge
 from sdnet.files import check_place, whole_file
 from sdnet.metrics import accuracy, check_labels, fpr95
@@ -24,8 +26,10 @@ _TRIES = 4
 def evaluate_checkpoint(
     checkpoint: Path, data: Path, *, cluster: ClusterSpec, batch: int, distances_path: Path | None = None
 ) -> dict[str, Any]:
-    """FPR95, accuracy and number of pairs of `data`; the same bits for any number of workers.
+    """FPR95, accuracy and number of pairs of `data`, and which weights they belong to, as JSON values.
 
+    The same bits for any number of workers. `checkpoint_sha256` and `weights_sha256` are those of
+    `LoadedModel`; `note` says what was done to the weights, such as a conversion, or is empty.
     distances_path: gets float64 [N], a distance a pair in the order of the file.
     Raises InputError for data, a checkpoint or a path that cannot be used, before any worker starts.
     """
@@ -33,29 +37,40 @@ def evaluate_checkpoint(
         check_place(distances_path)
     patches = open_patches(data)
     check_labels(patches.labels, data)
-    Evaluation().load_checkpoint(checkpoint)  # a bad one is told now, not by every worker
+    model = Evaluation().load_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
     with ray_session(cluster):
-        shares = _on_workers(checkpoint.resolve(), data.resolve(), cluster, batch)
+        shares = _on_workers(checkpoint.resolve(), model.weights_sha256, data.resolve(), cluster, batch)
     distances = merge(shares, len(patches), batch)
     if distances_path is not None:
         with whole_file(distances_path) as file:
             np.save(file, distances, allow_pickle=False)
     labels = patches.labels
-    return {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels), "pairs": len(patches)}
+    rates = {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels)}
+    return {**rates, "pairs": len(patches), **model.origin, "note": model.note}
 
 
 def distances_of_worker(
-    checkpoint: Path, data: Path, batch: int, rank: int, workers: int, threads: int
+    checkpoint: Path, weights_sha256: str, data: Path, batch: int, rank: int, workers: int, threads: int
 ) -> np.ndarray:
-    """The share of one worker, which computes on `threads` CPUs: float64 distances of its chunks' pairs."""
+    """The share of one worker, which computes on `threads` CPUs: float64 distances of its chunks' pairs.
+
+    Raises InputError when the checkpoint holds other weights on this host.
+    """
     compute_on(threads)
     patches: PatchFile = open_patches(data)
     evaluation = Evaluation()
-    evaluation.load_checkpoint(checkpoint)
+    found = evaluation.load_checkpoint(checkpoint).weights_sha256
+    if found != weights_sha256:
+        raise InputError(
+            f"{checkpoint} on {socket.gethostname()} holds other weights (SHA-256 {found[:12]}... instead of "
+            f"{weights_sha256[:12]}...); give a path that is the same file on every host"
+        )
     return evaluation.distances(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
 
 
-def _on_workers(checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int) -> list[np.ndarray]:
+def _on_workers(
+    checkpoint: Path, weights_sha256: str, data: Path, cluster: ClusterSpec, batch: int
+) -> list[np.ndarray]:
     import ray
 
     # A lost worker's share is computed again by another; the result cannot tell.
@@ -64,8 +79,15 @@ def _on_workers(checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int) 
         max_retries=_TRIES,
         runtime_env={"env_vars": thread_variables(cluster.threads)},
     )(distances_of_worker)
-    workers = cluster.max_workers
-    found: list[np.ndarray] = ray.get(
-        [share.remote(checkpoint, data, batch, rank, workers, cluster.threads) for rank in range(workers)]
-    )
+    workers, threads = cluster.max_workers, cluster.threads
+    shares = [
+        share.remote(checkpoint, weights_sha256, data, batch, rank, workers, threads)
+        for rank in range(workers)
+    ]
+    try:
+        found: list[np.ndarray] = ray.get(shares)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None  # one line, without the worker's traceback
+        raise
     return found

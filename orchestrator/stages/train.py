@@ -34,6 +34,7 @@ from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import checksums_of, open_patches, sample_checksum
 from sdnet.errors import InputError
+from sdnet.files import remove
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,22 @@ class Trained:
 
 
 def finished(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained | None:
-    """The end of the recipe, if a good checkpoint of this run has reached it; bad ones are set aside."""
+    """The end of the recipe, if a good checkpoint of this run has reached it; bad ones are set aside.
+
+    Raises CheckpointsLost, and InputError for a checkpoint that this recipe cannot have made.
+    """
     checkpoint = checkpoint_to_resume(run, events)
     if checkpoint is None:
         return None
     state = read_state(checkpoint)
     samples = len(open_patches(run.train_npz))
     total = steps_per_epoch(samples, spec.global_batch) * spec.train.epochs
-    return Trained(checkpoint, state) if state.step >= total else None
+    if state.step > total:
+        raise InputError(
+            f"{checkpoint} is at step {state.step}, but the recipe ends at step {total}; "
+            "move it out of the run, or launch with --restart"
+        )
+    return Trained(checkpoint, state) if state.step == total else None
 
 
 def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
@@ -85,7 +94,7 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     _tell_of_idle_cpus(spec.cluster)
     remove_leftovers(run.checkpoints)
     # Ray Train's own list of checkpoints would name ones that are pruned; state.json is the truth.
-    (run.checkpoints / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
+    remove(run.checkpoints / "checkpoint_manager_snapshot.json")
     events.emit("stage_started", stage="train")
     _fit(_trainer(spec, run, events), events)
     # A rank that was killed while it wrote could not tidy up.

@@ -11,14 +11,13 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import sdnet
 from orchestrator.run_directory import write_json
 from sdnet.config import Recipe
-from sdnet.files import sha256_of
+from sdnet.files import is_permanent, read_json, remove, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,26 +29,41 @@ class CompileCache:
 
     def __init__(self, root: Path, key: str, rank: int):
         self._directory = root / key / f"rank_{rank}"
+        self._usable = True
 
     def open(self) -> bool:
         """Let MindSpore read and write here; must come before the first graph. Whether it can read some.
 
-        What has no good seal is deleted first. Raises OSError.
+        What has no good seal is deleted first. Where no folder can be made, because something else lies
+        there, graphs are compiled and not kept. Raises OSError when storage fails otherwise.
         """
         sealed = self._is_whole()
         if not sealed:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory.mkdir(parents=True)
+            try:
+                self._make_empty()
+            except OSError as error:
+                if not is_permanent(error):
+                    raise
+                logger.warning("compiled graphs are not kept: %s; move it away", error)
+                self._usable = False
+                os.environ.pop("MS_COMPILER_CACHE_ENABLE", None)
+                return False
         os.environ["MS_COMPILER_CACHE_ENABLE"] = "1"
         os.environ["MS_COMPILER_CACHE_PATH"] = str(self._directory)
         return sealed
 
     def seal(self) -> None:
         """Vouch for the graphs that are here now. If storage refuses, the next start compiles."""
+        if not self._usable:
+            return
         try:
             write_json(self._directory / _SEAL, self._sums())
         except OSError as error:
             logger.warning("compiled graphs are not kept: %s", error)
+
+    def _make_empty(self) -> None:
+        remove(self._directory, ignore_errors=True)
+        self._directory.mkdir(parents=True)
 
     def _sums(self) -> dict[str, str]:
         files = [path for path in sorted(self._directory.rglob("*")) if path.is_file() and path.name != _SEAL]
@@ -57,7 +71,7 @@ class CompileCache:
 
     def _is_whole(self) -> bool:
         try:
-            sealed = json.loads((self._directory / _SEAL).read_text(encoding="utf-8"))
+            sealed = read_json(self._directory / _SEAL)
             return bool(sealed) and sealed == self._sums()
         except (OSError, ValueError):
             return False

@@ -37,6 +37,9 @@ class GroupFailurePolicy(FailurePolicy):
         host = self._watch.hosts.get(failure.rank) if failure.rank is not None else None
         if failure.kind in (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED):
             failure = dataclasses.replace(failure, kind=_crashed_or_lost(failure.kind, host))
+        # A file where the mount point was fails like one inside the run, but may pass.
+        if failure.kind is FailureKind.PATH_BLOCKED and not _run_of(self._events).takes_writes():
+            failure = dataclasses.replace(failure, kind=FailureKind.STORAGE)
         self._events.emit(
             "failure_detected",
             kind=failure.kind.value, rank=failure.rank, host=host, detail=failure.detail, step=step,
@@ -70,10 +73,14 @@ def _crashed_or_lost(kind: FailureKind, host: str | None) -> FailureKind:
 
 def _storage_is_back(events: EventLog) -> bool:
     """Wait until the run directory takes files again: until then no generation could start."""
-    run = RunDirectory(events.path.parent)
+    run = _run_of(events)
     deadline = time.monotonic() + _STORAGE_S
     while not run.takes_writes():
         if time.monotonic() >= deadline:
             return False
         time.sleep(_ASK_EVERY_S)
     return True
+
+
+def _run_of(events: EventLog) -> RunDirectory:
+    return RunDirectory(events.path.parent)

@@ -19,6 +19,7 @@ from orchestrator.recovery.interval import (
 )
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.checkpoints import checkpoint_name, prune
+from sdnet.files import is_permanent
 from sdnet.trainer import Snapshot, Trainer
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,8 @@ class Saver:
                 break
             except OSError as error:
                 self._tell_failed(step, error)
-                if wait_s is None:
+                # Where storage is healthy, something else lies in the way, and waiting does not move it.
+                if wait_s is None or (is_permanent(error) and self._run.takes_writes()):
                     return self._without_this_one(target, error)
                 time.sleep(wait_s)
         self._last_good = target

@@ -202,7 +202,8 @@ def _compile_cache(job: TrainJob, rank: int, world_size: int) -> CompileCache | 
 
 def _write_output_to(path: Path) -> None:
     """Send all that this process prints, also from C++, to the rank's log; a new generation appends."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    # O_NONBLOCK: should a FIFO lie there, it is an error and not a wait for its reader.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

@@ -91,15 +91,32 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
 def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
     ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, note_seconds: NoteSeconds
 ) -> None:
-    in_the_way = tmp_path / "blocked" / "logs" / "scheduler.log"
-    in_the_way.mkdir(parents=True)
+    logs, away = tmp_path / "blocked" / "logs", tmp_path / "away"
     with_a_scheduler = ("--set", "cluster.rendezvous=dynamic_cluster")
     process, run = launch(ray_cluster, tmp_path, "blocked", *with_a_scheduler)
+    wait_for(run, lambda event: event["event"] == "run_started")
+    logs.rename(away)
     failed = wait_for(run, lambda event: event["event"] == "failure_detected")
-    in_the_way.rmdir()
+    away.rename(logs)
     succeeded(process)
     note_seconds(run, failed["t"])
     failures = events_of(run, "failure_detected")
     assert {failure["kind"] for failure in failures} == {"storage"}
-    assert "scheduler.log" in failures[0]["detail"]
+    assert str(logs) in failures[0]["detail"]
+    assert weights(run) == weights(clean)
+
+
+def test_a_log_that_cannot_be_written_stops_the_run_at_once_with_its_path(
+    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path
+) -> None:
+    process, run = launch(ray_cluster, tmp_path, "in-the-way")
+    wait_for(run, lambda event: event["event"] == "run_started")
+    (run.logs / "rank_1.log").mkdir()  # after the launch has looked
+    output, _ = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in output
+    assert "Is a directory" in output.splitlines()[-1] and "rank_1.log" in output.splitlines()[-1]
+    assert [failure["kind"] for failure in events_of(run, "failure_detected")] == ["path_blocked"]
+    (run.logs / "rank_1.log").rmdir()
+    again, _ = launch(ray_cluster, tmp_path, "in-the-way")
+    succeeded(again)
     assert weights(run) == weights(clean)

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.training.checkpoints import checkpoint_name, newest_good, prune, remove_leftovers
 from sdnet.checkpoint import verify
 from tests.unit.saving import save
+from tests.unprivileged import as_nobody
 
 
 def kept(root: Path) -> list[int]:
@@ -47,6 +48,56 @@ def test_without_a_good_checkpoint_there_is_none(tmp_path: Path) -> None:
     truncate(save(tmp_path, 1) / "model.ckpt")
     found, corrupt = newest_good(tmp_path)
     assert found is None and len(corrupt) == 1
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_set_aside(tmp_path: Path) -> None:
+    good = save(tmp_path, 3)
+    save(tmp_path, 5).rename(tmp_path / checkpoint_name(9))
+    found, [(aside, reason)] = newest_good(tmp_path)
+    assert found == good and aside.name == "step_00000009.corrupt" and "holds step 5" in reason
+
+
+def folder_instead(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def pipe_instead(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize("change", [folder_instead, pipe_instead], ids=["folder", "pipe"])
+@pytest.mark.parametrize("file", ["model.ckpt", "state.json"])
+def test_where_a_file_can_never_be_read_the_checkpoint_before_is_used(
+    tmp_path: Path, change: Callable[[Path], None], file: str
+) -> None:
+    good, bad = save(tmp_path, 3), save(tmp_path, 5)
+    change(bad / file)
+    found, [(_, reason)] = newest_good(tmp_path)
+    assert found == good and f"{file} cannot be read" in reason
+
+
+@pytest.mark.parametrize("locked", ["model.ckpt", "state.json", ""])
+def test_where_an_ordinary_user_may_not_read_a_file_the_checkpoint_before_is_used(
+    tmp_path: Path, locked: str
+) -> None:
+    tmp_path.chmod(0o777)
+    for parent in (tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+
+    def found() -> str:
+        root = tmp_path / "checkpoints"
+        root.mkdir()
+        good, bad = save(root, 3), save(root, 5)
+        (bad / locked).chmod(0)
+        newest, corrupt = newest_good(root)
+        for directory, _ in corrupt:
+            (directory / locked).chmod(0o700)
+        assert newest == good
+        return corrupt[0][1]
+
+    assert "cannot be read (Permission denied); use an earlier checkpoint" in as_nobody(found)
 
 
 def test_the_newest_and_the_best_by_fpr95_are_kept(tmp_path: Path) -> None:

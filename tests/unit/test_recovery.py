@@ -1,6 +1,8 @@
 """Decisions after failures are pure: sorted errors in, a verdict out."""
 
 import copy
+import errno
+import os
 
 import pytest
 from hypothesis import given
@@ -100,6 +102,23 @@ def test_a_loss_that_is_not_finite_is_the_cause_whatever_else_died() -> None:
 def test_storage_that_a_rank_cannot_reach_is_no_bug_of_the_step() -> None:
     found = classify(WorkerGroupError({0: FileNotFoundError(2, "No such file or directory", "/mnt/run")}))
     assert (found.kind, found.rank) == (FailureKind.STORAGE, 0) and "/mnt/run" in found.detail
+
+
+@pytest.mark.parametrize("name", ["ENOTDIR", "EISDIR", "EACCES", "EEXIST", "ELOOP", "ENAMETOOLONG", "EINVAL"])
+def test_a_path_that_fails_however_long_one_waits_is_not_retried_as_storage(name: str) -> None:
+    number = getattr(errno, name)
+    error = RuntimeError("the checkpoint could not be written")
+    error.__cause__ = OSError(number, os.strerror(number), "/runs/j/logs/rank_0.log")
+    found = classify(WorkerGroupError({0: error}))
+    assert found.kind is FailureKind.PATH_BLOCKED and "/runs/j/logs/rank_0.log" in found.detail
+    verdict = decide(found, 7, [], 10)
+    assert verdict.decision is Decision.STOP and "move away what lies at this path" in verdict.reason
+
+
+@pytest.mark.parametrize("name", ["EIO", "ENOENT", "ESTALE", "ENOTCONN", "EPERM", "ENOSPC", "EROFS"])
+def test_storage_that_may_come_back_is_waited_for(name: str) -> None:
+    error = OSError(getattr(errno, name), name, "/runs/j/events.jsonl")
+    assert classify(WorkerGroupError({0: error})).kind is FailureKind.STORAGE
 
 
 def test_a_loss_that_is_not_finite_is_never_retried() -> None:

@@ -1,6 +1,8 @@
 """The run directory: small files are whole or absent, events are never mixed or half read."""
 
 import json
+import os
+import stat
 import threading
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def test_events_of_many_writers_never_mix(tmp_path: Path) -> None:
 
     def write(writer: int) -> None:
         for number in range(100):
-            events.emit("shard_done", writer=writer, number=number, filler="x" * 200)
+            events.emit("tried", writer=writer, number=number, filler="x" * 200)
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
     for thread in threads:
@@ -66,3 +68,26 @@ def test_an_event_with_a_number_that_json_lacks_is_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="not JSON compliant"):
         events.emit("epoch", loss=float("nan"))
     assert events.read() == []
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o077, 0o600)])
+def test_files_of_a_run_have_the_mode_that_the_umask_gives(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "summary.json", {})
+        EventLog(tmp_path / "events.jsonl").emit("run_started", name="x")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()] == [mode, mode]
+
+
+def test_a_name_of_the_longest_kind_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("\u5730" * 83 + ".json")  # 254 bytes of 255
+    write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_storage_of_links_in_a_circle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="loop/x' names no directory"):
+        RunDirectory.of(str(tmp_path / "loop" / "x"), "job")

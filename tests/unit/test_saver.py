@@ -30,16 +30,23 @@ class Clock:
 
 
 class RefusedSnapshot:
+    """Every try to write it fails with this errno."""
+
+    def __init__(self, number: int = errno.ENOSPC):
+        self.number, self.tries = number, 0
+
     def write(self, directory: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.tries += 1
+        raise OSError(self.number, os.strerror(self.number))
 
 
 class TrainerOnAFullDisk:
-    def __init__(self, step: int):
+    def __init__(self, step: int, number: int = errno.ENOSPC):
         self.progress = Progress(epoch=0, step=step, samples=step)
+        self.refused = RefusedSnapshot(number)
 
     def snapshot(self, metrics: dict[str, float]) -> RefusedSnapshot:
-        return RefusedSnapshot()
+        return self.refused
 
 
 @pytest.fixture
@@ -82,6 +89,26 @@ def test_a_refused_save_after_a_resume_leaves_training_the_checkpoint_it_resumed
     refused.resumed_from(earlier)
     refused.save(TrainerOnAFullDisk(7), {})
     assert reported == [str(earlier)]
+
+
+@pytest.mark.parametrize(
+    ("number", "storage_is_there", "tries"),
+    [(errno.EISDIR, True, 1), (errno.EACCES, True, 1), (errno.ENOTDIR, False, 3), (errno.EIO, True, 3)],
+)
+def test_a_path_that_is_blocked_is_tried_once_and_storage_that_may_come_back_again(
+    tmp_path: Path, reported: list[str], monkeypatch: pytest.MonkeyPatch, number: int, storage_is_there: bool,
+    tries: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(saver, "_RETRY_AFTER_S", (0.0, 0.0))
+    blocked, run = saver_of(tmp_path / "run")
+    blocked.resumed_from(run.checkpoints / "step_00000004")
+    trainer = TrainerOnAFullDisk(7, number)
+    if not storage_is_there:
+        run.root.rename(tmp_path / "away")
+    blocked.save(trainer, {})
+    assert trainer.refused.tries == tries
+    if not storage_is_there:
+        (tmp_path / "away").rename(run.root)  # the events that wait for it are written
 
 
 @given(step_s=st.floats(0.01, 100), every_s=st.floats(0, 1000))

@@ -1,19 +1,21 @@
 """What is read is what was written, or it is refused in one line."""
 
 import errno
+import json
 import os
+import stat
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 import pytest
 
 from sdnet import checkpoint, weights
 from sdnet.checkpoint import CheckpointState, CorruptCheckpoint, read_model, verify, write
 from sdnet.config import Recipe
-from sdnet.errors import InputError
+from sdnet.errors import NonFiniteLoss
 from sdnet.model import SDNet
+from sdnet.published import digest, write_published
 
 FILES = ("model.ckpt", "optimizer.ckpt", "state.json")
 STATE = CheckpointState(
@@ -94,61 +96,84 @@ def test_writing_the_same_again_keeps_it_and_a_corrupt_one_is_replaced(saved, mo
     assert [path.name for path in saved.parent.iterdir()] == ["step_7"]
 
 
-def test_a_single_file_in_published_names_reads_back(model, shapes, tmp_path):
-    path = tmp_path / "checkpoint_SDNet_5.ckpt"
-    checkpoint.write_published(path, model)
-    assert "model_L.lower_opt.0.weight" in ms.load_checkpoint(str(path))
-    assert all((value == model[name]).all() for name, value in read_model(path, shapes).items())
-    assert list(tmp_path.iterdir()) == [path]
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
-@pytest.mark.shared
-def test_the_published_checkpoint_reads_by_its_own_names(shared, shapes):
-    state = read_model(shared / "reference/checkpoint_SDNet_5.ckpt", shapes)
-    assert {name: value.shape for name, value in state.items()} == shapes
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
-def garbage(path: Path, model: weights.State) -> None:
-    path.write_bytes(np.random.default_rng(0).bytes(5000))
+def link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
 
 
-def empty(path: Path, model: weights.State) -> None:
-    path.write_bytes(b"")
-
-
-def cut_off(path: Path, model: weights.State) -> None:
-    checkpoint.write_published(path, model)
-    os.truncate(path, 100_001)
-
-
-def another_network(path: Path, model: weights.State) -> None:
-    checkpoint.write_parameters(path, {"fc.weight": np.ones((2, 2), np.float32)})
-
-
-def another_size(path: Path, model: weights.State) -> None:
-    checkpoint.write_published(path, model | {"lower_opt.0.weight": np.ones((3, 32, 3, 3), np.float32)})
-
-
-def absent(path: Path, model: weights.State) -> None:
-    assert not path.exists()
-
-
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (garbage, "is not a whole MindSpore checkpoint"),
-        (empty, "is not a whole MindSpore checkpoint"),
-        (cut_off, "is not a whole MindSpore checkpoint"),
-        (another_network, r"holds no model\.features_opt\.0\.weight; give a checkpoint of SDNet"),
-        (another_size, r"lower_opt\.0\.weight is float32 \[3, 32, 3, 3\], not float32 \[2, 32, 3, 3\]"),
-        (absent, "is not there"),
-    ],
+    "change", [directory, pipe, link_to_itself], ids=["folder", "pipe", "link to itself"]
 )
-def test_what_is_no_checkpoint_of_sdnet_is_refused_in_one_clean_line(
-    make, message, model, shapes, tmp_path, capfd
-):
-    make(tmp_path / "given.ckpt", model)
-    with pytest.raises(InputError, match=message) as caught:
-        read_model(tmp_path / "given.ckpt", shapes)
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+def test_a_file_that_can_never_be_read_is_corrupt_and_nobody_waits_for_it(saved, name, change):
+    change(saved / name)
+    with pytest.raises(CorruptCheckpoint, match=f"{name} cannot be read .*; use an earlier checkpoint"):
+        verify(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b"\xff\xfe", b"null", b'{"sha256": 1}'])
+def test_a_state_that_is_no_state_is_corrupt(saved, content):
+    (saved / "state.json").write_bytes(content)
+    with pytest.raises(CorruptCheckpoint, match="state.json is not what was written"):
+        verify(saved)
+
+
+@pytest.mark.parametrize("occupy", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_lies_under_the_name_of_a_checkpoint_is_replaced(model, tmp_path, occupy):
+    occupy(tmp_path / "step_7")
+    write(tmp_path / "step_7", model, {}, STATE)
+    assert verify(tmp_path / "step_7") == STATE
+    assert [path.name for path in tmp_path.iterdir()] == ["step_7"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_ran_away_are_not_saved(model, tmp_path, value):
+    name = "embedding.14.weight"
+    bad = model[name].copy()
+    bad[1, 2, 3, 4] = value
+    for given in ((model | {name: bad}, {}), (model, {"moment1": bad})):
+        with pytest.raises(NonFiniteLoss, match="the weights are not finite after step 7"):
+            write(tmp_path / "step_7", *given, STATE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checksum_of_the_weights_is_in_the_state_and_the_same_in_any_file(saved, model, shapes):
+    found = checkpoint.load_model(saved, shapes)
+    assert checkpoint.read_origin(saved) == found.origin
+    single = saved.parent / "alone.ckpt"
+    write_published(single, model)
+    assert checkpoint.load_model(single, shapes).weights_sha256 == found.weights_sha256
+    assert (
+        found.weights_sha256
+        == digest(dict(reversed(model.items())))
+        != digest(model | {"decoder.8.bias": np.ones(1, np.float32)})
+    )
+
+
+def test_a_checkpoint_of_an_earlier_version_without_that_checksum_still_loads(saved, model, shapes):
+    content = json.loads((saved / "state.json").read_text())
+    del content["weights_sha256"], content["sha256"]
+    checkpoint._write_state(saved / "state.json", content)
+    assert verify(saved) == STATE
+    assert checkpoint.read_origin(saved)["weights_sha256"] is None
+
+
+def test_new_files_have_the_mode_that_the_umask_gives(model, tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "step_7", model, {}, STATE)
+        write_published(tmp_path / "alone.ckpt", model)
+    finally:
+        os.umask(before)
+    made = [*(tmp_path / "step_7").iterdir(), tmp_path / "alone.ckpt", tmp_path / "alone.ckpt.sha256"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o640}

@@ -1,5 +1,6 @@
 """Distances are the same to the last bit however they are shared out; exported files compute the same."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdnet import checkpoint, weights
+from sdnet import export, weights
+from sdnet.checkpoint import load_model
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.evaluation import chunks_of_rank, merge, num_chunks
-from sdnet.export import export_checkpoint
+from sdnet.export import ExportDiffers, export_checkpoint
+from sdnet.files import sha256_of
 from sdnet.model import SDNet
+from sdnet.published import write_published
 
 CHUNK = 6  # 40 pairs: the last chunk is filled up
 
@@ -57,13 +61,43 @@ def test_every_pair_lands_in_its_place_whatever_the_shares(num_pairs, batch, wor
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "given.ckpt"
-    checkpoint.write_published(path, weights.initial(SDNet(Recipe(), training=False), seed=1))
+    write_published(path, weights.initial(SDNet(Recipe(), training=False), seed=1))
     return path
 
 
 def test_an_exported_file_computes_what_the_checkpoint_does(published, tmp_path):
-    assert export_checkpoint(published, tmp_path / "sdnet.mindir") <= 1e-5
-    assert [path.name for path in tmp_path.iterdir()] == ["sdnet.mindir"]
+    out = tmp_path / "sdnet.mindir"
+    exported = export_checkpoint(published, out)
+    assert exported.difference <= 1e-5
+    assert exported.model.origin == load_model(published, _shapes()).origin
+    assert exported.sha256 == sha256_of(out)
+    assert (tmp_path / "sdnet.mindir.sha256").read_text() == f"{exported.sha256}  sdnet.mindir\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sdnet.mindir", "sdnet.mindir.sha256"]
+
+
+@pytest.mark.parametrize("temporary", ["plain", "über (1)"])
+def test_any_path_can_be_exported_to(published, tmp_path, monkeypatch, temporary):
+    """MindSpore itself takes only some ASCII characters in a path."""
+    scratch, folder = tmp_path / temporary, tmp_path / "été 地物"
+    scratch.mkdir()
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    export_checkpoint(published, folder / "a b+c.mindir")
+    assert sorted(path.name for path in folder.iterdir()) == ["a b+c.mindir", "a b+c.mindir.sha256"]
+    assert list(scratch.iterdir()) == []
+
+
+def test_an_export_that_fails_leaves_what_was_there(published, tmp_path, monkeypatch):
+    out = tmp_path / "sdnet.mindir"
+    out.write_bytes(b"before")
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(ExportDiffers, match="not kept"):
+        export_checkpoint(published, out)
+    assert out.read_bytes() == b"before" and list(tmp_path.iterdir()) == [out]
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    return weights.shapes(SDNet(Recipe(), training=False))
 
 
 @pytest.mark.parametrize(

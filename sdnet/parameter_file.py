@@ -1,0 +1,167 @@
+"""MindSpore's `.ckpt` file: parameters by name, in protobuf messages without a checksum of their own.
+
+Read with MindSpore's message class but not with `load_checkpoint`, which skips what it does not know
+and lets the last of two equal names win. Here every byte must belong to exactly one whole parameter.
+What cannot be found is a changed value that is still a plausible one: compare the file's SHA-256.
+"""
+
+import binascii
+import hashlib
+import math
+import os
+import re
+import stat
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from mindspore.train.checkpoint_pb2 import Checkpoint
+
+from sdnet.errors import InputError
+from sdnet.files import open_regular
+from sdnet.quiet import quiet_mindspore
+from sdnet.weights import State
+
+_DTYPES = {
+    "Bool": np.bool_, "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16, "UInt16": np.uint16,
+    "Int32": np.int32, "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64,
+    "Float16": np.float16, "Float32": np.float32, "Float64": np.float64,
+}  # fmt: skip
+# `save_checkpoint(crc_check=True)` ends a file with this word and a CRC-32 in ten bytes.
+_CRC_WORD, _CRC_BYTES = b"crc_num", 10
+_MOST_BYTES = 1 << 31  # protobuf's own limit
+_KINDS = (
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
+    (rb"\s*<(!doctype html|html|head)", "a web page; download the file itself, not the page about it"),
+    (rb"\s*<\?xml", "an XML document, perhaps an error message of the server; download it again"),
+    (rb"PK\x03\x04[\s\S]*?(data\.pkl|\.data/)", "a PyTorch file; convert it, or give a MindSpore .ckpt"),
+    (rb"PK\x03\x04[\s\S]{26}[^\n]*\.npy", "a NumPy .npz archive; give a MindSpore .ckpt"),
+    (rb"PK\x03\x04", "a zip archive; unpack it and give the .ckpt inside"),
+    (rb"\x80[\x02-\x05]", "a Python pickle, perhaps of PyTorch; give a MindSpore .ckpt"),
+    (rb"\x1f\x8b", "a gzip archive; unpack it and give the .ckpt inside"),
+    (rb"[\s\S]{257}ustar", "a tar archive; unpack it and give the .ckpt inside"),
+    (rb"\x89HDF", "an HDF5 file; give a MindSpore .ckpt"),
+    (rb"[\s\S]{7}\x00\{\"", "a safetensors file; give a MindSpore .ckpt"),
+    (rb"\s*[{\[]", "a JSON document; give a MindSpore .ckpt"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterFile:
+    """What a file holds. formats: of each parameter as it is stored; bfloat16 is widened to float32."""
+
+    path: Path
+    sha256: str
+    parameters: State
+    formats: dict[str, str]
+
+
+def write_parameters(path: Path, parameters: State) -> None:
+    """Write one `.ckpt` file in MindSpore's format and sync it. Raises OSError."""
+    entries = [{"name": name, "data": ms.Tensor(value)} for name, value in parameters.items()]
+    # MindSpore replaces the file by one that only its owner may read: keep the mode that the umask gives.
+    mode = _touch(path)
+    with quiet_mindspore():
+        ms.save_checkpoint(entries, str(path))
+    path.chmod(mode)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _touch(path: Path) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def read_parameters(path: Path) -> ParameterFile:
+    """Every tensor of a `.ckpt` by its name.
+
+    Raises InputError, which says what the file is instead, or what is wrong with it; OSError when
+    storage fails.
+    """
+    content = _content(path)
+    payload = _without_crc(path, content)
+    message = Checkpoint()
+    try:
+        message.ParseFromString(payload)
+    except (DecodeError, ValueError, RecursionError):  # ValueError: a name that is not UTF-8
+        raise InputError(_not_whole(path, content, "its messages cannot be parsed")) from None
+    message.DiscardUnknownFields()
+    if message.ByteSize() != len(payload):
+        raise InputError(_not_whole(path, content, "it has bytes that belong to no parameter"))
+    parameters: State = {}
+    formats: dict[str, str] = {}
+    for name, parts in groupby(message.value, key=lambda value: value.tag):
+        if name in parameters:
+            raise InputError(f"{path} has parameter {name[:80]!r} twice; give a checkpoint that has it once")
+        tensors = [part.tensor for part in parts]
+        parameters[name] = _array(path, name, tensors)
+        formats[name] = tensors[0].tensor_type
+    return ParameterFile(path, hashlib.sha256(content).hexdigest(), parameters, formats)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size >= _MOST_BYTES:
+                raise InputError(f"{path} has {size} bytes; a MindSpore .ckpt has less than {_MOST_BYTES}")
+            content = file.read()
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there; give a checkpoint directory or a .ckpt file") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); give a checkpoint directory or a .ckpt file"
+        ) from None
+    if not content:
+        raise InputError(f"{path} is empty; copy it again")
+    return content
+
+
+def _without_crc(path: Path, content: bytes) -> bytes:
+    begin = len(content) - len(_CRC_WORD) - _CRC_BYTES
+    if begin < 0 or content[begin : begin + len(_CRC_WORD)] != _CRC_WORD:
+        return content
+    payload = content[:begin]
+    if binascii.crc32(payload) != int.from_bytes(content[-_CRC_BYTES:], "big"):
+        raise InputError(f"{path} does not match its own CRC-32; copy it again")
+    return payload
+
+
+def _not_whole(path: Path, content: bytes, found: str) -> str:
+    """What this file is instead of a checkpoint, as far as its first bytes show."""
+    head = content[:4096]
+    for pattern, kind in _KINDS:
+        if re.match(pattern, head, re.IGNORECASE):
+            return f"{path} is {kind}"
+    return f"{path} is not a whole MindSpore checkpoint ({found}); copy it again"
+
+
+def _array(path: Path, name: str, tensors: list[Checkpoint.Value]) -> np.ndarray:
+    """One parameter; a large one comes in several parts."""
+    dims, stored = list(tensors[0].dims), tensors[0].tensor_type
+    dtype = np.dtype(np.uint16 if stored == "BFloat16" else _DTYPES.get(stored, np.void))
+    content = b"".join(tensor.tensor_content for tensor in tensors)
+    alike = all(list(tensor.dims) == dims and tensor.tensor_type == stored for tensor in tensors)
+    shape = [] if dims == [0] and content else dims
+    if stored == "str":
+        return np.frombuffer(content, np.uint8)  # text beside the parameters; nothing here needs it
+    size = math.prod(shape) * dtype.itemsize
+    if not (alike and dtype != np.void and min(shape, default=0) >= 0 and size == len(content)):
+        raise InputError(
+            f"{path}: parameter {name[:80]!r} is {stored[:20]} {shape[:8]} in {len(content)} bytes, which do "
+            "not fit; the file is corrupt, copy it again"
+        )
+    array = np.frombuffer(content, dtype).reshape(shape)
+    if stored == "BFloat16":  # the upper half of a float32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array

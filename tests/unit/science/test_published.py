@@ -1,0 +1,304 @@
+"""Weights from files that others made: what is SDNet's is read, everything else is refused by name."""
+
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from sdnet import weights
+from sdnet.checkpoint import load_model, read_model
+from sdnet.config import Recipe
+from sdnet.errors import InputError
+from sdnet.model import SDNet
+from sdnet.parameter_file import ParameterFile, read_parameters, write_parameters
+from sdnet.published import published_name, write_published
+
+LARGEST = "embedding.14.weight"
+
+
+@pytest.fixture(scope="module")
+def model() -> weights.State:
+    return weights.initial(SDNet(Recipe(), training=True), seed=3)
+
+
+@pytest.fixture(scope="module")
+def shapes(model: weights.State) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in model.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(model: weights.State, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("whole") / "a.ckpt"
+    write_published(path, model)
+    return path.read_bytes()
+
+
+def put(path: Path, model: weights.State, **also: np.ndarray) -> Path:
+    """A file of these weights; `also` by the names that the file shall have, dots written as __."""
+    named = {published_name(name): value for name, value in model.items()}
+    write_parameters(path, named | {name.replace("__", "."): value for name, value in also.items()})
+    return path
+
+
+def refusal(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
+    with pytest.raises(InputError) as caught:
+        load_model(path, shapes)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 + len(str(path))
+    return str(caught.value)
+
+
+def changed(model: weights.State, name: str, value: float) -> weights.State:
+    array = model[name].copy()
+    array.flat[array.size // 2] = value
+    return model | {name: array}
+
+
+def test_a_single_file_in_published_names_reads_back(model, shapes, tmp_path):
+    path = tmp_path / "checkpoint_SDNet_5.ckpt"
+    write_published(path, model)
+    assert "model_L.lower_opt.0.weight" in ms.load_checkpoint(str(path))
+    assert all((value == model[name]).all() for name, value in read_model(path, shapes).items())
+    assert sorted(left.name for left in tmp_path.iterdir()) == [path.name, f"{path.name}.sha256"]
+
+
+def test_the_checksum_beside_a_file_is_what_sha256sum_checks(model, shapes, tmp_path):
+    path = tmp_path / "a b.ckpt"
+    write_published(path, model)
+    found = load_model(path, shapes)
+    assert (tmp_path / "a b.ckpt.sha256").read_text() == f"{found.file_sha256}  a b.ckpt\n"
+
+
+@pytest.mark.shared
+def test_the_published_checkpoint_reads_by_its_own_names(shared, shapes):
+    found = load_model(shared / "reference/checkpoint_SDNet_5.ckpt", shapes)
+    assert {name: value.shape for name, value in found.state.items()} == shapes
+    assert (found.file_sha256[:16], found.note) == ("75617f37053ecfa9", "")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", [LARGEST, "embedding.2.moving_mean", "decoder.8.bias"])
+def test_one_value_that_is_not_finite_is_refused_with_its_parameter(model, shapes, tmp_path, name, value):
+    path = put(tmp_path / "a.ckpt", changed(model, name, value))
+    said = refusal(path, shapes)
+    assert published_name(name) in said and "has 1 of" in said and "not finite" in said
+
+
+@pytest.mark.parametrize(("name", "value"), [(LARGEST, -7e8), ("embedding.2.moving_variance", -0.5)])
+def test_a_value_that_no_training_gives_is_refused(model, shapes, tmp_path, name, value):
+    said = refusal(put(tmp_path / "a.ckpt", changed(model, name, value)), shapes)
+    assert published_name(name) in said and f"{value:.6g}" in said and "copy it again" in said
+
+
+def test_a_parameter_under_two_published_names_is_refused_with_both(model, shapes, tmp_path):
+    value = model["embedding.1.weight"]
+    path = put(tmp_path / "a.ckpt", model, network__model__embedding__1__weight=value)
+    said = refusal(path, shapes)
+    assert "holds embedding.1.weight twice, as model.embedding.1.weight and as network.model.emb" in said
+
+
+def test_the_same_name_twice_is_refused_also_side_by_side(whole, model, shapes, tmp_path):
+    other, again = put(tmp_path / "b.ckpt", {}, x=np.ones(3, np.float32)).read_bytes(), tmp_path / "a.ckpt"
+    again.write_bytes(whole + other + whole)
+    assert "has parameter 'model.features_opt.0.weight' twice" in refusal(again, shapes)
+    again.write_bytes(whole + other + other)
+    assert "parameter 'x' is Float32 [3] in 24 bytes, which do not fit" in refusal(again, shapes)
+
+
+def test_other_parameters_beside_the_weights_do_not_matter(model, shapes, tmp_path):
+    adam = np.full(4, np.nan, np.float32)
+    path = put(tmp_path / "a.ckpt", model, moment1__model__embedding__1__weight=adam, step=np.int32(7))
+    assert read_model(path, shapes).keys() == shapes.keys()
+
+
+@pytest.mark.parametrize("half", [ms.float16, ms.bfloat16], ids=str)
+def test_weights_of_half_precision_are_converted_with_a_note(model, shapes, tmp_path, half):
+    path = tmp_path / "half.ckpt"
+    halves = {name: ms.Tensor(value).astype(half) for name, value in model.items()}
+    entries = [{"name": published_name(name), "data": value} for name, value in halves.items()]
+    ms.save_checkpoint(entries, str(path))
+    found = load_model(path, shapes)
+    assert found.note == f"{str(half).lower()} weights were converted to float32"
+    for name, value in halves.items():
+        assert found.state[name].dtype == np.float32
+        np.testing.assert_array_equal(found.state[name], value.astype(ms.float32).asnumpy())
+
+
+def test_the_crc_of_a_file_that_has_one_is_checked(model, shapes, tmp_path):
+    path = tmp_path / "crc.ckpt"
+    entries = [{"name": published_name(name), "data": ms.Tensor(value)} for name, value in model.items()]
+    ms.save_checkpoint(entries, str(path), crc_check=True)
+    assert all((value == model[name]).all() for name, value in read_model(path, shapes).items())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(content)
+    assert "does not match its own CRC-32" in refusal(path, shapes)
+
+
+@pytest.mark.parametrize("bit", [0, 22, 27, 30, 31])
+def test_a_flipped_bit_of_a_weight_is_found_by_the_checksum_and_shows_in_the_result(
+    whole, model, shapes, tmp_path, bit
+):
+    path = tmp_path / "a.ckpt"
+    write_published(path, model)
+    known = load_model(path, shapes)
+    content = bytearray(whole)
+    value = content.index(model[LARGEST].tobytes()[:64])
+    content[value + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    assert "has SHA-256" in refusal(path, shapes)
+    (tmp_path / "a.ckpt.sha256").unlink()
+    if bit == 30:  # the highest one of the exponent: 2 ** 128 times too large
+        assert "which trained weights do not have" in refusal(path, shapes)
+    else:  # a plausible value, and only the checksums in the result show it
+        found = load_model(path, shapes)
+        assert found.weights_sha256 != known.weights_sha256 and found.file_sha256 != known.file_sha256
+
+
+def test_every_flipped_bit_outside_the_values_is_found_without_a_checksum(tmp_path):
+    path = put(tmp_path / "a.ckpt", {}, ab=np.zeros(2, np.float32), c=np.zeros(1, np.float32))
+    whole = path.read_bytes()
+    known = read_parameters(path)
+    values = [i for i in range(len(whole)) if whole[i : i + 1] == b"\0"]
+    for where in set(range(len(whole))) - set(values):
+        for bit in range(8):
+            content = bytearray(whole)
+            content[where] ^= 1 << bit
+            path.write_bytes(content)
+            try:
+                found = read_parameters(path)
+            except InputError:
+                continue
+            # A name, a format or a shape may have become another one: SDNet's are compared by name.
+            assert described(found) != described(known)
+
+
+def described(file: ParameterFile) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (file.formats[name], value.shape) for name, value in file.parameters.items()}
+
+
+def a_zip(name: str) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(name, b"content")
+    return made.getvalue()
+
+
+def a_tar() -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model.ckpt"))
+    return made.getvalue()
+
+
+def an_npz() -> bytes:
+    made = io.BytesIO()
+    np.savez(made, np.ones(3))
+    return made.getvalue()
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5420203\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "is empty; copy it again"),
+        (LFS, "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"\n<html lang=en>", "is a web page"),
+        (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "is an XML document"),
+        (a_zip("archive/data.pkl"), "is a PyTorch file"),
+        (a_zip("model.ckpt"), "is a zip archive; unpack it"),
+        (an_npz(), "is a NumPy .npz archive"),
+        (b"\x80\x02}q\x00.", "is a Python pickle, perhaps of PyTorch"),
+        (gzip.compress(b"x"), "is a gzip archive"),
+        (a_tar(), "is a tar archive"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b'\x40\0\0\0\0\0\0\0{"a":{}}', "is a safetensors file"),
+        (b'{"message": "Not Found"}', "is a JSON document"),
+        (np.random.default_rng(0).bytes(5000), "is not a whole MindSpore checkpoint"),
+    ],
+    ids=lambda value: value[:20].decode("ascii", "replace") if isinstance(value, bytes) else "",
+)
+def test_a_file_of_another_kind_is_named(content, named, shapes, tmp_path, capfd):
+    path = tmp_path / "given.ckpt"
+    path.write_bytes(content)
+    assert f"{path} {named}" in refusal(path, shapes)
+    assert capfd.readouterr() == ("", "")
+
+
+def cut_off(path: Path, model: weights.State) -> None:
+    os.truncate(put(path, model), 100_001)
+
+
+def with_a_tail(path: Path, model: weights.State) -> None:
+    with put(path, model).open("ab") as file:
+        file.write(b"\x12\x02ab")  # a message that the format does not know
+
+
+def another_network(path: Path, model: weights.State) -> None:
+    write_parameters(path, {"fc.weight": np.ones((2, 2), np.float32)})
+
+
+def another_size(path: Path, model: weights.State) -> None:
+    put(path, model | {"lower_opt.0.weight": np.ones((3, 32, 3, 3), np.float32)})
+
+
+def double_precision(path: Path, model: weights.State) -> None:
+    put(path, model | {"lower_opt.0.weight": model["lower_opt.0.weight"].astype(np.float64)})
+
+
+def absent(path: Path, model: weights.State) -> None:
+    assert not path.exists()
+
+
+def pipe(path: Path, model: weights.State) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path, model: weights.State) -> None:
+    path.mkdir()
+
+
+def below_a_file(path: Path, model: weights.State) -> None:
+    path.symlink_to("/dev/null/x")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (cut_off, "is not a whole MindSpore checkpoint (its messages cannot be parsed); copy it again"),
+        (with_a_tail, "is not a whole MindSpore checkpoint (it has bytes that belong to no parameter)"),
+        (another_network, "holds no model.features_opt.0.weight; give a checkpoint of SDNet"),
+        (another_size, "lower_opt.0.weight is float32 [3, 32, 3, 3], not float32 [2, 32, 3, 3]"),
+        (double_precision, "lower_opt.0.weight is float64 [2, 32, 3, 3], not float32"),
+        (absent, "is not there; give a checkpoint directory or a .ckpt file"),
+        (pipe, "cannot be read (Not a regular file)"),
+        (folder, "state.json is missing; give a checkpoint directory"),
+        (below_a_file, "cannot be read (Not a directory)"),
+    ],
+)
+def test_what_is_no_checkpoint_of_sdnet_is_refused_in_one_clean_line(
+    make: Callable[[Path, weights.State], None], message, model, shapes, tmp_path, capfd
+):
+    make(tmp_path / "given.ckpt", model)
+    assert message in refusal(tmp_path / "given.ckpt", shapes)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_path_that_no_file_can_have_is_refused(shapes, tmp_path):
+    assert "cannot be read (File name too long)" in refusal(tmp_path / ("a" * 300), shapes)
+
+
+def test_a_checksum_beside_a_file_that_is_none_is_named(model, shapes, tmp_path):
+    path = put(tmp_path / "a.ckpt", model)
+    (tmp_path / "a.ckpt.sha256").write_text("MD5 (a.ckpt) = 4d7a\n")
+    assert "a.ckpt.sha256 does not begin with a SHA-256" in refusal(path, shapes)

@@ -1,0 +1,93 @@
+"""`launch --restart` moves what was there, deletes nothing, and forgets no rank that may still run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.events import EventLog
+from orchestrator.restart import begin_again
+from orchestrator.run_directory import RunDirectory
+from orchestrator.run_lock import locked
+from sdnet.errors import InputError
+from tests.unit.saving import save
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run that was killed: a checkpoint, two groups, patches and graphs."""
+    made = RunDirectory(tmp_path / "j")
+    made.create()
+    save(made.checkpoints, 3)
+    (made.data / "train.npz").write_bytes(b"patches")
+    made.compiled.mkdir()
+    made.job.write_text("name: j\n")
+    events = EventLog(made.events)
+    for generation, pid in ((1, 11), (2, 22)):
+        events.emit("group_starting", generation=generation, world_size=1)
+        events.emit("rank_joined", rank=0, host="a", pid=pid, started=7)
+    return made
+
+
+def below(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_everything_but_patches_and_graphs_is_moved_and_nothing_is_lost(run: RunDirectory) -> None:
+    before = below(run.root) - {"data/train.npz"}
+    aside = begin_again(run)
+    assert aside == run.root / "before_restart.1"
+    assert before <= below(aside)
+    assert below(run.root) - {f"before_restart.1/{name}" for name in before} == {
+        "data/train.npz", "launch.lock", "events.jsonl",
+    }  # fmt: skip
+    run.create()
+    assert not run.holds_checkpoints() and run.compiled.is_dir()
+
+
+def test_the_ranks_of_the_last_group_are_still_known_to_the_fence(run: RunDirectory) -> None:
+    begin_again(run)
+    [moved, rank] = EventLog(run.events).read()
+    assert (moved["event"], moved["moved_to"]) == ("run_restarted", "before_restart.1")
+    assert {**rank, "t": 0} == {
+        "t": 0, "event": "rank_joined", "rank": 0, "host": "a", "pid": 22, "started": 7,
+    }  # fmt: skip
+    begin_again(run)
+    assert [event["pid"] for event in EventLog(run.events).read() if event["event"] == "rank_joined"] == [22]
+
+
+def test_each_restart_has_its_own_folder(run: RunDirectory) -> None:
+    assert [begin_again(run).name for _ in range(3)] == [f"before_restart.{number}" for number in (1, 2, 3)]
+    assert (run.root / "before_restart.1" / "checkpoints" / "step_00000003").is_dir()
+
+
+def test_a_new_run_has_nothing_to_move(tmp_path: Path) -> None:
+    assert begin_again(RunDirectory(tmp_path / "new")) is None
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["launch.lock"]
+
+
+def test_what_cannot_be_used_can_be_moved(run: RunDirectory) -> None:
+    run.events.unlink()
+    run.events.mkdir()
+    run.summary.symlink_to("summary.json")
+    assert begin_again(run) is not None
+    run.create()
+
+
+def test_a_run_that_is_being_run_is_not_moved(run: RunDirectory) -> None:
+    with locked(run), pytest.raises(InputError, match="is being run by process"):
+        begin_again(run)
+    assert run.holds_checkpoints()
+
+
+def test_the_command_line_says_where_the_earlier_run_is(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = run.root.parent / "job.yaml"
+    job.write_text(f"name: j\nstorage: {run.root.parent}\ntrain: {{recipe: demo, batch: 5000}}\n")
+    monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", "launch", str(job), "--restart"])
+    with pytest.raises(SystemExit, match="2"):  # the batch is refused, and by then the run was moved
+        main()
+    printed = capsys.readouterr()
+    assert f"moved the earlier run to {run.root / 'before_restart.1'}" in printed.out.replace("\n", "")

@@ -1,0 +1,277 @@
+"""Files of a run that somebody removed, replaced or locked: one line with the remedy, and never a wait."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.events import EventLog
+from orchestrator.launch import launch
+from orchestrator.report.html import render_report
+from orchestrator.report.live import line_of
+from orchestrator.report.status import read_status
+from orchestrator.report.summary import build_summary, read_summary
+from orchestrator.run_directory import RunDirectory, write_json
+from orchestrator.spec import JobSpec, spec_from_dict
+from orchestrator.stages.train import finished
+from orchestrator.training.checkpoints import CheckpointsLost
+from sdnet.checkpoint import read_origin
+from sdnet.data.sampler import steps_per_epoch
+from sdnet.data.store import write_patches
+from sdnet.errors import InputError
+from sdnet.files import sha256_of
+from tests.unit.saving import save
+from tests.unprivileged import as_nobody
+
+Change = Callable[[Path], object]
+FILES = ("job.yaml", "events.jsonl", "summary.json", "data/manifest.json")
+FOLDERS = ("data", "checkpoints", "logs", "plan")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> JobSpec:
+    job = {"name": "j", "storage": str(tmp_path), "train": {"recipe": "demo", "batch": 8}}
+    return spec_from_dict(job, "job")
+
+
+@pytest.fixture
+def run(spec: JobSpec) -> RunDirectory:
+    made = RunDirectory.of(spec.storage, spec.name)
+    made.create()
+    return made
+
+
+def refusal(spec: JobSpec) -> str:
+    with pytest.raises(InputError) as caught:
+        launch(spec)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, link_to_itself], ids=["folder", "pipe", "link"])
+@pytest.mark.parametrize("name", FILES)
+def test_what_lies_in_the_place_of_a_file_is_named_before_anything_starts(spec, run, name, make) -> None:
+    make(run.root / name)
+    said = refusal(spec)
+    assert f"{run.root / name} cannot be read (" in said and "move it away (`launch --restart` does)" in said
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+@pytest.mark.parametrize("name", ["report.html", "logs/rank_0.log", "logs/scheduler.log", "data/train.npz"])
+def test_what_lies_in_the_place_of_a_file_that_is_only_written_is_named_too(spec, run, name, make) -> None:
+    make(run.root / name)
+    assert f"{run.root / name} is not a regular file; make it yours" in refusal(spec)
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, link_to_itself], ids=["file", "pipe", "link"])
+@pytest.mark.parametrize("name", FOLDERS)
+def test_what_lies_in_the_place_of_a_folder_is_named(spec, run, name, make) -> None:
+    (run.root / name).rmdir()
+    make(run.root / name)
+    assert f"{run.root / name} cannot be written (" in refusal(spec)
+
+
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+def test_what_an_ordinary_user_may_not_read_is_named(tmp_path, name) -> None:
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents:
+        if parent.owner() == "root" and parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+
+    def locked_out() -> str:
+        run = RunDirectory(tmp_path / "run")
+        run.create()
+        path = run.root / name
+        if name in FILES:
+            path.touch()
+        path.chmod(0)
+        try:
+            run.create()
+        except InputError as error:
+            return str(error)
+        finally:
+            path.chmod(0o700)
+        return ""
+
+    said = as_nobody(locked_out)
+    assert f"{tmp_path / 'run' / name} cannot be " in said and "(Permission denied); make it yours" in said
+
+
+NO_SUMMARY = [b"", b"[]", b"null", b"{}", b'{"name": 1, "status": "succeeded"}', b"\xff\xfe", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", NO_SUMMARY)
+def test_a_summary_that_is_none_counts_as_missing_with_a_warning(run, caplog, content) -> None:
+    run.summary.write_bytes(content)
+    assert read_summary(run) is None
+    [warning] = caplog.messages
+    assert f"{run.summary} is not a summary" in warning
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"patches": 3, "skipped": 7}', b"\xff", b"[" * 100_000])
+def test_a_manifest_that_is_none_costs_a_summary_only_its_figures(spec, run, content) -> None:
+    run.manifest.write_bytes(content)
+    summary = build_summary(spec, run, EventLog(run.events), "failed")
+    assert summary["patches"] == {"train": None, "test": None} and summary["skipped_images"] == 0
+
+
+NO_JOB = [
+    b"",
+    b"[1]",
+    b"\xff\xfe\x00",
+    b"data: {}\n",
+    b"a: [",
+    b"cluster: {workers: []}\ndata: {}",
+    b"[" * 9000,
+]
+
+
+@pytest.mark.parametrize("content", NO_JOB)
+def test_checkpoints_beside_a_job_that_cannot_be_read_are_not_trained_on(spec, run, content) -> None:
+    save(run.checkpoints, 3)
+    run.job.write_bytes(content)
+    said = refusal(spec)
+    assert f"{run.job} cannot be read (it is not a job)" in said and "launch with --restart" in said
+
+
+def lose(run: RunDirectory, how: str) -> None:
+    """Take the checkpoints away of a run that saved two of them."""
+    events = EventLog(run.events)
+    for step in (3, 5):
+        directory = save(run.checkpoints, step)
+        events.emit("checkpoint_saved", step=step, checkpoint=directory.name)
+        if how == "corrupt":
+            os.truncate(directory / "model.ckpt", 7)
+        elif how == "gone":
+            for file in directory.iterdir():
+                file.unlink()
+            directory.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("gone", "(all are gone)"),
+        ("corrupt", "(step_00000003.corrupt, step_00000005.corrupt are corrupt)"),
+    ],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_that_lost_all_its_checkpoints_says_so_and_does_not_begin_again(
+    spec, run, how, reason, finished
+) -> None:
+    lose(run, how)
+    if finished:
+        write_json(run.summary, {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"})
+    for _ in range(2):  # what was set aside the first time is still lost the second time
+        said = refusal(spec)
+        assert said.startswith("the run has finished, but " if finished else str(run.checkpoints))
+        assert "the run saved 2, the last one step_00000005" in said and reason in said
+        assert said.endswith("put one back, or launch with --restart to train from step 1")
+
+
+def test_a_finished_run_without_checkpoints_and_events_is_lost_too(spec, run) -> None:
+    write_json(run.summary, {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"})
+    assert "the run has finished, but " in refusal(spec)
+
+
+def test_a_finished_run_with_its_last_checkpoint_needs_nothing_and_says_which_data_are_gone(
+    spec, run, caplog
+) -> None:
+    run.train_npz.touch()
+    run.test_npz.symlink_to("nowhere")
+    save(run.checkpoints, 5)
+    summary = {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"}
+    write_json(run.summary, summary)
+    outcome = launch(spec)
+    assert outcome.already_done and outcome.summary == summary
+    assert caplog.messages == [
+        f"gone from the finished run {run.root}: test.npz; `preprocess` makes the data again"
+    ]
+
+
+def test_a_checkpoint_beyond_the_end_of_the_recipe_is_refused(spec, run) -> None:
+    for path in (run.train_npz, run.test_npz):
+        write_patches(path, 20, [np.zeros((20, 64, 128), np.uint8)], np.arange(20) % 2)
+    steps = steps_per_epoch(20, spec.global_batch) * spec.train.epochs
+    events = EventLog(run.events)
+    save(run.checkpoints, steps)
+    assert finished(spec, run, events) is not None
+    save(run.checkpoints, steps + 1)
+    with pytest.raises(InputError, match=f"step {steps + 1}, but the recipe ends at step {steps}; move"):
+        finished(spec, run, events)
+
+
+def test_a_summary_names_the_bytes_of_the_last_checkpoint(spec, run) -> None:
+    directory = save(run.checkpoints, 5)
+    EventLog(run.events).emit("checkpoint_saved", step=5, checkpoint=directory.name)
+    summary = build_summary(spec, run, EventLog(run.events), "succeeded")
+    assert summary["checkpoint_sha256"] == sha256_of(directory / "model.ckpt")
+    assert summary["weights_sha256"] == read_origin(directory)["weights_sha256"] is not None
+    (directory / "state.json").unlink()
+    assert build_summary(spec, run, EventLog(run.events), "succeeded")["weights_sha256"] is None
+
+
+def test_lost_checkpoints_are_an_input_error_that_crosses_processes(tmp_path) -> None:
+    import pickle
+
+    error = CheckpointsLost("/runs/j/checkpoints", 4, "step_00000009", ("a", "b", "c", "d"))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - ours, as Ray does it
+    assert "(a, b, c, ... are corrupt)" in str(error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+    max_leaves=4,
+)
+NAMES = (
+    "run_started", "run_finished", "stage_started", "stage_finished", "shard_done", "group_starting",
+    "group_started", "rank_joined", "first_step", "progress", "epoch", "resumed", "checkpoint_saved",
+    "checkpoint_corrupt", "checkpoint_failed", "hang_found", "group_ended", "drain_noticed", "leaving",
+    "straggler", "failure_detected", "group_restarting", "giving_up", "fault_injected", "host_returned",
+    "evaluated", "unheard_of",
+)  # fmt: skip
+KEYS = (
+    "stage", "status", "kind", "checkpoint", "detail", "reason", "generation", "world_size", "hosts",
+    "ranks", "host", "rank", "pid", "started", "step", "steps", "epoch", "seconds", "loss", "lr", "fpr95",
+    "accuracy", "evaluate_s", "done", "shards", "pairs_per_s", "factor", "fault", "proof", "problem",
+)  # fmt: skip
+LINES = (
+    st.fixed_dictionaries(
+        {"event": st.sampled_from(NAMES)},
+        optional={"t": JSON | st.floats(0, 2e9), **{key: JSON | st.integers(0, 9) for key in KEYS}},
+    )
+    | JSON
+)
+
+
+@given(lines=st.lists(LINES, max_size=6))
+def test_any_line_of_json_in_the_events_leaves_every_reader_at_work(tmp_path_factory, lines) -> None:
+    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    run.events.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    spec = spec_from_dict({"name": "j"}, "job")
+    history = EventLog(run.events).read()
+    for event in history:
+        assert line_of(event) is None or isinstance(line_of(event), str)
+    summary = build_summary(spec, run, EventLog(run.events), "failed")
+    assert render_report(summary, history).startswith("<!doctype html>")
+    assert read_status(run)["name"] == run.root.name
+
+
+def test_skipped_lines_are_counted_in_one_warning(tmp_path, caplog) -> None:
+    events = EventLog(tmp_path / "events.jsonl")
+    events.emit("run_started", name="x")
+    with events.path.open("ab") as file:
+        file.write(b'{"t": 1, "event": "epoch"}\n{"t": "now", "event": "first_step"}\n\xff\n[]\n')
+    assert [[event["event"] for event in events.read()] for _ in range(2)] == [["run_started"]] * 2
+    [warning] = caplog.messages
+    assert "events.jsonl: skipped 4 line(s) that are not whole events" in warning
