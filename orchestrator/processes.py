@@ -1,12 +1,26 @@
-"""Waiting for processes that are not our children, and that nobody may have taken note of."""
+"""Processes that are not our children: which one an id stands for, and waiting for their end."""
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
-# How soon an end is seen of which only the process table's word remains.
+# Polling interval for processes that we cannot `wait()` on.
 _LOOK_EVERY_S = 0.1
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since the host booted; None when there is no such process.
+
+    With the id it names one process: ids are used again. Anybody may read it, also of another user's
+    process, and no change of the clock moves it.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # field 22; the name in brackets may hold spaces
 
 
 def still_running(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 from orchestrator.ascend.npu_smi import DeviceProcess, NpuSmiInfo
-from orchestrator.processes import still_running
+from orchestrator.processes import start_ticks, still_running
 
 # Ray workers and the scheduler of a run carry its directory in the environment they start with.
 RUN_VARIABLE = "SDNET_RUN"
@@ -19,11 +19,15 @@ _RAYLET = "raylet"
 
 @dataclass(frozen=True, slots=True)
 class LeftOver:
-    """A process of a run of ours that no Ray node owns any more."""
+    """A process of a run of ours that no Ray node owns any more.
+
+    started: as `start_ticks`; None where an older version did not record it.
+    """
 
     pid: int
     name: str
     run: str
+    started: int | None = None
 
 
 def holders_of(info: NpuSmiInfo, devices: Collection[int]) -> tuple[DeviceProcess, ...] | None:
@@ -41,23 +45,37 @@ def left_over_processes() -> tuple[LeftOver, ...]:
         try:
             run = process.environ().get(RUN_VARIABLE)
             if run and not any(parent.name() == _RAYLET for parent in process.parents()):
-                found.append(LeftOver(process.pid, process.name(), run))
+                found.append(LeftOver(process.pid, process.name(), run, start_ticks(process.pid)))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            # Gone meanwhile, or another user's: neither is ours to speak of.
-            continue
+            continue  # it has ended, or belongs to another user
     return tuple(sorted(found, key=lambda item: item.pid))
 
 
 def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> tuple[int, ...]:
-    """Kill left-over processes and wait until the kernel has freed what they held; ids of those that stay."""
+    """Kill left-over processes and wait until the kernel has freed what they held; ids of those that stay.
+
+    A process that has got the id of one since is left alone. One of ours that runs as another user
+    cannot be killed and stays.
+    """
     processes = []
     for item in left_over:
         try:
             process = psutil.Process(item.pid)
-            # The id may be another process's by now.
-            if process.environ().get(RUN_VARIABLE) == item.run:
-                process.kill()
-                processes.append(process)
-        except psutil.NoSuchProcess:
-            continue
+            if not _is_still(item, process):
+                continue
+            processes.append(process)
+            process.kill()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended, or not ours to end: `still_running` says which
     return tuple(process.pid for process in still_running(processes, patience_s))
+
+
+def _is_still(item: LeftOver, process: psutil.Process) -> bool:
+    """Whether the id still stands for the process that was noted, and not for another one."""
+    same_start = item.started is not None and start_ticks(item.pid) == item.started
+    if item.started is not None and not same_start:
+        return False
+    try:
+        return process.environ().get(RUN_VARIABLE) == item.run
+    except psutil.AccessDenied:
+        return same_start  # another user's process: only its start time can say that it is ours

@@ -22,10 +22,11 @@ _ANSWER_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RankProcess:
-    """Where a rank runs. host: its address, as Ray knows it."""
+    """Which process a rank is. host: its address, as Ray knows it. started: as `start_ticks`, if known."""
 
     host: str
     pid: int
+    started: int | None = None
 
 
 class RanksStillRun(OrchestratorError):
@@ -38,7 +39,7 @@ class RanksStillRun(OrchestratorError):
     def __str__(self) -> str:
         return (
             f"ranks {list(self.ranks)} of the last generation still run on {', '.join(self.hosts)} after "
-            "SIGKILL; look at those processes, or restart the hosts"
+            "SIGKILL; end those processes (another user may own them), or restart the hosts"
         )
 
 
@@ -88,11 +89,14 @@ def fence(ranks: Mapping[int, RankProcess], run: RunDirectory) -> tuple[str, ...
 
 def end_ranks_of(host: str, ranks: Mapping[int, RankProcess], run: RunDirectory) -> tuple[int, ...]:
     """On a host: kill those of the ranks that run here, and wait; returns the ones that stay."""
-    here = {rank: process.pid for rank, process in ranks.items() if process.host == host}
-    # Only a process with the mark of this run is killed: the id may be another's by now.
-    mine = [LeftOver(pid, f"rank {rank}", str(run.root)) for rank, pid in here.items()]
+    here = {rank: process for rank, process in ranks.items() if process.host == host}
+    # The start time and the mark of this run make sure that the id is not another process's by now.
+    mine = [
+        LeftOver(process.pid, f"rank {rank}", str(run.root), process.started)
+        for rank, process in here.items()
+    ]
     left = end_processes(mine)
-    return tuple(sorted(rank for rank, pid in here.items() if pid in left))
+    return tuple(sorted(rank for rank, process in here.items() if process.pid in left))
 
 
 def _ranks_of_last_generation(events: EventLog) -> dict[int, RankProcess]:
@@ -102,5 +106,5 @@ def _ranks_of_last_generation(events: EventLog) -> dict[int, RankProcess]:
         if event["event"] == "group_starting":
             ranks = {}
         elif event["event"] == "rank_joined":
-            ranks[event["rank"]] = RankProcess(event["host"], event["pid"])
+            ranks[event["rank"]] = RankProcess(event["host"], event["pid"], event.get("started"))
     return ranks

@@ -4,6 +4,7 @@ Runs inside Ray Train's controller actor, never in a worker.
 """
 
 import logging
+import os
 import time
 from dataclasses import asdict
 from functools import lru_cache
@@ -14,6 +15,7 @@ from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from orchestrator.events import EventLog
+from orchestrator.processes import start_ticks
 from orchestrator.recovery.watchdog import Hang, RankPulse, find_hang, find_stragglers, step_timeout_s
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training.backend import scheduler_lost
@@ -24,6 +26,7 @@ from orchestrator.training.standstill import end_ranks
 logger = logging.getLogger(__name__)
 
 _ASK_EVERY_S = 1.0
+_START_ANSWER_S = 10.0
 _STEPS_REMEMBERED = 32
 
 
@@ -86,8 +89,10 @@ class GroupWatch(WorkerGroupCallback):
     def after_worker_group_start(self, worker_group: Any) -> None:
         self._workers = worker_group.get_workers()
         self.hosts = {rank: worker.metadata.node_ip for rank, worker in enumerate(self._workers)}
+        started = _start_of_each(self._workers)
         for rank, worker in enumerate(self._workers):
-            self._events.emit("rank_joined", rank=rank, host=self.hosts[rank], pid=worker.metadata.pid)
+            host, pid = self.hosts[rank], worker.metadata.pid
+            self._events.emit("rank_joined", rank=rank, host=host, pid=pid, started=started[rank])
         self._events.emit(
             "group_started",
             generation=self.generation,
@@ -185,6 +190,20 @@ class GroupWatch(WorkerGroupCallback):
 def watch_of(events: EventLog, generation: int, timeout_s: float | None) -> GroupWatch:
     """The watch of this process: asked again for the same group, it is the same object."""
     return GroupWatch(events, generation, timeout_s)
+
+
+def _start_of_each(workers: list[Any]) -> list[int | None]:
+    """When each rank's process started: an id alone does not name a process for ever."""
+    asked = [worker.execute_async(_own_start) for worker in workers]
+    try:
+        return ray.get(asked, timeout=_START_ANSWER_S)
+    except ray.exceptions.RayError:
+        return [None] * len(workers)  # a rank has died: Ray Train's next poll reports it
+
+
+def _own_start() -> int | None:
+    """On a worker."""
+    return start_ticks(os.getpid())
 
 
 def _report() -> tuple[Pulse, bool]:

@@ -8,8 +8,10 @@ import pytest
 
 from orchestrator.ascend.fence import RUN_VARIABLE, LeftOver, end_processes, holders_of, left_over_processes
 from orchestrator.ascend.npu_smi import parse_info
+from orchestrator.processes import start_ticks
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import describe
+from tests.unprivileged import as_nobody
 
 
 @pytest.fixture
@@ -55,3 +57,36 @@ def test_ending_left_overs_ends_them_and_nothing_that_took_their_id(sleeper):
     end_processes([LeftOver(marked.pid, "python", "/runs/lost"), LeftOver(other.pid, "python", "/runs/lost")])
     assert marked.poll() is not None
     assert psutil.pid_exists(other.pid)
+
+
+def test_a_process_that_took_the_id_later_is_left_alone_though_it_carries_the_mark(sleeper):
+    marked = sleeper(**{RUN_VARIABLE: "/runs/lost"})
+    started = start_ticks(marked.pid)
+    assert end_processes([LeftOver(marked.pid, "rank 0", "/runs/lost", started - 1)]) == ()
+    assert marked.poll() is None
+    assert end_processes([LeftOver(marked.pid, "rank 0", "/runs/lost", started)]) == ()
+    assert marked.poll() is not None
+
+
+def test_an_id_that_another_user_has_now_does_not_keep_a_run_from_resuming():
+    """The first process belongs to root, and its environment is nobody else's to read."""
+    started = start_ticks(1)
+    left = as_nobody(
+        lambda: str(
+            [
+                end_processes([LeftOver(1, "rank 0", "/runs/lost", noted)], patience_s=0.1)
+                for noted in (None, started - 1)
+            ]
+        )
+    )
+    assert left == "[(), ()]"
+
+
+def test_a_rank_that_runs_as_another_user_and_cannot_be_ended_is_named():
+    """Its start time shows that it is the one that was noted."""
+    item = LeftOver(1, "rank 0", "/runs/lost", start_ticks(1))
+    assert as_nobody(lambda: str(end_processes([item], patience_s=0.1))) == "(1,)"
+
+
+def test_the_left_over_processes_of_other_users_are_passed_over():
+    assert as_nobody(lambda: str([item for item in left_over_processes() if item.pid == 1])) == "[]"

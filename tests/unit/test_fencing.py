@@ -14,6 +14,7 @@ import ray
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.events import EventLog
 from orchestrator.every_host import Answer
+from orchestrator.processes import start_ticks
 from orchestrator.recovery.failures import FailureKind, classify
 from orchestrator.run_directory import RunDirectory
 from orchestrator.training import fencing
@@ -50,6 +51,11 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], int]]:
         process.communicate()
 
 
+def has_ended(pid: int) -> bool:
+    """Also when its parent, which is this process, has not taken note of it yet."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def answering(value: tuple[int, ...] | None) -> Answers:
     """A cluster of which only host `a` is left, and says this."""
     return lambda function, timeout_s, only: (Answer("a", value, "" if value is not None else "dead", 0, 0),)
@@ -71,7 +77,7 @@ def test_a_host_ends_those_of_the_ranks_that_run_there_and_carry_the_mark(
         2: RankProcess("here", stranger),
     }
     assert end_ranks_of("here", ranks, run) == ()
-    assert not psutil.pid_exists(mine)
+    assert has_ended(mine)
     assert psutil.Process(elsewhere).is_running() and psutil.Process(stranger).is_running()
 
 
@@ -102,8 +108,20 @@ def test_the_ranks_of_a_launch_that_was_killed_are_fenced_by_the_next(
         events.emit("rank_joined", rank=0, host="a", pid=pid)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "a")
     Fence(events).before_worker_group_start(None)
-    assert not psutil.pid_exists(left)
+    assert has_ended(left)
     assert [event["ranks"] for event in events.read() if event["event"] == "fenced"] == [[0]]
+
+
+def test_a_process_that_got_the_id_of_a_rank_of_an_earlier_launch_is_not_killed(
+    tmp_path: Path, start: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = EventLog(tmp_path / "events.jsonl")
+    new, old = start(str(tmp_path)), start(str(tmp_path))
+    for rank, pid, moved in ((0, new, 1), (1, old, 0)):
+        events.emit("rank_joined", rank=rank, host="a", pid=pid, started=(start_ticks(pid) or 0) - moved)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "a")
+    Fence(events).before_worker_group_start(None)
+    assert psutil.Process(new).is_running() and has_ended(old)
 
 
 def test_ranks_that_never_met_are_fenced(
@@ -114,4 +132,4 @@ def test_ranks_that_never_met_are_fenced(
     fence_of_run = Fence(EventLog(tmp_path / "events.jsonl"))
     fence_of_run.before_init_train_context([SimpleNamespace(metadata=RankPlace("a", waiting))])
     fence_of_run.before_worker_group_start(None)
-    assert not psutil.pid_exists(waiting)
+    assert has_ended(waiting)

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from orchestrator.processes import still_running
+from orchestrator.processes import start_ticks, still_running
 
 
 @pytest.fixture
@@ -43,3 +43,10 @@ def test_one_that_is_stopped_still_runs_until_it_is_killed(child) -> None:
     assert still_running([found], 0.2) == [found]
     found.kill()
     assert still_running([found], 60) == []
+
+
+def test_the_start_of_a_process_is_later_than_its_parents_and_stays(child) -> None:
+    assert start_ticks(os.getpid()) <= start_ticks(child.pid) == start_ticks(child.pid)
+    child.kill()
+    child.wait()
+    assert start_ticks(child.pid) is None

@@ -1,0 +1,34 @@
+"""Runs a function as a user whom file modes and process ownership bind, also when the tests run as root."""
+
+import os
+import traceback
+from collections.abc import Callable
+
+_NOBODY = 65534
+
+
+def as_nobody(function: Callable[[], str]) -> str:
+    """What the function returns in a forked process without root's rights; fails with its traceback.
+
+    Forked and not started anew: an ordinary user may not be able to read the interpreter or the project.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(_NOBODY)
+                os.setuid(_NOBODY)
+            answer = f"+{function()}"
+        except BaseException:  # noqa: BLE001 - whatever it is, the parent must see it
+            answer = f"-{traceback.format_exc()}"
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read().decode()
+    os.waitpid(child, 0)
+    assert answer.startswith("+"), answer[1:]
+    return answer[1:]
