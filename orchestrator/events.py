@@ -63,7 +63,7 @@ def _write(path: Path) -> OSError | None:
     """Append the lines that wait for this file; why some still wait, if so. Call it with the lock held."""
     lines = _waiting[path]
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             while lines:
                 _append(descriptor, lines[0])
