@@ -12,6 +12,7 @@ from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment, 
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
 from orchestrator.inputs import Supply, batch_problem, supply_of
+from orchestrator.memory import memory_bytes
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 from sdnet.data.shards import pairs_per_shard
@@ -48,6 +49,7 @@ class Plan:
     """A whole job, planned.
 
     needs: estimates, bytes where the name says so. problem: what `launch` would refuse, or empty.
+    warning: what may go wrong although `launch` would start, or empty.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Plan:
     needs: dict[str, int]
     rank_table: RankTable | None
     problem: str
+    warning: str
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
@@ -77,6 +80,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "shards": plan.shards,
         "needs": plan.needs,
         "problem": plan.problem,
+        "warning": plan.warning,
     }  # fmt: skip
     return fields if table is None else {**fields, "rank_table": table.to_dict()}
 
@@ -89,6 +93,7 @@ def build_plan(spec: JobSpec) -> Plan:
     table = build_rank_table(places, spec.cluster.soc) if places else None
     ranks = _ascend_ranks(spec, run, places) if places else _ranks_by_count(spec.cluster)
     shards = -(-supply.pairs // pairs_per_shard(supply.pairs))
+    needs = _needs(spec, supply, len(ranks))
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
@@ -96,9 +101,10 @@ def build_plan(spec: JobSpec) -> Plan:
         ranks=ranks,
         pairs=supply.pairs,
         shards=shards,
-        needs=_needs(spec, supply, len(ranks)),
+        needs=needs,
         rank_table=table,
         problem=batch_problem(spec, supply) or _size_problem(spec.cluster),
+        warning=_memory_warning(spec.cluster, needs),
     )
 
 
@@ -107,6 +113,17 @@ def _size_problem(cluster: ClusterSpec) -> str:
     if cluster.address != "local" or cluster.device != "cpu":
         return ""
     return cluster.why_too_large([os.cpu_count() or 1])
+
+
+def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:
+    """Why the ranks may not fit into the memory of this host or of its container, if they run here."""
+    there, needed = memory_bytes(), needs["memory_bytes_per_rank"] * cluster.max_workers
+    if cluster.address != "local" or there >= needed:
+        return ""
+    return (
+        f"{cluster.max_workers} rank(s) need about {needed / 2**30:.1f} GiB of memory and this host or "
+        f"container has {there / 2**30:.1f} GiB; lower cluster.workers or train.batch"
+    )
 
 
 def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:
