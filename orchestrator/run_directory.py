@@ -81,8 +81,9 @@ class RunDirectory:
         try:
             for directory in (self.root, self.data, self.checkpoints, self.logs, self.plan):
                 directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(bytes(_PROBE_BYTES))  # a full disk takes names, and no bytes
+                probe.flush()
         except OSError as error:
             raise InputError(
                 f"storage {self.root} cannot be written ({error.strerror}); "

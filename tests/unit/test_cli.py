@@ -13,6 +13,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
+from tests.disk import fill, small_disk
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -101,6 +102,13 @@ def test_storage_that_cannot_be_written_is_named(cli: Cli, job: Path, tmp_path: 
     (tmp_path / "file").write_text("")
     code, _, err = cli("launch", str(job), "--set", f"storage={tmp_path / 'file'}")
     assert code == 2 and "cannot be written" in err and "writable directory" in err
+
+
+def test_a_full_disk_is_named_before_anything_starts(cli: Cli, job: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2) as disk:
+        fill(disk)
+        code, _, err = cli("launch", str(job), "--set", f"storage={disk}")
+    assert code == 2 and err.count("\n") == 1 and "cannot be written (No space left on device)" in err
 
 
 def test_prepared_files_of_another_shape_kind_or_length_are_named(
