@@ -2,9 +2,7 @@
 
 import contextlib
 import fcntl
-import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import yaml
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.inputs import check_inputs
+from orchestrator.processes import process_mark
 from orchestrator.ray_session import ray_session
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
@@ -23,10 +22,6 @@ from orchestrator.run_directory import RunDirectory, write_atomically, write_jso
 from orchestrator.spec import JobSpec
 from sdnet.errors import InputError
 
-logger = logging.getLogger(__name__)
-
-# Below it Ray unpacks the working directory of a submitted job.
-_RAYS_COPIES = "working_dir_files"
 # What decides the bytes of the result.
 _IDENTITY = ("data", "train", "evaluate")
 
@@ -67,10 +62,10 @@ def launch(spec: JobSpec) -> Outcome:
         if summary is not None and summary["status"] == "succeeded":
             return Outcome(summary, already_done=True)
         _claim(spec, run)
-        _tell_of_passing_storage(run)
         events = EventLog(run.events)
-        events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
-        with terminated_as_interrupted(), _summarised(spec, run, events):
+        mark = process_mark(os.getpid())
+        events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid(), process=mark)
+        with _summarised(spec, run, events):
             _run_stages(spec, run, events)
     return Outcome(read_summary(run) or {}, already_done=False)
 
@@ -87,32 +82,13 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
 
 
 def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog) -> None:
-    # Anew: a Ray that is started here takes SIGTERM for itself.
-    with ray_session(spec.cluster), terminated_as_interrupted():
+    with ray_session(spec.cluster):
         # Imported late: both import Ray, which reads the environment that the session prepares.
         from orchestrator.stages.preprocess import preprocess
         from orchestrator.stages.train import train
 
         preprocess(spec, run, events)
         train(spec, run, events)
-
-
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """`ray job stop` and service managers send SIGTERM: end as cleanly as after Ctrl-C.
-
-    Once is enough: `timeout` sends it twice, and the second would end what the first began.
-    """
-
-    def interrupt(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -162,16 +138,6 @@ def _claim(spec: JobSpec, run: RunDirectory) -> None:
     """Make the directory this job's, once its inputs are known to be usable."""
     check_inputs(spec)
     write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
-
-
-def _tell_of_passing_storage(run: RunDirectory) -> None:
-    """A relative `storage` of a submitted job is not where it was submitted."""
-    if _RAYS_COPIES in run.root.parts:
-        logger.warning(
-            "the run lies in %s, Ray's copy of the submitted folder, which Ray may delete; "
-            "give `storage` an absolute path to keep it",
-            run.root,
-        )
 
 
 def _ranks(job: dict) -> tuple[int, int]:

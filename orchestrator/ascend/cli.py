@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
@@ -22,6 +21,7 @@ from orchestrator.ascend.rank_table import (
 from orchestrator.ascend.rank_table_rules import faults_in_text
 from orchestrator.run_directory import write_atomically
 from orchestrator.spec import load_spec
+from orchestrator.terminal import plain_console
 from sdnet.errors import InputError
 
 rank_table_app = typer.Typer(
@@ -29,7 +29,7 @@ rank_table_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = plain_console()
 
 AnySocOption = Annotated[
     Soc | None,
