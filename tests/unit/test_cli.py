@@ -212,6 +212,26 @@ def test_a_plan_refuses_data_that_launch_would_and_tells_of_a_batch_or_a_group_t
     assert code == 0 and "1 CPU(s) at 2 a host; lower workers, or add hosts" in json.loads(out)["problem"]
 
 
+def test_a_plan_warns_of_more_memory_than_this_host_or_container_has(cli: Cli, job: Path) -> None:
+    many = ("--set", "cluster.workers=2000")
+    code, out, _ = cli("plan", str(job), *many, "--json")
+    assert code == 0 and json.loads(out)["warning"].startswith("2000 rank(s) need about ")
+    code, out, _ = cli("plan", str(job), *many)
+    assert code == 0 and "warning: 2000 rank(s) need about" in out
+    assert json.loads(cli("plan", str(job), "--json")[1])["warning"] == ""
+
+
+@pytest.mark.parametrize("command", ["launch", "preprocess", "drill"])
+def test_inside_a_submitted_job_a_relative_storage_is_refused_and_nothing_is_made(
+    cli: Cli, job: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(job.parent)
+    code, _, err = cli(command, str(job), "--set", "storage=runs")
+    assert code == 2 and err.count("\n") == 1 and "storage is 'runs', which in a submitted job lies" in err
+    assert list(job.parent.iterdir()) == [job]
+
+
 def test_a_plan_in_words_shows_stages_ranks_and_needs(cli: Cli, job: Path) -> None:
     code, out, _ = cli("plan", str(job), "--set", "cluster.workers=2")
     assert code == 0
