@@ -1,5 +1,7 @@
 """Any MindSpore training function, data-parallel under Ray Train: python examples/data_parallel.py"""
 
+import os
+
 import numpy as np
 import ray.train
 from mindspore import Tensor, ops
@@ -21,9 +23,7 @@ def train() -> None:
 
 
 if __name__ == "__main__":
-    trainer = DataParallelTrainer(
-        train,
-        backend_config=MindSporeConfig(),
-        scaling_config=ray.train.ScalingConfig(num_workers=2),
-    )
-    trainer.fit()
+    os.umask(0o077)  # only this user may read the token that Ray writes to ~/.ray/auth_token
+    DataParallelTrainer(
+        train, backend_config=MindSporeConfig(), scaling_config=ray.train.ScalingConfig(num_workers=2)
+    ).fit()

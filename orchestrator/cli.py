@@ -11,32 +11,34 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from orchestrator.ascend.cli import rank_table_app
 from orchestrator.ascend.published import job_of_rank_table
 from orchestrator.ascend.rank_table import read_rank_table
 from orchestrator.check.command import check
 from orchestrator.drill.command import drill
-from orchestrator.errors import OrchestratorError
+from orchestrator.endings import EXIT_CODES, Commands, run_to_exit_code, tell
 from orchestrator.events import EventLog
-from orchestrator.ray_session import prepare_environment
+from orchestrator.interruption import exit_code_of, in_a_child
+from orchestrator.ray_session import prepare_environment, refuse_storage_of_ray
 from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
 from orchestrator.restart import begin_again
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec, spec_from_dict, with_overrides
+from orchestrator.terminal import plain_console
 from sdnet.errors import InputError
 
 app = typer.Typer(
     name="sdnet-orchestrate",
+    cls=Commands,
     help="Train SDNet on a cluster, through whatever fails, from one file and one command.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 130 interrupted.",
+    epilog=EXIT_CODES,
 )
-console = Console()
+console = plain_console()
 
 JobFile = Annotated[
     Path, typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/ for examples.")
@@ -114,6 +116,7 @@ def preprocess(job: JobFile, set_: Overrides = None) -> None:
     from orchestrator.launch import preprocess_only
 
     spec = load_spec(job, tuple(set_ or ()))
+    refuse_storage_of_ray(spec.storage)
     run = RunDirectory.of(spec.storage, spec.name)
     run.create()
     with live_view(EventLog(run.events), console):
@@ -167,10 +170,14 @@ def export(
     format_: Annotated[str, typer.Option("--format", help="mindir, or air (on an Ascend host).")] = "mindir",
 ) -> None:
     """Write the network as MindIR and prove that the file computes the same."""
-    from sdnet.export import export_checkpoint
-    from sdnet.messages import exported_line
 
-    print(exported_line(out, export_checkpoint(checkpoint, out, format_)))
+    def work() -> str:
+        from sdnet.export import export_checkpoint
+        from sdnet.messages import exported_line
+
+        return exported_line(out, export_checkpoint(checkpoint, out, format_))
+
+    print(in_a_child(work))
 
 
 @app.command(epilog="Example: sdnet-orchestrate status runs/s1s2")
@@ -219,6 +226,7 @@ def logs(
 def _launch(spec: JobSpec, restart: bool = False) -> dict:
     from orchestrator.launch import launch as run_job
 
+    refuse_storage_of_ray(spec.storage)
     run = RunDirectory.of(spec.storage, spec.name)
     if restart:
         moved_to = begin_again(run)
@@ -227,9 +235,9 @@ def _launch(spec: JobSpec, restart: bool = False) -> dict:
     try:
         with live_view(EventLog(run.events), console):
             result = run_job(spec)
-    except KeyboardInterrupt:
-        _tell("interrupted; launch again to go on from the last checkpoint")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interruption:
+        tell("interrupted; launch again to go on from the last checkpoint")
+        raise typer.Exit(exit_code_of(interruption)) from None
     if result.already_done:
         console.print(f"{run.root} is finished; nothing to do")
     tables.print_summary(console, result.summary)
@@ -246,21 +254,7 @@ def _existing_run(path: Path) -> RunDirectory:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
     prepare_environment()
-    try:
-        app()
-    except InputError as error:
-        _fail(str(error), 2)
-    except OrchestratorError as error:
-        _fail(str(error), 1)
-
-
-def _fail(message: str, code: int) -> None:
-    _tell(message)
-    sys.exit(code)
-
-
-def _tell(message: str) -> None:
-    print(f"sdnet-orchestrate: {message}", file=sys.stderr)
+    sys.exit(run_to_exit_code(app))
 
 
 if __name__ == "__main__":

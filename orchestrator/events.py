@@ -88,7 +88,7 @@ def _write(path: Path) -> OSError | None:
     lines = _waiting[path]
     try:
         # O_NONBLOCK: a FIFO would otherwise wait for its other end.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
         try:
             while lines:

@@ -40,14 +40,15 @@ def ask_every_host(
         if node["Alive"] and (only is None or node["NodeManagerAddress"] in only)
     )
     task = ray.remote(num_cpus=0, max_retries=0)(_call)
-    asked = time.time()
+    # The answers carry the time of day; the time-out must not depend on it.
+    asked, deadline = time.time(), time.monotonic() + timeout_s
     waiting = {}
     for address, node_id in nodes:
         here = NodeAffinitySchedulingStrategy(node_id, soft=False)
         waiting[task.options(scheduling_strategy=here).remote(function, address)] = address
     answers: list[Answer[T]] = []
     while waiting:
-        left_s = max(0.0, asked + timeout_s - time.time())
+        left_s = max(0.0, deadline - time.monotonic())
         done, _ = ray.wait(list(waiting), num_returns=1, timeout=left_s)
         if not done:
             break

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from orchestrator.inputs import (
     refuse_changed_since_finished,
     refuse_other_data,
 )
+from orchestrator.processes import process_mark
 from orchestrator.ray_session import ray_session
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
@@ -32,8 +32,6 @@ from sdnet.files import open_regular
 
 logger = logging.getLogger(__name__)
 
-# Below it Ray unpacks the working directory of a submitted job.
-_RAYS_COPIES = "working_dir_files"
 # What decides the bytes of the result.
 _IDENTITY = ("data", "train", "evaluate")
 
@@ -78,9 +76,9 @@ def launch(spec: JobSpec) -> Outcome:
             _note_missing_data(run)
             return Outcome(summary, already_done=True)
         notes = _claim(spec, run)
-        _tell_of_passing_storage(run)
-        events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid())
-        with terminated_as_interrupted(), _summarised(spec, run, events):
+        mark = process_mark(os.getpid())
+        events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid(), process=mark)
+        with _summarised(spec, run, events):
             _run_stages(spec, run, events, notes)
     return Outcome(read_summary(run) or {}, already_done=False)
 
@@ -97,8 +95,7 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
 
 
 def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog, notes: tuple[str, ...]) -> None:
-    # Anew: a Ray that is started here takes SIGTERM for itself.
-    with ray_session(spec.cluster), terminated_as_interrupted():
+    with ray_session(spec.cluster):
         # Imported late: both import Ray, which reads the environment that the session prepares.
         from orchestrator.stages.preprocess import preprocess
         from orchestrator.stages.train import train
@@ -108,24 +105,6 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog, notes: tuple
         preprocess(spec, run, events)
         refuse_other_data(run, run.train_npz, run.test_npz)
         train(spec, run, events)
-
-
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """`ray job stop` and service managers send SIGTERM: end as cleanly as after Ctrl-C.
-
-    Once is enough: `timeout` sends it twice, and the second would end what the first began.
-    """
-
-    def interrupt(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -229,16 +208,6 @@ def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
     write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
     return supply.notes if spec != demo_spec(spec.storage) else ()
-
-
-def _tell_of_passing_storage(run: RunDirectory) -> None:
-    """A relative `storage` of a submitted job is not where it was submitted."""
-    if _RAYS_COPIES in run.root.parts:
-        logger.warning(
-            "the run lies in %s, Ray's copy of the submitted folder, which Ray may delete; "
-            "give `storage` an absolute path to keep it",
-            run.root,
-        )
 
 
 def _ranks(job: dict) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment, 
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
 from orchestrator.inputs import Supply, batch_problem, supply_of
+from orchestrator.memory import memory_bytes
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 
@@ -47,7 +48,7 @@ class Plan:
     """A whole job, planned.
 
     needs: estimates, bytes where the name says so. notes: what the user should know of the data.
-    problem: what `launch` would refuse, or empty.
+    problem: what `launch` would refuse, or empty. warning: what may go wrong all the same, or empty.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Plan:
     rank_table: RankTable | None
     notes: tuple[str, ...]
     problem: str
+    warning: str
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
@@ -79,6 +81,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         "needs": plan.needs,
         "notes": list(plan.notes),
         "problem": plan.problem,
+        "warning": plan.warning,
     }  # fmt: skip
     return fields if table is None else {**fields, "rank_table": table.to_dict()}
 
@@ -90,6 +93,7 @@ def build_plan(spec: JobSpec) -> Plan:
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
     ranks = _ascend_ranks(spec, run, places) if places else _ranks_by_count(spec.cluster)
+    needs = _needs(spec, supply, len(ranks))
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
@@ -97,10 +101,11 @@ def build_plan(spec: JobSpec) -> Plan:
         ranks=ranks,
         pairs=supply.pairs,
         shards=supply.shards,
-        needs=_needs(spec, supply, len(ranks)),
+        needs=needs,
         rank_table=table,
         notes=supply.notes,
         problem=batch_problem(spec, supply) or _size_problem(spec.cluster),
+        warning=_memory_warning(spec.cluster, needs),
     )
 
 
@@ -109,6 +114,17 @@ def _size_problem(cluster: ClusterSpec) -> str:
     if cluster.address != "local" or cluster.device != "cpu":
         return ""
     return cluster.why_too_large([os.cpu_count() or 1])
+
+
+def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:
+    """Why the ranks may not fit into the memory of this host or of its container, if they run here."""
+    there, needed = memory_bytes(), needs["memory_bytes_per_rank"] * cluster.max_workers
+    if cluster.address != "local" or there >= needed:
+        return ""
+    return (
+        f"{cluster.max_workers} rank(s) need about {needed / 2**30:.1f} GiB of memory and this host or "
+        f"container has {there / 2**30:.1f} GiB; lower cluster.workers or train.batch"
+    )
 
 
 def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:

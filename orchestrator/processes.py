@@ -23,6 +23,32 @@ def start_ticks(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])  # field 22; the name in brackets may hold spaces
 
 
+def process_mark(pid: int) -> str:
+    """What names one process among all that ever ran: its boot, its process namespace, id and start.
+
+    Empty when there is no such process.
+    """
+    started = start_ticks(pid)
+    return "" if started is None else f"{_where_ids_count()} {pid} {started}"
+
+
+def is_alive(mark: str) -> bool | None:
+    """Whether the process of a `process_mark` still runs; None when that cannot be seen from here.
+
+    A process of another machine, boot or container has ids of its own.
+    """
+    where, _, process = mark.partition(" ")
+    pid, _, started = process.partition(" ")
+    if where != _where_ids_count() or not pid.isdigit():
+        return None
+    return str(start_ticks(int(pid))) == started
+
+
+def _where_ids_count() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+
+
 def still_running(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Those that have not ended after at most `timeout_s`; returns as soon as all have.
 

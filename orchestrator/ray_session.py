@@ -1,15 +1,16 @@
-"""The Ray cluster a job runs on: started here, or joined, always with token authentication."""
+"""The Ray cluster a job runs on: started here, or joined, with token authentication."""
 
 import logging
 import os
-import secrets
-import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from orchestrator.interruption import keeping_signal_handlers
+from orchestrator.local_ray import prepare_token, start_ray
+from orchestrator.private_folder import private_folder
+from orchestrator.ray_join import check_cluster, warn_of_readable_token
 from orchestrator.spec import ClusterSpec
 from sdnet.errors import InputError
 
@@ -33,8 +34,10 @@ _ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "4",
 }
 
-
-_KNOCK_S = 5.0
+_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+_AUTH_MODES = ("token", "disabled")
+# Ray sets it for the entrypoint of a submitted job.
+_IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def prepare_environment() -> None:
@@ -44,85 +47,105 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def ray_session(cluster: ClusterSpec) -> Iterator[None]:
+def ray_session(cluster: ClusterSpec, *, must_hold_job: bool = True) -> Iterator[None]:
     """Connect to the cluster of the job for as long as the block lasts.
 
-    `local` starts Ray on this host with a token that only this job knows, and stops it at the
-    end. Raises InputError when the cluster cannot be reached or is too small for the job, or when
-    Ray was imported before its authentication was chosen.
+    `local` starts Ray on this host with a token and a folder that only this job knows, and stops it at
+    the end. Raises InputError when Ray cannot be started or the cluster cannot be joined, when the
+    environment holds settings that a job cannot run with, and, if it must hold the job, when it is too
+    small for it.
     """
-    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+    _check_environment()
+    prepare_environment()
+    with ExitStack() as ending:
+        if cluster.address == "local":
+            _start(cluster, ending)
+        else:
+            _join(cluster, ending)
+        if must_hold_job:
+            _check_size(cluster)
+        yield
+
+
+def refuse_storage_of_ray(storage: str) -> None:
+    """Refuse a relative `storage` inside `ray job submit`: it would lie in a copy that Ray deletes.
+
+    Raises InputError.
+    """
+    if _IN_A_RAY_JOB in os.environ and not Path(storage).expanduser().is_absolute():
+        raise InputError(
+            f"storage is {storage!r}, which in a submitted job lies in Ray's copy of the submitted folder, "
+            "and Ray deletes that; give an absolute path that every host reaches: "
+            "--set storage=/mnt/shared/runs"
+        )
+
+
+def _check_environment() -> None:
+    """Refuse settings of the environment with which Ray would run another way than a job needs."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if "ray" in sys.modules and mode is None:
         raise InputError(
             "RAY_AUTH_MODE is not set and Ray, which reads it when it is imported, is imported already; "
             "set RAY_AUTH_MODE=token, or call prepare_environment() before `import ray`"
         )
-    prepare_environment()
-    if cluster.address == "local" and "RAY_AUTH_TOKEN" not in os.environ and not _default_token().exists():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if mode is not None and mode.lower() not in _AUTH_MODES:
+        raise InputError(f"RAY_AUTH_MODE is {mode!r}; unset it, or set it to token")
+    version_2 = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
+    if version_2.lower() not in ("1", "true"):
+        raise InputError(
+            f"RAY_TRAIN_V2_ENABLED is {version_2!r}, and training needs version 2 of Ray Train; unset it"
+        )
+
+
+def _start(cluster: ClusterSpec, ending: ExitStack) -> None:
+    """Start Ray here; `ending` stops it and removes its folder."""
+    prepare_token()
+    warn_of_readable_token(os.environ)
+    folder = ending.enter_context(private_folder())
     import ray
 
+    ending.callback(ray.shutdown)
     try:
-        _connect(cluster)
-    except ray.exceptions.AuthenticationError as error:
+        with keeping_signal_handlers():
+            start_ray(folder, on_loopback=cluster.device == "cpu", **_QUIET)
+    except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"cluster.address is {cluster.address!r} and its token is not known here "
-            f"({_line(error)}); set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
+            f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory or few "
+            "open files: `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`"
         ) from None
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+
+
+def _join(cluster: ClusterSpec, ending: ExitStack) -> None:
+    """Join a running cluster; `ending` leaves it."""
+    warn_of_readable_token(os.environ)
+    import ray
+
+    name = repr(cluster.address)
+    try:
+        address = _found_here() if cluster.address == "auto" else cluster.address
+    except (ConnectionError, ValueError) as error:
         raise InputError(
-            f"cluster.address is {cluster.address!r} and no Ray cluster answers there ({_line(error)}); "
+            f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
             "start one with `ray start --head`, or use address: local"
         ) from None
+    check_cluster(address, name)
+    ending.callback(ray.shutdown)
     try:
-        _check_size(cluster)
-        yield
-    finally:
-        ray.shutdown()
+        with keeping_signal_handlers():
+            ray.init(address=address, **_QUIET)
+    except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
+        raise InputError(
+            f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "
+            "run the same versions of Ray and Python as it does, as a user who may use its temporary folder"
+        ) from None
 
 
-def _connect(cluster: ClusterSpec) -> None:
-    import ray
+def _found_here() -> str:
+    """The address of the cluster of RAY_ADDRESS, or of the only one that runs on this host."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if cluster.address == "local":
-        # Whatever Ray starts inherits it, and then does not interrupt a rank's kernels when it wakes up:
-        # the kernels' threads share their work evenly, so an interruption of one holds up all.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        with _fit_for_one_job():
-            ray.init(address="local", include_dashboard=False, **quiet)
-    else:
-        _knock(os.environ.get("RAY_ADDRESS", "auto") if cluster.address == "auto" else cluster.address)
-        ray.init(address=cluster.address, **quiet)
-
-
-@contextmanager
-def _fit_for_one_job() -> Iterator[None]:
-    """What Ray starts meanwhile is what a job on this host needs, and ends with nothing but this process.
-
-    Each of Ray's processes has a process group of its own, as its workers always do: a signal to
-    the launcher's group, as `timeout` sends it, would end Ray before the ranks have saved. There is no
-    cluster that could grow, and a rank's output goes to its log, so neither of the two monitors runs
-    beside the ranks: `ray.init` has no setting for either.
-    """
-    from ray._private import parameter, services
-
-    theirs = services.ConsolePopen, parameter.RayParams
-    services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
-    parameter.RayParams = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
-    try:
-        yield
-    finally:
-        services.ConsolePopen, parameter.RayParams = theirs
-
-
-def _knock(address: str) -> None:
-    """Raise ConnectionError at once when nothing listens there; Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
-        except OSError as error:
-            raise ConnectionError(error.strerror or str(error)) from None
+    found: str = canonicalize_bootstrap_address_or_die("auto")
+    return found
 
 
 def _check_size(cluster: ClusterSpec) -> None:
@@ -138,7 +161,3 @@ def _check_size(cluster: ClusterSpec) -> None:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def _default_token() -> Path:
-    return Path.home() / ".ray" / "auth_token"

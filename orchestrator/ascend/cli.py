@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +28,7 @@ from orchestrator.ascend.rank_table_rules import judge_table, judge_text
 from orchestrator.ascend.rank_table_text import read_table_text, why_hccl_skips_path
 from orchestrator.run_directory import write_atomically
 from orchestrator.spec import load_spec
+from orchestrator.terminal import plain_console
 from sdnet.errors import InputError
 
 rank_table_app = typer.Typer(
@@ -36,7 +36,7 @@ rank_table_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = plain_console()
 
 AnySocOption = Annotated[
     Soc | None,

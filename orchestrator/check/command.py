@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.ascend.device_report import HostInventory
 from orchestrator.check.facts import HostFacts, Questions, gather
@@ -20,9 +21,9 @@ from orchestrator.check.ping import ping_neighbours
 from orchestrator.every_host import Answer, ask_every_host
 from orchestrator.plan import build_plan
 from orchestrator.ray_session import ray_session
-from orchestrator.report.tables import wide_console
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec
+from orchestrator.terminal import wide_console
 from sdnet.errors import InputError
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -60,7 +61,7 @@ def run_check(spec: JobSpec, *, clean: bool = False, ping: bool = False) -> tupl
     """
     needs, plan_finding = _needs(spec)
     # A cluster too small for the job shall be a finding, not the end of the check.
-    with ray_session(spec.cluster.model_copy(update={"device": "cpu", "workers": 1})):
+    with ray_session(spec.cluster, must_hold_job=False):
         resources = _ray_resources()
         answers = _ask(spec, clean=clean)
         inventories = _inventories(spec, answers)
@@ -81,8 +82,7 @@ def print_findings(console: Console, findings: tuple[Finding, ...]) -> None:
     """One table; what to do stands where something is to be done."""
     table = Table("host", "check", "", "seen", "what to do")
     for finding in findings:
-        colour = _COLOURS[finding.state]
-        state = f"[{colour}]{finding.state}[/{colour}]"
+        state = Text(finding.state, style=_COLOURS[finding.state])
         table.add_row(finding.host, finding.check, state, finding.seen, finding.remedy)
     console.print(table)
 

@@ -17,6 +17,7 @@ from orchestrator.ascend.device_report import HostInventory
 from orchestrator.ascend.fence import LeftOver, end_processes, left_over_processes
 from orchestrator.ascend.host_tools import AscendHostTools
 from orchestrator.ascend.survey import inventory_of_host
+from orchestrator.memory import memory_bytes
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "opencv-python-headless")
 # HCCL's host ports, unless HCCL_IF_BASE_PORT moves them: one for each device of the host.
@@ -53,6 +54,8 @@ class StorageFacts:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostFacts:
     """Everything a host said. Sizes in bytes; clock: its unix seconds when it began and ended.
+
+    memory_total: of the host, or of its container if that has less.
 
     versions: None for what is not installed. inventory: None unless the job runs on Ascend.
     """
@@ -92,7 +95,7 @@ def gather(address: str, questions: Questions) -> HostFacts:
         temporary_free=shutil.disk_usage(tempfile.gettempdir()).free,
         shared_memory_total=shared.total,
         shared_memory_free=shared.free,
-        memory_total=psutil.virtual_memory().total,
+        memory_total=memory_bytes(),
         data_present=None if data is None else os.access(data, os.R_OK | os.X_OK),
         # Last, so that everything above lies between the two times.
         clock=(began, time.time()),

@@ -152,7 +152,8 @@ def _room(host: str, facts: HostFacts, cluster: ClusterSpec, needs: Needs) -> It
     wanted = ranks * needs.memory_per_rank
     short = facts.memory_total < wanted
     seen = f"{_gib(facts.memory_total)}, about {_gib(wanted)} for {ranks} rank(s)"
-    yield Finding(host, "memory", "warn" if short else "ok", seen, "lower workers_per_host" if short else "")
+    remedy = "lower workers_per_host, or give the container more memory" if short else ""
+    yield Finding(host, "memory", "warn" if short else "ok", seen, remedy)
     if facts.data_present is None:
         yield Finding(host, "data", "ok", "synthetic pairs, made when the job runs")
     elif facts.data_present:

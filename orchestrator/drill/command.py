@@ -14,10 +14,11 @@ from rich.table import Table
 from orchestrator.drill.faults import Fault, parse_faults, reasons_against
 from orchestrator.drill.hosts import hosts_of
 from orchestrator.drill.rehearsal import Rehearsal, run_directories
-from orchestrator.launch import terminated_as_interrupted
+from orchestrator.interruption import exit_code_of
+from orchestrator.ray_session import refuse_storage_of_ray
 from orchestrator.report.live import live_view
-from orchestrator.report.tables import wide_console
 from orchestrator.spec import JobSpec, load_spec
+from orchestrator.terminal import plain_console, wide_console
 from sdnet.errors import InputError
 
 
@@ -47,16 +48,17 @@ def drill(
     wanted = None if faults is None else parse_faults(faults)
     overrides = tuple(set_ or ())
     spec = load_spec(job, overrides)
+    refuse_storage_of_ray(spec.storage)
     run_directories(spec)  # an earlier drill is refused before anything starts
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     show = (lambda events: nullcontext()) if as_json else partial(live_view, console=console)
     try:
-        with terminated_as_interrupted(), hosts_of(spec.cluster) as hosts:
+        with hosts_of(spec.cluster) as hosts:
             rehearsal = Rehearsal(job, overrides, spec, hosts, show)
             result = rehearsal.run(_possible(wanted, spec, rehearsal.spare_hosts), count, seed)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("sdnet-orchestrate: the drill was interrupted and its run stopped", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_code_of(interruption)) from None
     if as_json:
         print(json.dumps(result))
     else:

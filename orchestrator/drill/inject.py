@@ -18,6 +18,7 @@ from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.drill.faults import Damage, Fault
 from orchestrator.drill.ray_node import RayNode, node_above
 from orchestrator.events import EventLog
+from orchestrator.log_files import open_log
 from orchestrator.processes import still_running
 from orchestrator.run_directory import RunDirectory
 
@@ -163,7 +164,7 @@ def spoil(checkpoint: Path, damage: Damage) -> str:
 
 def _leave_to_agent(order: Order) -> None:
     """Start the process that takes the host away and brings it back; returns when it is on its own."""
-    with (order.target.run.logs / "drill_agents.log").open("ab") as log:
+    with open_log(order.target.run.logs / "drill_agents.log") as log:
         subprocess.run(
             [sys.executable, "-m", "orchestrator.drill.agent"],
             input=order.to_json().encode(), stdout=log, stderr=log, start_new_session=True, check=True,

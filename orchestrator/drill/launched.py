@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.drill.outcome import Event
 from orchestrator.events import EventLog
+from orchestrator.log_files import open_log
 from orchestrator.run_directory import RunDirectory
 
 _POLL_S = 0.2
@@ -60,7 +61,7 @@ def launched(job: Path, overrides: Sequence[str], run: RunDirectory) -> Iterator
     command = [sys.executable, "-m", "orchestrator.cli", "launch", str(job)]
     for override in overrides:
         command += ["--set", override]
-    with _output_of(run).open("wb") as output:
+    with open_log(_output_of(run), empty=True) as output:
         # A session of its own: Ctrl-C on the terminal must reach it through us alone, and only once.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,

@@ -124,8 +124,13 @@ def _progress_line(event: Event) -> str | None:
 
 
 def _with_bars(events: Iterator[Event], console: Console) -> None:
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[note]}"))  # fmt: skip
+    columns = (
+        TextColumn("{task.description:>10}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=console) as progress:
         for event in events:

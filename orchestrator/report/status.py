@@ -4,19 +4,25 @@ import time
 from typing import Any
 
 from orchestrator.events import EventLog
+from orchestrator.processes import is_alive
 from orchestrator.run_directory import RunDirectory
+
+Event = dict[str, Any]
 
 
 def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     """State, stage, epoch, step, rates and failures of a running or finished job.
 
-    state: `running`, or how the last launch ended (`succeeded`, `failed`, `stopped`). A launch
-    that was killed could not say so; `last_event_s_ago` tells how long nothing was heard.
+    state: `not started`, `running`, how the last launch ended (`succeeded`, `failed`, `stopped`), or
+    `killed` when its process is gone and could not say how it ended. Only the host of the launch can
+    see that; elsewhere the state stays `running`, and `last_event_s_ago` shows for how long nothing
+    was written. epochs, steps: of the whole recipe, None while they are unknown. Never negative.
     """
     history = EventLog(run.events).read()
     state, stage = "not started", None
     found: dict[str, Any] = {
         "epoch": 0,
+        "epochs": None,
         "step": 0,
         "steps": None,
         "loss": None,
@@ -27,7 +33,7 @@ def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     for event in history:
         match event["event"]:
             case "run_started":
-                state = "running"
+                state, stage = _state_of_launch(event), None
                 counts["launches"] += 1
             case "run_finished":
                 state, stage = event["status"], None
@@ -39,9 +45,8 @@ def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
                 counts["restarts"] += 1
             case "checkpoint_saved":
                 counts["checkpoints"] += 1
-        if event["event"] in ("epoch", "progress", "first_step"):
-            found |= {key: event[key] for key in found if key in event}
-    silent_s = round((now or time.time()) - history[-1]["t"], 1) if history else None
+        found |= _progress(event)
+    silent_s = round(max((now or time.time()) - history[-1]["t"], 0.0), 1) if history else None
     return {
         "name": run.root.name,
         "state": state,
@@ -50,3 +55,21 @@ def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         **counts,
         "last_event_s_ago": silent_s,
     }
+
+
+def _state_of_launch(started: Event) -> str:
+    return "killed" if is_alive(started.get("process", "")) is False else "running"
+
+
+def _progress(event: Event) -> Event:
+    """What an event says of the training; `steps` of an epoch's event are of that epoch alone."""
+    match event["event"]:
+        case "epoch":
+            names = ("epoch", "epochs", "step", "loss", "fpr95", "accuracy")
+            total = {"steps": event["total_steps"]} if "total_steps" in event else {}
+            return {name: event[name] for name in names if name in event} | total
+        case "progress":
+            return {name: event[name] for name in ("step", "steps") if name in event}
+        case "first_step" | "resumed":
+            return {"step": event["step"]} if "step" in event else {}
+    return {}

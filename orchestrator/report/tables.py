@@ -8,13 +8,6 @@ from rich.table import Table
 from orchestrator.plan import Plan
 
 _RANKS_SHOWN = 16
-_PIPE_COLUMNS = 160
-
-
-def wide_console() -> Console:
-    """The terminal, or a wide page: a file or a pipe has no width of its own, and rich would take 80."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
 
 
 def print_summary(console: Console, summary: dict[str, Any]) -> None:
@@ -59,6 +52,8 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if plan.problem:
         console.print(f"launch would refuse this: {plan.problem}", markup=False, highlight=False)
+    if plan.warning:
+        console.print(f"warning: {plan.warning}", markup=False, highlight=False)
 
 
 def _text(value: Any) -> str:

@@ -71,6 +71,7 @@ def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, 
     if spec.data.prepared is not None:
         return _use_prepared(spec.data.prepared, run)
     events.emit("stage_started", stage="preprocess")
+    began = time.monotonic()
     try:
         work = work_of(spec.data, _images(spec, run), run)
         manifest = finish(work, _make_shards(work, events))
@@ -78,7 +79,10 @@ def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, 
         cause = getattr(error, "cause", error)  # Ray wraps a task's own error
         raise DataNotWritten(str(run.data), cause.strerror or str(cause)) from error
     skipped = len(manifest["skipped"])
-    events.emit("stage_finished", stage="preprocess", patches=manifest["patches"], skipped=skipped)
+    seconds = round(time.monotonic() - began, 3)
+    events.emit(
+        "stage_finished", stage="preprocess", patches=manifest["patches"], skipped=skipped, seconds=seconds
+    )
     return manifest
 
 

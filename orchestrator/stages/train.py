@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,13 +97,14 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
     # Ray Train's own list of checkpoints would name ones that are pruned; state.json is the truth.
     remove(run.checkpoints / "checkpoint_manager_snapshot.json")
     events.emit("stage_started", stage="train")
+    began = time.monotonic()
     _fit(_trainer(spec, run, events), events)
     # A rank that was killed while it wrote could not tidy up.
     remove_leftovers(run.checkpoints)
     done = finished(spec, run, events)
     if done is None:
         raise CheckpointNotSaved(str(run.checkpoints), "the last checkpoint is missing")
-    events.emit("stage_finished", stage="train")
+    events.emit("stage_finished", stage="train", seconds=round(time.monotonic() - began, 3))
     return done
 
 

@@ -1,23 +1,31 @@
 """The CPUs that a rank computes on: as many as the job says, whatever its host has.
 
-The bytes of a float32 sum depend on how many threads share it, and MindSpore's libraries count for
-themselves: its kernels by the CPUs of the machine, oneDNN by those that the process may use, OpenMP
-by OMP_NUM_THREADS. A process that is held to `threads` CPUs gives all of them one answer.
+The bytes of a float32 sum depend on how many threads share it, and MindSpore's libraries count
+differently: its kernels count the CPUs of the machine, oneDNN counts those that the process may use, and
+OpenMP reads OMP_NUM_THREADS. A process that is pinned to `threads` CPUs gives all of them one answer.
 """
 
+import errno
 import fcntl
+import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
 from sdnet.errors import InputError
 
-# Every process of this machine can lock it, also those of other containers that share it; nothing
-# is written there.
-_MEETING_PLACE = "/dev/shm"
+logger = logging.getLogger(__name__)
+
+# Containers of one machine may share it, so their ranks see each other's lock.
+_LOCK_FOLDER = Path("/dev/shm")
+# A process holds the lock for some milliseconds.
+_LOCK_WITHIN_S = 10.0
+_POLL_S = 0.02
 
 
 def compute_on(threads: int) -> None:
@@ -43,9 +51,9 @@ def limit_kernels(threads: int) -> None:
 
 
 def claim_cpus(threads: int) -> tuple[int, ...]:
-    """Hold this process to `threads` of the CPUs it may use, those that fewest others are held to.
+    """Pin this process to `threads` of the CPUs it may use, those with the fewest other pinned processes.
 
-    One process at a time chooses, so that ranks which start together do not choose the same.
+    One process of a user chooses at a time, so that ranks which start together do not choose the same.
     Raises InputError when it may use fewer.
     """
     allowed = os.sched_getaffinity(0)
@@ -89,9 +97,46 @@ def _held_cpus(allowed: Collection[int]) -> Iterator[set[int]]:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    place = os.open(_MEETING_PLACE, os.O_RDONLY)
+    """Hold this user's lock on choosing CPUs; without it, choose all the same.
+
+    The choice changes the speed of ranks, never their result, so a lock that cannot be had is no reason to
+    fail. The file belongs to this user alone: any user can lock a file that he can open, and keep it locked.
+    """
+    path = _LOCK_FOLDER / f"sdnet-cpus-{os.geteuid()}.lock"
     try:
-        fcntl.flock(place, fcntl.LOCK_EX)
+        lock = _locked(path, _LOCK_WITHIN_S)
+    except OSError as error:
+        logger.warning(
+            "%s cannot be locked (%s): ranks that start now may share CPUs and be slower; see who has it "
+            "with `fuser -v %s`", path, error.strerror or error, path,
+        )  # fmt: skip
+        yield
+        return
+    try:
         yield
     finally:
-        os.close(place)
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _locked(path: Path, timeout_s: float) -> int:
+    """A descriptor that holds the lock of the file at `path`. Raises OSError, also if it is held."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "the file of another user")
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder removes the file: a lock on a file that is gone excludes nobody.
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise TimeoutError(errno.ETIMEDOUT, f"locked for {timeout_s:g} s") from None
+            time.sleep(_POLL_S)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -21,6 +21,7 @@ import psutil
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.environment import scheduler_environment
 from orchestrator.errors import OrchestratorError
+from orchestrator.log_files import open_log
 
 _PR_SET_PDEATHSIG = 1
 _PORT_TRIES = 5
@@ -97,7 +98,7 @@ def free_port(host: str) -> int:
 
 
 def _spawn(environment: dict[str, str], log_path: str | None) -> subprocess.Popen:
-    with Path(log_path or os.devnull).open("ab") as log:
+    with open_log(Path(log_path)) if log_path else Path(os.devnull).open("wb", buffering=0) as log:
         return subprocess.Popen(
             [sys.executable, "-m", "orchestrator.training.scheduler", str(os.getpid())],
             env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

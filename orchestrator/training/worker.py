@@ -160,7 +160,8 @@ class RankLoop:
         epoch = trainer.progress.epoch
         losses = trainer.finish_epoch()
         logger.info(epoch_line(epoch, recipe.epochs, seconds, steps, losses["total"], trainer.learning_rate))
-        event = {"epoch": epoch, "step": trainer.progress.step, "loss": losses["total"], "losses": losses,
+        event = {"epoch": epoch, "epochs": recipe.epochs, "step": trainer.progress.step,
+                 "total_steps": trainer.total_steps, "loss": losses["total"], "losses": losses,
                  "lr": trainer.learning_rate, "steps": steps, "seconds": round(seconds, 3)}  # fmt: skip
         if epoch % self.job.evaluate_every == 0 or epoch == recipe.epochs:
             began = time.perf_counter()
@@ -203,7 +204,7 @@ def _compile_cache(job: TrainJob, rank: int, world_size: int) -> CompileCache | 
 def _write_output_to(path: Path) -> None:
     """Send all that this process prints, also from C++, to the rank's log; a new generation appends."""
     # O_NONBLOCK: should a FIFO lie there, it is an error and not a wait for its reader.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

@@ -86,7 +86,7 @@ def test_a_launch_that_is_terminated_saves_first_and_no_step_is_lost(
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
     host.clear_link()
-    assert process.returncode == 130 and "the launch ends: 2 rank(s) save first" in output
+    assert process.returncode == 143 and "the launch ends: 2 rank(s) save first" in output
     [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
     launched_at = time.time()
     again, _ = launch(cluster, "terminated")

@@ -1,8 +1,12 @@
 """The small job of the launch tests: its file, its launch, and what it leaves."""
 
 import contextlib
+import fcntl
 import hashlib
+import os
+import pty
 import subprocess
+import termios
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -34,16 +38,39 @@ def job_file(storage: Path, name: str) -> Path:
 
 
 def launch(
-    cluster: RayCluster, storage: Path, name: str, *options: str, process_group: int | None = None
+    cluster: RayCluster, storage: Path, name: str, *options: str
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job of this name; process_group: 0 for a new one, None for that of the tests."""
+    """Start to launch the job of this name."""
     process = subprocess.Popen(
         [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
         env={**cluster.environment, "RAY_ADDRESS": cluster.address},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        process_group=process_group,
     )  # fmt: skip
     return process, RunDirectory(storage / name)
+
+
+@contextlib.contextmanager
+def on_a_terminal(
+    cluster: RayCluster, storage: Path, name: str, output: Path, *options: str
+) -> Iterator[tuple["subprocess.Popen[bytes]", int, RunDirectory]]:
+    """A launch in a terminal of its own: its process, and the descriptor that closes the terminal.
+
+    It prints to a file, which outlives the terminal.
+    """
+    terminal, inside = pty.openpty()
+    with output.open("wb") as printed:
+        process = subprocess.Popen(
+            [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
+            env={**cluster.environment, "RAY_ADDRESS": cluster.address},
+            stdin=inside, stdout=printed, stderr=printed, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+    os.close(inside)
+    try:
+        yield process, terminal, RunDirectory(storage / name)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def succeeded(process: "subprocess.Popen[str]") -> None:
@@ -56,6 +83,12 @@ def pid_of(run: RunDirectory, rank: int) -> int:
     """The process of a rank of the first group, as soon as it has joined."""
     pid: int = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == rank)["pid"]
     return pid
+
+
+def listening_addresses(pid: int) -> set[str]:
+    """The addresses on which a process listens for TCP."""
+    sockets = psutil.Process(pid).net_connections("tcp")
+    return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
 
 
 @contextlib.contextmanager

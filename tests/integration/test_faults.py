@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
-from tests.integration.jobs import launch, pid_of, stopped, succeeded, weights
+from tests.integration.jobs import launch, on_a_terminal, pid_of, stopped, succeeded, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import NoteSeconds, events_of, saved, wait_for
 
@@ -188,20 +188,26 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     assert weights(run) == weights(clean)
 
 
-def test_a_signal_to_the_launchers_whole_process_group_spares_its_ray_until_the_ranks_have_saved(
-    ray_cluster: RayCluster, storage: Path
+def test_a_closed_terminal_and_a_signal_to_its_group_spare_ray_until_the_ranks_have_saved(
+    ray_cluster: RayCluster, storage: Path, tmp_path: Path
 ) -> None:
     more_steps_than_it_can_do = ("--set", "cluster.address=local", "--set", "train.epochs=200")
-    process, run = launch(ray_cluster, storage, "timed-out", *more_steps_than_it_can_do, process_group=0)
-    wait_for(run, saved(1))
-    # As `timeout` does it: to the launcher, and again to all of its group.
-    process.send_signal(signal.SIGTERM)
-    os.killpg(process.pid, signal.SIGTERM)
-    output, _ = process.communicate()
-    assert process.returncode == 130 and "the launch ends: 2 rank(s) save first" in output
-    assert "did not save within" not in output
+    with on_a_terminal(ray_cluster, storage, "hung-up", tmp_path / "out", *more_steps_than_it_can_do) as (
+        process, terminal, run,
+    ):  # fmt: skip
+        wait_for(run, saved(1))
+        # The kernel sends SIGHUP to the terminal's processes; then the group is ended, as `timeout` does it.
+        os.close(terminal)
+        wait_for(run, lambda event: event["event"] == "leaving")
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGHUP
+    output = (tmp_path / "out").read_text()
+    assert "the launch ends: 2 rank(s) save first" in output and "did not save within" not in output
+    assert output.endswith("interrupted; launch again to go on from the last checkpoint\n")
     [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
     assert events_of(run, "checkpoint_saved")[-1]["step"] == int(left)
+    assert json.loads(run.summary.read_text())["status"] == "stopped"
+    assert {event["hosts"][0] for event in events_of(run, "group_started")} == {"127.0.0.1"}
 
 
 @pytest.mark.soak

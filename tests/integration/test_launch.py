@@ -103,16 +103,14 @@ def test_a_mistake_that_the_cluster_shows_can_be_corrected_under_the_same_name(
         assert "hold only" in refused.stderr
 
 
-def test_a_submitted_job_that_is_refused_fails_and_says_where_its_relative_storage_would_be(
+def test_a_submitted_job_with_a_relative_storage_is_refused_in_one_line(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
-    wrong = ("storage=./runs", "cluster.workers=9", "train.batch=2")
-    overrides = [part for setting in wrong for part in ("--set", setting)]
-    refused = ray_cluster.submit_launch(job_file(storage, "relative"), overrides=overrides)
+    refused = ray_cluster.submit_launch(job_file(storage, "relative"), overrides=("--set", "storage=./runs"))
     assert refused.returncode == 1 and "Job '" in refused.stdout + refused.stderr
     told = " ".join((refused.stdout + refused.stderr).split())
-    assert "cluster.workers is 9" in told and "Traceback" not in told
-    assert "Ray's copy of the submitted folder" in told and "an absolute path" in told
+    assert "storage is './runs'" in told and "Ray's copy of the submitted folder" in told
+    assert "an absolute path" in told and "Traceback" not in told
 
 
 @pytest.mark.soak

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from orchestrator.training import scheduler
+from tests.integration.jobs import listening_addresses
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +53,7 @@ def test_a_port_taken_between_choosing_and_binding_costs_one_more_try(
         monkeypatch.setattr(scheduler, "free_port", lambda host: next(chosen))
         running = start(tmp_path)
     assert running.port == free and running.alive
+    assert listening_addresses(running.process.pid) == {"127.0.0.1"}
     running.stop()
     assert not running.alive
     with socket.socket() as again:

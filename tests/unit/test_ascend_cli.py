@@ -204,3 +204,9 @@ def test_mistakes_are_told_in_one_line(job, tmp_path, monkeypatch):
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
     with pytest.raises(InputError, match="shows no Ascend device: 127.0.0.1: `npu-smi info` failed"):
         run("build")
+
+
+def test_the_name_of_a_table_is_drawn_as_it_is(job, tmp_path):
+    out = tmp_path / "[red]:key:.json"
+    run("build", job, "--out", out)
+    assert run("show", out).output.startswith("[red]:key:.json: version")

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
+from tests.disk import fill, small_disk
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -101,6 +102,13 @@ def test_storage_that_cannot_be_written_is_named(cli: Cli, job: Path, tmp_path: 
     (tmp_path / "file").write_text("")
     code, _, err = cli("launch", str(job), "--set", f"storage={tmp_path / 'file'}")
     assert code == 2 and "cannot be written" in err and "writable directory" in err
+
+
+def test_a_full_disk_is_named_before_anything_starts(cli: Cli, job: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2) as disk:
+        fill(disk)
+        code, _, err = cli("launch", str(job), "--set", f"storage={disk}")
+    assert code == 2 and err.count("\n") == 1 and "cannot be written (No space left on device)" in err
 
 
 def test_prepared_files_of_another_shape_kind_or_length_are_named(
@@ -202,6 +210,26 @@ def test_a_plan_refuses_data_that_launch_would_and_tells_of_a_batch_or_a_group_t
     assert code == 0 and "launch would refuse this: train.batch is 5000" in " ".join(out.split())
     code, out, _ = cli("plan", str(job), "--set", "cluster={workers: 3, workers_per_host: 2}", "--json")
     assert code == 0 and "1 CPU(s) at 2 a host; lower workers, or add hosts" in json.loads(out)["problem"]
+
+
+def test_a_plan_warns_of_more_memory_than_this_host_or_container_has(cli: Cli, job: Path) -> None:
+    many = ("--set", "cluster.workers=2000")
+    code, out, _ = cli("plan", str(job), *many, "--json")
+    assert code == 0 and json.loads(out)["warning"].startswith("2000 rank(s) need about ")
+    code, out, _ = cli("plan", str(job), *many)
+    assert code == 0 and "warning: 2000 rank(s) need about" in out
+    assert json.loads(cli("plan", str(job), "--json")[1])["warning"] == ""
+
+
+@pytest.mark.parametrize("command", ["launch", "preprocess", "drill"])
+def test_inside_a_submitted_job_a_relative_storage_is_refused_and_nothing_is_made(
+    cli: Cli, job: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(job.parent)
+    code, _, err = cli(command, str(job), "--set", "storage=runs")
+    assert code == 2 and err.count("\n") == 1 and "storage is 'runs', which in a submitted job lies" in err
+    assert list(job.parent.iterdir()) == [job]
 
 
 def test_a_plan_in_words_shows_stages_ranks_and_needs(cli: Cli, job: Path) -> None:

@@ -1,7 +1,11 @@
 """The files under cluster_configs/ are what users start from: each is read, and its fields are checked."""
 
 import json
+import os
 import re
+import shlex
+import stat
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,6 +65,29 @@ def test_the_named_hosts_make_a_legal_rank_table():
     table = build_rank_table(places, cluster.soc)
     assert (table.world_size, len(table.servers)) == (32, 4)
     assert faults_in_text(table.to_json(), cluster.soc) == []
+
+
+def test_the_token_that_the_launcher_file_tells_to_make_is_for_its_owner_alone(tmp_path):
+    text = (CONFIGS / "ray/on-premise.yaml").read_text()
+    (line,) = re.findall(r"^#   (\(umask.*auth_token\))$", text, flags=re.MULTILINE)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("old, and readable by all")
+    subprocess.run(["sh", "-c", line], env={**os.environ, "HOME": str(tmp_path)}, check=True)
+    token = tmp_path / ".ray/auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert re.fullmatch(r"[0-9a-f]{64}\n", token.read_text())
+    assert line in (ROOT / "SECURITY.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "cluster_configs/ray/kuberay-cluster.yaml"])
+def test_every_job_that_we_show_how_to_submit_has_an_absolute_storage(name):
+    text = re.sub(r"\\\n#?", " ", (ROOT / name).read_text())
+    commands = re.findall(r"ray job submit .*? -- .*", text)
+    assert commands
+    for command in commands:
+        launched = shlex.split(command[command.index(" -- ") + 4 :])
+        assert launched[:2] == ["sdnet-orchestrate", "launch"]
+        assert any(re.fullmatch("storage=/.+", word) for word in launched), command
 
 
 def test_ray_accepts_the_launcher_file_and_it_names_the_hosts_of_the_job():

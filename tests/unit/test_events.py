@@ -83,3 +83,11 @@ def test_a_full_disk_cuts_no_event_that_is_read(tmp_path: Path) -> None:
         filler.unlink()
         events.emit("progress", step=100)
         assert steps(events) == list(range(101))
+
+
+def test_a_link_that_was_planted_in_its_place_is_not_written_through(tmp_path, caplog):
+    (tmp_path / "events.jsonl").symlink_to(tmp_path / "target")
+    EventLog(tmp_path / "events.jsonl").emit("epoch", epoch=1)
+    assert not (tmp_path / "target").exists()
+    assert "Too many levels of symbolic links" in caplog.text
+    (tmp_path / "events.jsonl").unlink()

@@ -1,0 +1,74 @@
+"""How a command ends: its exit code, and at most one line that says why."""
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.interruption import exit_code_of, interruptible
+from orchestrator.terminal import standard_streams
+from sdnet.errors import InputError
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 130 interrupted by Ctrl-C, "
+    "143 by SIGTERM, 129 by SIGHUP."
+)
+# What these commands make is on disk; their output only comments on it.
+_RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export")
+# Not the program's fault, whichever file it is.
+_STORAGE_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK)
+
+
+class Commands(TyperGroup):
+    """The commands, each of which ends in one line when a signal interrupts it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            tell("interrupted")
+            raise typer.Exit(exit_code_of(interruption)) from None
+
+
+def run_to_exit_code(app: Callable[[], object]) -> int:
+    """Run the command line, print why it failed, and return its exit code."""
+    with standard_streams() as streams, interruptible():
+        code = _run(app)
+        lost = streams.why_output_was_lost()
+        if lost:
+            tell(f"standard output could not be written ({lost})")
+            code = code or int(not set(_RESULT_ON_DISK) & set(sys.argv[1:2]))
+    return code
+
+
+def tell(message: str) -> None:
+    """Print a line for the user, beside the output."""
+    print(f"sdnet-orchestrate: {message}", file=sys.stderr)
+
+
+def _run(app: Callable[[], object]) -> int:
+    try:
+        app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except InputError as error:
+        tell(str(error))
+        return 2
+    except OrchestratorError as error:
+        tell(str(error))
+        return 1
+    except OSError as error:
+        if error.errno not in _STORAGE_FAILED:
+            raise
+        tell(f"{error.filename or 'a file'} failed ({error.strerror}); free or mount the disk and try again")
+        return 1
+    except KeyboardInterrupt as interruption:
+        # Outside the commands: while the arguments were read, or just after the end.
+        tell("interrupted")
+        return exit_code_of(interruption)
+    return 0

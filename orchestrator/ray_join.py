@@ -1,0 +1,127 @@
+"""What is known of a running Ray cluster before a job joins it: does it answer, and to whom."""
+
+import logging
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from sdnet.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_KNOCK_S = 5.0
+_ANSWER_S = 10.0
+_ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+
+
+def check_cluster(address: str, name: str) -> None:
+    """Ask the Ray head at `address` (host:port) whether it takes us; Ray itself would try for minutes.
+
+    name: what the user calls the address. Raises InputError when nothing or something else answers there,
+    when our token is missing or wrong, and when the cluster lets anybody in without a token, unless
+    RAY_AUTH_MODE says that the user accepts that.
+    """
+    _knock(address, name)
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return  # only Ray's own client has the certificates
+    if _accepts(address, "", name):
+        _judge_open_cluster(name)
+        return
+    token = _our_token(name)
+    if not token:
+        raise InputError(
+            f"cluster.address is {name} and its token is not known here; put it in ~/.ray/auth_token "
+            "(mode 0600), or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        )
+    if not _accepts(address, token, name):
+        raise InputError(
+            f"cluster.address is {name} and it refuses the token of {_token_source(os.environ)}; "
+            "give the token that the cluster was started with"
+        )
+
+
+def warn_of_readable_token(environment: Mapping[str, str]) -> None:
+    """Warn when other users of this host can read the file that holds our token."""
+    if environment.get("RAY_AUTH_TOKEN"):
+        return
+    path = token_file(environment)
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode) if path is not None else 0
+    except OSError:
+        return  # no such file: Ray says so where it needs one
+    if mode & 0o077:
+        logger.warning(
+            "%s holds the Ray token, and other users can read it (mode %04o); run `chmod 600 %s`",
+            path, mode, path,
+        )  # fmt: skip
+
+
+def token_file(environment: Mapping[str, str]) -> Path | None:
+    """Where Ray looks for a token that is not in RAY_AUTH_TOKEN; None for a user without a home."""
+    given = environment.get("RAY_AUTH_TOKEN_PATH")
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / ".ray" / "auth_token"
+    except RuntimeError:
+        return None
+
+
+def _judge_open_cluster(name: str) -> None:
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        raise InputError(
+            f"cluster.address is {name} and that cluster asks for no token: whoever reaches it can run code "
+            "there; restart it with RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here to join it anyway"
+        )
+    logger.warning("the cluster at %s asks for no token: whoever reaches it can run code there", name)
+
+
+def _our_token(name: str) -> str:
+    import ray
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    try:
+        token: str = AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True)
+    except ray.exceptions.AuthenticationError:
+        raise InputError(
+            f"cluster.address is {name} and RAY_AUTH_TOKEN_PATH is {os.environ['RAY_AUTH_TOKEN_PATH']!r}, "
+            "which is empty or cannot be read; name the file that holds the cluster's token"
+        ) from None
+    return token
+
+
+def _token_source(environment: Mapping[str, str]) -> str:
+    return "RAY_AUTH_TOKEN" if environment.get("RAY_AUTH_TOKEN") else str(token_file(environment))
+
+
+def _knock(address: str, name: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise _no_cluster(name, error.strerror or str(error)) from None
+
+
+def _accepts(address: str, token: str, name: str) -> bool:
+    """Whether the head answers a harmless question that comes with this token, or with none."""
+    import grpc  # type: ignore[import-untyped]
+
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    no_proxy = (("grpc.enable_http_proxy", 0),)  # as Ray's own client
+    with grpc.insecure_channel(address, options=no_proxy) as channel:
+        try:
+            channel.unary_unary(_ASKED)(b"", timeout=_ANSWER_S, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                return False
+            raise _no_cluster(name, f"{error.code().name}: something else listens there") from None
+    return True
+
+
+def _no_cluster(name: str, reason: str) -> InputError:
+    return InputError(
+        f"cluster.address is {name} and no Ray cluster answers there ({reason}); "
+        "start one with `ray start --head`, give its host:port, or use address: local"
+    )

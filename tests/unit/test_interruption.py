@@ -1,0 +1,143 @@
+"""A signal ends a command as Ctrl-C does: in one line, with the exit code that shells expect."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Says that it waits, then waits for the signal; what the block raises is printed with its exit code.
+_WAITS = """
+import signal, sys
+from orchestrator.interruption import exit_code_of, interruptible
+try:
+    with interruptible():
+        print("waits", flush=True)
+        signal.pause()
+except KeyboardInterrupt as interruption:
+    print(exit_code_of(interruption), flush=True)
+"""
+
+# As Ray starts: it takes the signal for itself, which comes while it does so.
+_STARTS_RAY = """
+import os, signal
+from orchestrator.interruption import exit_code_of, interruptible, keeping_signal_handlers
+try:
+    with interruptible():
+        with keeping_signal_handlers():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("started", flush=True)
+        print("not reached")
+except KeyboardInterrupt as interruption:
+    print(exit_code_of(interruption), flush=True)
+"""
+
+# As a group that saves after the first signal: later ones must not end that.
+_SAVES = """
+import os, signal
+from orchestrator.interruption import interruptible
+with interruptible():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("saved")
+"""
+
+# `export`, with a network that MindSpore compiles again and again: each time it takes SIGINT for itself.
+_COMPILES = """
+import sys, types
+from orchestrator import cli
+
+def compile_for_ever(*arguments):
+    import numpy as np
+    import mindspore as ms
+    ms.set_context(mode=ms.GRAPH_MODE)
+    class Cell(ms.nn.Cell):
+        def construct(self, x):
+            return x * 2 + 1
+    size = 1
+    while True:
+        Cell()(ms.Tensor(np.ones(size, np.float32))).asnumpy()
+        print(size, flush=True)
+        size += 1
+
+sys.modules["sdnet.export"] = types.SimpleNamespace(export_checkpoint=compile_for_ever)
+sys.argv = ["sdnet-orchestrate", "export", "--checkpoint", "x", "--out", "y.mindir"]
+cli.main()
+"""
+
+
+def started(program: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_each_ending_signal_interrupts_and_has_its_exit_code(signum: signal.Signals, code: int) -> None:
+    with started(_WAITS) as process:
+        assert process.stdout is not None and process.stdout.readline() == "waits\n"
+        process.send_signal(signum)
+        assert process.communicate() == (f"{code}\n", "")
+
+
+def test_a_signal_that_was_ignored_stays_ignored_as_nohup_wants() -> None:
+    with started("import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _WAITS) as process:
+        assert process.stdout is not None and process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate() == ("143\n", "")
+
+
+def test_a_signal_while_a_library_installs_its_own_handler_waits_for_ours() -> None:
+    with started(_STARTS_RAY) as process:
+        assert process.communicate() == ("started\n143\n", "")
+
+
+def test_what_the_first_signal_began_is_not_ended_by_the_next_ones() -> None:
+    with started(_SAVES) as process:
+        assert process.communicate() == ("saved\n", "")
+    assert process.returncode == 0
+
+
+def test_ctrl_c_while_mindspore_compiles_ends_export_in_one_line(tmp_path: Path) -> None:
+    # A file, because MindSpore reads the source of what it compiles.
+    program = tmp_path / "compiles.py"
+    program.write_text(_COMPILES)
+    with started(f"import runpy; runpy.run_path({str(program)!r})") as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "5":
+            assert process.poll() is None, process.communicate()[1]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (130, "sdnet-orchestrate: interrupted\n")
+
+
+def test_what_a_child_returns_raises_or_dies_of_is_known_to_its_parent() -> None:
+    script = """
+import os
+from orchestrator.errors import OrchestratorError
+from orchestrator.interruption import in_a_child
+from sdnet.errors import InputError
+print(in_a_child(lambda: 3))
+def refuse(): raise InputError("no such thing")
+for work in (refuse, lambda: os._exit(7), lambda: os.kill(os.getpid(), 9)):
+    try:
+        in_a_child(work)
+    except (InputError, OrchestratorError) as error:
+        print(error)
+"""
+    with started(script) as process:
+        printed, errors = process.communicate()
+    assert errors == "" and printed.splitlines() == [
+        "3",
+        "no such thing",
+        "the process that did the work ended with exit code 7; look at the host's memory, and run it again",
+        "the process that did the work ended with signal 9; look at the host's memory, and run it again",
+    ]

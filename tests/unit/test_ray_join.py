@@ -1,0 +1,182 @@
+"""A job joins a Ray cluster only when the cluster answers, takes its token, and asks for one."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from orchestrator.local_ray import prepare_token
+from orchestrator.ray_join import check_cluster, warn_of_readable_token
+from orchestrator.ray_session import ray_session, refuse_storage_of_ray
+from orchestrator.spec import ClusterSpec
+from sdnet.errors import InputError
+
+TOKEN = "a" * 64
+Head = Callable[[str | None], str]
+
+
+class FakeHead(grpc.GenericRpcHandler):
+    """Answers one question of Ray's head, for those who bring the token; None: for everybody."""
+
+    def __init__(self, token: str | None):
+        self._token = token
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        if details.method != "/ray.rpc.NodeInfoGcsService/CheckAlive":
+            return None
+        brought = dict(details.invocation_metadata).get("authorization")
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            if self._token is not None and brought != f"Bearer {self._token}":
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    """Starts a head that asks for a token, or for none, and gives its address."""
+    servers = []
+
+    def start(token: str | None) -> str:
+        server = grpc.server(ThreadPoolExecutor(2), handlers=(FakeHead(token),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(0).wait()
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Sets RAY_AUTH_TOKEN; without a call there is no token at all."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    AuthenticationTokenLoader.instance().reset_cache()
+    yield lambda text: monkeypatch.setenv("RAY_AUTH_TOKEN", text)
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def test_the_right_token_is_accepted(head: Head, token: Callable[[str], None]) -> None:
+    token(TOKEN)
+    check_cluster(head(TOKEN), "'h:1'")
+
+
+def test_a_wrong_or_missing_token_is_named_with_its_source(
+    head: Head, token: Callable[[str], None], tmp_path: Path
+) -> None:
+    address = head(TOKEN)
+    with pytest.raises(
+        InputError, match="'h:1' and its token is not known here; put it in ~/.ray/auth_token"
+    ):
+        check_cluster(address, "'h:1'")
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("b" * 64)
+    from ray._raylet import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()
+    with pytest.raises(InputError, match=rf"refuses the token of {tmp_path}/.ray/auth_token; give the token"):
+        check_cluster(address, "'h:1'")
+    token("b" * 64)
+    AuthenticationTokenLoader.instance().reset_cache()
+    with pytest.raises(InputError, match="refuses the token of RAY_AUTH_TOKEN; give the token"):
+        check_cluster(address, "'h:1'")
+
+
+def test_a_token_file_that_is_not_there_is_named(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
+    with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH is '/nowhere/token', which is empty or cannot"):
+        check_cluster(head(TOKEN), "'h:1'")
+
+
+def test_a_cluster_that_asks_for_no_token_is_refused_unless_the_user_accepts_that(
+    head: Head, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = head(None)
+    with pytest.raises(InputError, match="asks for no token: whoever reaches it can run code there; restart"):
+        check_cluster(address, "'h:1'")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    check_cluster(address, "'h:1'")
+    assert "the cluster at 'h:1' asks for no token" in caplog.text
+
+
+def test_what_is_not_a_ray_head_is_said_at_once(head: Head) -> None:
+    with socket.socket() as free, socket.socket() as silent:
+        for bound in (free, silent):
+            bound.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(InputError, match=r"no Ray cluster answers there \(Connection refused\)"):
+            check_cluster(f"127.0.0.1:{free.getsockname()[1]}", "'h:1'")
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with pytest.raises(InputError, match=r"\(UNIMPLEMENTED: something else listens there\)"):
+        check_cluster(f"127.0.0.1:{port}", "'h:1'")
+    server.stop(0).wait()
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False)])
+def test_a_token_file_that_others_can_read_is_named_with_the_remedy(
+    tmp_path: Path, mode: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    caplog.set_level(logging.WARNING)
+    warn_of_readable_token({"RAY_AUTH_TOKEN_PATH": str(path)})
+    expected = (
+        f"{path} holds the Ray token, and other users can read it (mode {mode:04o}); run `chmod 600 {path}`"
+    )
+    assert [record.getMessage() for record in caplog.records] == [expected] * warned
+    assert TOKEN not in caplog.text
+
+
+def test_a_local_job_has_a_token_of_its_own_and_not_that_of_the_users_cluster(tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
+    prepare_token()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64 and os.environ["RAY_AUTH_TOKEN"] != TOKEN
+    del os.environ["RAY_AUTH_TOKEN"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "RAY_TRAIN_V2_ENABLED",
+            "0",
+            "RAY_TRAIN_V2_ENABLED is '0', and training needs version 2 of Ray Train",
+        ),
+        ("RAY_TRAIN_V2_ENABLED", "no", "RAY_TRAIN_V2_ENABLED is 'no'"),
+        ("RAY_AUTH_MODE", "off", "RAY_AUTH_MODE is 'off'; unset it, or set it to token"),
+    ],
+)
+def test_settings_that_no_job_can_run_with_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec()):
+        pass
+
+
+def test_a_submitted_job_needs_an_absolute_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_storage_of_ray("./runs")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for absolute in ("/mnt/runs", "~/runs"):
+        refuse_storage_of_ray(absolute)
+    for relative in ("./runs", "runs", "../runs"):
+        with pytest.raises(InputError, match=rf"storage is '{relative}', .* --set storage=/mnt/shared/runs"):
+            refuse_storage_of_ray(relative)

@@ -1,0 +1,117 @@
+"""What a command prints never ends it, and is never read as markup."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.check.command import print_findings
+from orchestrator.check.judge import Finding
+from orchestrator.report.tables import print_status
+from orchestrator.run_directory import RunDirectory
+from orchestrator.terminal import plain_console
+
+COMMAND = [sys.executable, "-m", "orchestrator.cli"]
+FULL = Path("/dev/full")
+ODD = "/data/[/]/[red]:key:"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(f"name: j\nstorage: {tmp_path}\ntrain: {{recipe: demo, batch: 8}}\n")
+    return path
+
+
+@pytest.fixture
+def long_log(tmp_path: Path) -> RunDirectory:
+    run = RunDirectory(tmp_path / "long")
+    run.create()
+    run.events.touch()
+    (run.logs / "rank_0.log").write_text("a line of the log\n" * 200_000)
+    return run
+
+
+def run(*arguments: object, **streams: object) -> "subprocess.CompletedProcess[str]":
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, text=True, **{"stderr": subprocess.PIPE, **streams})  # type: ignore[call-overload]
+
+
+def test_a_result_that_cannot_be_printed_is_a_failure_in_one_line(job: Path) -> None:
+    with FULL.open("wb") as full:
+        done = run("plan", job, "--json", stdout=full)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sdnet-orchestrate: standard output could not be written (No space left on device)\n",
+    )
+
+
+def test_a_finished_run_stays_a_success_when_its_last_words_cannot_be_printed(job: Path) -> None:
+    finished = RunDirectory(job.parent / "j")
+    finished.create()
+    script = (
+        "import sys; from orchestrator import cli, launch\n"
+        "launch.launch = lambda spec: launch.Outcome({'name': 'j', 'status': 'succeeded'}, True)\n"
+        f"sys.argv = ['sdnet-orchestrate', 'launch', {str(job)!r}]; cli.main()"
+    )
+    with FULL.open("wb") as full:
+        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert (
+        done.stderr == "sdnet-orchestrate: standard output could not be written (No space left on device)\n"
+    )
+
+
+def test_a_reader_that_leaves_early_is_no_failure(long_log: RunDirectory) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "logs", str(long_log.root), "--rank", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as logs:
+        assert logs.stdout is not None and logs.stderr is not None
+        assert logs.stdout.readline() == b"a line of the log\n"
+        logs.stdout.close()
+        assert (logs.wait(), logs.stderr.read()) == (0, b"")
+
+
+def test_closed_streams_are_no_failure(job: Path) -> None:
+    for closed in ("0<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        shell = f'exec "$@" {closed}'
+        done = subprocess.run(["sh", "-c", shell, "sh", *COMMAND, "plan", str(job)], capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b""), closed
+
+
+def test_errors_that_cannot_be_printed_leave_the_exit_code(tmp_path: Path) -> None:
+    with FULL.open("wb") as full:
+        assert run("plan", tmp_path / "none.yaml", stderr=full).returncode == 2
+
+
+def test_a_command_that_is_interrupted_before_it_began_ends_in_one_line(tmp_path: Path) -> None:
+    waits = tmp_path / "cluster.yaml"
+    os.mkfifo(waits)
+    script = (
+        "import sys, threading; from orchestrator import cli\n"
+        "def wait(*_):\n    print('waits', flush=True); threading.Event().wait()\n"
+        "cli.load_spec = wait\n"
+        f"sys.argv = ['sdnet-orchestrate', 'plan', {str(waits)!r}]; cli.main()"
+    )
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None and process.stdout.readline() == "waits\n"
+            process.send_signal(signum)
+            assert process.communicate()[1] == "sdnet-orchestrate: interrupted\n"
+        assert process.returncode == code
+
+
+def test_paths_with_brackets_and_colons_are_printed_as_they_are() -> None:
+    console = plain_console()
+    console.file = io.StringIO()
+    console.width = 200
+    console.print(f"{ODD} is finished; nothing to do")
+    print_status(console, {"name": ODD, "state": "running", "stage": ODD})
+    print_findings(console, (Finding(ODD, "storage", "fail", ODD, ODD),))
+    assert console.file.getvalue().count(ODD) == 6
