@@ -19,8 +19,11 @@ EXIT_CODES = (
 )
 # What these commands make is on disk; their output only comments on it.
 _RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export")
-# Not the program's fault, whichever file it is.
-_STORAGE_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK)
+# Of a file or its disk, and not of the program: a traceback would not help.
+_FILE_TROUBLES = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO,
+)  # fmt: skip
 
 
 class Commands(TyperGroup):
@@ -63,9 +66,9 @@ def _run(app: Callable[[], object]) -> int:
         tell(str(error))
         return 1
     except OSError as error:
-        if error.errno not in _STORAGE_FAILED:
+        if error.errno not in _FILE_TROUBLES:
             raise
-        tell(f"{error.filename or 'a file'} failed ({error.strerror}); free or mount the disk and try again")
+        tell(f"{error.filename or 'a file'}: {error.strerror}; look at it and its disk, and run this again")
         return 1
     except KeyboardInterrupt as interruption:
         # Outside the commands: while the arguments were read, or just after the end.

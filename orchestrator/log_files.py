@@ -8,7 +8,7 @@ from typing import BinaryIO
 def open_log(path: Path, *, empty: bool = False) -> BinaryIO:
     """Open a log for appending, and empty it first if asked. Raises OSError.
 
-    A link at `path` is an error: its target would be written by us, whoever planted it. So is a FIFO,
+    A link at `path` is an error: we would write into its target, which somebody else chose. So is a FIFO,
     which would otherwise wait for its other end.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -72,10 +72,11 @@ def token_file(environment: Mapping[str, str]) -> Path | None:
 def _judge_open_cluster(name: str) -> None:
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
         raise InputError(
-            f"cluster.address is {name} and that cluster asks for no token: whoever reaches it can run code "
-            "there; restart it with RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here to join it anyway"
+            f"cluster.address is {name} and that cluster asks for no token: anybody who reaches it can run "
+            "code there; restart it with RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here to join it "
+            "anyway"
         )
-    logger.warning("the cluster at %s asks for no token: whoever reaches it can run code there", name)
+    logger.warning("the cluster at %s asks for no token: anybody who reaches it can run code there", name)
 
 
 def _our_token(name: str) -> str:

