@@ -1,7 +1,6 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.spec import DataSpec, JobSpec
 from sdnet.data.sen12 import find_pairs, split_scenes
@@ -9,6 +8,7 @@ from sdnet.data.store import open_patches
 from sdnet.data.synthetic import scene_of_each_pair
 from sdnet.errors import InputError
 from sdnet.metrics import check_labels
+from sdnet.paths import full_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def batch_problem(spec: JobSpec, supply: Supply) -> str:
 
 
 def _prepared(given: str) -> Supply:
-    folder = Path(given).expanduser()
+    folder = full_path(given, "data.prepared")
     test = open_patches(folder / "test.npz")
     check_labels(test.labels, test.path)
     return Supply(given, 0, len(open_patches(folder / "train.npz")), len(test))
@@ -56,7 +56,7 @@ def _from_images(data: DataSpec) -> Supply:
         source, scenes = f"data.synthetic (seed {data.synthetic.seed})", scene_of_each_pair(data.synthetic)
     else:
         source = data.images
-        scenes = [pair.scene for pair in find_pairs(Path(data.images).expanduser()).pairs]
+        scenes = [pair.scene for pair in find_pairs(full_path(data.images, "data.images")).pairs]
     train, test = (set(chosen) for chosen in split_scenes(scenes, data.split))
     per_pair, non_matches = data.patches.per_pair, data.patches.negatives
     return Supply(

@@ -145,7 +145,7 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
     """
     if not (run.job.exists() and run.holds_checkpoints()):
         return
-    before, now = yaml.safe_load(run.job.read_text(encoding="utf-8")), spec.model_dump(mode="json")
+    before, now = yaml.safe_load(run.job.read_text(encoding="utf-8")), spec.values()
     for job in (before, now):
         job["data"].pop("max_bad_images", None)  # it refuses data, and changes none
     changed = [key for key in _IDENTITY if before.get(key) != now[key]]
@@ -161,7 +161,7 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
 def _claim(spec: JobSpec, run: RunDirectory) -> None:
     """Make the directory this job's, once its inputs are known to be usable."""
     check_inputs(spec)
-    write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
+    write_atomically(run.job, yaml.safe_dump(spec.values(), sort_keys=False))
 
 
 def _tell_of_passing_storage(run: RunDirectory) -> None:

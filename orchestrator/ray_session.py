@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from orchestrator.ray_address import address_to_join, host_and_port
 from orchestrator.spec import ClusterSpec
 from sdnet.errors import InputError
 
@@ -59,18 +60,20 @@ def ray_session(cluster: ClusterSpec) -> Iterator[None]:
     prepare_environment()
     if cluster.address == "local" and "RAY_AUTH_TOKEN" not in os.environ and not _default_token().exists():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    address = address_to_join(cluster.address, os.environ)
+    where = repr(address) if address == cluster.address else f"'auto' (RAY_ADDRESS is {address!r})"
     import ray
 
     try:
-        _connect(cluster)
+        _connect(address)
     except ray.exceptions.AuthenticationError as error:
         raise InputError(
-            f"cluster.address is {cluster.address!r} and its token is not known here "
+            f"cluster.address is {where} and its token is not known here "
             f"({_line(error)}); set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
         ) from None
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"cluster.address is {cluster.address!r} and no Ray cluster answers there ({_line(error)}); "
+            f"cluster.address is {where} and no Ray cluster answers there ({_line(error)}); "
             "start one with `ray start --head`, or use address: local"
         ) from None
     try:
@@ -80,19 +83,19 @@ def ray_session(cluster: ClusterSpec) -> Iterator[None]:
         ray.shutdown()
 
 
-def _connect(cluster: ClusterSpec) -> None:
+def _connect(address: str) -> None:
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if cluster.address == "local":
+    if address == "local":
         # Whatever Ray starts inherits it, and then does not interrupt a rank's kernels when it wakes up:
         # the kernels' threads share their work evenly, so an interruption of one holds up all.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with _fit_for_one_job():
             ray.init(address="local", include_dashboard=False, **quiet)
     else:
-        _knock(os.environ.get("RAY_ADDRESS", "auto") if cluster.address == "auto" else cluster.address)
-        ray.init(address=cluster.address, **quiet)
+        _knock(address)
+        ray.init(address=address, **quiet)
 
 
 @contextmanager
@@ -117,10 +120,10 @@ def _fit_for_one_job() -> Iterator[None]:
 
 def _knock(address: str) -> None:
     """Raise ConnectionError at once when nothing listens there; Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
+    place = host_and_port(address)
+    if place is not None:
         try:
-            socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+            socket.create_connection(place, timeout=_KNOCK_S).close()
         except OSError as error:
             raise ConnectionError(error.strerror or str(error)) from None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sdnet.errors import InputError
 from sdnet.files import whole_file
+from sdnet.paths import full_path
 
 # Room for what a group writes before it trains: logs, events, a rank table.
 _PROBE_BYTES = 1 << 16
@@ -21,12 +22,7 @@ class RunDirectory:
 
     @classmethod
     def of(cls, storage: str, name: str) -> "RunDirectory":
-        if "://" in storage:
-            raise InputError(
-                f"storage is {storage!r}; only a directory that every host reaches is supported: "
-                "mount it and give its path"
-            )
-        return cls(Path(storage).expanduser().resolve() / name)
+        return cls(full_path(storage, "storage") / name)
 
     @property
     def job(self) -> Path:

@@ -19,10 +19,14 @@ from orchestrator.report.live import live_view
 from orchestrator.report.tables import wide_console
 from orchestrator.spec import JobSpec, load_spec
 from sdnet.errors import InputError
+from sdnet.paths import path_option
 
 
 def drill(
-    job: Annotated[Path, typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.")],
+    job: Annotated[
+        Path,
+        typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.", callback=path_option),
+    ],
     faults: Annotated[
         str | None,
         typer.Option(

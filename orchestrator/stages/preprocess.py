@@ -22,6 +22,7 @@ from sdnet.data.prepare import Work, finish, plan_work
 from sdnet.data.shards import Shard, ShardReport, make_shard, read_good_shard
 from sdnet.data.store import open_patches
 from sdnet.data.synthetic import make_tree
+from sdnet.paths import full_path
 
 # Tasks submitted beyond those that can run now: enough that no worker waits for the controller.
 _AHEAD = 2
@@ -67,7 +68,7 @@ def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, 
     storage fails.
     """
     if spec.data.prepared is not None:
-        return _use_prepared(Path(spec.data.prepared), run)
+        return _use_prepared(full_path(spec.data.prepared, "data.prepared"), run)
     events.emit("stage_started", stage="preprocess")
     try:
         work = plan_work(
@@ -84,7 +85,7 @@ def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, 
 
 def _images(spec: JobSpec, run: RunDirectory) -> Path:
     if spec.data.images is not None:
-        return Path(spec.data.images).expanduser().resolve()
+        return full_path(spec.data.images, "data.images")
     images = run.data / "synthetic"
     make_tree(images, spec.data.synthetic)
     return images
@@ -94,7 +95,7 @@ def _use_prepared(folder: Path, run: RunDirectory) -> dict[str, Any]:
     """Link the run to files made elsewhere; they are checked, not copied."""
     counts = {}
     for name, link in (("train", run.train_npz), ("test", run.test_npz)):
-        source = (folder / link.name).expanduser().resolve()
+        source = (folder / link.name).resolve()
         counts[name] = len(open_patches(source))
         link.unlink(missing_ok=True)
         link.symlink_to(source)
