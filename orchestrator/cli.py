@@ -238,7 +238,11 @@ def _launch(spec: JobSpec) -> dict:
 
 def _existing_run(path: Path) -> RunDirectory:
     run = RunDirectory(path)
-    if not run.events.exists():
+    try:
+        there = run.events.exists()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a readable directory") from None
+    if not there:
         raise InputError(f"{path} is not a run directory (it has no events.jsonl); give <storage>/<name>")
     return run
 

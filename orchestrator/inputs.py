@@ -29,8 +29,14 @@ def check_inputs(spec: JobSpec) -> None:
 
 
 def supply_of(data: DataSpec) -> Supply:
-    """What there is to train and test on. Raises InputError for none, or too few scenes."""
-    return _prepared(data.prepared) if data.prepared is not None else _from_images(data)
+    """What there is to train and test on. Raises InputError for none, too few scenes, or no permission."""
+    try:
+        return _prepared(data.prepared) if data.prepared is not None else _from_images(data)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or 'the data'} cannot be read ({error.strerror}); let this user read it, or "
+            "give another folder in `data`"
+        ) from None
 
 
 def batch_problem(spec: JobSpec, supply: Supply) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from orchestrator.ray_address import address_to_join, host_and_port
 from orchestrator.spec import ClusterSpec
 from sdnet.errors import InputError
+from sdnet.paths import printable_path
 
 # Read by Ray when it is imported or started, so they are set before either.
 _ENVIRONMENT = {
@@ -86,6 +87,7 @@ def ray_session(cluster: ClusterSpec) -> Iterator[None]:
 def _connect(address: str) -> None:
     import ray
 
+    _make_command_line_printable()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address == "local":
         # Whatever Ray starts inherits it, and then does not interrupt a rank's kernels when it wakes up:
@@ -96,6 +98,15 @@ def _connect(address: str) -> None:
     else:
         _knock(address)
         ray.init(address=address, **quiet)
+
+
+def _make_command_line_printable() -> None:
+    """Ray 2.60 sends the command line to the cluster as UTF-8, and fails for a folder named in GBK."""
+    from ray._private import utils
+
+    command_line = " ".join(sys.orig_argv)
+    if not command_line.isprintable():
+        utils.get_entrypoint_name = lambda: printable_path(command_line)
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 from sdnet.files import whole_file
-from sdnet.paths import full_path
+from sdnet.paths import full_path, printable_path
 
 # Room for what a group writes before it trains: logs, events, a rank table.
 _PROBE_BYTES = 1 << 16
@@ -22,7 +22,14 @@ class RunDirectory:
 
     @classmethod
     def of(cls, storage: str, name: str) -> "RunDirectory":
-        return cls(full_path(storage, "storage") / name)
+        root = full_path(storage, "storage") / name
+        printable = printable_path(str(root))
+        if printable != str(root):
+            raise InputError(
+                f"storage is {shown(printable)}; Ray Train writes only to folders with UTF-8 names: "
+                "rename the folder, or give another one"
+            )
+        return cls(root)
 
     @property
     def job(self) -> Path:

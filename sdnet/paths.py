@@ -1,5 +1,6 @@
 """Paths as a user writes them: `~` stands for a home directory, and a wrong one is one line."""
 
+import os
 import re
 from pathlib import Path
 from typing import overload
@@ -74,7 +75,7 @@ def path_option(value: Path | list[Path] | None) -> Path | list[Path] | None:
     """
     if isinstance(value, list):
         return [path_option(path) for path in value]
-    if value is None or (value.exists() and path_problem(str(value)) == _NO_HOME):
+    if value is None or (path_problem(str(value)) == _NO_HOME and os.access(value, os.F_OK)):
         return value
     return user_path(str(value))
 

@@ -21,6 +21,9 @@ from orchestrator.spec import JobSpec, load_spec
 from sdnet.errors import InputError
 from sdnet.paths import path_option
 
+# Each fault takes seconds to minutes; more than this is a slip.
+_MOST_FAULTS = 1000
+
 
 def drill(
     job: Annotated[
@@ -45,8 +48,8 @@ def drill(
     The runs are <storage>/<name>-drill-clean and <name>-drill; drill.json in the second one keeps
     the report. Exit code 0 when every fault happened and the run ended with the same bytes.
     """
-    if count < 1:
-        raise InputError(f"--count is {count}; give at least 1")
+    if not 1 <= count <= _MOST_FAULTS:
+        raise InputError(f"--count is {count}; give a number from 1 to {_MOST_FAULTS}")
     wanted = None if faults is None else parse_faults(faults)
     overrides = tuple(set_ or ())
     spec = load_spec(job, overrides)
