@@ -15,7 +15,7 @@ _DEEPEST_KEY = 10
 _LONGEST_TEXT = 4096
 # Characters that no one sees and that make another folder: controls, zero-width and direction marks.
 _INVISIBLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 _UNEXPANDED = re.compile(r"\$[A-Za-z_{(]|\{\{")
 _TYPOGRAPHIC_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"

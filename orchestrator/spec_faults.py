@@ -59,13 +59,19 @@ def value_faults(raw: Any, job: type[BaseModel]) -> list[Fault]:
 
 
 def type_faults(error: ValidationError, job: type[BaseModel], raw: Any, values: JobValues) -> list[Fault]:
-    """Each fault that pydantic found in a job, with its path. raw: the refused values, of JSON's types."""
+    """Each fault that pydantic found in a job; words only for as many as `refusal` shows.
+
+    raw: the refused values, of JSON's types.
+    """
     by_path: dict[Path, list[ErrorDetails]] = {}
     for item in error.errors(include_url=False):
         by_path.setdefault(_path_in(raw, item["loc"]), []).append(item)
     # A value that may be one thing or another fails as each; a fault inside it says more.
-    paths = [path for path in by_path if not any(path == other[: len(path)] != other for other in by_path)]
-    return [_fault(path, by_path[path], job, values) for path in paths]
+    above = {path[:length] for path in by_path for length in range(len(path))}
+    paths = [path for path in by_path if path not in above]
+    # Finding words takes a while for each, and the file may hold thousands of faults.
+    named = [_fault(path, by_path[path], job, values) for path in paths[:_MOST_NAMED]]
+    return named + [(path, "") for path in paths[_MOST_NAMED:]]
 
 
 def refusal(faults: list[Fault], values: JobValues) -> InputError:
@@ -169,8 +175,8 @@ def _meant(value: Any, items: list[ErrorDetails]) -> str:
 
 
 def _instead(path: Path, job: type[BaseModel]) -> str:
-    last = str(path[-1])
-    near = difflib.get_close_matches(last[:60], _keys(path[:-1], job), n=1)
+    last = str(path[-1])[:60].lower().replace("-", "_")
+    near = difflib.get_close_matches(last, _keys(path[:-1], job), n=1)
     if near:
         return f"did you mean {near[0]}?"
     elsewhere = [f"{section}.{last}" for section in _fields(job) if last in _keys((section,), job)]

@@ -119,7 +119,7 @@ def _decoded(data: bytes, path: FilePath) -> str:
 def name_of(path: Path) -> str:
     """A path as messages name it, `cluster.hosts.0.address`; long or unprintable keys are shortened."""
     parts = (str(part) for part in path)
-    return ".".join(part if part.isprintable() and len(part) <= 60 else shown(part) for part in parts)
+    return ".".join(part if part.isprintable() and 0 < len(part) <= 60 else shown(part) for part in parts)
 
 
 class _Composer:
