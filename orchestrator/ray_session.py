@@ -87,7 +87,7 @@ def ray_session(cluster: ClusterSpec) -> Iterator[None]:
 def _connect(address: str) -> None:
     import ray
 
-    _make_command_line_printable()
+    make_command_line_printable()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address == "local":
         # Whatever Ray starts inherits it, and then does not interrupt a rank's kernels when it wakes up:
@@ -100,7 +100,7 @@ def _connect(address: str) -> None:
         ray.init(address=address, **quiet)
 
 
-def _make_command_line_printable() -> None:
+def make_command_line_printable() -> None:
     """Ray 2.60 sends the command line to the cluster as UTF-8, and fails for a folder named in GBK."""
     from ray._private import utils
 

@@ -13,7 +13,7 @@ STRICT = {"extra": "forbid", "strict": True}
 # Bounds far beyond any use: a larger number is a slip, and costs memory or trains nothing.
 MOST_EPOCHS = 100_000
 MOST_BATCH = 65_536
-_MOST_PAIRS = 100_000  # 10 GB of images
+_MOST_PAIRS = 100_000  # 16 GB of images
 _MOST_SEED = 2**63 - 1
 
 

@@ -1,9 +1,11 @@
 """The address of a Ray cluster is host:port; what RAY_ADDRESS may hold beside that is named."""
 
+import sys
+
 import pytest
 
 from orchestrator.ray_address import address_to_join, host_and_port
-from orchestrator.ray_session import ray_session
+from orchestrator.ray_session import make_command_line_printable, ray_session
 from orchestrator.spec import ClusterSpec, spec_from_dict
 from sdnet.errors import InputError
 
@@ -44,3 +46,12 @@ def test_auto_joins_what_ray_address_names_and_other_addresses_ignore_it() -> No
     assert address_to_join("auto", {"RAY_ADDRESS": "h:1"}) == "h:1"
     assert address_to_join("auto", {}) == address_to_join("auto", {"RAY_ADDRESS": ""}) == "auto"
     assert address_to_join("local", {"RAY_ADDRESS": "http://h:8265"}) == "local"
+
+
+def test_ray_gets_a_command_line_that_it_can_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import utils
+
+    monkeypatch.setattr(utils, "get_entrypoint_name", utils.get_entrypoint_name)
+    monkeypatch.setattr(sys, "orig_argv", ["sdnet-orchestrate", "launch", "/data/\udcd6\udcd0"])
+    make_command_line_printable()
+    assert utils.get_entrypoint_name() == "sdnet-orchestrate launch /data/\\xd6\\xd0"
