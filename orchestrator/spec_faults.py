@@ -109,7 +109,8 @@ def _remedy(path: Path, job: type[BaseModel]) -> str:
     default = _defaults(path[:-1], job).get(str(path[-1]), PydanticUndefined)
     if default is PydanticUndefined:
         return "give one, or remove it" if len(path) > 1 else "give one"
-    return f"give one, or leave the key out for {_LEFT_OUT.get(name) or shown(default)}"
+    left_out = _LEFT_OUT.get(name) or ("its default" if default is None else shown(default))
+    return f"give one, or leave the key out for {left_out}"
 
 
 def _path_in(raw: Any, location: tuple[str | int, ...]) -> Path:

@@ -13,6 +13,7 @@ STRICT = {"extra": "forbid", "strict": True}
 # Bounds far beyond any use: a larger number is a slip, and costs memory or trains nothing.
 MOST_EPOCHS = 100_000
 MOST_BATCH = 65_536
+MOST_LR = 10.0
 _MOST_PAIRS = 100_000  # 16 GB of images
 _MOST_SEED = 2**63 - 1
 
@@ -118,7 +119,7 @@ class Recipe:
         _check(1 <= self.epochs <= MOST_EPOCHS, "epochs", self.epochs, f"from 1 to {MOST_EPOCHS}")
         _check(2 <= self.batch <= MOST_BATCH, "batch", self.batch, allowed)
         # Beyond these, float32 rounds to 0, to 1 or to infinity, and nothing is learnt.
-        _check(1e-12 <= self.lr <= 10, "lr", self.lr, "from 1e-12 to 10")
+        _check(1e-12 <= self.lr <= MOST_LR, "lr", self.lr, f"from 1e-12 to {MOST_LR:g}")
         _check(0 <= self.dropout <= 0.99, "dropout", self.dropout, "from 0 to 0.99")
         _check(0.001 <= self.temperature <= 1000, "temperature", self.temperature, "from 0.001 to 1000")
         _check(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
