@@ -67,7 +67,7 @@ class HostSpec(Section):
         if not isinstance(value, dict):
             return value
         for device in value:
-            if not _DEVICE.fullmatch(device):
+            if not _DEVICE.fullmatch(str(device)):
                 raise ValueError(f"{shown(device)} is no device id; write a whole number, as 0 or 12")
         return {int(device): address for device, address in value.items()}
 

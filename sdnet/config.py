@@ -34,8 +34,9 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.scenes >= 3, "scenes", self.scenes, "at least 3: one to train, two to test")
-        _check(self.pairs >= self.scenes, "pairs", self.pairs, f"at least scenes ({shown(self.scenes)})")
+        allowed = f"from 3 (one to train, two to test) to {_MOST_PAIRS}"
+        _check(3 <= self.scenes <= _MOST_PAIRS, "scenes", self.scenes, allowed)
+        _check(self.pairs >= self.scenes, "pairs", self.pairs, f"at least scenes ({self.scenes})")
         _check(self.pairs <= _MOST_PAIRS, "pairs", self.pairs, f"at most {_MOST_PAIRS}")
         _check(0 <= self.seed <= _MOST_SEED, "seed", self.seed, "from 0 to 2**63 - 1")
 

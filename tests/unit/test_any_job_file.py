@@ -35,23 +35,26 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def keys(section: Any = JobSpec, above: Key = ()) -> Iterator[Key]:
-    """The path of every section and every key that a job knows, and of the parts of a host."""
-    fields = (
-        {name: field.annotation for name, field in section.model_fields.items()}
-        if isinstance(section, type) and issubclass(section, BaseModel)
-        else {field.name: field.type for field in dataclasses.fields(section)}
-        if dataclasses.is_dataclass(section)
-        else {}
-    )
+def keys(section: Any = JobSpec, above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Path and type of every section and every key that a job knows, and of the parts of a host."""
+    fields: dict[str, Any] = {}
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        fields = {name: field.annotation for name, field in section.model_fields.items()}
+    elif dataclasses.is_dataclass(section):
+        fields = {field.name: field.type for field in dataclasses.fields(section)}
     for name, annotation in fields.items():
-        yield (*above, name)
+        yield (*above, name), annotation
         yield from keys(annotation, (*above, name))
         for inner in get_args(annotation):
             yield from keys(inner, (*above, name, 0))
 
 
-KEYS = (*keys(), ("train", "recipe"), ("cluster", "hosts", 0, "devices", "0"))
+def is_number(annotation: Any) -> bool:
+    return bool({int, float} & {annotation, *get_args(annotation)})
+
+
+KEYS = (*(key for key, _ in keys()), ("train", "recipe"), ("cluster", "hosts", 0, "devices", "0"))
+NUMBERS = tuple(key for key, annotation in keys() if is_number(annotation) and key[-1] != "devices")
 
 
 def job_text(key: Key, value: str) -> str:
@@ -114,6 +117,14 @@ def test_each_hostile_value_at_each_key_is_a_job_or_one_line(tmp_path: Path, key
             said = str(error)
             assert len(said.splitlines()) == 1 and len(said) < 1000 and "it must fit:" not in said, value[:50]
         assert time.process_time() - began < 1, value[:50]
+
+
+@pytest.mark.parametrize("key", NUMBERS, ids=".".join)
+def test_a_number_that_can_only_be_a_slip_is_refused_at_every_key(tmp_path: Path, key: Key) -> None:
+    for slip in ("1e30", "-1e30", ".inf", "-.inf", ".nan", "9" * 30, "-1", "-0.5", "010", "1:30", "0x1F"):
+        (tmp_path / "slip.yaml").write_text(job_text(key, slip))
+        with pytest.raises(InputError, match=rf"slip.yaml line \d: {'.'.join(map(str, key))} is "):
+            load_spec(tmp_path / "slip.yaml")
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if 0 not in key], ids=".".join)
