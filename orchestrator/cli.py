@@ -4,8 +4,8 @@ Heavy imports (Ray, MindSpore) happen inside the commands that need them, so tha
 `status` and `--help` answer at once.
 """
 
+import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,9 +25,10 @@ from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
 from orchestrator.restart import begin_again
 from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec, load_spec, spec_from_dict, with_overrides
+from orchestrator.spec import JobSpec, load_spec, spec_from_dict
 from orchestrator.terminal import plain_console
 from sdnet.errors import InputError
+from sdnet.paths import path_option
 
 app = typer.Typer(
     name="sdnet-orchestrate",
@@ -40,8 +41,18 @@ app = typer.Typer(
 )
 console = plain_console()
 
+CheckpointPath = Annotated[
+    Path,
+    typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).", callback=path_option),
+]
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run directory, <storage>/<name>.", callback=path_option)
+]
 JobFile = Annotated[
-    Path, typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/ for examples.")
+    Path,
+    typer.Argument(
+        metavar="CLUSTER_YAML", help="The job: see cluster_configs/ for examples.", callback=path_option
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -61,12 +72,19 @@ app.command(
 
 @app.command(epilog="Example: sdnet-orchestrate launch cluster.yaml --set train.epochs=5")
 def launch(
-    job: Annotated[Path | None, typer.Argument(metavar="[CLUSTER_YAML]", help="The job.")] = None,
+    job: Annotated[
+        Path | None, typer.Argument(metavar="[CLUSTER_YAML]", help="The job.", callback=path_option)
+    ] = None,
     set_: Overrides = None,
     rank_table: Annotated[
-        Path | None, typer.Option(help="Instead of a job: a rank table, as the published run_train.sh took.")
+        Path | None,
+        typer.Option(
+            help="Instead of a job: a rank table, as the published run_train.sh took.", callback=path_option
+        ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="With --rank-table: the folder of the data.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --rank-table: the folder of the data.", callback=path_option)
+    ] = None,
     restart: Annotated[
         bool,
         typer.Option(
@@ -80,7 +98,7 @@ def launch(
         _launch(load_spec(job, tuple(set_ or ())), restart)
     elif job is None and rank_table is not None and data is not None:
         raw = job_of_rank_table(read_rank_table(rank_table), data)
-        _launch(spec_from_dict(with_overrides(raw, tuple(set_ or ())), str(rank_table)), restart)
+        _launch(spec_from_dict(raw, str(rank_table), tuple(set_ or ())), restart)
     else:
         raise InputError("launch takes a cluster.yaml, or --rank-table FILE and --data FOLDER together")
 
@@ -126,19 +144,20 @@ def preprocess(job: JobFile, set_: Overrides = None) -> None:
 
 
 @app.command(
-    epilog="Example: sdnet-orchestrate evaluate --checkpoint runs/demo/checkpoints/step_00000120 "
+    epilog="Example: sdnet-orchestrate evaluate --checkpoint runs/demo/checkpoints/step_00000060 "
     "--data runs/demo/data/test.npz"
 )
 def evaluate(
-    checkpoint: Annotated[
-        Path, typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).")
+    checkpoint: CheckpointPath,
+    data: Annotated[
+        Path, typer.Option(help="A test.npz with matches and non-matches.", callback=path_option)
     ],
-    data: Annotated[Path, typer.Option(help="A test.npz with matches and non-matches.")],
     workers: Annotated[int, typer.Option(min=1, help="Ranks that share the work.")] = 1,
     address: Annotated[str, typer.Option(help="local, auto or host:port, as cluster.address.")] = "local",
     batch: Annotated[int, typer.Option(min=1, help="Pairs that go through the network at once.")] = 600,
     distances: Annotated[
-        Path | None, typer.Option(help="Write one distance a pair, in the file's order (.npy).")
+        Path | None,
+        typer.Option(help="Write one distance a pair, in the file's order (.npy).", callback=path_option),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -159,14 +178,12 @@ def evaluate(
 
 
 @app.command(
-    epilog="Example: sdnet-orchestrate export --checkpoint runs/demo/checkpoints/step_00000120 "
+    epilog="Example: sdnet-orchestrate export --checkpoint runs/demo/checkpoints/step_00000060 "
     "--out sdnet.mindir"
 )
 def export(
-    checkpoint: Annotated[
-        Path, typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).")
-    ],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    checkpoint: CheckpointPath,
+    out: Annotated[Path, typer.Option(help="The file to write.", callback=path_option)],
     format_: Annotated[str, typer.Option("--format", help="mindir, or air (on an Ascend host).")] = "mindir",
 ) -> None:
     """Write the network as MindIR and prove that the file computes the same."""
@@ -182,7 +199,7 @@ def export(
 
 @app.command(epilog="Example: sdnet-orchestrate status runs/s1s2")
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, <storage>/<name>.")],
+    run: RunPath,
     as_json: AsJson = False,
 ) -> None:
     """Tell where a running or finished job stands."""
@@ -197,7 +214,7 @@ def status(
 
 @app.command(epilog="Example: sdnet-orchestrate logs runs/s1s2 --rank 1")
 def logs(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, <storage>/<name>.")],
+    run: RunPath,
     rank: Annotated[
         int | None, typer.Option(min=0, help="Print this rank's output instead of the events.")
     ] = None,
@@ -246,7 +263,14 @@ def _launch(spec: JobSpec, restart: bool = False) -> dict:
 
 def _existing_run(path: Path) -> RunDirectory:
     run = RunDirectory(path)
-    if not os.path.lexists(run.events):
+    try:
+        run.events.lstat()
+        there = True
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a readable directory") from None
+    if not there:
         raise InputError(f"{path} is not a run directory (it has no events.jsonl); give <storage>/<name>")
     return run
 
@@ -254,6 +278,9 @@ def _existing_run(path: Path) -> RunDirectory:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
     prepare_environment()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding cannot show is shown with escapes; it ends no command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run_to_exit_code(app))
 
 

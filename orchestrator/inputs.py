@@ -16,6 +16,7 @@ from sdnet.data.synthetic import scene_of_each_pair
 from sdnet.data.work import Work, images_changed, notes, plan_work
 from sdnet.errors import InputError
 from sdnet.metrics import check_labels
+from sdnet.paths import full_path
 
 _CHECKPOINT = re.compile(r"step_\d{8,}")
 # Keys that refuse data or say where they are, and so cannot change what a run trains on without
@@ -52,10 +53,16 @@ def check_inputs(spec: JobSpec) -> Supply:
 
 
 def supply_of(data: DataSpec) -> Supply:
-    """What there is to train and test on. Raises InputError for none, or too few scenes."""
-    if data.prepared is not None:
-        return _prepared(data.prepared)
-    return _synthetic(data) if data.images is None else _from_images(data, data.images)
+    """What there is to train and test on. Raises InputError for none, too few scenes, or no permission."""
+    try:
+        if data.prepared is not None:
+            return _prepared(data.prepared)
+        return _synthetic(data) if data.images is None else _from_images(data, data.images)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or 'the data'} cannot be read ({error.strerror}); let this user read it, or "
+            "give another folder in `data`"
+        ) from None
 
 
 def source_of(data: DataSpec) -> str:
@@ -81,7 +88,7 @@ def work_of(data: DataSpec, images: Path, run: RunDirectory) -> Work:
 
 def images_folder(given: str) -> Path:
     """`data.images` as a path that is the same on every host."""
-    return Path(given).expanduser().resolve()
+    return full_path(given, "data.images")
 
 
 def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
@@ -143,7 +150,7 @@ def data_identity(data: dict[str, Any]) -> dict[str, Any]:
 
 def prepared_files(given: str) -> tuple[Path, Path]:
     """train.npz and test.npz of `data.prepared`."""
-    folder = Path(given).expanduser().resolve()
+    folder = full_path(given, "data.prepared")
     return folder / "train.npz", folder / "test.npz"
 
 

@@ -169,7 +169,7 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
     """
     if not (run.job.exists() and run.holds_checkpoints()):
         return
-    before, now = _read_job(run), spec.model_dump(mode="json")
+    before, now = _read_job(run), spec.values()
     for job in (before, now):
         job["data"] = data_identity(job["data"])
     changed = [key for key in _IDENTITY if before.get(key) != now[key]]
@@ -206,7 +206,7 @@ def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
     supply = check_inputs(spec)
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
-    write_atomically(run.job, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
+    write_atomically(run.job, yaml.safe_dump(spec.values(), sort_keys=False))
     return supply.notes if spec != demo_spec(spec.storage) else ()
 
 

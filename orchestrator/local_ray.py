@@ -4,11 +4,14 @@ import logging
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from sdnet.paths import printable_path
 
 logger = logging.getLogger(__name__)
 
@@ -77,3 +80,12 @@ def _in_a_group_of_its_own(
             preexec_fn()
 
     return popen(*arguments, preexec_fn=prepare, process_group=0, **settings)
+
+
+def make_command_line_printable() -> None:
+    """Ray 2.60 sends the command line to the cluster as UTF-8, and fails for a folder named in GBK."""
+    from ray._private import utils
+
+    command_line = " ".join(sys.orig_argv)
+    if not command_line.isprintable():
+        utils.get_entrypoint_name = lambda: printable_path(command_line)

@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orchestrator.interruption import keeping_signal_handlers
-from orchestrator.local_ray import prepare_token, start_ray
+from orchestrator.local_ray import make_command_line_printable, prepare_token, start_ray
 from orchestrator.private_folder import private_folder
+from orchestrator.ray_address import address_to_join
 from orchestrator.ray_join import check_cluster, warn_of_readable_token
 from orchestrator.spec import ClusterSpec
 from sdnet.errors import InputError
@@ -104,6 +105,8 @@ def _start(cluster: ClusterSpec, ending: ExitStack) -> None:
     folder = ending.enter_context(private_folder())
     import ray
 
+    make_command_line_printable()
+
     ending.callback(ray.shutdown)
     try:
         with keeping_signal_handlers():
@@ -118,11 +121,13 @@ def _start(cluster: ClusterSpec, ending: ExitStack) -> None:
 def _join(cluster: ClusterSpec, ending: ExitStack) -> None:
     """Join a running cluster; `ending` leaves it."""
     warn_of_readable_token(os.environ)
+    address = address_to_join(cluster.address, os.environ)
     import ray
 
-    name = repr(cluster.address)
+    name = repr(address) if address == cluster.address else f"'auto' (RAY_ADDRESS is {address!r})"
+    make_command_line_printable()
     try:
-        address = _found_here() if cluster.address == "auto" else cluster.address
+        address = _found_here() if address == "auto" else address
     except (ConnectionError, ValueError) as error:
         raise InputError(
             f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 from sdnet.files import open_regular, whole_file
+from sdnet.paths import full_path, printable_path
 
 # Room for what a group writes before it trains: logs, events, a rank table.
 _PROBE_BYTES = 1 << 16
@@ -23,15 +24,14 @@ class RunDirectory:
 
     @classmethod
     def of(cls, storage: str, name: str) -> "RunDirectory":
-        if "://" in storage:
+        root = full_path(storage, "storage") / name
+        printable = printable_path(str(root))
+        if printable != str(root):
             raise InputError(
-                f"storage is {storage!r}; only a directory that every host reaches is supported: "
-                "mount it and give its path"
+                f"storage is {shown(printable)}; Ray Train writes only to folders with UTF-8 names: "
+                "rename the folder, or give another one"
             )
-        try:
-            return cls(Path(storage).expanduser().resolve() / name)
-        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, or nobody's home
-            raise InputError(f"storage {storage!r} names no directory ({error}); give its path") from None
+        return cls(root)
 
     @property
     def job(self) -> Path:

@@ -4,24 +4,57 @@ An unknown or ill-typed key fails with its path, its value and what is allowed, 
 anything starts. The rest of the program sees frozen objects only.
 """
 
-import copy
 import dataclasses
 import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from orchestrator.spec_faults import faults_line
-from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
-from sdnet.errors import InputError
+from orchestrator.job_values import JobValues, values_of_dict, values_of_file
+from orchestrator.ray_address import host_and_port
+from orchestrator.spec_faults import Fault, refusal, type_faults, value_faults
+from sdnet.config import (
+    MOST_BATCH,
+    MOST_EPOCHS,
+    ImageConfig,
+    Layout,
+    PatchConfig,
+    Recipe,
+    SplitConfig,
+    SyntheticConfig,
+)
+from sdnet.errors import shown
+from sdnet.paths import path_problem
 from sdnet.recipes import RECIPES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DEVICE = re.compile(r"0|[1-9][0-9]{0,4}")
+# Larger numbers can only be mistakes; they would cost memory and time before anything refuses them.
+MOST_WORKERS = 10_000
+_YEAR_S = 366 * 24 * 3600
+
+
+def _names_a_path(text: str) -> str:
+    problem = path_problem(text)
+    if problem:
+        raise ValueError(problem)
+    return text
+
+
+# A path as `sdnet.paths.user_path` reads it.
+PathText = Annotated[str, AfterValidator(_names_a_path)]
 
 
 class Section(BaseModel):
@@ -36,6 +69,17 @@ class HostSpec(Section):
     address: str
     devices: dict[int, str] = Field(min_length=1)
 
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _plain_ids(cls, value: Any) -> Any:
+        """Refuse ids that have another number in another reader of YAML, like 010."""
+        if not isinstance(value, dict):
+            return value
+        for device in value:
+            if not _DEVICE.fullmatch(str(device)):
+                raise ValueError(f"{shown(device)} is no device id; write a whole number, as 0 or 12")
+        return {int(device): address for device, address in value.items()}
+
 
 class ClusterSpec(Section):
     """Where the ranks run.
@@ -49,7 +93,7 @@ class ClusterSpec(Section):
     address: str = "local"
     device: Literal["cpu", "ascend"] = "cpu"
     workers: int | tuple[int, int] = 1
-    workers_per_host: int | None = None
+    workers_per_host: int | None = Field(default=None, ge=1, le=1024)
     threads: int = Field(default=1, ge=1, le=1024)
     soc: Literal["910a", "910b", "a3"] = "910b"
     rendezvous: Literal["auto", "store", "dynamic_cluster", "rank_table"] = "auto"
@@ -59,19 +103,17 @@ class ClusterSpec(Section):
     @field_validator("address")
     @classmethod
     def _can_be_reached(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        names_a_port = colon and host and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16
-        if value not in ("local", "auto") and not names_a_port:
-            raise ValueError("use local, auto or host:port")
+        if value not in ("local", "auto") and host_and_port(value) is None:
+            raise ValueError("use local, auto or host:port, with an IPv6 host in brackets: [::1]:6379")
         return value
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> "ClusterSpec":
         fewest, most = self.min_workers, self.max_workers
-        if not 1 <= fewest <= most:
-            raise ValueError(f"workers is {self.workers}; use a number from 1, or [fewest, most]")
-        if self.workers_per_host is not None and self.workers_per_host < 1:
-            raise ValueError(f"workers_per_host is {self.workers_per_host}; it must be at least 1")
+        if not 1 <= fewest <= most <= MOST_WORKERS:
+            raise ValueError(
+                f"workers is {shown(self.workers)}; use a number from 1 to {MOST_WORKERS}, or [fewest, most]"
+            )
         if self.collective == "mccl" and self.rendezvous == "rank_table":
             raise ValueError("collective is mccl, which meets by rendezvous dynamic_cluster only; set that")
         only_for = {"store": "cpu", "rank_table": "ascend"}.get(self.rendezvous, self.device)
@@ -114,13 +156,13 @@ class ClusterSpec(Section):
 class DataSpec(Section):
     """Image pairs and how patches are made of them.
 
-    images: a folder of image pairs; null makes synthetic pairs. prepared: a folder with train.npz and
-    test.npz made elsewhere, used where they lie, instead of images. layout: how images is laid out.
+    images: a folder of image pairs; None, which no file can say, makes synthetic pairs. prepared: a folder
+    with train.npz and test.npz made elsewhere, used in place, instead of images. layout: of images.
     max_pixels: an image that announces more is bad, and not decoded.
     """
 
-    images: str | None = None
-    prepared: str | None = None
+    images: PathText | None = None
+    prepared: PathText | None = None
     synthetic: SyntheticConfig = SyntheticConfig()
     patches: PatchConfig = PatchConfig()
     split: SplitConfig = SplitConfig()
@@ -131,7 +173,9 @@ class DataSpec(Section):
     @model_validator(mode="after")
     def _one_source(self) -> "DataSpec":
         if self.images is not None and self.prepared is not None:
-            raise ValueError(f"images is {self.images!r} and prepared is {self.prepared!r}; give one of them")
+            raise ValueError(
+                f"images is {shown(self.images)} and prepared is {shown(self.prepared)}; give one of them"
+            )
         if self.images is None and (self.layout != "auto" or self.split.scene_pattern is not None):
             key = "split has a scene_pattern" if self.layout == "auto" else f"layout is {self.layout!r}"
             raise ValueError(f"{key}, which describes images, and there are none; give images, or remove it")
@@ -146,13 +190,13 @@ class CheckpointSpec(Section):
     """When to save and what to keep: the `keep` newest, and the best by FPR95."""
 
     every_s: float | Literal["auto"] = "auto"
-    keep: int = Field(default=3, ge=1)
+    keep: int = Field(default=3, ge=1, le=10_000)
 
     @field_validator("every_s")
     @classmethod
     def _not_negative(cls, value: float | str) -> float | str:
-        if not isinstance(value, str) and not value >= 0:
-            raise ValueError("use seconds from 0, or auto")
+        if not isinstance(value, str) and not 0 <= value <= _YEAR_S:
+            raise ValueError("use seconds from 0 to a year, or auto")
         return value
 
 
@@ -162,30 +206,30 @@ class RecoverySpec(Section):
     standbys: keep workers waiting with MindSpore imported, one for each rank a host may have.
     """
 
-    max_failures: int = Field(default=10, ge=0)
+    max_failures: int = Field(default=10, ge=0, le=1_000_000)
     standbys: bool = True
     step_timeout_s: float | Literal["auto"] = "auto"
 
     @field_validator("step_timeout_s")
     @classmethod
-    def _positive(cls, value: float | str) -> float | str:
-        if not isinstance(value, str) and not value > 0:
-            raise ValueError("use seconds above 0, or auto")
+    def _long_enough(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not 1 <= value <= _YEAR_S:
+            raise ValueError("use seconds from 1 to a year, or auto")
         return value
 
 
 class EvaluateSpec(Section):
     """How often FPR95 is taken, and how many pairs go through the network at once."""
 
-    every_epochs: int = Field(default=1, ge=1)
-    batch: int = Field(default=600, ge=1)
+    every_epochs: int = Field(default=1, ge=1, le=MOST_EPOCHS)
+    batch: int = Field(default=600, ge=1, le=MOST_BATCH)
 
 
 class JobSpec(Section):
     """One job: everything that `launch` needs to know."""
 
     name: str
-    storage: str = "./runs"
+    storage: PathText = "./runs"
     cluster: ClusterSpec = ClusterSpec()
     data: DataSpec = DataSpec()
     train: Recipe = RECIPES["sen1_2"]
@@ -200,6 +244,10 @@ class JobSpec(Section):
             raise ValueError("use up to 100 letters, digits, '.', '_' and '-', a letter or digit first")
         return value
 
+    def values(self) -> dict[str, Any]:
+        """The job as plain values, from which `spec_from_dict` makes it again; keys left out stay out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
     @property
     def global_batch(self) -> int:
         """Samples of one step over all ranks; it stays when the group shrinks."""
@@ -207,68 +255,45 @@ class JobSpec(Section):
 
 
 def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
-    """Read cluster.yaml and apply `key.path=value` overrides, whose values are read as YAML."""
+    """Read cluster.yaml and apply `key.path=value` overrides, whose values are read as YAML.
+
+    Raises InputError, one line with the key, the line of the file, the value and the remedy.
+    """
+    return _checked(values_of_file(path, overrides))
+
+
+def spec_from_dict(raw: dict[str, Any], source: str, overrides: tuple[str, ...] = ()) -> JobSpec:
+    """Check a job given as plain values. Raises InputError as `load_spec` does, without lines."""
+    return _checked(values_of_dict(raw, source, overrides))
+
+
+def _checked(values: JobValues) -> JobSpec:
+    faults = value_faults(values.values, JobSpec)
+    whole = _with_whole_recipe(values, faults)
+    # Through JSON: strict types, and lists become tuples.
+    text = json.dumps(whole, ensure_ascii=False).encode("utf-8", "replace")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); give the path of a cluster.yaml") from None
-    raw = _parse_yaml(text, str(path))
-    if not isinstance(raw, dict):
-        raise InputError(f"{path} holds {type(raw).__name__}, not keys and values; see cluster_configs/")
-    return spec_from_dict(with_overrides(raw, overrides), str(path))
-
-
-def with_overrides(raw: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
-    """A copy of the plain values of a job with each `key.path=value` applied, in order."""
-    changed = copy.deepcopy(raw)
-    for override in overrides:
-        _apply(changed, override)
-    return changed
-
-
-def spec_from_dict(raw: dict[str, Any], source: str) -> JobSpec:
-    """Check a job given as plain values; the faults are named with their paths in one line."""
-    whole = _with_whole_recipe(raw)
-    try:
-        # Through JSON: strict types, and lists become tuples.
-        text = json.dumps(whole, default=str)
-    except (TypeError, ValueError) as error:
-        # A key that is a date, or a value that an anchor makes part of itself.
-        raise InputError(f"{source} holds what no job can ({error}); see docs/cluster_yaml.md") from None
-    try:
-        return JobSpec.model_validate_json(text)
+        spec = JobSpec.model_validate_json(text)
     except ValidationError as error:
-        raise InputError(f"{source}: {faults_line(error, JobSpec, json.loads(text))}") from None
+        known = {path for path, _ in faults}
+        for path, fault in type_faults(error, JobSpec, json.loads(text), values):
+            if path not in known:
+                faults.append((path, fault))
+    if faults:
+        raise refusal(faults, values)
+    return spec
 
 
-def _with_whole_recipe(raw: dict[str, Any]) -> dict[str, Any]:
-    """Let `train` name a recipe and override some of its fields."""
+def _with_whole_recipe(values: JobValues, faults: list[Fault]) -> dict[str, Any]:
+    """Let `train` name a recipe and override some of its fields; an unknown recipe joins the faults."""
+    raw = values.values
     train = raw.get("train", {})
     if not isinstance(train, dict):
         return raw
     given = dict(train)
     name = given.pop("recipe", "sen1_2")
-    if not isinstance(name, str) or name not in RECIPES:
-        raise InputError(f"train.recipe is {name!r}; it must be one of {', '.join(sorted(RECIPES))}")
-    return {**raw, "train": {**dataclasses.asdict(RECIPES[name]), **given}}
-
-
-def _parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        message = " ".join(str(error).split())
-        raise InputError(f"{source} is not YAML ({message}); correct it at that line") from None
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {override!r} has no key=value; write it like --set train.epochs=5")
-    *parents, last = key.split(".")
-    section = raw
-    for parent in parents:
-        section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
-            raise InputError(f"--set {key}: {parent} holds a plain value, so {key} cannot be set in it")
-    section[last] = _parse_yaml(text, f"--set {key}")
+    if name is not None and (not isinstance(name, str) or name not in RECIPES):
+        known = ", ".join(sorted(RECIPES))
+        faults.append((("train", "recipe"), f"train.recipe is {shown(name)}; it must be one of {known}"))
+    recipe = RECIPES.get(str(name), RECIPES["sen1_2"])
+    return {**raw, "train": {**dataclasses.asdict(recipe), **given}}

@@ -17,6 +17,7 @@ from sdnet.config import ImageConfig, Layout, PatchConfig, SplitConfig, Syntheti
 from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
+from sdnet.paths import path_option
 from sdnet.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -31,15 +32,21 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong.",
 )
 CheckpointPath = Annotated[
-    Path, typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).")
+    Path,
+    typer.Option(help="A checkpoint directory, or a .ckpt file (published ones too).", callback=path_option),
 ]
 
 
 @app.command(epilog="Example: sdnet prepare --images /data/sen1-2 --out /data/patches")
 def prepare(
-    out: Annotated[Path, typer.Option(help="Folder for train.npz, test.npz and manifest.json.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for train.npz, test.npz and manifest.json.", callback=path_option)
+    ],
     images: Annotated[
-        Path | None, typer.Option(help="A folder of image pairs; left out, synthetic pairs are made.")
+        Path | None,
+        typer.Option(
+            help="A folder of image pairs; left out, synthetic pairs are made.", callback=path_option
+        ),
     ] = None,
     layout: Annotated[str, typer.Option(help=f"How it is laid out: {', '.join(get_args(Layout))}.")] = "auto",
     scene_pattern: Annotated[
@@ -88,8 +95,10 @@ def prepare(
 
 @app.command(epilog="Example: sdnet train --data /data/patches --out runs/one --recipe demo")
 def train(
-    data: Annotated[Path, typer.Option(help="Folder with train.npz and test.npz.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints; one that is there is resumed.")],
+    data: Annotated[Path, typer.Option(help="Folder with train.npz and test.npz.", callback=path_option)],
+    out: Annotated[
+        Path, typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option)
+    ],
     recipe: Annotated[str, typer.Option(help=f"One of: {', '.join(RECIPES)}.")] = "sen1_2",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -120,10 +129,10 @@ def train(
         trainer.close()
 
 
-@app.command(name="eval", epilog="Example: sdnet eval --checkpoint runs/one/epoch_0020 --data test.npz")
+@app.command(name="eval", epilog="Example: sdnet eval --checkpoint runs/one/epoch_0003 --data test.npz")
 def evaluate(
     checkpoint: CheckpointPath,
-    data: Annotated[Path, typer.Option(help="A test.npz.")],
+    data: Annotated[Path, typer.Option(help="A test.npz.", callback=path_option)],
     batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Print FPR95 and accuracy of a checkpoint."""
@@ -141,10 +150,10 @@ def evaluate(
     print(origin_line(model))
 
 
-@app.command(epilog="Example: sdnet export --checkpoint runs/one/epoch_0020 --out sdnet.mindir")
+@app.command(epilog="Example: sdnet export --checkpoint runs/one/epoch_0003 --out sdnet.mindir")
 def export(
     checkpoint: CheckpointPath,
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write.", callback=path_option)],
     file_format: Annotated[
         str, typer.Option("--format", help="mindir, or air (on an Ascend host).")
     ] = "mindir",

@@ -4,28 +4,26 @@
 their path; this package itself does not need pydantic.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 
 STRICT = {"extra": "forbid", "strict": True}
-_LONGEST_SHOWN = 60
 # How a folder of images is laid out; see docs/data.md.
 Layout = Literal["auto", "sen12", "flat", "qxslab_saropt", "osdataset"]
+# Bounds far beyond any use: a larger number is a slip, and costs memory or trains nothing.
+MOST_EPOCHS = 100_000
+MOST_BATCH = 65_536
+MOST_LR = 10.0
+_MOST_PAIRS = 100_000  # 16 GB of images
+_MOST_SEED = 2**63 - 1
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
-        raise InputError(f"{name} is {shortened(value)}; it must be {allowed}")
-
-
-def shortened(value: object) -> str:
-    """A value as a message shows it: at most 60 characters of its `repr`."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+        raise InputError(f"{name} is {shown(value)}; it must be {allowed}")
 
 
 def _groups(pattern: str) -> int:
@@ -62,9 +60,11 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.scenes >= 3, "scenes", self.scenes, "at least 3: one to train, two to test")
+        allowed = f"from 3 (one to train, two to test) to {_MOST_PAIRS}"
+        _check(3 <= self.scenes <= _MOST_PAIRS, "scenes", self.scenes, allowed)
         _check(self.pairs >= self.scenes, "pairs", self.pairs, f"at least scenes ({self.scenes})")
-        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        _check(self.pairs <= _MOST_PAIRS, "pairs", self.pairs, f"at most {_MOST_PAIRS}")
+        _check(0 <= self.seed <= _MOST_SEED, "seed", self.seed, "from 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,9 +87,11 @@ class PatchConfig:
     negatives: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.per_pair >= 1, "per_pair", self.per_pair, "at least 1")
-        _check(0 <= self.min_distance_px < math.inf, "min_distance_px", self.min_distance_px, "0 or more")
-        _check(0 < self.negatives <= 100, "negatives", self.negatives, "above 0 and at most 100")
+        _check(1 <= self.per_pair <= 10_000, "per_pair", self.per_pair, "from 1 to 10000")
+        _check(
+            0 <= self.min_distance_px <= 10_000, "min_distance_px", self.min_distance_px, "from 0 to 10000"
+        )
+        _check(0.001 <= self.negatives <= 100, "negatives", self.negatives, "from 0.001 to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +114,7 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         _check(0 < self.train < 1, "train", self.train, "between 0 and 1")
-        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        _check(0 <= self.seed <= _MOST_SEED, "seed", self.seed, "from 0 to 2**63 - 1")
         both = (self.train_scenes is None) == (self.test_scenes is None)
         _check(both, "train_scenes", self.train_scenes, "given together with test_scenes, or neither")
         if self.scene_pattern is not None:
@@ -151,15 +153,15 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _check(
-            self.batch >= 2, "batch", self.batch, "at least 2: the loss finds its negatives inside the batch"
-        )
-        _check(0 < self.lr < math.inf, "lr", self.lr, "above 0")
-        _check(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
-        _check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
+        allowed = f"from 2 to {MOST_BATCH}: the loss finds its negatives inside the batch"
+        _check(1 <= self.epochs <= MOST_EPOCHS, "epochs", self.epochs, f"from 1 to {MOST_EPOCHS}")
+        _check(2 <= self.batch <= MOST_BATCH, "batch", self.batch, allowed)
+        # Beyond these, float32 rounds to 0, to 1 or to infinity, and nothing is learnt.
+        _check(1e-12 <= self.lr <= MOST_LR, "lr", self.lr, f"from 1e-12 to {MOST_LR:g}")
+        _check(0 <= self.dropout <= 0.99, "dropout", self.dropout, "from 0 to 0.99")
+        _check(0.001 <= self.temperature <= 1000, "temperature", self.temperature, "from 0.001 to 1000")
         _check(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
         for name in ("beta1", "beta2"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+            _check(0 <= getattr(self, name) <= 0.999999, name, getattr(self, name), "from 0 to 0.999999")
         for name in ("weight_decay", "margin", "match_weight", "distill_weight", "reconstruction_weight"):
-            _check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
+            _check(0 <= getattr(self, name) <= 1e6, name, getattr(self, name), "from 0 to 1000000")

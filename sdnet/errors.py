@@ -1,5 +1,21 @@
 """What the package raises: the caller's input cannot be used, or training ran away."""
 
+import json
+import math
+from typing import Any
+
+_LONGEST_VALUE = 60
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: as YAML spells it, on one line, shortened to 60 characters."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    # JSON leaves some characters that move the cursor of a terminal, and lone surrogates.
+    text = text if text.isprintable() else json.dumps(value, default=str)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text)} characters)"
+
 
 class InputError(ValueError):
     """What the user gave cannot be used: a file, a value or a folder.

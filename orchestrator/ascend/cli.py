@@ -30,6 +30,7 @@ from orchestrator.run_directory import write_atomically
 from orchestrator.spec import load_spec
 from orchestrator.terminal import plain_console
 from sdnet.errors import InputError
+from sdnet.paths import path_option
 
 rank_table_app = typer.Typer(
     help="Build, merge, validate and show HCCL rank tables.",
@@ -43,16 +44,21 @@ AnySocOption = Annotated[
     typer.Option("--soc", help="Apply this chip's group rules too; left out, only the general ones."),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Write the table here (.json); left out, print it.")
+    Path | None,
+    typer.Option("--out", help="Write the table here (.json); left out, print it.", callback=path_option),
 ]
-TableFile = Annotated[Path, typer.Argument(metavar="FILE", help="A rank table, .json.")]
+TableFile = Annotated[Path, typer.Argument(metavar="FILE", help="A rank table, .json.", callback=path_option)]
 
 
 @rank_table_app.command(epilog="Example: sdnet-orchestrate rank-table build cluster.yaml --out hccl.json")
 def build(
     job: Annotated[
         Path | None,
-        typer.Argument(metavar="[CLUSTER_YAML]", help="A job with `hosts`; left out, this host is asked."),
+        typer.Argument(
+            metavar="[CLUSTER_YAML]",
+            help="A job with `hosts`; left out, this host is asked.",
+            callback=path_option,
+        ),
     ] = None,
     address: Annotated[
         str, typer.Option(help="This host's address in the table, when it is asked.")
@@ -89,7 +95,9 @@ def build(
     epilog="Example: sdnet-orchestrate rank-table merge a.json b.json --out hccl_16p.json"
 )
 def merge(
-    tables: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Tables of single servers.")],
+    tables: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Tables of single servers.", callback=path_option)
+    ],
     soc: AnySocOption = None,
     out: OutOption = None,
 ) -> None:

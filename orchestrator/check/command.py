@@ -25,12 +25,16 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec
 from orchestrator.terminal import wide_console
 from sdnet.errors import InputError
+from sdnet.paths import full_path, path_option
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def check(
-    job: Annotated[Path, typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.")],
+    job: Annotated[
+        Path,
+        typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.", callback=path_option),
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated.")
     ] = None,
@@ -118,7 +122,7 @@ def _ask(spec: JobSpec, *, clean: bool) -> tuple[Answer[HostFacts], ...]:
     questions = Questions(
         probe=probe,
         token=token,
-        data=Path(given) if given else None,
+        data=full_path(given, "data") if given else None,
         ascend=spec.cluster.device == "ascend",
         stated={host.address: dict(host.devices) for host in spec.cluster.hosts},
         clean=clean,

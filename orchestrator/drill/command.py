@@ -20,10 +20,17 @@ from orchestrator.report.live import live_view
 from orchestrator.spec import JobSpec, load_spec
 from orchestrator.terminal import plain_console, wide_console
 from sdnet.errors import InputError
+from sdnet.paths import path_option
+
+# Each fault takes seconds to minutes; more than this is a slip.
+_MOST_FAULTS = 1000
 
 
 def drill(
-    job: Annotated[Path, typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.")],
+    job: Annotated[
+        Path,
+        typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.", callback=path_option),
+    ],
     faults: Annotated[
         str | None,
         typer.Option(
@@ -43,8 +50,8 @@ def drill(
     the report. Exit code 0 when every fault happened, the run ended with the same bytes, and every
     host is back in the cluster.
     """
-    if count < 1:
-        raise InputError(f"--count is {count}; give at least 1")
+    if not 1 <= count <= _MOST_FAULTS:
+        raise InputError(f"--count is {count}; give a number from 1 to {_MOST_FAULTS}")
     wanted = None if faults is None else parse_faults(faults)
     overrides = tuple(set_ or ())
     spec = load_spec(job, overrides)

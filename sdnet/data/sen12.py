@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdnet.config import Layout, SplitConfig, shortened
+from sdnet.config import Layout, SplitConfig
 from sdnet.data.layouts import Image, images_of
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 
 _TEST_SCENES = 2  # the fewest
 
@@ -109,7 +109,7 @@ def _in_scene(pair: Pair, pattern: re.Pattern[str]) -> Pair:
     match = pattern.fullmatch(pair.name)
     if match is None or match[1] is None:
         raise InputError(
-            f"data.split.scene_pattern {shortened(pattern.pattern)} does not match {pair.name!r}, "
+            f"data.split.scene_pattern {shown(pattern.pattern)} does not match {pair.name!r}, "
             "the name of a pair; it must match the whole name of each"
         )
     return replace(pair, scene=match[1])
@@ -128,7 +128,7 @@ def _matching(scenes: list[str], patterns: tuple[str, ...], key: str) -> tuple[s
         if not any(fnmatchcase(scene, pattern) for scene in scenes):
             shown = ", ".join(scenes[:5])
             raise InputError(
-                f"{key}: {shortened(pattern)} matches none of the {len(scenes)} scenes ({shown}, ...)"
+                f"{key}: {shown(pattern)} matches none of the {len(scenes)} scenes ({shown}, ...)"
             )
     if not patterns:
         raise InputError(f"{key} is empty; give at least one pattern of scene names")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pty
 import subprocess
+import sys
 import termios
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -38,11 +39,21 @@ def job_file(storage: Path, name: str) -> Path:
 
 
 def launch(
-    cluster: RayCluster, storage: Path, name: str, *options: str
+    cluster: RayCluster,
+    storage: Path,
+    name: str,
+    *options: str,
+    process_group: int | None = None,
+    python: str = "",
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job of this name."""
+    """Start to launch the job of this name.
+
+    process_group: 0 for a new one, None for that of the tests. python: runs before the command line.
+    """
+    begin = f"{python}\nfrom orchestrator.cli import main\nmain()"
+    command = [sys.executable, "-c", begin] if python else [str(program("sdnet-orchestrate"))]
     process = subprocess.Popen(
-        [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
+        [*command, "launch", str(job_file(storage, name)), *options],
         env={**cluster.environment, "RAY_ADDRESS": cluster.address},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

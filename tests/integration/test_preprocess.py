@@ -123,7 +123,7 @@ def test_after_the_launcher_was_killed_only_what_was_missing_is_made(stage, imag
     run, trap = directory(spec), Trap(Path(spec.data.images), tmp_path)
     address = ray.get_runtime_context().gcs_address
     path = tmp_path / "job.yaml"
-    raw = {**spec.model_dump(mode="json"), "cluster": {"address": address}}
+    raw = {**spec.values(), "cluster": {"address": address}}
     path.write_text(json.dumps(raw), encoding="utf-8")
     launcher = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", "preprocess", str(path)])
 

@@ -1,6 +1,8 @@
 """The command line: a user's mistake is one line with the thing, its value and the remedy; exit code 2."""
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -10,9 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from orchestrator.cli import main
+import sdnet.__main__
+from orchestrator.cli import app, main
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory
+from sdnet.recipes import RECIPES
 from tests.disk import fill, small_disk
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -258,3 +262,32 @@ def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: 
     assert code == 0 and "epoch 1: loss 0.5000" in out and "failure: rank_crashed rank 1 on h: gone" in out
     code, _, err = cli("logs", str(run.root), "--rank", "3")
     assert code == 2 and "rank 3 has no log" in err
+
+
+def test_help_examples_name_checkpoints_that_the_examples_before_them_leave() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    ours = " ".join(str(command.epilog) for command in app.registered_commands)
+    (step,) = set(re.findall(r"step_\d+", ours))
+    assert f"checkpoint     │ {step} " in readme  # the transcript of `make demo`
+    theirs = " ".join(str(command.epilog) for command in sdnet.__main__.app.registered_commands)
+    assert set(re.findall(r"epoch_\d+", theirs)) == {f"epoch_{RECIPES['demo'].epochs:04d}"}
+
+
+def test_a_home_directory_is_found_in_options_and_in_the_job(
+    cli: Cli, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tree(tmp_path / "images", 3)
+    options = ("--set", "data.images=~/images", "--set", "storage=~/runs", "--set", "train.batch=2", "--json")
+    code, out, _ = cli("plan", f"~/{job.name}", *options)
+    assert code == 0
+    plan = json.loads(out)
+    assert plan["pairs"] == 3 and plan["run_directory"] == str(tmp_path / "runs" / "j")
+
+
+def test_a_folder_whose_name_is_not_utf8_can_be_planned(cli: Cli, job: Path, tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xd6\xd0")
+    tree(tmp_path / "images", 3).rename(folder)
+    code, out, _ = cli("plan", str(job), "--set", f"data.images={folder}", "--set", "train.batch=2", "--json")
+    assert code == 0 and json.loads(out)["pairs"] == 3
+    assert f"3 pairs of {tmp_path}/\\xd6\\xd0 in 1 shards" in json.loads(out)["stages"][0]["work"]

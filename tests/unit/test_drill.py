@@ -254,7 +254,7 @@ def test_a_node_is_started_again_with_the_resources_address_and_labels_it_had() 
             ["--faults", "kill-rank,flood"],
             "--faults names 'flood'; the known faults are kill-rank, ",
         ),
-        (["--count", "0"], "--count is 0; give at least 1"),
+        (["--count", "0"], "--count is 0; give a number from 1 to 1000"),
         (["--faults", "kill-host"], "none of the faults can be shown here (kill-host: cluster.address is"),
     ],
 )

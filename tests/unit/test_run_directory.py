@@ -36,6 +36,12 @@ def test_a_uri_as_storage_is_refused_before_anything_is_made() -> None:
         RunDirectory.of("s3://bucket/runs", "job")
 
 
+def test_storage_that_ray_train_cannot_write_to_is_refused(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xd6\xd0")
+    with pytest.raises(InputError, match=r"Ray Train writes only to folders with UTF-8 names: rename the"):
+        RunDirectory.of(folder, "job")
+
+
 def test_events_of_many_writers_never_mix(tmp_path: Path) -> None:
     events = EventLog(tmp_path / "events.jsonl")
 

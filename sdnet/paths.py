@@ -1,0 +1,91 @@
+"""Paths as a user writes them: `~` stands for a home directory, and a wrong one is one line."""
+
+import os
+import re
+from pathlib import Path
+from typing import overload
+
+from sdnet.errors import InputError, shown
+
+# A byte of a file name that is not UTF-8, as Python's `backslashreplace` writes it.
+_ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
+# `Path` folds the two slashes of a URL into one.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_NO_HOME = "the home directory of that user is not known here, so give the full path"
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux
+
+
+def printable_path(text: str) -> str:
+    r"""The same path as text that any file and any terminal can hold.
+
+    Python reads a byte of the command line that is not UTF-8 (a folder named in GBK, for example) as
+    a lone surrogate, which no JSON and no YAML may contain. Here such a byte becomes `\xd6`;
+    `user_path` turns it back.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def path_problem(text: str) -> str:
+    """Why no path is what `text` says; empty if it can be one. Only the text and this host's users count."""
+    if _URL.match(text):
+        return "only a directory that every host reaches is supported: mount it and give its path"
+    if "\0" in text:
+        return "a path cannot contain a NUL character"
+    try:
+        path = _expanded(text)
+    except RuntimeError:
+        return _NO_HOME
+    if max((_bytes_in(part) for part in path.parts), default=0) > _LONGEST_NAME:
+        return f"a name in a path may have {_LONGEST_NAME} bytes"
+    return f"a path may have {_LONGEST_PATH} bytes" if _bytes_in(str(path)) > _LONGEST_PATH else ""
+
+
+def user_path(text: str, what: str = "path") -> Path:
+    r"""The path that `text` names, with `~` and `~user` replaced and `\xd6` read as that byte.
+
+    what: the key or option, for the message. Raises InputError where `path_problem` finds one.
+    """
+    problem = path_problem(text)
+    if problem:
+        raise InputError(f"{what} is {shown(text)}; {problem}")
+    return _expanded(text)
+
+
+def full_path(text: str, what: str = "path") -> Path:
+    """`user_path`, made absolute and free of symbolic links. Also raises InputError for a loop of links."""
+    path = user_path(text, what)
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 raises RuntimeError for a loop
+        raise InputError(
+            f"{what} is {shown(text)}; it cannot be followed ({error}); repair its symbolic links"
+        ) from None
+
+
+@overload
+def path_option(value: list[Path]) -> list[Path]: ...
+@overload
+def path_option(value: Path) -> Path: ...
+@overload
+def path_option(value: None) -> None: ...
+def path_option(value: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Callback of a command line's path options: shells leave `~` alone in `--out=~/x`.
+
+    As in a shell, `~x` is a file of that name when there is no user x.
+    """
+    if isinstance(value, list):
+        return [path_option(path) for path in value]
+    if value is None or (path_problem(str(value)) == _NO_HOME and os.access(value, os.F_OK)):
+        return value
+    return user_path(str(value))
+
+
+def _expanded(text: str) -> Path:
+    """Raises RuntimeError for a user without a home directory."""
+    raw = _ESCAPED_BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
+    # `Path` shortens `./~x` to `~x`, which would then stand for a user.
+    return Path(raw).expanduser() if raw.startswith("~") else Path(raw)
+
+
+def _bytes_in(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))

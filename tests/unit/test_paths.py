@@ -1,0 +1,81 @@
+"""A path is what the user wrote: `~` is a home directory everywhere, and what can be no path is one line."""
+
+import inspect
+import os
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sdnet.__main__
+from orchestrator.cli import app
+from sdnet.errors import InputError
+from sdnet.paths import full_path, path_option, printable_path, user_path
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/runs") == tmp_path / "runs"
+    assert user_path("~root/x") == Path("/root/x")
+    assert user_path("./~x") == Path("./~x")
+    monkeypatch.chdir(tmp_path)
+    Path("~x").touch()
+    assert path_option(Path("~x")) == Path("~x")
+    with pytest.raises(InputError, match="the home directory of that user is not known"):
+        path_option([Path("~y")])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("~nosuchuser/x", "the home directory of that user is not known here, so give the full path"),
+        (
+            "s3://bucket/x",
+            "only a directory that every host reaches is supported: mount it and give its path",
+        ),
+        ("file:/x", "only a directory that every host reaches is supported: mount it and give its path"),
+        ("a\0b", "a path cannot contain a NUL character"),
+        ("/data/" + "\u4e2d" * 90, "a name in a path may have 255 bytes"),
+        ("x/" * 3000, "a path may have 4095 bytes"),
+    ],
+)
+def test_what_can_be_no_path_is_one_line(text: str, problem: str) -> None:
+    with pytest.raises(InputError) as caught:
+        user_path(text, "storage")
+    said = str(caught.value)
+    assert said.startswith('storage is "') and said.endswith(f"; {problem}") and len(said) < 250
+
+
+def test_a_loop_of_links_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="storage is .* it cannot be followed .* repair its symbolic links"):
+        full_path(str(tmp_path / "loop" / "x"), "storage")
+
+
+@given(st.lists(st.sampled_from([b"a", b"\xd6\xd0", "\u4e2d".encode(), b"\xff", b"/"]), min_size=1))
+def test_a_name_that_is_not_utf8_becomes_text_and_the_same_name_again(parts: list[bytes]) -> None:
+    given_as = os.fsdecode(b"/" + b"".join(parts))
+    text = printable_path(given_as)
+    text.encode()  # any file can hold it
+    assert user_path(text) == Path(given_as)
+
+
+def _commands(group: typer.Typer) -> list[Callable[..., object]]:
+    own = [command.callback for command in group.registered_commands if command.callback]
+    return own + [command for inner in group.registered_groups if inner.typer_instance
+                  for command in _commands(inner.typer_instance)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command", [*_commands(app), *_commands(sdnet.__main__.app)], ids=lambda command: command.__qualname__
+)
+def test_every_path_that_a_command_takes_may_begin_with_a_tilde(command: Callable[..., object]) -> None:
+    hints = typing.get_type_hints(command, include_extras=True)
+    for name in inspect.signature(command).parameters:
+        kind, option = typing.get_args(hints[name])[:2]
+        if Path in (kind, *typing.get_args(kind)):
+            assert option.callback is path_option, name

@@ -1,0 +1,57 @@
+"""The address of a Ray cluster is host:port; what RAY_ADDRESS may hold beside that is named."""
+
+import sys
+
+import pytest
+
+from orchestrator.ray_address import address_to_join, host_and_port
+from orchestrator.ray_session import make_command_line_printable, ray_session
+from orchestrator.spec import ClusterSpec, spec_from_dict
+from sdnet.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("h:6379", ("h", 6379)), ("10.0.0.1:1", ("10.0.0.1", 1)), ("[::1]:6379", ("::1", 6379)),
+        ("[fe80::1%eth0]:6379", ("fe80::1%eth0", 6379)), ("::1:6379", None), ("h", None), ("h:0", None),
+        ("h:65536", None), ("h:\uff16", None), ("http://h:8265", None), ("ray://h:10001", None), (":1", None),
+    ],
+)  # fmt: skip
+def test_an_address_is_a_host_and_a_port(address: str, place: tuple[str, int] | None) -> None:
+    assert host_and_port(address) == place
+
+
+def test_ipv6_is_an_address_of_a_job_in_a_file_and_in_an_override() -> None:
+    given = spec_from_dict({"name": "a", "cluster": {"address": "[::1]:6379"}}, "job")
+    assert given.cluster.address == "[::1]:6379"
+    assert spec_from_dict({"name": "a"}, "job", ("cluster.address=[::1]:6379",)) == given
+    with pytest.raises(InputError, match=r"is \"::1:6379\"; use .* in brackets: \[::1\]:6379"):
+        spec_from_dict({"name": "a", "cluster": {"address": "::1:6379"}}, "job")
+
+
+@pytest.mark.parametrize("given", ["http://127.0.0.1:8265", "ray://h:10001", "local", "h"])
+def test_a_ray_address_that_no_job_can_join_is_named_before_ray_is_imported(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", given)
+    with (
+        pytest.raises(InputError, match=f'is auto and .* RAY_ADDRESS is "{given}", which a job'),
+        ray_session(ClusterSpec(address="auto")),
+    ):
+        pass
+
+
+def test_auto_joins_what_ray_address_names_and_other_addresses_ignore_it() -> None:
+    assert address_to_join("auto", {"RAY_ADDRESS": "h:1"}) == "h:1"
+    assert address_to_join("auto", {}) == address_to_join("auto", {"RAY_ADDRESS": ""}) == "auto"
+    assert address_to_join("local", {"RAY_ADDRESS": "http://h:8265"}) == "local"
+
+
+def test_ray_gets_a_command_line_that_it_can_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import utils
+
+    monkeypatch.setattr(utils, "get_entrypoint_name", utils.get_entrypoint_name)
+    monkeypatch.setattr(sys, "orig_argv", ["sdnet-orchestrate", "launch", "/data/\udcd6\udcd0"])
+    make_command_line_printable()
+    assert utils.get_entrypoint_name() == "sdnet-orchestrate launch /data/\\xd6\\xd0"
