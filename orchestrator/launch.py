@@ -89,8 +89,9 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
 
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run):
-        _claim(spec, run)
+        notes = _claim(spec, run)
         with ray_session(spec.cluster):
+            _report(notes)
             return preprocess(spec, run, EventLog(run.events))
 
 
@@ -100,8 +101,7 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog, notes: tuple
         from orchestrator.stages.preprocess import preprocess
         from orchestrator.stages.train import train
 
-        for note in notes:
-            logger.warning("note: %s", note)
+        _report(notes)
         preprocess(spec, run, events)
         refuse_other_data(run, run.train_npz, run.test_npz)
         train(spec, run, events)
@@ -208,6 +208,12 @@ def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
     write_atomically(run.job, yaml.safe_dump(spec.values(), sort_keys=False))
     return supply.notes if spec != demo_spec(spec.storage) else ()
+
+
+def _report(notes: tuple[str, ...]) -> None:
+    """Only when nothing is left that refuses the job: a refusal is one line."""
+    for note in notes:
+        logger.warning("note: %s", note)
 
 
 def _ranks(job: dict) -> tuple[int, int]:

@@ -126,9 +126,9 @@ def _natural(pair: Pair) -> list[list[tuple[int, int, str]]]:
 def _matching(scenes: list[str], patterns: tuple[str, ...], key: str) -> tuple[str, ...]:
     for pattern in patterns:
         if not any(fnmatchcase(scene, pattern) for scene in scenes):
-            shown = ", ".join(scenes[:5])
+            first = ", ".join(scenes[:5])
             raise InputError(
-                f"{key}: {shown(pattern)} matches none of the {len(scenes)} scenes ({shown}, ...)"
+                f"{key}: {shown(pattern)} matches none of the {len(scenes)} scenes ({first}, ...)"
             )
     if not patterns:
         raise InputError(f"{key} is empty; give at least one pattern of scene names")
