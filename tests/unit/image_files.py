@@ -1,10 +1,13 @@
 """Image files put together by hand: of any depth and number of bands, also with headers that lie."""
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from PIL import Image as Pillow
 
 _KINDS = {"u": 1, "i": 2, "f": 3, "c": 6}
 _CODES = {2: "s", 3: "H", 4: "I"}
@@ -105,3 +108,10 @@ def _big_tiff(width: int, height: int) -> bytes:
     fields = [(256, width), (257, height), (258, 8), (262, 1), (277, 1)]
     entries = b"".join(struct.pack("<HHQQ", tag, 4, 1, value) for tag, value in fields)
     return b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, len(fields)) + entries + bytes(8)
+
+
+def pillow_bytes(image: np.ndarray, file_format: str, mode: str | None = None, **options: Any) -> bytes:
+    """What Pillow writes of an image, in another mode if one is given."""
+    made, file = Pillow.fromarray(image), io.BytesIO()
+    (made.convert(mode) if mode else made).save(file, file_format, **options)
+    return file.getvalue()
