@@ -53,7 +53,9 @@ REFUSED = {
     "no frame": (b"\xff\xd8\xff\xd9", r"is a damaged JPEG \(no frame header\)"),
     "0 px": (png(0, 20), "announces 0 x 20 px"),
     "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "`git lfs pull`"),
-    "a web page": (b"<!DOCTYPE html>", "is not a PNG, JPEG, TIFF, BMP, PNM, WebP or JPEG 2000 image"),
+    "a web page": (b"<!DOCTYPE html>", "is not a PNG, JPEG, TIFF, BMP, PNM or WebP image"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n", "is a JPEG 2000 image, which is not read; write PNG or TIFF"),
+    "its code stream": (b"\xff\x4f\xff\x51\0\x29", "is a JPEG 2000 image"),
     "empty": (b"", "is empty"),
 }  # fmt: skip
 

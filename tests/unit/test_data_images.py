@@ -202,6 +202,13 @@ def test_pixels_without_data_are_black_and_do_not_count(read, marks):
     np.testing.assert_array_equal(grey[20:], whole)
 
 
+def test_a_signalling_nan_is_no_measurement_and_no_warning(read):
+    image = (RAMP + 1).astype(np.float32)
+    image[0, 0] = np.array([0x7FA00000], np.uint32).view(np.float32)[0]
+    grey = read(tiff(image))
+    assert grey[0, 0] == 0 and grey[-1, -1] == 255
+
+
 def test_a_deep_image_of_one_value_or_of_none_is_constant(read):
     assert read(tiff(np.full((20, 30), 7, np.uint16))).max() == 0
     assert read(tiff(np.full((20, 30), np.nan, np.float32))).max() == 0
