@@ -98,13 +98,12 @@ def stretch(image: np.ndarray, no_data: float | None = None) -> np.ndarray:
 
 def _measured(band: np.ndarray, no_data: float | None) -> np.ndarray:
     """Which samples are measurements: bool [H, W]."""
-    values = band.astype(np.float64)
-    measured = np.isfinite(values) & (np.abs(values) < _NOT_A_MEASUREMENT)
-    if no_data is not None:
-        with np.errstate(over="ignore"):
-            marked = float(band.dtype.type(no_data)) if band.dtype.kind == "f" else no_data
-        measured &= values != marked
-    return measured
+    with np.errstate(all="ignore"):  # a signalling NaN, a mark beyond float32
+        values = band.astype(np.float64)
+        as_stored = np.float32 if band.dtype == np.float32 else np.float64
+        marked = None if no_data is None else float(as_stored(no_data))
+    measured: np.ndarray = np.isfinite(values) & (np.abs(values) < _NOT_A_MEASUREMENT)
+    return measured if marked is None else measured & (values != marked)
 
 
 def _refuse(header: ImageHeader, max_pixels: int) -> None:

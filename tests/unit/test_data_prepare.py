@@ -1,7 +1,6 @@
 """Preprocessing whole, in one process: what is kept, what is made again, what is refused."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from sdnet.data import shards
 from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import open_patches
 from sdnet.data.synthetic import make_tree
-from sdnet.data.work import images_changed, notes, plan_work
+from sdnet.data.work import plan_work
 from sdnet.errors import InputError
 
 PATCHES, SPLIT = PatchConfig(per_pair=4, negatives=1.5), SplitConfig(train=0.5)
@@ -283,62 +282,3 @@ def test_too_many_images_without_a_partner_are_refused_before_any_work(copy, sha
     with pytest.raises(InputError, match=r"4 bad images for 32 pairs.*p1\.png has no partner"):
         again(copy, max_bad_images=0.1)
     assert shards_made == []
-
-
-def test_notes_name_orphans_scenes_left_out_and_scenes_of_one_image(copy, tmp_path):
-    orphan = images_of(copy, "s1")[0]
-    Path(str(orphan).replace("s1_", "s2_")).unlink()
-    named = SplitConfig(train_scenes=("*_1",), test_scenes=("*_2", "*_3"))
-    found = notes(plan_work(copy / "images", tmp_path, PATCHES, named, 0.1), named)
-    assert found == (
-        f"1 image(s) have no partner and are left out: {orphan.relative_to(copy / 'images').as_posix()}",
-        "3 scene(s) match neither train_scenes nor test_scenes and are left out: "
-        + ", ".join(f"ROIs0000_synthetic_{number}" for number in (0, 4, 5)),
-    )
-    assert notes(plan_work(copy / "images", tmp_path, PATCHES, SPLIT, 0.1), SPLIT)[1:] == ()
-
-
-@pytest.mark.parametrize(
-    "sure",
-    [SplitConfig(scene_pattern=r"(t\d)\d"), SplitConfig(train_scenes=("t1*",), test_scenes=("t2*",))],
-)
-def test_a_split_between_single_images_is_warned_of_unless_scenes_are_named(tmp_path, sure):
-    for name in ("t11", "t12", "t21", "t22", "t31", "t32"):
-        for sensor in ("s1", "s2"):
-            (tmp_path / sensor).mkdir(exist_ok=True)
-            (tmp_path / sensor / f"{name}.png").touch()
-
-    def notes_on(split: SplitConfig) -> list[str]:
-        found = notes(plan_work(tmp_path, tmp_path, PATCHES, split, 0.0), split)
-        return [note for note in found if "scene of its own" in note]
-
-    [note] = notes_on(SplitConfig())
-    assert note.startswith("each of the 6 pairs is a scene of its own, so neighbours on the ground may be")
-    assert notes_on(sure) == []
-
-
-def test_images_have_changed_when_one_has_other_pixels_is_added_or_removed_and_not_before(copy):
-    def changed() -> bool:
-        return images_changed(plan_work(copy / "images", copy / "out", PATCHES, SPLIT, 0.1))
-
-    again(copy)
-    assert not changed()
-    first, second = images_of(copy, "s1")[:2]
-    content = first.read_bytes()
-    shutil.copyfile(second, first)
-    assert changed() and changed()
-    first.write_bytes(content)
-    assert not changed()
-    first.unlink()
-    assert changed()
-    shutil.rmtree(copy / "out")
-    assert not changed()
-
-
-def test_images_that_were_only_touched_are_compared_once(copy, monkeypatch):
-    work = plan_work(copy / "images", copy / "out", PATCHES, SPLIT, 0.1)
-    before = results(copy)
-    os.utime(images_of(copy, "s1")[0])
-    assert not images_changed(work)
-    monkeypatch.setattr(shards, "make_shard", None)
-    assert not images_changed(work) and results(copy) == before

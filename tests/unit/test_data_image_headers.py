@@ -1,0 +1,120 @@
+"""What an image announces decides whether it is decoded: too large, misread, or of no known kind."""
+
+import io
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdnet.data.image_formats import read_header
+from sdnet.data.image_header import BadHeader
+from sdnet.data.images import BadImage, read_grey
+from tests.unit.image_files import announced, pillow_bytes, png, tiff
+
+LIMIT = 1 << 20
+GREY = (np.arange(20 * 30).reshape(20, 30) % 251).astype(np.uint8)
+COLOURS = np.dstack([GREY, GREY // 2, 255 - GREY])
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """Reads the bytes of an image file."""
+
+    def read_bytes(content: bytes) -> np.ndarray:
+        path = tmp_path / "image.tif"
+        path.write_bytes(content)
+        return read_grey(path, LIMIT)
+
+    return read_bytes
+
+
+MANY = np.repeat(GREY[:, :, None], 13, axis=2)
+REFUSED = {
+    "13 bands": (tiff(MANY, photometric=1, extra=[0] * 12), "is a TIFF of 13 bands; give 1 .grey, .* or 3"),
+    "VV and VH": (tiff(MANY[:, :, :2].astype(np.float32), extra=[0]), "is a TIFF of 2 bands"),
+    "VV and VH of 8 bits": (tiff(MANY[:, :, :2], extra=[0]), "is a TIFF of 2 bands"),
+    "B, G, R and NIR": (tiff(MANY[:, :, :4].astype(np.uint16), photometric=1), "is a TIFF of 4 bands"),
+    "3 bands that are not RGB": (tiff(COLOURS, photometric=1, extra=[0, 0]), "does not say they are RGB"),
+    "deep planes": (tiff(COLOURS.astype(np.uint16), planar=True), "one band after another"),
+    "CMYK TIFF": (tiff(MANY[:, :, :4], photometric=5), "photometric interpretation 5"),
+    "CMYK JPEG": (pillow_bytes(COLOURS, "JPEG", "CMYK"), r"is a JPEG of 4 components \(CMYK\)"),
+    "white is zero": (tiff(GREY.astype(np.uint16), photometric=0), "16-bit TIFF of photometric .* 0; write"),
+    "uint32": (tiff(GREY.astype(np.uint32)), "is a TIFF of unsigned 32-bit samples; write 8 or 16-bit"),
+    "int8": (tiff(GREY.astype(np.int8)), "is a TIFF of signed 8-bit samples"),
+    "float16": (tiff(GREY.astype(np.float16)), "is a TIFF of float 16-bit samples"),
+    "complex": (tiff(GREY.astype(np.complex64)), "is a TIFF of complex or unknown 64-bit samples"),
+    "12 bits": (tiff(GREY, bits=12), "is a TIFF of unsigned 12-bit samples"),
+    "cut in its header": (tiff(GREY)[:40], "is cut off inside its header"),
+    "no frame": (b"\xff\xd8\xff\xd9", r"is a damaged JPEG \(no frame header\)"),
+    "0 px": (png(0, 20), "announces 0 x 20 px"),
+    "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "`git lfs pull`"),
+    "a web page": (b"<!DOCTYPE html>", "is not a PNG, JPEG, TIFF, BMP, PNM or WebP image"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n", "is a JPEG 2000 image, which is not read; write PNG or TIFF"),
+    "its code stream": (b"\xff\x4f\xff\x51\0\x29", "is a JPEG 2000 image"),
+    "empty": (b"", "is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content, reason", REFUSED.values(), ids=REFUSED)
+def test_what_would_be_read_wrongly_is_refused_by_name(read, content, reason):
+    with pytest.raises(BadImage, match=reason):
+        read(content)
+
+
+def test_planes_of_8_bits_are_read_as_the_same_colours(read):
+    np.testing.assert_array_equal(read(tiff(COLOURS, planar=True)), read(tiff(COLOURS)))
+
+
+@pytest.mark.parametrize("name, content", announced(60_000, 50_000).items(), ids=announced(9, 9))
+def test_a_small_file_that_announces_gigapixels_is_bad_and_takes_no_memory(read, name, content):
+    assert len(content) < 300
+    tracemalloc.start()
+    with pytest.raises(BadImage, match=r"announces 60000 x 50000 px, more than data.max_pixels \(1048576\)"):
+        read(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("name, content", announced(300, 200).items(), ids=announced(9, 9))
+def test_a_file_that_holds_less_than_it_announces_is_bad(read, name, content):
+    with pytest.raises(BadImage):
+        read(content)
+
+
+def test_the_limit_itself_is_allowed(tmp_path):
+    path = tmp_path / "image.png"
+    assert cv2.imwrite(str(path), GREY)
+    assert read_grey(path, GREY.size).shape == GREY.shape
+    with pytest.raises(BadImage, match=r"announces 30 x 20 px, more than data.max_pixels \(599\)"):
+        read_grey(path, GREY.size - 1)
+
+
+WHOLE = {
+    **announced(300, 200),
+    "deep tiff": tiff(GREY.astype(np.uint16), orientation=3, extra=[2], no_data="-1"),
+    "real jpeg": pillow_bytes(GREY, "JPEG"),
+    "real webp": pillow_bytes(GREY, "WEBP", lossless=True),
+}
+
+
+@given(
+    name=st.sampled_from(sorted(WHOLE)),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    length=st.integers(0, 400),
+)
+def test_no_header_makes_more_than_a_bad_image(name, changes, length):
+    content = bytearray(WHOLE[name])
+    for position, value in changes:
+        content[position % len(content)] = value
+    try:
+        header = read_header(io.BytesIO(bytes(content[: length or None])))
+    except BadHeader as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert header.width > 0 and header.height > 0
