@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.ascend.group_list_rules import GROUP_LIST, instance_faults, list_at, old_form_faults
-from orchestrator.ascend.rank_table_fault import Fault, decimal
+from orchestrator.ascend.rank_table_fault import ABSENT, Fault, decimal
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ def read_old_form(table: dict[str, Any]) -> OldTable:
     if not is_lab(table):
         seats.sort(key=_cloud_order)
     for rank, seat in enumerate(seats):
-        _add(old, seat, seat.instance.get("rank_id") if is_lab(table) else str(rank))
+        _add(old, seat, seat.instance.get("rank_id", ABSENT) if is_lab(table) else str(rank))
     return old
 
 
@@ -82,7 +82,7 @@ def _cloud_order(seat: _Seat) -> tuple[bytes, int]:
 
 
 def _add(old: OldTable, seat: _Seat, rank: Any) -> None:
-    server_id = seat.instance.get("server_id")
+    server_id = seat.instance.get("server_id", ABSENT)
     index = next((i for i, server in enumerate(old.servers) if server["server_id"] == server_id), None)
     if index is None:
         index = len(old.servers)

@@ -8,10 +8,11 @@ import json
 import pytest
 
 from orchestrator.ascend.rank_table import table_from_dict
+from orchestrator.ascend.rank_table_fault import ABSENT
 from orchestrator.ascend.rank_table_rules import judge_table, judge_text
 from orchestrator.ascend.rank_table_text import table_of_text
 from tests.unit import rank_table_cases, rank_table_old_cases
-from tests.unit.rank_table_builders import LEGAL, WARNED, in_cloud, in_lab, one
+from tests.unit.rank_table_builders import GONE, LEGAL, WARNED, in_cloud, in_lab, one
 from tests.unit.rank_tables import CLOUD_FORM
 
 CASES = rank_table_cases.CASES | rank_table_old_cases.CASES
@@ -87,6 +88,13 @@ def test_a_fault_in_the_old_form_names_the_path_in_the_file():
     ]
     lab = in_lab("instance_list/1/rank_id", "7")
     assert [fault.path for fault in judge_table(lab).faults] == ["$.group_list[0].instance_list[1].rank_id"]
+
+
+@pytest.mark.parametrize(
+    "table", [in_lab("instance_list/0/rank_id", GONE), in_cloud("instance_list/0/server_id", GONE)]
+)
+def test_a_missing_key_of_the_old_form_is_shown_as_missing(table):
+    assert [fault.value for fault in judge_table(table).faults] == [ABSENT]
 
 
 def test_there_are_at_least_120_cases():
