@@ -13,6 +13,8 @@ _RANKS_SHOWN = 16
 def print_summary(console: Console, summary: dict[str, Any]) -> None:
     """The summary of a run, a row a figure."""
     table = Table(title=f"{summary['name']}: {summary['status']}", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a checksum that is cut off cannot be compared
     for key, value in summary.items():
         if key not in ("name", "status", "versions"):
             table.add_row(key, _text(value))

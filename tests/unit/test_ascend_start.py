@@ -48,7 +48,8 @@ def test_processes_that_the_run_has_left_there_are_ended_and_told(
     assert other.ended == () and left_over.poll() is None
     cleared = clear_host("10.0.0.1", [0], {}, MARK, False)
     assert [item.pid for item in cleared.ended] == [left_over.pid]
-    assert not psutil.pid_exists(left_over.pid)
+    # Its parent, which is this process, may not have taken note of its end yet.
+    assert not psutil.pid_exists(left_over.pid) or psutil.Process(left_over.pid).status() == "zombie"
 
 
 def test_a_device_that_a_dying_process_still_holds_is_waited_for(

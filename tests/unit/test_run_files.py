@@ -1,5 +1,6 @@
 """Files of a run that somebody removed, replaced or locked: one line with the remedy, and never a wait."""
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from orchestrator.events import EventLog
 from orchestrator.launch import launch
@@ -16,6 +18,7 @@ from orchestrator.report.html import render_report
 from orchestrator.report.live import line_of
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import build_summary, read_summary
+from orchestrator.report.tables import print_summary
 from orchestrator.run_directory import RunDirectory, write_json
 from orchestrator.spec import JobSpec, spec_from_dict
 from orchestrator.stages.train import finished
@@ -275,3 +278,10 @@ def test_skipped_lines_are_counted_in_one_warning(tmp_path, caplog) -> None:
     assert [[event["event"] for event in events.read()] for _ in range(2)] == [["run_started"]] * 2
     [warning] = caplog.messages
     assert "events.jsonl: skipped 4 line(s) that are not whole events" in warning
+
+
+def test_a_printed_summary_shows_every_digit_of_a_checksum_on_a_narrow_terminal() -> None:
+    page = Console(width=60, record=True, file=io.StringIO())
+    print_summary(page, {"name": "j", "status": "succeeded", "weights_sha256": "0123456789abcdef" * 4})
+    digits = "".join(character for character in page.export_text() if character in "0123456789abcdef")
+    assert digits.count("0123456789abcdef") == 4

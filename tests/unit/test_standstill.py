@@ -46,7 +46,8 @@ def test_a_rank_whose_stacks_cannot_be_written_is_ended_all_the_same(tmp_path, r
     stacks = tmp_path / "stacks"
     stacks.touch()  # where the directory should be
     [ended] = end_ranks({0: RankProcess("here", rank.pid)}, RunDirectory(tmp_path), stacks)
-    assert ended.gone and not psutil.pid_exists(rank.pid)
+    # A child that nobody has reaped yet has ended all the same.
+    assert ended.gone and (not psutil.pid_exists(rank.pid) or psutil.Process(rank.pid).status() == "zombie")
     assert ended.stacks == "" and "stacks" in ended.problem
 
 
