@@ -17,6 +17,8 @@ T = TypeVar("T")
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A child that compiles a graph obeys SIGTERM when the compiler returns.
 _CHILD_ENDS_WITHIN_S = 5.0
+# The signal that `interruptible` turned into an exception last.
+_last_received: int = signal.SIGINT
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,7 +43,8 @@ class ChildDied(OrchestratorError):
 
 def exit_code_of(interruption: KeyboardInterrupt) -> int:
     """128 plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
-    signum = interruption.signum if isinstance(interruption, Interrupted) else signal.SIGINT
+    # Ray raises a KeyboardInterrupt of its own for a signal that comes while it waits.
+    signum = interruption.signum if isinstance(interruption, Interrupted) else _last_received
     return 128 + int(signum)
 
 
@@ -56,6 +59,8 @@ def interruptible() -> Iterator[None]:
     before = {signum: signal.getsignal(signum) for signum in ENDING_SIGNALS}
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        global _last_received
+        _last_received = signum
         for once in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(once, _no_op)
         raise Interrupted(signum)

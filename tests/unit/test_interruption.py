@@ -87,6 +87,19 @@ def test_each_ending_signal_interrupts_and_has_its_exit_code(signum: signal.Sign
         assert process.communicate() == (f"{code}\n", "")
 
 
+def test_the_exit_code_is_that_of_the_signal_also_when_a_library_raises_an_exception_of_its_own() -> None:
+    as_ray_does = _WAITS.replace("signal.pause()", """
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+""")  # fmt: skip
+    with started(as_ray_does) as process:
+        assert process.stdout is not None and process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate() == ("143\n", "")
+
+
 def test_a_signal_that_was_ignored_stays_ignored_as_nohup_wants() -> None:
     with started("import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _WAITS) as process:
         assert process.stdout is not None and process.stdout.readline() == "waits\n"
