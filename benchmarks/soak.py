@@ -67,13 +67,12 @@ def soak(count: int, seed: int, faults: str | None, logs: Path) -> dict[str, Any
             *(() if faults is None else ("--faults", faults)),
         )  # fmt: skip
         output, _ = drill.communicate()
-        kept = cluster.storage / "soak-drill" / "drill.json"
-        result = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"error": output}
+        report = cluster.storage / "soak-drill" / "drill.json"
+        result = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {"error": output}
         left = left_behind(cluster)
         unused = unused_hosts(result)
         met = drill.returncode == 0 and not left and not unused
-        if not met:
-            keep_logs(cluster, logs)
+        kept = None if met else keep_logs(cluster, logs)
     return {
         "name": "soak",
         "count": count,
@@ -81,7 +80,7 @@ def soak(count: int, seed: int, faults: str | None, logs: Path) -> dict[str, Any
         "met": met,
         "left_behind": left,
         "unused_hosts": unused,
-        "logs": None if met else str(logs),
+        "logs": kept and str(kept),
         "drill": result,
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
@@ -98,17 +97,17 @@ def unused_hosts(result: dict[str, Any]) -> list[str]:
     ] + [f"{host} is not in Ray" for host in result.get("missing_hosts", ())]
 
 
-def keep_logs(cluster: Bed, logs: Path) -> None:
-    """Copy Ray's logs of every host, and the events and logs of the runs, out of the bed."""
-    shutil.rmtree(logs, ignore_errors=True)
+def keep_logs(cluster: Bed, logs: Path) -> Path:
+    """Copy Ray's logs of every host, and the events and logs of the runs, to a new directory in `logs`."""
+    kept = logs / time.strftime("soak_%Y%m%d_%H%M%S")
     for host in cluster.hosts:
         for session in host.directory.glob("ray/session_*"):
             if not session.is_symlink():
-                shutil.copytree(session / "logs", logs / host.name, dirs_exist_ok=True)
-    for run in cluster.storage.glob("*/logs"):
-        shutil.copytree(run, logs / run.parent.name)
-    for events in cluster.storage.glob("*/events.jsonl"):
-        shutil.copy(events, logs / events.parent.name)
+                shutil.copytree(session / "logs", kept / host.name, dirs_exist_ok=True)
+    for run in {path.parent for path in cluster.storage.glob("*/events.jsonl")}:
+        shutil.copytree(run / "logs", kept / run.name)
+        shutil.copy(run / "events.jsonl", kept / run.name)
+    return kept
 
 
 def left_behind(cluster: Bed) -> list[str]:
@@ -145,7 +144,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--faults", help="kinds of faults, separated by commas; all by default")
     parser.add_argument("--out", type=Path, help="write the result to this file as well")
-    parser.add_argument("--logs", type=Path, default=LOGS, help="where to keep the logs of a failed soak")
+    parser.add_argument("--logs", type=Path, default=LOGS, help="keep the logs of a failed soak there")
     given = parser.parse_args()
     if why_impossible():
         parser.error(why_impossible())
