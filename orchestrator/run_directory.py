@@ -120,8 +120,9 @@ def _make_writable(directory: Path, remedy: str) -> None:
     """Make a folder that is not there; raise InputError for one that cannot be listed and written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory), os.scandir(directory):
-            pass
+        with tempfile.TemporaryFile(dir=directory) as probe, os.scandir(directory):
+            probe.write(bytes(_PROBE_BYTES))  # a full disk takes names, and no bytes
+            probe.flush()
     except OSError as error:
         what = "storage " if remedy != _REMEDY else ""
         raise InputError(f"{what}{directory} cannot be written ({error.strerror}); {remedy}") from None
