@@ -24,11 +24,11 @@ from sdnet.checkpoint import CheckpointState
 _CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.truncate"}
 
 
-def save(root: Path, step: int, fpr95: float | None = None) -> Path:
+def save(root: Path, step: int, fpr95: float | None = None, data: dict[str, str] | None = None) -> Path:
     """Write the checkpoint of this step; its weights are the step."""
     state = CheckpointState(
         epoch=0, step=step, samples=step, seed=0, slices=1, world_size=1, num_samples=9, recipe={},
-        losses=(0.0,), metrics={} if fpr95 is None else {"fpr95": fpr95},
+        losses=(0.0,), metrics={} if fpr95 is None else {"fpr95": fpr95}, data=data or {},
     )  # fmt: skip
     directory = root / checkpoint_name(step)
     weights = {"embedding.1.weight": np.full((2, 3), step, np.float32)}

@@ -26,6 +26,7 @@ from sdnet.data.prepare import prepare
 from sdnet.data.store import checksums_of
 from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
+from tests.unit.saving import save
 
 Make = Callable[..., JobSpec]
 
@@ -68,8 +69,8 @@ def keep_checkpoint(run: RunDirectory, data: dict[str, str] | None, step: int = 
 
 
 def finish(run: RunDirectory, train: Path, test: Path) -> None:
-    keep_checkpoint(run, checksums_of(train, test))
-    write_json(run.summary, {"status": "succeeded", "name": "job"})
+    checkpoint = save(run.checkpoints, 9, data=checksums_of(train, test))
+    write_json(run.summary, {"status": "succeeded", "name": "job", "checkpoint": checkpoint.name})
 
 
 def test_a_job_without_images_says_that_its_pairs_are_synthetic(make):
@@ -147,7 +148,7 @@ def test_keys_that_describe_images_are_refused_without_images(make, tmp_path, da
         ({"layout": "sen13"}, r"data\.layout is \"sen13\"; it must be 'auto', 'sen12'"),
         ({"max_pixels": 0}, r"data\.max_pixels is 0; it must be at least 1"),
         ({"max_pixels": 1e9}, r"data\.max_pixels"),
-        ({"split": {"scene_pattern": "a"}}, r"scene_pattern is 'a'; it must be a regular expression"),
+        ({"split": {"scene_pattern": "a"}}, r'scene_pattern is "a"; it must be a regular expression'),
         ({"split": {"scene_pattern": 7}}, r"data\.split\.scene_pattern is 7; it must be text"),
     ],
 )
@@ -189,8 +190,8 @@ def test_prepared_data_swapped_under_a_run_are_refused_before_anything_starts(ma
     folder = patches(tmp_path / "patches", [1] * 60, [0, 1])
     spec = make(prepared=str(folder))
     run = run_of(spec)
-    write_json(run.job, spec.model_dump(mode="json"))
-    keep_checkpoint(run, checksums_of(folder / "train.npz", folder / "test.npz"))
+    write_json(run.job, spec.values())
+    save(run.checkpoints, 9, data=checksums_of(folder / "train.npz", folder / "test.npz"))
     patches(folder, [1] * 61, [0, 1])
     before = run.job.read_bytes()
     with pytest.raises(InputError, match=r"trained with another train\.npz .*give the job another `name`"):

@@ -94,7 +94,7 @@ def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
             "--layout sen13",
             "layout is 'sen13'; it must be one of auto, sen12, flat,",
         ),
-        ("--scene-pattern (", "scene_pattern is '('; it must be a regular expression with one group"),
+        ("--scene-pattern (", 'scene_pattern is "("; it must be a regular expression with one group'),
         ("--max-pixels 0", "max_pixels is 0; it must be at least 1"),
     ],
 )
