@@ -53,15 +53,14 @@ def drill(
     if not 1 <= count <= _MOST_FAULTS:
         raise InputError(f"--count is {count}; give a number from 1 to {_MOST_FAULTS}")
     wanted = None if faults is None else parse_faults(faults)
-    overrides = tuple(set_ or ())
-    spec = load_spec(job, overrides)
+    spec = load_spec(job, tuple(set_ or ()))
     refuse_storage_of_ray(spec.storage)
     run_directories(spec)  # an earlier drill is refused before anything starts
     console = plain_console(stderr=True)
     show = (lambda events: nullcontext()) if as_json else partial(live_view, console=console)
     try:
         with hosts_of(spec.cluster) as hosts:
-            rehearsal = Rehearsal(job, overrides, spec, hosts, show)
+            rehearsal = Rehearsal(spec, hosts, show)
             result = rehearsal.run(_possible(wanted, spec, rehearsal.spare_hosts), count, seed)
     except KeyboardInterrupt as interruption:
         print("sdnet-orchestrate: the drill was interrupted and its run stopped", file=sys.stderr)

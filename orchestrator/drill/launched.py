@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,12 +55,9 @@ class Launched:
 
 
 @contextmanager
-def launched(job: Path, overrides: Sequence[str], run: RunDirectory) -> Iterator[Launched]:
+def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
     """Launch the job; when the block ends before the launch does, it is stopped as by Ctrl-C."""
-    run.create()
     command = [sys.executable, "-m", "orchestrator.cli", "launch", str(job)]
-    for override in overrides:
-        command += ["--set", override]
     with open_log(_output_of(run), empty=True) as output:
         # A session of its own: Ctrl-C on the terminal must reach it through us alone, and only once.
         process = subprocess.Popen(

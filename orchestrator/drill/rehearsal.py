@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
+
+import yaml
 
 from orchestrator.drill.faults import OF_HOSTS, Fault, Planned, plan_faults
 from orchestrator.drill.hosts import Hosts
@@ -26,7 +27,7 @@ from orchestrator.drill.outcome import (
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import EventLog
 from orchestrator.report.summary import read_summary
-from orchestrator.run_directory import RunDirectory, write_json
+from orchestrator.run_directory import RunDirectory, write_atomically, write_json
 from orchestrator.spec import JobSpec
 from sdnet.errors import InputError
 
@@ -63,10 +64,10 @@ def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
 
 
 class Rehearsal:
-    """One drill of one job. overrides: what the user gave with --set. show: shows a run while it lasts."""
+    """One drill of one job. show: shows a run while it lasts."""
 
-    def __init__(self, job: Path, overrides: Sequence[str], spec: JobSpec, hosts: Hosts, show: Shows):
-        self._job, self._overrides, self._spec, self._hosts, self._show = job, overrides, spec, hosts, show
+    def __init__(self, spec: JobSpec, hosts: Hosts, show: Shows):
+        self._spec, self._hosts, self._show = spec, hosts, show
         self.spare_hosts = hosts.spare()
         self._clean, self._disturbed = run_directories(spec)
         self._why_not: dict[int, str] = {}
@@ -97,7 +98,7 @@ class Rehearsal:
         return result
 
     def _run_undisturbed(self) -> dict[str, Any]:
-        with self._launched(self._clean, {}) as launch:
+        with self._launched(self._clean, self._spec.values()) as launch:
             launch.until_end()
         summary = read_summary(self._clean)
         if launch.process.returncode == 2:
@@ -108,12 +109,10 @@ class Rehearsal:
 
     def _run_disturbed(self, planned: Sequence[Planned]) -> list[Event]:
         most = max(self._spec.recovery.max_failures, _FAILURES_A_FAULT * len(planned))
-        settings = {
-            "data.images": "null",
-            "data.prepared": str(self._clean.data),
-            "recovery.max_failures": most,
-        }
-        with self._launched(self._disturbed, settings) as launch:
+        job = self._spec.values()
+        job["data"] = {"prepared": str(self._clean.data)}
+        job["recovery"]["max_failures"] = most
+        with self._launched(self._disturbed, job) as launch:
             for fault in planned:
                 if not self._make(fault, launch):
                     break
@@ -121,10 +120,13 @@ class Rehearsal:
         return launch.history
 
     @contextmanager
-    def _launched(self, run: RunDirectory, settings: Mapping[str, object]) -> Iterator[Launched]:
-        own = {"name": run.root.name, **settings}
-        overrides = [*self._overrides, *(f"{key}={value}" for key, value in own.items())]
-        with self._show(EventLog(run.events)), launched(self._job, overrides, run) as launch:
+    def _launched(self, run: RunDirectory, job: Mapping[str, Any]) -> Iterator[Launched]:
+        """Launch the job as this run, from a file that is written for it."""
+        run.create()
+        path = run.root / "drill.yaml"
+        whole = {**job, "name": run.root.name, "storage": str(run.root.parent)}
+        write_atomically(path, yaml.safe_dump(whole, sort_keys=False))
+        with self._show(EventLog(run.events)), launched(path, run) as launch:
             yield launch
 
     def _make(self, planned: Planned, launch: Launched) -> bool:
