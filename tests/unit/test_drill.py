@@ -338,6 +338,7 @@ def test_what_a_low_priority_worker_starts_takes_the_priority_of_its_raylet() ->
 # Leaves a process called `raylet`; fails the first times, as `ray start` does on busy cores.
 STARTS_LATE = """
 {raylet} -c 'while :; do sleep 1; done' {identity} >/dev/null 2>&1 </dev/null &
+until test "$(cat /proc/$!/comm)" = raylet; do :; done
 echo try >> {tries}
 test $(wc -l < {tries}) -ge {successful_try}
 """
