@@ -36,6 +36,11 @@ def _list(value: Any) -> bool:
     return isinstance(value, list)
 
 
+def _ranks(value: Any) -> bool:
+    """Numbers of ranks, or (event `leaving`) how many there are."""
+    return _list(value) or _whole(value)
+
+
 def _maybe(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
@@ -44,7 +49,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "t": _time, "event": _text,
     "stage": _text, "status": _text, "kind": _text, "checkpoint": _text, "detail": _text,
     "reason": _maybe(_text),
-    "generation": _whole, "world_size": _whole, "hosts": _list, "ranks": _list, "host": _maybe(_text),
+    "generation": _whole, "world_size": _whole, "hosts": _list, "ranks": _ranks, "host": _maybe(_text),
     "rank": _maybe(_whole), "pid": _positive, "started": _maybe(_whole),
     "step": _whole, "steps": _whole, "epoch": _whole, "seconds": _number, "loss": _number, "lr": _number,
     "fpr95": _number, "accuracy": _number, "evaluate_s": _number,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from orchestrator.event_schema import is_event
 from orchestrator.events import EventLog
 from orchestrator.launch import launch
 from orchestrator.report.html import render_report
@@ -285,3 +286,7 @@ def test_a_printed_summary_shows_every_digit_of_a_checksum_on_a_narrow_terminal(
     print_summary(page, {"name": "j", "status": "succeeded", "weights_sha256": "0123456789abcdef" * 4})
     digits = "".join(character for character in page.export_text() if character in "0123456789abcdef")
     assert digits.count("0123456789abcdef") == 4
+
+
+def test_the_event_of_a_launch_that_is_told_to_stop_is_a_whole_event() -> None:
+    assert is_event({"t": 1.0, "event": "leaving", "ranks": 2})
