@@ -7,7 +7,7 @@ import ray.train
 from mindspore import Tensor, ops
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from orchestrator.training.backend import MindSporeConfig
+from orchestrator import MindSporeConfig
 
 
 def train() -> None:

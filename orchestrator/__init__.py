@@ -1,1 +1,29 @@
-"""Trains SDNet on clusters of Ascend hosts, through whatever fails, from one file and one command."""
+"""Trains MindSpore models on clusters of Ascend hosts, through any failure.
+
+The engine makes any training function survive; `sdnet-orchestrate` is the job that uses it for SDNet.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.engine.config import MindSporeConfig
+    from orchestrator.engine.session import get_session
+    from orchestrator.engine.trainer import MindSporeTrainer, RecoveryConfig
+
+__all__ = ["MindSporeConfig", "MindSporeTrainer", "RecoveryConfig", "get_session"]
+
+_HOMES = {
+    "MindSporeConfig": "orchestrator.engine.config",
+    "MindSporeTrainer": "orchestrator.engine.trainer",
+    "RecoveryConfig": "orchestrator.engine.trainer",
+    "get_session": "orchestrator.engine.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: Ray must not be imported before its environment is set (`orchestrator/ray_session.py`)."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
 from orchestrator.interruption import exit_code_of, interruptible
 from orchestrator.terminal import standard_streams
@@ -59,7 +60,7 @@ def _run(app: Callable[[], object]) -> int:
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except InputError as error:
+    except (InputError, OrchestratorInputError) as error:
         tell(str(error))
         return 2
     except OrchestratorError as error:

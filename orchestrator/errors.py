@@ -1,8 +1,31 @@
-"""What ends a job, beside the user's wrong input (`sdnet.errors.InputError`).
+"""What ends a job. Each message has what is wrong, the value, and the remedy.
 
-Errors cross processes: each passes its fields to `super().__init__` so that it unpickles.
+Errors cross processes: each passes its fields to `super().__init__` so that it can be unpickled.
 """
 
 
 class OrchestratorError(Exception):
-    """The job could not go on; the message is one line with the cause and the remedy."""
+    """The base of all errors that a person can act on."""
+
+
+class InputError(OrchestratorError, ValueError):
+    """The user's input is wrong; trying again cannot help."""
+
+
+class ClusterError(OrchestratorError):
+    """Hosts, devices or processes did not do what they must. Example: a rank did not join."""
+
+
+class CorruptData(OrchestratorError):
+    """Bytes that were read are not the bytes that were written."""
+
+    def __init__(self, name: str, detail: str, remedy: str):
+        super().__init__(name, detail, remedy)
+        self.name, self.detail, self.remedy = name, detail, remedy
+
+    def __str__(self) -> str:
+        return f"{self.name} is corrupt ({self.detail}); {self.remedy}"
+
+
+class InvariantBroken(OrchestratorError):
+    """This program contradicts itself; please report it."""

@@ -26,10 +26,10 @@ from orchestrator.ascend.rank_table import (
 from orchestrator.ascend.rank_table_fault import Fault
 from orchestrator.ascend.rank_table_rules import judge_table, judge_text
 from orchestrator.ascend.rank_table_text import read_table_text, why_hccl_skips_path
+from orchestrator.errors import InputError
 from orchestrator.run_directory import write_atomically
 from orchestrator.spec import load_spec
 from orchestrator.terminal import plain_console
-from sdnet.errors import InputError
 from sdnet.paths import path_option
 
 rank_table_app = typer.Typer(

@@ -11,12 +11,14 @@ from typing import Literal
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.rank_table_text import why_hccl_skips_path
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 Device = Literal["cpu", "ascend"]
 # store: through a key-value store in rank 0's process; MindSpore 2.10 can, without HCCL.
 Rendezvous = Literal["store", "dynamic_cluster", "rank_table"]
 StatedRendezvous = Literal["auto", "store", "dynamic_cluster", "rank_table"]
+# Addresses of devices, by host address and physical device id.
+StatedHosts = Mapping[str, Mapping[int, str]]
 # auto: HCCL between NPUs, mccl between CPUs. mccl with device ascend is a rehearsal without NPUs.
 Collective = Literal["auto", "mccl"]
 

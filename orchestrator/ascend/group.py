@@ -12,7 +12,7 @@ from orchestrator.ascend.device_report import HostInventory, hosts_to_place_on
 from orchestrator.ascend.environment import cpus_of_ranks
 from orchestrator.ascend.placement import Place, places_of_workers
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

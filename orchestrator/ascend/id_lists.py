@@ -2,7 +2,7 @@
 
 import re
 
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 _HIGHEST_ID = 4096
 _SHOWN_CHARACTERS = 60

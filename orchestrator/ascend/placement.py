@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.ascend import device_groups
 from orchestrator.ascend.device_groups import Soc
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 _NAMED_IN_A_REFUSAL = 8
 

@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.rank_table import RankTable, TableServer, has_legal_groups
 from orchestrator.ascend.rank_table_rules import faults_in_table
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 # The published configuration's learning rate, and the one its eight-device log shows.
 _LR, _LR_ON_EIGHT = 0.004, 0.01

@@ -19,7 +19,7 @@ from orchestrator.ascend.rank_table_fault import is_ipv4, one_line
 from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
 from orchestrator.ascend.rank_table_text import read_table_text, table_of_text
 from orchestrator.ascend.super_pod_rules import lists_super_pods
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 # Keys that HCCL may read and that we only pass on: ports, backup addresses, keys of newer versions.
 Extras = tuple[tuple[str, Any], ...]

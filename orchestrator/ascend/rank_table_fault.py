@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 INVALID, MISSING, UNREADABLE, FAMILIES = "EI0014", "EI0017", "EI0004", "EI0001"
 MINDSPORE = "MindSpore"

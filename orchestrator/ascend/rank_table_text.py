@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ascend.rank_table_fault import UNREADABLE, Fault, FaultyTable
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 _SUFFIX = ".json"
 _SHOWN_CHARACTERS = 40

@@ -18,6 +18,7 @@ from orchestrator.ascend.device_report import HostInventory
 from orchestrator.check.facts import HostFacts, Questions, gather
 from orchestrator.check.judge import Finding, Needs, judge_capacity, judge_group, judge_host
 from orchestrator.check.ping import ping_neighbours
+from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.every_host import Answer, ask_every_host
 from orchestrator.plan import build_plan
 from orchestrator.ray_session import ray_session
@@ -101,7 +102,7 @@ def _needs(spec: JobSpec) -> tuple[Needs, Finding | None]:
     """What the job will take; a job that cannot be planned is a finding, and takes nothing."""
     try:
         planned = build_plan(spec).needs
-    except InputError as error:
+    except (InputError, OrchestratorInputError) as error:
         seen, _, remedy = str(error).rpartition("; ")
         return Needs(0, 0), Finding("cluster", "job", "fail", seen or str(error), remedy)
     return Needs(planned["disk_bytes"], planned["memory_bytes_per_rank"]), None

@@ -9,9 +9,9 @@ from orchestrator.ascend.device_report import DeviceReport, HostInventory, hosts
 from orchestrator.ascend.placement import largest_group, place
 from orchestrator.ascend.rank_table import build_rank_table
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
+from orchestrator.errors import InputError
 from orchestrator.every_host import Answer
 from orchestrator.spec import ClusterSpec
-from sdnet.errors import InputError
 
 State = Literal["ok", "warn", "fail"]
 

@@ -78,3 +78,37 @@ def test_nothing_is_loaded_through_pickle_and_no_shell_is_run(path: Path) -> Non
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+ENGINE = [
+    path
+    for folder in ("engine", "storage", "telemetry", "ascend")
+    for path in sorted((ROOT / "orchestrator" / folder).rglob("*.py"))
+    # The commands of rank tables and the published job are users of the package, and move to the command line.
+    if path.name not in ("cli.py", "published.py")
+]
+BELOW_THE_ENGINE = {
+    "engine",
+    "storage",
+    "telemetry",
+    "ascend",
+    "errors",
+    "every_host",
+    "processes",
+    "log_files",
+}
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_engine_knows_neither_sdnet_nor_its_job(path: Path) -> None:
+    ours = {module.split(".")[1] for module in imported_modules(path) if module.startswith("orchestrator.")}
+    assert "sdnet" not in imported_packages(path)
+    assert ours <= BELOW_THE_ENGINE
+
+
+CONTROL = sorted((ROOT / "orchestrator" / "engine" / "control").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONTROL, ids=lambda p: p.name)
+def test_the_controllers_decisions_know_neither_ray_nor_mindspore(path: Path) -> None:
+    assert not imported_packages(path) & {"ray", "mindspore"}

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from orchestrator.ascend.cli import rank_table_app
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 from tests.ascend_fakes.host import describe, install
 from tests.unit import rank_table_cases
 

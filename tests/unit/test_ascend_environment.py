@@ -14,9 +14,9 @@ from orchestrator.ascend.environment import (
 )
 from orchestrator.ascend.host_tools import AscendHostTools
 from orchestrator.ascend.inventory import take_inventory
+from orchestrator.errors import InputError
 from orchestrator.training.ascend_start import physical_id
 from orchestrator.training.seats import Seat, npu_numbers
-from sdnet.errors import InputError
 from tests.ascend_fakes.host import describe, install
 
 ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

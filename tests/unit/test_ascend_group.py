@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.ascend.device_report import DeviceReport, HostInventory
 from orchestrator.ascend.group import ascend_group, ranks_by_host
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 
 def inventory(number, health="OK"):

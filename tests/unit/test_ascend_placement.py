@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from orchestrator.ascend import device_groups
 from orchestrator.ascend.placement import AscendHost, Npu, largest_group, place, places_of_workers
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 
 def host(number, devices=range(8), ill=(), pod=None):

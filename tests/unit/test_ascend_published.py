@@ -5,9 +5,9 @@ import pytest
 from orchestrator.ascend.placement import AscendHost, Npu, place
 from orchestrator.ascend.published import job_of_rank_table
 from orchestrator.ascend.rank_table import build_rank_table, merge_rank_tables
+from orchestrator.errors import InputError
 from orchestrator.plan import ascend_places
 from orchestrator.spec import spec_from_dict
-from sdnet.errors import InputError
 
 
 def table(number, devices, ip="192.168.{}.{}", pod=None):

@@ -17,7 +17,7 @@ from orchestrator.ascend.rank_table import (
     table_from_dict,
 )
 from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, built, device, host
 
 

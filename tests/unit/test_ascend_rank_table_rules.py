@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.ascend.rank_table import read_rank_table, table_from_dict
 from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, device
 
 

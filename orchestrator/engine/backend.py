@@ -1,0 +1,30 @@
+"""MindSpore as a Ray Train backend, for functions that need only collectives:
+
+    DataParallelTrainer(train_fn, backend_config=MindSporeConfig(), scaling_config=...)
+
+`MindSporeTrainer` adds everything that makes a training function survive.
+"""
+
+import uuid
+from dataclasses import replace
+from typing import Any
+
+from ray.train.backend import Backend
+
+from orchestrator.engine.config import MindSporeConfig
+from orchestrator.engine.messages import GroupInfo
+from orchestrator.engine.rank.start import describe_worker
+from orchestrator.engine.start import start_group
+
+
+class MindSporeBackend(Backend):
+    """Lets every worker join one MindSpore group. The rank is Ray's world rank."""
+
+    def on_start(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
+        """Open the rendezvous on rank 0's host and join every rank to it."""
+        described = worker_group.execute(describe_worker)
+        members = [replace(member, rank=rank) for rank, member in enumerate(described)]
+        start_group(worker_group, members, backend_config, GroupInfo(group=uuid.uuid4().hex))
+
+    def on_shutdown(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
+        """Ray kills the workers; a store or a scheduler ends with rank 0's."""

@@ -1,0 +1,194 @@
+"""The checkpoints of a run in storage: how one becomes valid, which is the newest, and which may go.
+
+A checkpoint is the objects `checkpoints/<name>/...`. Its data objects are put first and `state.json` last, so it does
+not exist until it is whole. `state.json` holds the size and SHA-256 of every data object and a checksum of itself. A
+name is never written twice: a writer that was killed may still be alive, and what it left is another name. A corrupt
+checkpoint gets a marker beside its objects and stays for people to look at.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import CorruptData
+from orchestrator.storage import ObjectMissing, Storage
+
+logger = logging.getLogger(__name__)
+
+FOLDER, STATE, MARKER = "checkpoints/", "state.json", "corrupt"
+_NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A checkpoint's data objects by name, and the fields of its `state.json` beside the checksums."""
+
+    files: Mapping[str, bytes]
+    fields: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Global steps done."""
+        return int(self.fields["step"])
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """What was known of these weights, such as a validation loss; may be empty."""
+        metrics: Mapping[str, float] = self.fields.get("metrics", {})
+        return metrics
+
+
+def step_of(name: str) -> int:
+    """Global steps of a checkpoint, from its name. Raises ValueError."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of a checkpoint")
+    return int(match[1])
+
+
+def write_checkpoint(storage: Storage, encoded: Encoded) -> str:
+    """Store a checkpoint and return its name; a valid one of the same content is kept. Raises StorageError."""
+    checksums = {name: _checksum(content) for name, content in encoded.files.items()}
+    content = {**encoded.fields, "files": checksums}
+    name, taken = _free_name(storage, encoded.step)
+    if taken is not None and _same(storage, taken, content):
+        return taken
+    for file, data in encoded.files.items():
+        storage.put(f"{FOLDER}{name}/{file}", data)
+    signed = {**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}
+    storage.put(f"{FOLDER}{name}/{STATE}", (json.dumps(signed, indent=2) + "\n").encode())
+    return name
+
+
+def read_checkpoint(storage: Storage, name: str) -> Encoded:
+    """Every object of a checkpoint, compared with its checksum. Raises CorruptData, ObjectMissing, StorageError."""
+    fields = read_fields(storage, name)
+    files = {}
+    for file, expected in fields.pop("files").items():
+        try:
+            content = storage.get(f"{FOLDER}{name}/{file}")
+        except ObjectMissing as error:
+            raise _corrupt(name, f"{file} is missing") from error
+        if _checksum(content) != expected:
+            raise _corrupt(name, f"{file} has {len(content)} bytes with another checksum than was written")
+        files[file] = content
+    return Encoded(files, fields)
+
+
+def read_fields(storage: Storage, name: str) -> dict[str, Any]:
+    """The content of a checkpoint's `state.json`, `files` included. Raises CorruptData, ObjectMissing."""
+    content = storage.get(f"{FOLDER}{name}/{STATE}")
+    try:
+        fields: dict[str, Any] = json.loads(content)
+        expected = fields.pop("sha256")
+        fields["files"].items()
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _corrupt(name, f"{STATE} is not what was written") from error
+    if hashlib.sha256(_canonical(fields)).hexdigest() != expected:
+        raise _corrupt(name, f"{STATE} is not what was written")
+    return fields
+
+
+def checkpoint_names(storage: Storage) -> list[str]:
+    """Names of the checkpoints with a `state.json` and without a marker, oldest first."""
+    found: dict[str, set[str]] = {}
+    for path in storage.list(FOLDER):
+        name, _, file = path.removeprefix(FOLDER).partition("/")
+        if _NAME.fullmatch(name):
+            found.setdefault(name, set()).add(file)
+    return sorted((n for n, files in found.items() if STATE in files and MARKER not in files), key=_order)
+
+
+def newest_valid(
+    storage: Storage, avoid: Collection[str] = ()
+) -> tuple[str | None, Encoded | None, list[CorruptData]]:
+    """The newest checkpoint whose checksums match, with its content, and the corrupt ones found on the way.
+
+    Corrupt ones are marked, so that nothing reads them again. avoid: names to skip.
+    """
+    corrupt: list[CorruptData] = []
+    for name in reversed(checkpoint_names(storage)):
+        if name in avoid:
+            continue
+        try:
+            return name, read_checkpoint(storage, name), corrupt
+        except ObjectMissing:
+            continue  # pruned since it was listed
+        except CorruptData as error:
+            logger.warning("%s", error)
+            storage.put(f"{FOLDER}{name}/{MARKER}", f"{error}\n".encode())
+            corrupt.append(error)
+    return None, None, corrupt
+
+
+def prune(storage: Storage, keep: int, best: str | None = None) -> None:
+    """Delete all but the `keep` newest checkpoints and the one with the lowest metric `best`. Raises StorageError.
+
+    `state.json` goes first: from then on the checkpoint does not exist.
+    """
+    names = checkpoint_names(storage)
+    kept = set(names[-keep:])
+    rated = [
+        (rate, _order(name), name) for name in names if (rate := _metric(storage, name, best)) is not None
+    ]
+    if rated:
+        kept.add(min(rated)[-1])
+    for name in names:
+        if name not in kept:
+            storage.delete(f"{FOLDER}{name}/{STATE}")
+            for path in storage.list(f"{FOLDER}{name}/"):
+                storage.delete(path)
+
+
+def _metric(storage: Storage, name: str, metric: str | None) -> float | None:
+    if metric is None:
+        return None
+    try:
+        value = read_fields(storage, name).get("metrics", {}).get(metric)
+    except (CorruptData, ObjectMissing):
+        return None  # it cannot be the best; resuming marks it
+    return None if value is None else float(value)
+
+
+def _free_name(storage: Storage, step: int) -> tuple[str, str | None]:
+    """A name that no object uses, and the newest name of this step that is in use."""
+    used = {path.removeprefix(FOLDER).partition("/")[0] for path in storage.list(f"{FOLDER}step_{step:08d}")}
+    used = {name for name in used if _NAME.fullmatch(name) and step_of(name) == step}
+    if not used:
+        return f"step_{step:08d}", None
+    newest = max(used, key=_order)
+    return f"step_{step:08d}.{_order(newest)[1] + 1}", newest
+
+
+def _same(storage: Storage, name: str, content: dict[str, Any]) -> bool:
+    """Whether a valid checkpoint of this name holds the same."""
+    try:
+        found = read_checkpoint(storage, name)
+        return json.loads(_canonical(content)) == {
+            **found.fields,
+            "files": read_fields(storage, name)["files"],
+        }
+    except (CorruptData, ObjectMissing):
+        return False
+
+
+def _order(name: str) -> tuple[int, int]:
+    match = _NAME.fullmatch(name)
+    assert match is not None, name
+    return int(match[1]), int(match[2] or 1)
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _checksum(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def _corrupt(name: str, detail: str) -> CorruptData:
+    return CorruptData(f"checkpoint {name}", detail, "an earlier checkpoint is used")

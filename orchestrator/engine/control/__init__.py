@@ -1,0 +1,1 @@
+"""The controller's decisions about one group of ranks. Plain objects with an injected clock; no Ray, no MindSpore."""

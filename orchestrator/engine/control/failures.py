@@ -1,0 +1,134 @@
+"""What failed: the kinds of failure, and the errors of the engine that know their kind."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.errors import ClusterError, OrchestratorError
+
+
+class FailureKind(StrEnum):
+    """The cause of a failed generation. The order is the order of blame.
+
+    When several ranks report, the first kind in this list is the cause and the others are its consequences.
+    rank_unreachable: the connection broke and Ray does not know yet whether the process or its host is gone.
+    path_blocked: storage is healthy, but something else lies at the name of an object.
+    refused: what the user must correct. corrupt_checkpoint: a rank could not read the checkpoint to resume from.
+    step_failed: the training function raised an error of its own.
+    """
+
+    PREEMPTED = "preempted"
+    LOSS_NOT_FINITE = "loss_not_finite"
+    PATH_BLOCKED = "path_blocked"
+    CORRUPT_CHECKPOINT = "corrupt_checkpoint"
+    STORAGE = "storage"
+    HOST_LOST = "host_lost"
+    OUT_OF_MEMORY = "out_of_memory"
+    RANK_UNREACHABLE = "rank_unreachable"
+    RANK_CRASHED = "rank_crashed"
+    SCHEDULER_LOST = "scheduler_lost"
+    HANG = "hang"
+    START_FAILED = "start_failed"
+    REFUSED = "refused"
+    STEP_FAILED = "step_failed"
+    CONTROLLER = "controller"
+
+
+BLAME = tuple(FailureKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure: its kind, the rank it began with if one is to blame, and a line for people.
+
+    step: global steps done when it came, where the rank itself could report them. checkpoint: the one that a rank
+    could not read.
+    """
+
+    kind: FailureKind
+    rank: int | None
+    detail: str
+    step: int | None = None
+    checkpoint: str | None = None
+
+
+class RankFailed(OrchestratorError):
+    """An error in a rank, sorted where its type was known: in the rank's own process.
+
+    Ray carries it to the controller. It holds plain values only, so it can always be unpickled there, whatever
+    module defined the original error.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        detail: str,
+        step: int,
+        rank: int | None = None,
+        checkpoint: str | None = None,
+    ):
+        super().__init__(kind, detail, step, rank, checkpoint)
+        self.kind, self.detail, self.step, self.rank, self.checkpoint = kind, detail, step, rank, checkpoint
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class TrainingDiverged(OrchestratorError):
+    """The loss is not finite; it would happen again. Raise it from a training function."""
+
+    def __init__(self, step: int, detail: str = "the loss is not finite"):
+        super().__init__(step, detail)
+        self.step, self.detail = step, detail
+
+    def __str__(self) -> str:
+        return f"{self.detail} at step {self.step}; lower the learning rate, or look at the data of that step"
+
+
+class GroupHangs(ClusterError):
+    """No rank makes progress; `rank` is the first one that is behind."""
+
+    def __init__(self, rank: int, ranks: tuple[int, ...], step: int, waited_s: float):
+        super().__init__(rank, ranks, step, waited_s)
+        self.rank, self.ranks, self.step, self.waited_s = rank, ranks, step, waited_s
+
+    def __str__(self) -> str:
+        return f"rank(s) {list(self.ranks)} made no progress after step {self.step} for {self.waited_s:.0f} s"
+
+
+class SchedulerLost(ClusterError):
+    """The group's MindSpore scheduler ended before the group. Example: somebody killed it."""
+
+    def __init__(self, rank: int, host: str):
+        super().__init__(rank, host)
+        self.rank, self.host = rank, host
+
+    def __str__(self) -> str:
+        return f"the MindSpore scheduler on {self.host} has ended"
+
+
+class RanksDidNotJoin(ClusterError):
+    """Some ranks never completed the rendezvous. Example: a host lost its link after its worker started."""
+
+    def __init__(self, ranks: tuple[int, ...], hosts: tuple[str, ...], timeout_s: float):
+        super().__init__(ranks, hosts, timeout_s)
+        self.ranks, self.hosts, self.timeout_s = ranks, hosts, timeout_s
+
+    def __str__(self) -> str:
+        return (
+            f"ranks {list(self.ranks)} on {', '.join(sorted(set(self.hosts)))} did not join the group within "
+            f"{self.timeout_s:.0f} s; check those hosts with `sdnet-orchestrate check`"
+        )
+
+
+class RanksStillRun(ClusterError):
+    """Ranks of the last generation survive SIGKILL. Example: a process waits for a dead disk in the kernel."""
+
+    def __init__(self, ranks: tuple[int, ...], hosts: tuple[str, ...]):
+        super().__init__(ranks, hosts)
+        self.ranks, self.hosts = ranks, hosts
+
+    def __str__(self) -> str:
+        return (
+            f"ranks {list(self.ranks)} of the last generation still run on {', '.join(self.hosts)} after "
+            "SIGKILL; look at those processes, or restart the hosts"
+        )

@@ -1,0 +1,270 @@
+"""The owner of one run's group: its generations, one after another, and every decision about them.
+
+Ray Train's controller calls the methods in this order, for each generation:
+
+    starting     fence the last generation, begin the next
+    placed       Ray has started the workers: remember their processes, so that they can be fenced
+    joined       the ranks completed the rendezvous
+    tick         again and again while the ranks compute: heartbeats, stragglers, drain, standbys, hang
+    ended        the workers are killed
+    failed       only after a failure: name it, wait for what must come back, decide
+
+All of these run in one thread. `leave` comes from another thread, at any time.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.engine.control.drain import Drain
+from orchestrator.engine.control.failures import Failure, FailureKind, GroupHangs
+from orchestrator.engine.control.fence import fence
+from orchestrator.engine.control.generation import Generation, Member, Phase
+from orchestrator.engine.control.hang import Hang
+from orchestrator.engine.control.policy import Decision, decide
+from orchestrator.engine.control.ports import Clock, Cluster, LaunchStopped, Ranks
+from orchestrator.engine.control.standbys import StandbyPool, Standbys
+from orchestrator.engine.control.watch import Watch
+from orchestrator.engine.messages import Notice, NoticeKind
+from orchestrator.storage import Storage, StorageError, takes_writes
+from orchestrator.telemetry import events
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.state import Attempt, Process, RunState, write_state
+
+logger = logging.getLogger(__name__)
+
+# Ray learns some seconds after the connections broke that a host is dead (docs/faults.md).
+_HOST_DEATH_S = 8.0
+# Twice as long as a rank retries a checkpoint.
+_STORAGE_RETURN_S = 60.0
+_LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """max_failures: of each kind. step_timeout_s: None derives it from the measured steps."""
+
+    max_failures: int = 10
+    step_timeout_s: float | None = None
+
+
+class GroupControl:
+    """Owns the current generation and the run's state."""
+
+    def __init__(
+        self,
+        settings: ControlSettings,
+        state: RunState,
+        *,
+        clock: Clock,
+        cluster: Cluster,
+        storage: Storage,
+        record: Callable[[Event], None],
+        pool: StandbyPool | None = None,
+    ):
+        self._settings, self._clock, self._cluster = settings, clock, cluster
+        self._storage, self.record, self._pool = storage, record, pool
+        self._state = replace(state, attempts=(), ended=None)
+        self._state_is_written = True
+        self.generation = Generation(state.generation, 0, Phase.ENDED, _members_of(state))
+        self.avoid: frozenset[str] = frozenset()
+        self._ranks: Ranks | None = None
+        self._watch: Watch | None = None
+        self._drain: Drain | None = None
+        self._standbys: Standbys | None = None
+        self._computing_since: float | None = None
+        self._leaving = threading.Event()
+
+    @property
+    def failures_and_trained_s(self) -> tuple[int, float]:
+        """Failures so far and seconds trained, over all launches of the run: how often to expect a failure."""
+        return self._state.failures, self._state.trained_s
+
+    def starting(self, world_size: int) -> None:
+        """Begin the next generation. Raises RanksStillRun, or LaunchStopped."""
+        if self._leaving.is_set():
+            raise LaunchStopped
+        if self.generation.members:
+            self.record(fence(self._cluster, self.generation.members))
+        self.generation = Generation(self.generation.number + 1, world_size)
+        self._save(replace(self._state, generation=self.generation.number, ranks={}))
+        self.record(events.GroupStarting(generation=self.generation.number, world_size=world_size))
+
+    def placed(self, members: Sequence[Member]) -> None:
+        """Remember the processes of the ranks before they meet: ranks that never meet must be fenced, too."""
+        self.generation.members = tuple(members)
+        self.record(events.WorkersStarted(generation=self.generation.number))
+        processes = {
+            str(member.rank): Process(host=member.host, pid=member.pid, started=member.started)
+            for member in members
+        }
+        self._save(replace(self._state, ranks=processes))
+
+    def joined(self, ranks: Ranks) -> None:
+        """The ranks found each other; watch them from now on."""
+        generation = self.generation
+        self._ranks = ranks
+        self._watch = Watch(self._clock, generation, ranks, self._settings.step_timeout_s)
+        self._drain = Drain(self._clock, self._cluster, generation, ranks)
+        self._standbys = None if self._pool is None else Standbys(self._clock, generation, self._pool)
+        self._computing_since = None
+        for member in generation.members:
+            self.record(
+                events.RankJoined(rank=member.rank, host=member.host, pid=member.pid, started=member.started)
+            )
+        self.record(
+            events.GroupStarted(
+                generation=generation.number, world_size=generation.world_size, hosts=generation.hosts
+            )
+        )
+        generation.phase = Phase.RUNNING
+
+    def tick(self) -> None:
+        """Look at the running group, in this order. Raises GroupHangs or SchedulerLost."""
+        if self._watch is None or self._drain is None or not self._watch.due():
+            return
+        step = self.generation.step
+        self._watch.look()
+        if self.generation.step > step and self._computing_since is None:
+            self._computing_since = self._clock.now()
+        for rank, factor in self._watch.new_stragglers().items():
+            host = self.generation.host_of(rank) or ""
+            self.record(events.Straggler(rank=rank, host=host, factor=round(factor, 1)))
+        if drained := self._drain.look():
+            self.record(drained)
+        if self._standbys is not None and (ready := self._standbys.look()):
+            self.record(ready)
+        if not self._state_is_written:
+            self._save(self._state)
+        if hang := self._watch.hang():
+            self._end_hanging(hang)
+
+    def ended(self) -> None:
+        """Kill the ranks. One that hangs, or whose host is gone, would not answer a request to end."""
+        self.generation.phase = Phase.ENDED
+        if self._ranks is not None:
+            self._ranks.kill()
+        if self._computing_since is not None:
+            trained_s = self._state.trained_s + self._clock.now() - self._computing_since
+            self._state = replace(self._state, trained_s=round(trained_s, 3))
+        self._ranks = self._watch = self._drain = self._standbys = self._computing_since = None
+
+    def failed(self, failure: Failure) -> Decision:
+        """Name the failure, wait for what must come back first, and decide. Never raises LaunchStopped."""
+        try:
+            return self._decide(failure)
+        except LaunchStopped:
+            return Decision.STOP
+
+    def leave(self) -> bool:
+        """Ask the ranks to save and leave, for good; False when no rank computes, so that nothing is lost.
+
+        From now on no generation starts, and everything that waits stops waiting.
+        """
+        self._leaving.set()
+        ranks, generation = self._ranks, self.generation
+        if ranks is None or generation.phase is not Phase.RUNNING or self._watch is None:
+            return False
+        if not self._watch.steps_reported:
+            return False
+        self.record(events.Leaving(ranks=generation.world_size))
+        ranks.notify(Notice(NoticeKind.STOP, tuple(range(generation.world_size))))
+        return True
+
+    def finished(self) -> None:
+        """The training function returned on all ranks: none of them is left to fence."""
+        self._save(replace(self._state, ranks={}))
+
+    def _decide(self, failure: Failure) -> Decision:
+        failure = self._with_host_state(failure)
+        # A file that lies where a mount point was looks like a blocked path, but may pass.
+        if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage):
+            failure = replace(failure, kind=FailureKind.STORAGE)
+        generation = self.generation
+        step = generation.step if failure.step is None else failure.step
+        self.record(
+            events.FailureDetected(
+                kind=failure.kind.value,
+                rank=failure.rank,
+                host=generation.host_of(failure.rank),
+                detail=failure.detail,
+                step=step,
+                generation=generation.number,
+            )
+        )
+        if self._leaving.is_set():
+            return Decision.STOP
+        if failure.checkpoint is not None:
+            self.avoid |= {failure.checkpoint}
+        if failure.kind is FailureKind.STORAGE and not self._storage_returns():
+            return self._give_up(f"storage did not come back within {_STORAGE_RETURN_S:.0f} s")
+        verdict = decide(failure, step, self._state.attempts, self._settings.max_failures)
+        counted = failure.kind is not FailureKind.PREEMPTED
+        attempts = (*self._state.attempts, Attempt(kind=failure.kind.value, step=step))
+        self._save(replace(self._state, attempts=attempts, failures=self._state.failures + counted))
+        if verdict.decision is Decision.STOP:
+            return self._give_up(verdict.reason)
+        self.record(events.GroupRestarting(reason=verdict.reason))
+        return Decision.RESUME
+
+    def _give_up(self, reason: str) -> Decision:
+        self.record(events.GivingUp(reason=reason))
+        self._save(replace(self._state, ended=reason))
+        return Decision.STOP
+
+    def _with_host_state(self, failure: Failure) -> Failure:
+        """Decide whether only the rank is gone, or its host.
+
+        When the connection just broke Ray needs some seconds to know that the host is dead.
+        """
+        if failure.kind not in (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED):
+            return failure
+        host = self.generation.host_of(failure.rank)
+        patience_s = _HOST_DEATH_S if failure.kind is FailureKind.RANK_UNREACHABLE else 0.0
+        deadline = self._clock.now() + patience_s
+        while True:
+            if host is not None and host not in self._cluster.alive_hosts():
+                return replace(failure, kind=FailureKind.HOST_LOST)
+            if self._clock.now() >= deadline:
+                return replace(failure, kind=FailureKind.RANK_CRASHED)
+            self._clock.wait(_LOOK_EVERY_S)
+
+    def _storage_returns(self) -> bool:
+        """Wait until storage takes objects again; no generation could start before."""
+        deadline = self._clock.now() + _STORAGE_RETURN_S
+        while True:
+            if takes_writes(self._storage):
+                return True
+            if self._clock.now() >= deadline:
+                return False
+            self._clock.wait(_LOOK_EVERY_S)
+
+    def _end_hanging(self, hang: Hang) -> None:
+        """Save the stacks of all ranks, kill them, and raise GroupHangs."""
+        generation, rank = self.generation, hang.ranks[0]
+        generation.phase = Phase.ENDED  # nobody can save any more
+        host = generation.host_of(rank) or ""
+        self.record(events.HangFound(ranks=hang.ranks, step=hang.step, host=host))
+        ended = self._cluster.end_hanging_ranks(generation.members, generation.number)
+        self.record(events.GroupEnded(generation=generation.number, ranks=ended))
+        raise GroupHangs(rank, hang.ranks, hang.step, hang.waited_s)
+
+    def _save(self, state: RunState) -> None:
+        """Write the state; while storage is away it stays in memory, where this launch decides from it."""
+        self._state = state
+        try:
+            write_state(self._storage, state)
+            self._state_is_written = True
+        except StorageError as error:
+            if self._state_is_written:
+                logger.warning("the run's state waits in memory: %s", error)
+            self._state_is_written = False
+
+
+def _members_of(state: RunState) -> tuple[Member, ...]:
+    """The ranks that a killed launch may have left."""
+    return tuple(
+        Member(rank=int(rank), host=process.host, node="", pid=process.pid, started=process.started)
+        for rank, process in sorted(state.ranks.items(), key=lambda item: int(item[0]))
+    )

@@ -1,0 +1,85 @@
+"""Which ranks hang and which are slow, decided from their heartbeats. Pure.
+
+In a data-parallel group every rank waits for the slowest one in each step. So when nothing moves, the rank to blame
+is the one with the fewest steps, or the one that does not answer at all. The others only wait for it.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# A shorter time-out would take a short pause of the machine for a hang.
+STEP_TIMEOUT_FLOOR_S = 20.0
+_STEP_TIMES = 10  # of the median step
+# At twice the median, the other ranks wait for half of their time.
+STRAGGLER_FACTOR = 2.0
+# How long phases other than steps may take.
+PHASE_ALLOWANCE_S = {"starting": 300.0, "compiling": 600.0, "evaluating": 1800.0, "saving": 300.0}
+
+
+@dataclass(frozen=True, slots=True)
+class RankPulse:
+    """What is known of one rank: its phase, its global steps, and seconds since either changed.
+
+    silent_s: for how long it has owed an answer; a stopped process never answers.
+    """
+
+    phase: str
+    step: int
+    since_s: float
+    silent_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """A group without progress: the ranks that are behind, and for how long."""
+
+    ranks: tuple[int, ...]
+    step: int
+    waited_s: float
+
+
+def step_timeout_s(step_times_s: Sequence[float]) -> float:
+    """How long a step may take: ten times the median of the measured ones, at least the floor."""
+    if not step_times_s:
+        return PHASE_ALLOWANCE_S["compiling"]
+    return max(_STEP_TIMES * statistics.median(step_times_s), STEP_TIMEOUT_FLOOR_S)
+
+
+def find_hang(pulses: Mapping[int, RankPulse], timeout_s: float) -> Hang | None:
+    """The hang, if no rank has made progress for longer than its phase allows.
+
+    A silent rank is behind, whatever it reported last. Otherwise the ranks with the fewest steps are behind; when
+    all have the same number, all hang.
+    """
+    silent = {rank: pulse.silent_s for rank, pulse in pulses.items() if pulse.silent_s > timeout_s}
+    if silent:
+        return Hang(tuple(sorted(silent)), min(pulses[rank].step for rank in silent), max(silent.values()))
+    running = {rank: pulse for rank, pulse in pulses.items() if pulse.phase != "finished"}
+    if not running:
+        return None
+    if any(_idle_s(pulse) <= _allowed_s(pulse, timeout_s) for pulse in running.values()):
+        return None
+    fewest = min(pulse.step for pulse in running.values())
+    behind = tuple(sorted(rank for rank, pulse in running.items() if pulse.step == fewest))
+    return Hang(behind, fewest, min(_idle_s(running[rank]) for rank in behind))
+
+
+def find_stragglers(work_s: Mapping[int, float]) -> dict[int, float]:
+    """Ranks whose own work takes at least `STRAGGLER_FACTOR` times the median, with that factor.
+
+    work_s: seconds of each rank's own work on a step, without waiting for other ranks.
+    """
+    if len(work_s) < 2:
+        return {}
+    median_s = statistics.median_low(sorted(work_s.values()))
+    times = {rank: seconds / median_s for rank, seconds in work_s.items()}
+    return {rank: factor for rank, factor in times.items() if factor >= STRAGGLER_FACTOR}
+
+
+def _idle_s(pulse: RankPulse) -> float:
+    return max(pulse.since_s, pulse.silent_s)
+
+
+def _allowed_s(pulse: RankPulse, timeout_s: float) -> float:
+    return max(PHASE_ALLOWANCE_S.get(pulse.phase, timeout_s), timeout_s)

@@ -1,0 +1,1 @@
+"""What runs once on a host, for all ranks there."""

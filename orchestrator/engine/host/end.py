@@ -1,0 +1,62 @@
+"""Ends ranks on their own host, where SIGKILL reaches them even when Ray does not.
+
+A frozen rank cannot dump its own stack, and may not obey a request to exit, so another process of its host does both.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.ascend.fence import LeftOver, end_processes
+from orchestrator.engine.control.generation import Member
+from orchestrator.storage import Storage, StorageError
+from orchestrator.telemetry.events import RankEnd
+
+_DUMP_S = 10.0
+
+
+def end_ranks_here(host: str, members: Sequence[Member], run: str) -> tuple[int, ...]:
+    """On a host: kill the ranks that run here and wait; returns those that survive.
+
+    Only a process with the mark of this run and the right start time is killed: the pid may be another's by now.
+    """
+    here = [member for member in members if member.host == host]
+    remaining = end_processes([LeftOver(m.pid, f"rank {m.rank}", run, m.started) for m in here])
+    return tuple(sorted(member.rank for member in here if member.pid in remaining))
+
+
+def end_hanging_ranks_here(
+    host: str, members: Sequence[Member], run: str, storage: Storage, folder: str
+) -> dict[int, RankEnd]:
+    """On a host: store the stacks of its ranks as `<folder>rank_<r>.txt`, then kill them.
+
+    All stacks come first: the ranks change once one of them is gone.
+    """
+    here = {member.rank: member.pid for member in members if member.host == host}
+    names = {rank: f"{folder}rank_{rank}.txt" for rank in here}
+    problems = {rank: _dump(pid, storage, names[rank]) for rank, pid in here.items()}
+    remaining = end_ranks_here(host, members, run)
+    return {
+        rank: RankEnd(
+            rank=rank,
+            stacks="" if problems[rank] else names[rank],
+            problem=problems[rank],
+            gone=rank not in remaining,
+        )
+        for rank in here
+    }
+
+
+def _dump(pid: int, storage: Storage, name: str) -> str:
+    """Store the Python stacks of a process, running or stopped; returns why there are none, or an empty string."""
+    # Not blocking: py-spy would wait for a process that is stopped already.
+    command = [str(Path(sys.executable).with_name("py-spy")), "dump", "--nonblocking", "--pid", str(pid)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_DUMP_S, check=True)
+        storage.put(name, done.stdout)
+    except subprocess.CalledProcessError as error:
+        return " ".join(error.stderr.decode(errors="replace").split())[-200:]
+    except (OSError, StorageError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return ""

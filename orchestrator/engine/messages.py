@@ -1,0 +1,56 @@
+"""What travels between the controller and a rank: heartbeats one way, notices the other way."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Phase = Literal["starting", "compiling", "stepping", "evaluating", "saving", "finished"]
+
+
+class NoticeKind(StrEnum):
+    """drain: ranks must leave their hosts, the group restarts. stop: the launch ends."""
+
+    DRAIN = "drain"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the controller asks of all ranks: save and leave. ranks: those whose hosts go away."""
+
+    kind: NoticeKind
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupInfo:
+    """What every rank of one generation is given when it enters the group.
+
+    group: a name that no other generation has. avoid: names of checkpoints that a rank could not read.
+    failures, trained_s: of the whole run so far.
+    """
+
+    group: str
+    generation: int = 0
+    avoid: frozenset[str] = frozenset()
+    failures: int = 0
+    trained_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a rank is doing.
+
+    step: global steps done. since_s: seconds since phase or step changed. work_s: seconds of the rank's own work on
+    a step, None when unknown. saved: name of the newest valid checkpoint it wrote. steps_reported: whether the
+    training function has called `session.step`; until then silence means nothing. scheduler_alive: False when this
+    process started the group's MindSpore scheduler and it has ended.
+    """
+
+    phase: Phase = "starting"
+    step: int = 0
+    since_s: float = 0.0
+    work_s: float | None = None
+    saved: str | None = None
+    steps_reported: bool = False
+    scheduler_alive: bool = True

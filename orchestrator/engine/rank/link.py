@@ -1,0 +1,86 @@
+"""A rank's end of its connection to the controller.
+
+The training thread writes the heartbeat. The controller reads it through the actor's main thread, so a rank that
+hangs in a collective still reports where it stands. One process may serve several groups, so links are found by
+the group's name.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.engine.messages import GroupInfo, Heartbeat, Notice, Phase
+
+
+@dataclass(slots=True)
+class RankLink:
+    """One rank's end. owned: what must live as long as the group, such as a store or a scheduler process."""
+
+    info: GroupInfo
+    rank: int
+    owned: dict[str, Any] = field(default_factory=dict)
+    _beat: Heartbeat = Heartbeat()
+    _changed: float = field(default_factory=time.monotonic)
+    _notice: Notice | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def beat(self, phase: Phase, step: int, work_s: float | None = None) -> None:
+        """Report that this rank is now in `phase` after `step` global steps; None keeps the last `work_s`."""
+        with self._lock:
+            work_s = self._beat.work_s if work_s is None else work_s
+            reported = self._beat.steps_reported or phase == "stepping"
+            self._beat = replace(self._beat, phase=phase, step=step, work_s=work_s, steps_reported=reported)
+            self._changed = time.monotonic()
+
+    def saved(self, name: str) -> None:
+        """Report the newest valid checkpoint."""
+        with self._lock:
+            self._beat = replace(self._beat, saved=name)
+
+    def heartbeat(self) -> Heartbeat:
+        """The current heartbeat, its age measured by this host's clock."""
+        scheduler = self.owned.get("scheduler")
+        alive = scheduler is None or bool(scheduler.alive)
+        with self._lock:
+            since_s = time.monotonic() - self._changed
+            return replace(self._beat, since_s=since_s, scheduler_alive=alive)
+
+    def deliver(self, notice: Notice) -> None:
+        """Take a notice from the controller; a later one replaces it."""
+        with self._lock:
+            self._notice = notice
+
+    @property
+    def notice(self) -> Notice | None:
+        """The newest notice."""
+        with self._lock:
+            return self._notice
+
+
+_links: dict[str, RankLink] = {}
+
+
+def open_link(info: GroupInfo, rank: int) -> RankLink:
+    """Make this process a rank of the group; a second call for the same group returns the same link."""
+    return _links.setdefault(info.group, RankLink(info, rank))
+
+
+def link_of(group: str) -> RankLink:
+    """This process's end of the group. Raises KeyError when it has none."""
+    return _links[group]
+
+
+def current_link() -> RankLink:
+    """The group that this process entered last: the one that its training thread is started for."""
+    return next(reversed(_links.values()))
+
+
+def read_heartbeat(group: str) -> Heartbeat:
+    """On a worker, for the controller: the rank's heartbeat."""
+    return link_of(group).heartbeat()
+
+
+def deliver_notice(group: str, notice: Notice) -> None:
+    """On a worker, for the controller: leave a notice for the training thread."""
+    link_of(group).deliver(notice)

@@ -1,0 +1,173 @@
+"""Runs a training function in a rank: opens its session, and sorts the error that ends it.
+
+The kind of an error is decided here, in the rank's own process, where its type is known.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.collective
+
+from orchestrator.engine.control.failures import FailureKind, RankFailed, TrainingDiverged
+from orchestrator.engine.rank.compile_cache import CompileCache
+from orchestrator.engine.rank.leave import Leaving
+from orchestrator.engine.rank.link import RankLink, current_link
+from orchestrator.engine.rank.restore import choose_and_read
+from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
+from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, set_session
+from orchestrator.engine.state_format import StateFormat
+from orchestrator.errors import CorruptData, InputError
+from orchestrator.storage import Storage, StorageError, StorageMisused
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.record import EventWriter
+
+logger = logging.getLogger(__name__)
+
+# In order: the first type that matches decides.
+_KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
+    (HostIsDrained, FailureKind.PREEMPTED),
+    (TrainingDiverged, FailureKind.LOSS_NOT_FINITE),
+    (InputError, FailureKind.REFUSED),
+    (StorageMisused, FailureKind.PATH_BLOCKED),
+    (CheckpointNotSaved, FailureKind.STORAGE),
+    (StorageError, FailureKind.STORAGE),
+    (CorruptData, FailureKind.STORAGE),
+    (MemoryError, FailureKind.OUT_OF_MEMORY),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankSettings:
+    """What every rank of a run gets from the launcher.
+
+    every_s: seconds between checkpoints, None for the optimum. keep, best: see `checkpoints.prune`.
+    logs: folder for the ranks' output. compiled: folder of the compile cache, None compiles each time.
+    compile_key: names all that compiled graphs depend on, beside the number of ranks.
+    """
+
+    storage: Storage
+    state_format: StateFormat
+    every_s: float | None
+    keep: int
+    best: str | None
+    logs: Path
+    compiled: Path | None
+    compile_key: str
+
+
+def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
+    """Run the training function in this rank to its end; returns what it returns on every rank."""
+    link = current_link()
+    _write_output_to(settings.logs / f"rank_{link.rank}.log")
+    writer = EventWriter(settings.storage) if link.rank == 0 else None
+    try:
+        return _run(train_fn, settings, link, writer.record if writer else _ignore)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _run(
+    train_fn: Callable[[], Any], settings: RankSettings, link: RankLink, record: Callable[[Event], None]
+) -> Any:
+    session: Session | None = None
+    try:
+        session = _open_session(settings, link, record)
+        set_session(session)
+        value = train_fn()
+        session.finish()
+        return value
+    except LaunchEnds as end:
+        logger.info("%s", end)
+        return None
+    except RankFailed:
+        raise
+    except Exception as error:
+        logger.exception("rank %s failed", link.rank)
+        raise _sorted(error, link.rank, session.last_step if session else 0) from error
+    finally:
+        if session is not None:
+            session.close()
+
+
+def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Event], None]) -> Session:
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    cache, cached = _compile_cache(settings, rank, world_size)
+    restored = choose_and_read(
+        settings.storage,
+        settings.state_format,
+        rank=rank,
+        avoid=link.info.avoid,
+        broadcast=ray.train.collective.broadcast_from_rank_zero,
+        record=record,
+    )
+    saver = None
+    if rank == 0:
+        saver = Saver(
+            settings.storage,
+            settings.state_format,
+            keep=settings.keep,
+            best=settings.best,
+            times=SaveTimes(settings.every_s, link.info.failures, link.info.trained_s),
+            record=record,
+            on_saved=link.saved,
+            has_earlier=restored is not None,
+        )
+    return Session(
+        rank=rank,
+        world_size=world_size,
+        local_rank=context.get_local_rank(),
+        link=link,
+        restored=restored,
+        saver=saver,
+        leaving=Leaving(rank, lambda: link.notice, ray.train.collective.broadcast_from_rank_zero),
+        barrier=ray.train.collective.barrier,
+        record=record,
+        cache=cache,
+        cached=cached,
+    )
+
+
+def _compile_cache(settings: RankSettings, rank: int, world_size: int) -> tuple[CompileCache | None, bool]:
+    if settings.compiled is None:
+        return None, False
+    cache = CompileCache(settings.compiled, f"{settings.compile_key}-{world_size}", rank)
+    try:
+        return cache, cache.open()
+    except OSError as error:
+        logger.warning("compiled graphs are not cached: %s", error)
+        return None, False
+
+
+def _sorted(error: Exception, rank: int, step: int) -> RankFailed:
+    """The error with its kind; an error of no known type is the training function's own."""
+    kind = next((kind for known, kind in _KINDS if isinstance(error, known)), FailureKind.STEP_FAILED)
+    about = error.rank if isinstance(error, HostIsDrained) else rank
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    named = kind is FailureKind.STEP_FAILED
+    detail = f"{type(error).__name__}: {text}" if named else text
+    return RankFailed(kind, detail[:300], step, about)
+
+
+def _ignore(event: Event) -> None:
+    """Only rank 0 records events: all ranks do the same."""
+
+
+def _write_output_to(path: Path) -> None:
+    """Send everything that this process prints, also from C++, to the rank's log; generations append."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    package = logging.getLogger("orchestrator")
+    package.setLevel(logging.INFO)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package.handlers = [handler]
+    package.propagate = False

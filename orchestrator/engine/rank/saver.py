@@ -1,0 +1,209 @@
+"""Saves checkpoints behind the step loop, as often as is worth it.
+
+Only rank 0 saves: in a data-parallel group all ranks have the same state. The loop waits for the copy to host memory
+only; a thread writes it. At most one save is in flight and one waits. A newer state replaces the waiting one, so slow
+storage costs neither memory nor the newest state.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.engine.checkpoints import Encoded, prune, write_checkpoint
+from orchestrator.engine.rank.interval import between_failures_s, checkpoint_interval_s
+from orchestrator.engine.state_format import State, StateFormat
+from orchestrator.errors import OrchestratorError
+from orchestrator.storage import Storage, StorageError, StorageMisused, takes_writes
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.events import CheckpointFailed, CheckpointSaved
+
+logger = logging.getLogger(__name__)
+
+# Steps to watch before the first interval; the first one of a process compiles.
+_STEPS_TO_MEASURE = 3
+# Waits between tries to write to storage that is away: half a minute in all.
+_RETRY_AFTER_S = (1.0, 2.0, *(4.0,) * 7)
+
+
+class CheckpointNotSaved(OrchestratorError):
+    """Storage refused a checkpoint and there is no earlier one. Example: the disk is full."""
+
+    def __init__(self, step: int, detail: str):
+        super().__init__(step, detail)
+        self.step, self.detail = step, detail
+
+    def __str__(self) -> str:
+        return f"the checkpoint of step {self.step} could not be written: {self.detail}"
+
+
+class SaveTimes:
+    """Decides when to save. every_s: seconds between saves; None follows Young and Daly.
+
+    failures, trained_s: of the whole run so far.
+    """
+
+    def __init__(
+        self,
+        every_s: float | None,
+        failures: int,
+        trained_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._every_s, self._failures, self._trained_s = every_s, failures, trained_s
+        self._clock = clock
+        self._began: tuple[int, float] | None = None
+        self._saved_at = self._asked_at = 0.0
+        self.stall_s = self.save_s = 0.0
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` global steps: now, if the next step would make it too late."""
+        now = self._clock()
+        if self._began is None:
+            self._began, self._saved_at, self._asked_at = (step, now), now, now
+        step_s, self._asked_at = now - self._asked_at, now
+        first_step, began = self._began
+        if step - first_step < _STEPS_TO_MEASURE:
+            return False
+        return now - self._saved_at + step_s > self._interval_s(now - began)
+
+    def saved(self) -> None:
+        """A save was handed over; the next interval begins."""
+        self._saved_at = self._clock()
+
+    def _interval_s(self, trained_s: float) -> float:
+        if self._every_s is not None:
+            return self._every_s
+        between_s = between_failures_s(self._failures, self._trained_s + trained_s)
+        # A save that takes long must be over before the next one begins.
+        return max(checkpoint_interval_s(self.stall_s, between_s), 2 * self.save_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Save:
+    state: State
+    step: int
+    metrics: Mapping[str, float]
+    stall_s: float
+
+
+class Saver:
+    """Writes states as checkpoints, in a thread of its own.
+
+    has_earlier: whether a valid checkpoint exists; with one, training outlives a save that storage refuses.
+    on_saved: called with the name of each new checkpoint. keep, best: see `prune`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        state_format: StateFormat,
+        *,
+        keep: int,
+        best: str | None,
+        times: SaveTimes,
+        record: Callable[[Event], None],
+        on_saved: Callable[[str], None],
+        has_earlier: bool,
+    ):
+        self._storage, self._format, self._keep, self._best = storage, state_format, keep, best
+        self._times, self._record, self._on_saved = times, record, on_saved
+        self._has_earlier = has_earlier
+        self._waiting: _Save | None = None
+        self._busy = self._closed = False
+        self._error: OrchestratorError | None = None
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checkpoint saver", daemon=True)
+        self._thread.start()
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` global steps. Raises what the last save has raised."""
+        self._raise_error()
+        return self._times.due(step)
+
+    def save(self, step: int, state: Callable[[], State], metrics: Mapping[str, float]) -> None:
+        """Copy the state and hand it to the thread. Raises what the last save has raised, and what `state` raises."""
+        self._raise_error()
+        began = time.monotonic()
+        copied = state()
+        stall_s = time.monotonic() - began
+        self._times.stall_s = stall_s
+        self._times.saved()
+        with self._changed:
+            self._waiting = _Save(copied, step, dict(metrics), stall_s)
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until every state is written. Raises what a save has raised."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._busy and self._waiting is None or self._error is not None
+            )
+        self._raise_error()
+
+    def close(self) -> None:
+        """Stop the thread; what waits is dropped, so call `flush` first."""
+        with self._changed:
+            self._closed = True
+            self._waiting = None
+            self._changed.notify_all()
+        self._stop.set()
+        self._thread.join()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
+                if self._closed:
+                    return
+                save, self._waiting, self._busy = self._waiting, None, True
+            assert save is not None
+            try:
+                self._write(save)
+            except OrchestratorError as error:
+                self._error = error
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _write(self, save: _Save) -> None:
+        """Write one checkpoint, and try again for a while when storage refuses."""
+        began = time.monotonic()
+        encoded: Encoded = self._format.encode(save.state, save.step, save.metrics)
+        for wait_s in (*_RETRY_AFTER_S, None):
+            try:
+                name = write_checkpoint(self._storage, encoded)
+                break
+            except StorageError as error:
+                logger.warning("the checkpoint of step %s could not be written: %s", save.step, error)
+                self._record(CheckpointFailed(step=save.step, detail=str(error)))
+                # On healthy storage something lies in the way, and waiting does not move it.
+                hopeless = isinstance(error, StorageMisused) and takes_writes(self._storage)
+                if wait_s is None or hopeless or self._stop.wait(wait_s):
+                    if hopeless and not self._has_earlier:
+                        raise
+                    if self._has_earlier:
+                        return  # training continues; the next save tries again
+                    raise CheckpointNotSaved(save.step, str(error)) from error
+        self._has_earlier = True
+        save_s = time.monotonic() - began
+        self._times.save_s = save_s
+        self._on_saved(name)
+        stall_s = round(save.stall_s, 4)
+        self._record(
+            CheckpointSaved(step=save.step, checkpoint=name, stall_s=stall_s, save_s=round(save_s, 4))
+        )
+        self._prune()
+
+    def _prune(self) -> None:
+        try:
+            prune(self._storage, self._keep, self._best)
+        except StorageError as error:
+            logger.warning("old checkpoints could not be removed: %s", error)  # the next save tries again

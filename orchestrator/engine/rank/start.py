@@ -1,0 +1,157 @@
+"""On a worker: becomes a rank of a group. Must come before anything else touches the device."""
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ray
+
+from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.environment import Collective, Device, Rendezvous
+from orchestrator.engine.control.generation import Member
+from orchestrator.engine.messages import GroupInfo
+from orchestrator.engine.rank.cpus import bind_process, compute_on, limit_kernels
+from orchestrator.engine.rank.link import open_link
+from orchestrator.engine.rank.scheduler import start_scheduler
+from orchestrator.engine.rank.store import connect_store, join_through_store, open_store
+from orchestrator.engine.rank.wakeful import wakeful
+from orchestrator.errors import InputError
+from orchestrator.processes import start_ticks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What a worker needs of `MindSporeConfig` to start."""
+
+    device: Device
+    threads: int
+    collective: Collective
+    rendezvous: Rendezvous
+    start_timeout_s: float
+    failure_budget_s: float
+    soc: Soc
+    scheduler_log: str | None
+    preload: tuple[str, ...]
+
+    @property
+    def on_device(self) -> bool:
+        """Whether tensors live on an NPU; a rehearsal with mccl computes on the CPU."""
+        return self.device == "ascend" and self.collective == "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class HostShare:
+    """A rank's part of its host on Ascend: CPUs near its device, and the ranks of the host, itself among them."""
+
+    cpus: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+def describe_worker() -> Member:
+    """Where this worker runs. Its rank is not known yet."""
+    context, host = ray.get_runtime_context(), ray.util.get_node_ip_address()
+    return Member(
+        rank=-1,
+        host=host,
+        node=context.get_node_id(),
+        pid=os.getpid(),
+        started=start_ticks(os.getpid()),
+        npus=npu_numbers(context.get_accelerator_ids().get("NPU", []), host),
+    )
+
+
+def npu_numbers(ids: Sequence[str], host: str) -> tuple[int, ...]:
+    """Ray's ids of NPUs as numbers, in Ray's order; Ray takes them from ASCEND_RT_VISIBLE_DEVICES unread."""
+    for npu in ids:
+        if not (npu.isascii() and npu.isdigit()):
+            raise InputError(
+                f"Ray on {host} counts an NPU {npu[:40]!r}; set ASCEND_RT_VISIBLE_DEVICES to numbers with "
+                "commas between them, as 0,1,2, before `ray start` there"
+            )
+    return tuple(int(npu) for npu in ids)
+
+
+def preload(modules: tuple[str, ...]) -> None:
+    """Import what a rank needs, ahead of time. modules: names, beside MindSpore and the engine."""
+    for module in ("mindspore", "orchestrator.engine.rank.run", *modules):
+        importlib.import_module(module)
+
+
+def open_rendezvous(info: GroupInfo, world_size: int, options: StartOptions) -> tuple[str, int]:
+    """On rank 0's worker: open the group's store, or start its scheduler; returns where it listens."""
+    link = open_link(info, 0)
+    host = ray.util.get_node_ip_address()
+    if options.rendezvous == "store":
+        preload(options.preload)
+        store, address = open_store(host, world_size, options.start_timeout_s)
+        link.owned["store"] = store
+        return address
+    scheduler = start_scheduler(
+        host,
+        world_size,
+        timeout_s=options.start_timeout_s,
+        failure_budget_s=options.failure_budget_s,
+        soc=options.soc,
+        log_path=options.scheduler_log,
+        while_starting=lambda: preload(options.preload),
+    )
+    link.owned["scheduler"] = scheduler
+    return scheduler.host, scheduler.port
+
+
+def join_group(
+    info: GroupInfo,
+    rank: int,
+    environment: dict[str, str],
+    address: tuple[str, int] | None,
+    share: HostShare | None,
+    options: StartOptions,
+) -> None:
+    """Enter the group. address: of the rendezvous, None for a group of one."""
+    link = open_link(info, rank)
+    os.environ.update(environment)
+    import mindspore
+
+    mindspore.set_device("Ascend" if options.on_device else "CPU")
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    world_size = int(environment["RANK_SIZE"])
+    if world_size > 1:
+        # HCCL does its own waiting, and the effect of a signal on it is unknown.
+        with contextlib.nullcontext() if options.on_device else wakeful():
+            if options.rendezvous == "store" and address is not None:
+                store = link.owned.get("store") or connect_store(address, world_size, options.start_timeout_s)
+                link.owned["store"] = store
+                join_through_store(store, rank, world_size, options.start_timeout_s)
+            else:
+                mindspore.communication.init()
+        if share is not None and len(share.ranks) > 1:
+            mindspore.communication.create_group(host_group_name(share.ranks[0]), list(share.ranks))
+    _pin(share, options)
+
+
+def host_group_name(first_rank: int) -> str:
+    """Name of the communicator of the ranks of one host; `first_rank` is the lowest of them."""
+    # Groups with the same name on different hosts would be one group to the scheduler.
+    return f"host_of_rank_{first_rank}"
+
+
+def _pin(share: HostShare | None, options: StartOptions) -> None:
+    """Pin the process to its CPUs, and limit MindSpore's threads, before anything is computed.
+
+    After the rendezvous: MindSpore's client races its event thread, and on one CPU it may retry for seconds.
+    """
+    import mindspore
+
+    if share is not None:
+        bind_process(share.cpus)
+    if options.on_device:
+        mindspore.runtime.dispatch_threads_num(options.threads)
+    elif share is None:
+        compute_on(options.threads)
+    else:
+        limit_kernels(options.threads)

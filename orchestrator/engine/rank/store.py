@@ -1,0 +1,69 @@
+"""The rendezvous of ranks on CPU: a key-value store of their addresses in rank 0's process.
+
+MindSpore's scheduler costs a process, its imports, and up to a heartbeat of 3 s until the ranks know that all are
+there; the store costs none of it. A rank publishes the address from which it reaches the store. See ADR 5.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from orchestrator.engine.rank.scheduler import free_port
+from orchestrator.errors import ClusterError
+
+_PORT_TRIES = 5
+
+
+class StoreDidNotOpen(ClusterError):
+    """No port of the host could be had. Example: a program takes each port before it is bound."""
+
+    def __init__(self, host: str, detail: str):
+        super().__init__(host, detail)
+        self.host, self.detail = host, detail
+
+    def __str__(self) -> str:
+        return (
+            f"the rendezvous store could not open a port on {self.host} ({self.detail}); "
+            "find out what takes its ports, for example with `ss -ltnp`"
+        )
+
+
+def open_store(host: str, world_size: int, timeout_s: float) -> tuple[Any, tuple[str, int]]:
+    """On rank 0's worker: open the group's store on a free port of `host`; returns it and its address.
+
+    The store lives as long as the returned object. A port that another program takes between choosing and binding
+    costs one more try. Raises StoreDidNotOpen.
+    """
+    detail = ""
+    for _ in range(_PORT_TRIES):
+        port = free_port(host)
+        try:
+            return _tcp_store((host, port), world_size, timeout_s, is_master=True), (host, port)
+        except RuntimeError as error:
+            detail = next(iter(str(error).splitlines()), "")
+    raise StoreDidNotOpen(host, detail)
+
+
+def connect_store(address: tuple[str, int], world_size: int, timeout_s: float) -> Any:
+    """On every other worker: connect to the group's store."""
+    return _tcp_store(address, world_size, timeout_s, is_master=False)
+
+
+def join_through_store(store: Any, rank: int, world_size: int, timeout_s: float) -> None:
+    """Find the other ranks and initialise `mindspore.communication`.
+
+    Raises RuntimeError, with MindSpore's message, when not all ranks came within the time-out.
+    """
+    from mindspore.communication import management
+
+    # Private in MindSpore 2.10, whose public way into it takes HCCL only; the lock file pins the version.
+    management._init_with_store(
+        backend="mccl", timeout=timedelta(seconds=timeout_s), world_size=world_size, rank=rank, store=store
+    )
+
+
+def _tcp_store(address: tuple[str, int], world_size: int, timeout_s: float, *, is_master: bool) -> Any:
+    from mindspore.mint.distributed import TCPStore
+
+    timeout = timedelta(seconds=timeout_s)
+    # The documentation wants world_size of the server only, but a client without it initialises a group of one.
+    return TCPStore(*address, world_size, is_master, timeout, wait_for_workers=False)

@@ -1,0 +1,122 @@
+"""From an error that Ray Train reports to our `Failure`: by type, and by Ray's own record of a death."""
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
+
+from orchestrator.engine.control.failures import (
+    BLAME,
+    Failure,
+    FailureKind,
+    GroupHangs,
+    RankFailed,
+    RanksDidNotJoin,
+    RanksStillRun,
+    SchedulerLost,
+)
+from orchestrator.engine.control.ports import LaunchStopped
+from orchestrator.engine.rank.scheduler import SchedulerDidNotStart
+from orchestrator.engine.rank.store import StoreDidNotOpen
+from orchestrator.errors import InputError
+from orchestrator.storage import StorageError, StorageMisused
+
+_KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
+    (GroupHangs, FailureKind.HANG),
+    (SchedulerLost, FailureKind.SCHEDULER_LOST),
+    (RanksDidNotJoin, FailureKind.START_FAILED),
+    (RanksStillRun, FailureKind.START_FAILED),
+    (SchedulerDidNotStart, FailureKind.START_FAILED),
+    (StoreDidNotOpen, FailureKind.START_FAILED),
+    (InputError, FailureKind.REFUSED),
+    (StorageMisused, FailureKind.PATH_BLOCKED),
+    (StorageError, FailureKind.STORAGE),
+    (WorkerHealthCheckTimeoutError, FailureKind.HANG),
+    (OutOfMemoryError, FailureKind.OUT_OF_MEMORY),
+    (NodeDiedError, FailureKind.HOST_LOST),
+    (ActorUnavailableError, FailureKind.RANK_UNREACHABLE),
+    (WorkerCrashedError, FailureKind.RANK_CRASHED),
+    (WorkerGroupStartupTimeoutError, FailureKind.START_FAILED),
+)
+
+
+def is_stop(error: TrainingFailedError) -> bool:
+    """Whether the error only says that the launcher was told to stop."""
+    return isinstance(error, ControllerError) and isinstance(error.controller_failure, LaunchStopped)
+
+
+def classify(error: TrainingFailedError) -> Failure:
+    """The failure behind an error of a group: that of the rank which the other ranks only followed."""
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        failures = [_of_rank(rank, cause) for rank, cause in sorted(error.worker_failures.items())]
+        return min(failures, key=lambda failure: BLAME.index(failure.kind))
+    cause = error.controller_failure if isinstance(error, ControllerError) else error
+    cause = _innermost(cause)
+    if isinstance(cause, WorkerGroupStartupFailedError):
+        dead = cause.__cause__
+        kind = _of_dead_actor(dead) if isinstance(dead, RayActorError) else FailureKind.START_FAILED
+        # A rank that dies before it trains is a failed start, unless its host took it along.
+        lost = kind in (FailureKind.HOST_LOST, FailureKind.PREEMPTED, FailureKind.OUT_OF_MEMORY)
+        return Failure(kind if lost else FailureKind.START_FAILED, None, _line(cause))
+    rank = cause.rank if isinstance(cause, GroupHangs | SchedulerLost) else None
+    return Failure(_kind_of(cause) or FailureKind.CONTROLLER, rank, _line(cause))
+
+
+def _of_rank(rank: int, error: BaseException) -> Failure:
+    if isinstance(error, RankFailed):
+        about = rank if error.rank is None else error.rank
+        return Failure(error.kind, about, error.detail, error.step, error.checkpoint)
+    cause = _innermost(
+        error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
+    )
+    return Failure(_kind_of(cause) or FailureKind.STEP_FAILED, rank, _line(cause))
+
+
+def _kind_of(error: BaseException) -> FailureKind | None:
+    kind = next((kind for known, kind in _KINDS if isinstance(error, known)), None)
+    if kind is None and isinstance(error, RayActorError):
+        return _of_dead_actor(error)
+    return kind
+
+
+def _of_dead_actor(error: RayActorError) -> FailureKind:
+    """What killed an actor, from Ray's table of actors; the error itself has the cause as text only."""
+    if error.preempted:
+        return FailureKind.PREEMPTED
+    if isinstance(error, ActorUnavailableError):
+        return FailureKind.RANK_UNREACHABLE
+    record = ray._private.state.actors(error.actor_id) if error.actor_id else {}
+    cause = record.get("DeathCause")
+    if cause is None:
+        return FailureKind.RANK_CRASHED
+    if cause.HasField("oom_context"):
+        return FailureKind.OUT_OF_MEMORY
+    died = cause.actor_died_error_context
+    if cause.HasField("actor_died_error_context") and died.reason == type(died).NODE_DIED:
+        return FailureKind.HOST_LOST
+    return FailureKind.RANK_CRASHED
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The error that a remote call raised, without Ray's wrapping."""
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    return error
+
+
+def _line(error: BaseException) -> str:
+    """What the error says, in one line; Ray's messages continue with tracebacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

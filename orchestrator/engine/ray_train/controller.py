@@ -1,0 +1,168 @@
+"""Ray Train's controller as we run it: our decisions, and an event loop that nothing blocks.
+
+Ray Train's control loop calls policies, callbacks and blocking Ray functions in the actor's event loop. Here each
+iteration runs in a thread of its own, so that `leave` is answered at once in every phase.
+"""
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.train import ScalingConfig
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.context import DistributedContext
+from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.worker_group.worker import Worker
+from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+
+from orchestrator.engine.ascend_start import server_id_of_host
+from orchestrator.engine.config import MindSporeConfig
+from orchestrator.engine.control.group import ControlSettings, GroupControl
+from orchestrator.engine.control.rank_order import in_rank_order, local_ranks, numbered
+from orchestrator.engine.control.size import RankNeeds
+from orchestrator.engine.messages import GroupInfo
+from orchestrator.engine.rank.start import describe_worker
+from orchestrator.engine.ray_train.cluster import ControllerClock, RayCluster, RayRanks
+from orchestrator.engine.ray_train.policies import ControlledFailures, GroupSize
+from orchestrator.engine.ray_train.workers import ControlledWorkersFactory, StandbyWorkers
+from orchestrator.engine.start import start_group
+from orchestrator.storage import Storage
+from orchestrator.telemetry.events import LeftoversEnded
+from orchestrator.telemetry.record import EventWriter
+from orchestrator.telemetry.state import read_state
+
+_LOOK_EVERY_S = 0.1
+_DESCRIBE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerSettings:
+    """What the launcher gives the controller. run: the mark of the run's processes."""
+
+    storage: Storage
+    run: str
+    control: ControlSettings
+    needs: RankNeeds
+    mindspore: MindSporeConfig
+    standbys: bool
+
+
+class GroupController(TrainController):
+    """The actor that leads one launch's generations, one after another."""
+
+    def __init__(self, *, settings: ControllerSettings, scaling_config: ScalingConfig, **kwargs: Any):
+        self._clock = ControllerClock()
+        self._writer = EventWriter(settings.storage)
+        cluster = RayCluster(settings.storage, settings.run, self._clock)
+        pool = StandbyWorkers(settings.mindspore.preload) if settings.standbys else None
+        self._control = GroupControl(
+            settings.control,
+            read_state(settings.storage),
+            clock=self._clock,
+            cluster=cluster,
+            storage=settings.storage,
+            record=self._writer.record,
+            pool=pool,
+        )
+        self.worker_group_cls = ControlledWorkersFactory(pool, settings.needs, self._clock)
+        self._steps = asyncio.new_event_loop()
+        threading.Thread(target=self._steps.run_forever, name="control loop", daemon=True).start()
+        callbacks = [GroupCallback(self._control, settings, pool, self._clock), *kwargs.pop("callbacks")]
+        super().__init__(
+            scaling_policy=GroupSize(scaling_config, settings.needs, self._control, cluster, self._clock),
+            failure_policy=ControlledFailures(self._control),
+            callbacks=callbacks,
+            **kwargs,
+        )
+
+    async def _run_control_loop_iteration(self) -> None:
+        iteration = super()._run_control_loop_iteration()
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(iteration, self._steps))
+
+    async def run(self) -> None:
+        """Lead the group to its end."""
+        try:
+            await super().run()
+        finally:
+            self._control.finished()
+            self._writer.close()
+
+    async def leave(self) -> bool:
+        """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""
+        saving = self._control.leave()
+        self._clock.stop()
+        while saving and not self.get_state().is_terminal():
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return saving
+
+
+class GroupCallback(WorkerGroupCallback):
+    """Calls our controller at each point of a generation's life, in the order that `control/group.py` states."""
+
+    def __init__(
+        self,
+        control: GroupControl,
+        settings: ControllerSettings,
+        pool: StandbyWorkers | None,
+        clock: ControllerClock,
+    ):
+        self._control, self._settings, self._pool, self._clock = control, settings, pool, clock
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        """Fence the last generation and begin the next."""
+        self._control.starting(worker_group_context.num_workers)
+
+    def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[Any]]:
+        """Sort the workers, in place, before Ray Train hands out the ranks."""
+        described = ray.get([w.execute_async(describe_worker) for w in workers], timeout=_DESCRIBE_S)
+        order = in_rank_order(described, self._server_ids(workers))
+        members = numbered([described[index] for index in order])
+        workers[:] = [workers[index] for index in order]
+        for worker, member, place in zip(workers, members, local_ranks(members), strict=True):
+            worker.distributed_context = DistributedContext(
+                world_rank=member.rank,
+                world_size=len(members),
+                local_rank=place.local_rank,
+                local_world_size=place.local_world_size,
+                node_rank=place.host_index,
+            )
+        self._control.placed(members)
+        return {}
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        """Let the workers become the ranks of a MindSpore group."""
+        control, generation = self._control, self._control.generation
+        failures, trained_s = control.failures_and_trained_s
+        info = GroupInfo(
+            group=f"{self._settings.run}#{generation.number}",
+            generation=generation.number,
+            avoid=control.avoid,
+            failures=failures,
+            trained_s=trained_s,
+        )
+        start = start_group(worker_group, generation.members, self._settings.mindspore, info)
+        for host, pids in (start.ended if start else {}).items():
+            control.record(LeftoversEnded(host=host, pids=pids))
+        if self._pool is not None:
+            self._pool.stand_by_for(worker_group)
+        control.joined(RayRanks(worker_group.get_workers(), info.group, self._clock))
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Look at the running ranks; a poll with errors goes to the failure policy instead."""
+        if not worker_group_status.errors:
+            self._control.tick()
+
+    def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
+        """Kill the ranks."""
+        self._control.ended()
+
+    def _server_ids(self, workers: list[Worker]) -> dict[str, str]:
+        """HCCL's name of each host, by address. Only hosts of super pods (A3) have another name than their address."""
+        config = self._settings.mindspore
+        worker_on = {worker.metadata.node_ip: worker for worker in workers}
+        if config.device != "ascend" or config.soc != "a3":
+            return {address: address for address in worker_on}
+        asked = [w.execute_async(server_id_of_host, host, config.hosts) for host, w in worker_on.items()]
+        return dict(zip(worker_on, ray.get(asked, timeout=_DESCRIBE_S), strict=True))

@@ -1,0 +1,221 @@
+"""What a training function calls in a rank: `get_session()`, then `restore` once and `step` after every step."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Literal
+
+from orchestrator.engine.control.failures import TrainingDiverged
+from orchestrator.engine.messages import Notice, NoticeKind
+from orchestrator.engine.rank.compile_cache import CompileCache
+from orchestrator.engine.rank.leave import Leaving
+from orchestrator.engine.rank.link import RankLink
+from orchestrator.engine.rank.restore import Restored
+from orchestrator.engine.rank.saver import Saver
+from orchestrator.engine.state_format import State
+from orchestrator.errors import InputError
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.events import Compiled, FirstStep, Progress, Resumed
+
+_PROGRESS_EVERY_S = 5.0
+
+
+class HostIsDrained(Exception):
+    """All ranks saved and leave; the group starts again on other hosts. A training function must not catch it."""
+
+    def __init__(self, rank: int, step: int):
+        super().__init__(rank, step)
+        self.rank, self.step = rank, step
+
+    def __str__(self) -> str:
+        return f"the host of rank {self.rank} is being drained; saved at step {self.step}"
+
+
+class LaunchEnds(Exception):
+    """All ranks saved and leave for good: the launcher was told to stop. A training function must not catch it."""
+
+    def __init__(self, step: int):
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return f"the launch ends; saved at step {self.step}"
+
+
+class Session:
+    """One rank of one generation.
+
+    rank: of `world_size` ranks. local_rank: among the ranks of this host. total_steps: set it, if it is known, so
+    that progress can be shown.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        local_rank: int,
+        link: RankLink,
+        restored: Restored | None,
+        saver: Saver | None,
+        leaving: Leaving,
+        barrier: Callable[[], None],
+        record: Callable[[Event], None],
+        cache: CompileCache | None,
+        cached: bool,
+    ):
+        self.rank, self.world_size, self.local_rank = rank, world_size, local_rank
+        self.total_steps: int | None = None
+        self._link, self._saver, self._leaving, self._barrier = link, saver, leaving, barrier
+        self._record, self._cache, self._cached = record, cache, cached
+        self._restored = restored
+        self._began = time.monotonic()
+        self._first = True
+        self._progress_at = 0.0
+        self._unsaved: tuple[int, Callable[[], State], Mapping[str, float]] | None = None
+        self.last_step = 0
+        self.last_metrics: Mapping[str, float] = {}
+
+    def restore(self, load: Callable[[State], None]) -> int:
+        """Load the newest valid checkpoint; the global steps that are done, 0 when there is nothing to load.
+
+        All ranks load the same checkpoint. `load` gets the dictionary that `step` was given, with new arrays.
+        """
+        if self._restored is None:
+            self._link.beat("compiling", 0)
+            return 0
+        load(self._restored.state)
+        self.last_step = self._restored.step
+        self.last_metrics = self._restored.metrics
+        self._record(Resumed(checkpoint=self._restored.name, step=self._restored.step))
+        self._link.beat("compiling", self._restored.step)
+        self._restored = None  # its arrays are as large as the model
+        return self.last_step
+
+    def step(
+        self,
+        step: int,
+        *,
+        state: Callable[[], State],
+        metrics: Mapping[str, float] | None = None,
+        save: bool = False,
+        work_s: float | None = None,
+    ) -> None:
+        """Report that `step` global steps are done. Heartbeat, save point, drain point and metrics in one call.
+
+        Every rank calls it after every step, with the same `step`.
+
+        Args:
+            state: gives the whole state after this step: NumPy arrays and JSON values by name, equal on all ranks.
+                Called only when a save is due, and only on rank 0. Arrays must be copies.
+            metrics: finite numbers for people, such as a loss; kept with the next checkpoint.
+            save: save now, whatever the interval.
+            work_s: seconds of this rank's own work, without waiting for other ranks; shows which rank is slow.
+
+        Raises:
+            TrainingDiverged: a metric named `loss` is not finite.
+        """
+        metrics = self._checked(step, metrics)
+        if self._first:
+            self._first_step(step)
+        self._link.beat("stepping", step, work_s)
+        self._unsaved = (step, state, metrics)
+        self._report_progress(step)
+        notice = self._leaving.agreed(step)
+        if save or notice is not None or (self._saver is not None and self._saver.due(step)):
+            self._save()
+        if notice is not None:
+            self._leave(notice, step)
+
+    @contextlib.contextmanager
+    def phase(self, name: Literal["evaluating", "saving", "compiling"]) -> Iterator[None]:
+        """Mark work that may take longer than a step, so that it is not taken for a hang."""
+        self._link.beat(name, self.last_step)
+        yield
+        if self._cache is not None:
+            self._cache.seal()  # new graphs may have been compiled
+        self._link.beat("stepping", self.last_step)
+
+    def record(self, event: Event) -> None:
+        """Record an event of the job; only rank 0's are kept."""
+        self._record(event)
+
+    def finish(self) -> None:
+        """Save the last state, if it is not saved yet, and wait until it is written. The engine calls it."""
+        if self._unsaved is not None:
+            self._save()
+        if self._saver is not None:
+            self._saver.flush()
+        self._link.beat("finished", self.last_step)
+
+    def close(self) -> None:
+        """Stop the saver's thread. The engine calls it."""
+        if self._saver is not None:
+            self._saver.close()
+
+    def _checked(self, step: int, metrics: Mapping[str, float] | None) -> Mapping[str, float]:
+        if step < self.last_step:
+            raise InputError(
+                f"session.step({step}) comes after step {self.last_step}; count global steps upwards"
+            )
+        self.last_step = step
+        if metrics is not None:
+            loss = metrics.get("loss")
+            if loss is not None and not math.isfinite(loss):
+                raise TrainingDiverged(step)
+            self.last_metrics = dict(metrics)
+        return self.last_metrics
+
+    def _first_step(self, step: int) -> None:
+        """The first step compiles, so it is reported, and its graphs are cached from now on."""
+        self._first = False
+        if self._cache is not None:
+            self._cache.seal()
+        self._record(Compiled(seconds=round(time.monotonic() - self._began, 3), cached=self._cached))
+        self._record(FirstStep(step=step))
+
+    def _report_progress(self, step: int) -> None:
+        now = time.monotonic()
+        if now - self._progress_at > _PROGRESS_EVERY_S:
+            self._progress_at = now
+            self._record(Progress(step=step, steps=self.total_steps))
+
+    def _save(self) -> None:
+        if self._unsaved is None:
+            return
+        step, state, metrics = self._unsaved
+        self._unsaved = None
+        if self._saver is not None:
+            self._link.beat("saving", step)
+            self._saver.save(step, state, metrics)
+            self._link.beat("stepping", step)
+
+    def _leave(self, notice: Notice, step: int) -> None:
+        """End this rank once the save is on disk; all ranks wait for that."""
+        if self._saver is not None:
+            self._saver.flush()
+        self._barrier()
+        if notice.kind is NoticeKind.STOP:
+            raise LaunchEnds(step)
+        raise HostIsDrained(notice.ranks[0], step)
+
+
+_session: ContextVar[Session] = ContextVar("session")
+
+
+def get_session() -> Session:
+    """The session of this rank. Raises InputError outside of a training function's own thread."""
+    try:
+        return _session.get()
+    except LookupError:
+        raise InputError(
+            "get_session() was called outside of a training function; call it in the function that "
+            "MindSporeTrainer runs, in its own thread"
+        ) from None
+
+
+def set_session(session: Session) -> None:
+    """Make it the session of this thread; the engine calls it before the training function."""
+    _session.set(session)

@@ -1,0 +1,298 @@
+"""`MindSporeTrainer`: runs a MindSpore training function on a Ray cluster, through any failure."""
+
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+
+from orchestrator.ascend.environment import thread_variables
+from orchestrator.ascend.fence import RUN_VARIABLE
+from orchestrator.engine.checkpoints import checkpoint_names, read_fields
+from orchestrator.engine.config import MindSporeConfig
+from orchestrator.engine.control.group import ControlSettings
+from orchestrator.engine.control.size import RankNeeds
+from orchestrator.engine.rank.run import RankSettings, run_rank
+from orchestrator.engine.ray_train.classify import classify
+from orchestrator.engine.ray_train.controller import ControllerSettings
+from orchestrator.engine.ray_train.launch import ControlledTrainer
+from orchestrator.engine.state_format import NpzFormat, StateFormat
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.storage import DirectoryStorage
+from orchestrator.telemetry.state import read_state
+
+# NumPy's linear algebra may draw initial weights. By default it uses the newest kernels of each host's CPU, and
+# results differ in their last bit between AVX2 and AVX-512. Other architectures ignore the variable.
+_SAME_KERNELS = {"OPENBLAS_CORETYPE": "Haswell"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryConfig:
+    """How a run survives.
+
+    max_failures: budget of each kind of failure. standbys: keep workers waiting with everything imported (CPU only).
+    step_timeout_s: how long a step may take; None derives it from the measured steps, and never kills a function that
+    reports none. checkpoint_every_s: seconds between checkpoints; None is the optimum of Young and Daly.
+    keep: how many of the newest checkpoints stay. best: the checkpoint with the lowest value of this metric also
+    stays. workers_per_host: most ranks on one host. compile_cache: reuse compiled graphs after a restart. compile_key:
+    names all that the graphs depend on; None derives it from the function's source, its configuration and versions.
+    """
+
+    max_failures: int = 10
+    standbys: bool = True
+    step_timeout_s: float | None = None
+    checkpoint_every_s: float | None = None
+    keep: int = 3
+    best: str | None = None
+    workers_per_host: int | None = None
+    compile_cache: bool = True
+    compile_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("max_failures", 0), ("keep", 1)):
+            if getattr(self, name) < lowest:
+                raise InputError(f"recovery {name} is {getattr(self, name)}; use a number from {lowest}")
+        for name in ("step_timeout_s", "workers_per_host"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"recovery {name} is {value}; use a number above 0, or None")
+        if self.checkpoint_every_s is not None and not self.checkpoint_every_s >= 0:
+            raise InputError(
+                f"recovery checkpoint_every_s is {self.checkpoint_every_s}; use seconds from 0, or None"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended. value: what the training function returned on rank 0, None after a resume that had no work."""
+
+    path: Path
+    checkpoint: str | None
+    step: int
+    metrics: Mapping[str, float]
+    value: Any = None
+
+
+class TrainingGaveUp(OrchestratorError):
+    """The group failed too often, or in a way that would happen again. Example: the loss became NaN."""
+
+    def __init__(self, cause: str, reason: str):
+        super().__init__(cause, reason)
+        self.cause, self.reason = cause, reason
+
+    def __str__(self) -> str:
+        return f"training stopped: {self.cause} ({self.reason}); see logs/ and events.jsonl of the run"
+
+
+class MindSporeTrainer:
+    """Runs `train_loop_per_worker` data-parallel in MindSpore ranks; it has the shape of Ray's `TorchTrainer`.
+
+    Args:
+        train_loop_per_worker: the training function, with no argument or with the configuration. It calls
+            `get_session()`; see docs/your_own_training.md.
+        train_loop_config: passed to the function.
+        mindspore_config: device, threads and rendezvous of the ranks.
+        scaling_config: number of ranks, or `(fewest, most)` for a group that may shrink and grow.
+        run_config: `name` and `storage_path`; the run is the directory `<storage_path>/<name>`.
+        recovery: see `RecoveryConfig`.
+        state_format: how a state becomes files; by default NumPy archives.
+
+    Raises InputError for wrong arguments.
+    """
+
+    def __init__(
+        self,
+        train_loop_per_worker: Callable[..., Any],
+        *,
+        train_loop_config: dict[str, Any] | None = None,
+        mindspore_config: MindSporeConfig | None = None,
+        scaling_config: ScalingConfig | None = None,
+        run_config: RunConfig | None = None,
+        recovery: RecoveryConfig | None = None,
+        state_format: StateFormat | None = None,
+    ):
+        self._function, self._config = train_loop_per_worker, train_loop_config
+        self._recovery = recovery or RecoveryConfig()
+        self._scaling = scaling_config or ScalingConfig(num_workers=1)
+        self._run_config = run_config or RunConfig()
+        self._format = state_format or NpzFormat()
+        self._root = _run_directory(self._run_config)
+        self._mindspore = self._complete(mindspore_config or MindSporeConfig())
+
+    def fit(self) -> Result:
+        """Run to the end, and resume whatever an earlier `fit` of this run left.
+
+        Needs `ray.init()`. Interrupted, it saves first. Raises TrainingGaveUp, or InputError for what only the
+        running cluster could show.
+        """
+        if RUN_VARIABLE in os.environ:
+            raise InputError(
+                "fit() was called inside a rank: the script calls it when it is imported; "
+                'call it below `if __name__ == "__main__":`'
+            )
+        for folder in ("logs", "plan", "checkpoints"):
+            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        storage = DirectoryStorage(self._root)
+        trainer = ControlledTrainer(
+            functools.partial(run_rank, self._call(), self._rank_settings(storage)),
+            self._controller_settings(storage),
+            self._ray_scaling(),
+            RunConfig(name=self._root.name, worker_runtime_env={"env_vars": self.process_environment()}),
+        )
+        try:
+            value = trainer.fit().return_value
+        except TrainingFailedError as error:
+            ended = read_state(storage).ended or "the controller failed"
+            raise TrainingGaveUp(classify(error).detail, ended) from error
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+            cause = str(error).splitlines()[0].rstrip(".")
+            raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
+        return self._result(storage, value)
+
+    def process_environment(self) -> dict[str, str]:
+        """What must be in a rank's environment before its process starts.
+
+        OpenMP and BLAS read it when they are loaded. The mark must be there from the start, so that a later
+        generation knows what earlier ones left.
+        """
+        threads = thread_variables(self._mindspore.threads)
+        return {**threads, **_SAME_KERNELS, "GLOG_v": "3", RUN_VARIABLE: str(self._root)}
+
+    def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
+        """The configuration with the run's own values."""
+        config.directory, config.run = self._root, str(self._root)
+        config.preload = config.preload or (module_of(self._function),)
+        return config
+
+    def _call(self) -> Callable[[], Any]:
+        """The training function with its configuration, as it is sent to the ranks."""
+        parameters = inspect.signature(self._function).parameters
+        arguments = (self._config or {},) if parameters else ()
+        if getattr(self._function, "__module__", "") == "__main__":
+            return functools.partial(
+                call_by_name, module_of(self._function), self._function.__qualname__, arguments
+            )
+        return functools.partial(self._function, *arguments)
+
+    def _rank_settings(self, storage: DirectoryStorage) -> RankSettings:
+        recovery, computes_on_cpu = self._recovery, not self._mindspore.start_options.on_device
+        cache = recovery.compile_cache and computes_on_cpu  # never tried on an NPU
+        return RankSettings(
+            storage=storage,
+            state_format=self._format,
+            every_s=recovery.checkpoint_every_s,
+            keep=recovery.keep,
+            best=recovery.best,
+            logs=self._root / "logs",
+            compiled=self._root / "compiled" if cache else None,
+            compile_key=recovery.compile_key or compile_key(self._function, self._config) if cache else "",
+        )
+
+    def _controller_settings(self, storage: DirectoryStorage) -> ControllerSettings:
+        recovery = self._recovery
+        return ControllerSettings(
+            storage=storage,
+            run=str(self._root),
+            control=ControlSettings(
+                max_failures=recovery.max_failures, step_timeout_s=recovery.step_timeout_s
+            ),
+            needs=self.rank_needs(),
+            mindspore=self._mindspore,
+            # A standby has no NPU, and could not be given one later.
+            standbys=recovery.standbys and self._mindspore.device == "cpu",
+        )
+
+    def rank_needs(self) -> RankNeeds:
+        """What each rank takes of a host: what `scaling_config` says, else its threads, or one NPU."""
+        given = self._scaling.resources_per_worker
+        own = {"CPU": float(self._mindspore.threads)}
+        if self._mindspore.device == "ascend":
+            own = {"CPU": 1.0, "NPU": 1.0}
+        return RankNeeds(given or own, self._recovery.workers_per_host)
+
+    def _ray_scaling(self) -> ScalingConfig:
+        return ScalingConfig(
+            num_workers=self._scaling.num_workers,
+            resources_per_worker=dict(self.rank_needs().resources),
+            placement_strategy=self._scaling.placement_strategy,
+        )
+
+    def _result(self, storage: DirectoryStorage, value: Any) -> Result:
+        names = checkpoint_names(storage)
+        fields = read_fields(storage, names[-1]) if names else {}
+        return Result(
+            path=self._root,
+            checkpoint=names[-1] if names else None,
+            step=int(fields.get("step", 0)),
+            metrics=fields.get("metrics", {}),
+            value=value,
+        )
+
+
+def module_of(function: Callable[..., Any]) -> str:
+    """The name under which a worker imports the function's module; a script's is that of its file."""
+    module: str = getattr(inspect.unwrap(_plain(function)), "__module__", "__main__")
+    main = sys.modules["__main__"]
+    if module != "__main__":
+        return module
+    if getattr(main, "__file__", None) is None:
+        raise InputError("the training function is defined interactively; put it into a file of its own")
+    return Path(str(main.__file__)).stem
+
+
+def call_by_name(module: str, name: str, arguments: tuple[Any, ...]) -> Any:
+    """On a worker: import a script as a module and call its function.
+
+    MindSpore compiles the source of a Cell and looks up names in the Cell's module. A function of `__main__` would
+    arrive as a copy without a module, and its Cells could not be compiled.
+    """
+    function: Any = importlib.import_module(module)
+    for part in name.split("."):
+        function = getattr(function, part)
+    return function(*arguments)
+
+
+def compile_key(function: Callable[..., Any], config: Mapping[str, Any] | None) -> str:
+    """Names what compiled graphs depend on: the function's package or file, its configuration, and versions."""
+    import mindspore
+
+    function = inspect.unwrap(_plain(function))
+    source = Path(inspect.getsourcefile(function) or __file__)
+    package = (function.__module__ or "").partition(".")[0]
+    files = [source]
+    if package and package != "__main__" and hasattr(sys.modules.get(package), "__path__"):
+        files = sorted(Path(next(iter(importlib.import_module(package).__path__))).rglob("*.py"))
+    parts = [
+        json.dumps(config, sort_keys=True, default=repr),
+        mindspore.__version__,
+        sys.version,
+        *(hashlib.sha256(path.read_bytes()).hexdigest() for path in files),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function below partial objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _run_directory(run_config: RunConfig) -> Path:
+    name, path = run_config.name, str(run_config.storage_path or "")
+    if not name:
+        raise InputError("run_config has no name; give the run one, so that it can be resumed")
+    if "://" in path:
+        raise InputError(
+            f"run_config.storage_path is {path!r}; only a directory that every host reaches is supported"
+        )
+    return Path(path).expanduser().resolve() / name

@@ -1,0 +1,81 @@
+"""What the program needs of storage, and the only ways in which storage may fail.
+
+An object is named by a relative path with `/` between its parts, such as `checkpoints/step_00000010/state.json`.
+The operations are few, so that a directory and an object store can both offer them. There is no rename, no
+append, no link, no lock and no modification time.
+"""
+
+from typing import Protocol
+
+from orchestrator.errors import OrchestratorError
+
+
+class StorageError(OrchestratorError):
+    """Storage did not do what it was asked; `name` is the object, `detail` the system's reason."""
+
+    def __init__(self, name: str, detail: str):
+        super().__init__(name, detail)
+        self.name, self.detail = name, detail
+
+
+class ObjectMissing(StorageError):
+    """No object has this name. A listing may still show it for a while: listings are hints."""
+
+    def __str__(self) -> str:
+        return f"{self.name} does not exist ({self.detail})"
+
+
+class StorageUnavailable(StorageError):
+    """Storage is away, full or failing; the same call may succeed later. Example: a mount without a server."""
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be reached or written ({self.detail}); mount or free the storage"
+
+
+class StorageMisused(StorageError):
+    """The call can never succeed until a person changes something. Example: a folder lies at the file's name."""
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be used ({self.detail}); correct its type or its permissions"
+
+
+class Storage(Protocol):
+    """Whole objects by name. Every method raises `StorageError` and nothing else.
+
+    Implementations are small values that can be sent to another process.
+    """
+
+    def put(self, name: str, content: bytes) -> None:
+        """Store the object. Readers see the old content or the new, never a part."""
+
+    def get(self, name: str) -> bytes:
+        """The whole content. Raises ObjectMissing."""
+
+    def get_range(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes from byte `start`; fewer at the end. Raises ObjectMissing."""
+
+    def list(self, prefix: str) -> list[str]:
+        """Sorted names that begin with `prefix`. A hint: an entry may be gone, and a new one may be absent."""
+
+    def delete(self, name: str) -> None:
+        """Remove the object; a missing one is no error."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Store the object unless the name is taken; whether this call, or an earlier try of it, stored it."""
+
+    def describe(self) -> str:
+        """Where this storage is, for messages."""
+
+
+# Room for what a generation writes before it trains: logs, events, a rank table.
+_PROBE_NAME, _PROBE_BYTES = "probe", 1 << 16
+
+
+def takes_writes(storage: Storage) -> bool:
+    """Whether storage is there and has room for a small object."""
+    try:
+        storage.put(_PROBE_NAME, bytes(_PROBE_BYTES))
+        storage.delete(_PROBE_NAME)
+    except StorageError:
+        return False
+    return True

@@ -1,0 +1,72 @@
+"""The base of all events: one schema each, JSON on disk.
+
+On disk an event is `{"t": unix seconds, "event": name, ...fields}`. Fields may be added with a default; they are
+never renamed. A reader that meets an unknown name, or a field it cannot fill, gets an `UnknownEvent`.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened. Subclasses are the schemas."""
+
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    def to_dict(self, t: float) -> dict[str, Any]:
+        """The JSON object on disk; `t` in unix seconds."""
+        return {"t": round(t, 3), "event": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
+        """Build the event from its fields on disk; other keys are ignored. Raises TypeError or ValueError."""
+        hints = typing.get_type_hints(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: _value(raw[name], hints[name]) for name in names if name in raw})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEvent(Event):
+    """An event of another version of this program; `event` is its name on disk."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event and when its writer recorded it, in unix seconds of the writer's host."""
+
+    t: float
+    event: Event
+
+
+def _value(value: Any, hint: Any) -> Any:
+    """A JSON value as the type that a schema asks for. Raises TypeError when it is another type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _value(value, next(a for a in arguments if a is not type(None)))
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"{value!r} is not a list")
+        return tuple(_value(item, arguments[0]) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is not an object")
+        return {key: _value(item, arguments[1]) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        return hint(**{name: _value(item, hints[name]) for name, item in value.items() if name in hints})
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is not Any and type(value) is not hint:
+        raise TypeError(f"{value!r} is not {hint}")
+    return value

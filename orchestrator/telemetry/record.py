@@ -1,0 +1,190 @@
+"""Writes and reads a run's events: immutable segments of JSON lines, one writer each.
+
+A writer is one process. It keeps lines in memory until storage has taken them, so storage that is away or full
+loses nothing and stops nobody. Segments are `events/<writer>/<number>.jsonl`. Readers merge the segments of all
+writers by time; `events.jsonl` is the merged file, which `merge_events` writes when a run ends.
+"""
+
+import atexit
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from orchestrator.storage import ObjectMissing, Storage, StorageError
+from orchestrator.telemetry import events as schemas
+from orchestrator.telemetry.event import Event, Recorded, UnknownEvent
+
+logger = logging.getLogger(__name__)
+
+FOLDER, MERGED = "events/", "events.jsonl"
+SCHEMAS: dict[str, type[Event]] = {
+    schema.name: schema
+    for schema in vars(schemas).values()
+    if isinstance(schema, type) and issubclass(schema, Event) and schema is not Event
+}
+# How long a line may wait for others before it is written. Shorter means more segments.
+_FLUSH_AFTER_S = 0.2
+_RETRY_AFTER_S = 1.0
+# About 20 MB of lines: hours of events while storage is away.
+_MOST_LINES = 100_000
+
+
+class EventWriter:
+    """Records the events of this process. Use it as a context manager, or call `close`.
+
+    A background thread writes, so `record` never waits for storage. What storage still refuses at `close` is
+    reported in the log and dropped.
+    """
+
+    def __init__(self, storage: Storage, clock: Callable[[], float] = time.time):
+        self._storage, self._clock = storage, clock
+        self._prefix = f"{FOLDER}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}/"
+        self._next = 0
+        self._dropped, self._dropped_at = 0, 0.0
+        self._refused = False
+        self._lines: deque[tuple[float, str]] = deque()
+        self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._write_behind, name="event writer", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def record(self, event: Event) -> None:
+        """Record the event with the current time."""
+        t = self._clock()
+        line = json.dumps(event.to_dict(t), allow_nan=False)
+        with self._changed:
+            self._lines.append((t, line))
+            if len(self._lines) > _MOST_LINES:
+                self._dropped_at, _ = self._lines.popleft()
+                self._dropped += 1
+            self._changed.notify()
+
+    def flush(self) -> bool:
+        """Write all lines that wait as one segment; whether storage took them."""
+        with self._writing:
+            with self._changed:
+                lines = [line for _, line in self._lines]
+                dropped = self._dropped
+                if dropped:
+                    lost = schemas.EventsLost(count=dropped)
+                    lines.insert(0, json.dumps(lost.to_dict(self._dropped_at)))
+            if not lines:
+                return True
+            try:
+                self._storage.put(f"{self._prefix}{self._next:06d}.jsonl", ("\n".join(lines) + "\n").encode())
+            except StorageError as error:
+                if not self._refused:
+                    logger.warning("events wait in memory: %s", error)
+                self._refused = True
+                return False
+            self._next += 1
+            self._refused = False
+            with self._changed:
+                # Lines that were dropped during the put are on storage now, if they were among those written.
+                written, since = len(lines) - bool(dropped), self._dropped - dropped
+                for _ in range(written - since):
+                    self._lines.popleft()
+                self._dropped = max(since - written, 0)
+            return True
+
+    def close(self) -> None:
+        """Write what waits and stop the thread. Calling it again does nothing."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        atexit.unregister(self.close)
+        if not self.flush():
+            logger.warning("%d event(s) were not written", len(self._lines))
+
+    def _write_behind(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._closed)
+                if self._closed:
+                    return
+                # Let a burst of events share one segment.
+                self._changed.wait_for(lambda: self._closed, timeout=_FLUSH_AFTER_S)
+            if not self.flush():
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, timeout=_RETRY_AFTER_S)
+
+
+class EventReader:
+    """Reads a run's events and remembers which segments it has seen: they never change."""
+
+    def __init__(self, storage: Storage):
+        self._storage = storage
+        self._seen: set[str] = set()
+        self._all: list[tuple[float, str, int, Recorded]] = []
+
+    def read(self) -> list[Recorded]:
+        """Every event so far, by time. Raises StorageError when storage is away."""
+        self.new()
+        return [entry[-1] for entry in sorted(self._all, key=lambda entry: entry[:3])]
+
+    def new(self) -> list[Recorded]:
+        """The events of segments that no earlier call has read, by time. Raises StorageError."""
+        found = []
+        for name in self._storage.list(FOLDER):
+            if name in self._seen:
+                continue
+            try:
+                content = self._storage.get(name)
+            except ObjectMissing:
+                continue  # a listing is a hint
+            self._seen.add(name)
+            for number, line in enumerate(content.splitlines()):
+                recorded = parse(line)
+                if recorded is not None:
+                    found.append((recorded.t, name, number, recorded))
+        found.sort(key=lambda entry: entry[:3])
+        self._all += found
+        return [entry[-1] for entry in found]
+
+
+def merge_events(storage: Storage) -> None:
+    """Write `events.jsonl` from all segments. Raises StorageError."""
+    lines = [json.dumps(recorded_to_dict(recorded)) for recorded in EventReader(storage).read()]
+    storage.put(MERGED, "".join(f"{line}\n" for line in lines).encode())
+
+
+def parse(line: bytes) -> Recorded | None:
+    """The event of a line of JSON; None when the line is no event at all."""
+    try:
+        raw = json.loads(line)
+        t, name = float(raw["t"]), str(raw["event"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    try:
+        return Recorded(t, SCHEMAS[name].from_dict(raw))
+    except (KeyError, TypeError, ValueError):
+        fields = {key: value for key, value in raw.items() if key not in ("t", "event")}
+        return Recorded(t, UnknownEvent(event=name, fields=fields))
+
+
+def recorded_to_dict(recorded: Recorded) -> dict[str, Any]:
+    """The JSON object on disk; an unknown event keeps all of its fields."""
+    if isinstance(recorded.event, UnknownEvent):
+        return {"t": recorded.t, "event": recorded.event.event, **recorded.event.fields}
+    return recorded.event.to_dict(recorded.t)

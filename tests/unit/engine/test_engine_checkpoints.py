@@ -1,0 +1,160 @@
+"""Checkpoints in storage: what makes one valid, what makes one corrupt, and what pruning leaves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from orchestrator.engine.checkpoints import (
+    checkpoint_names,
+    newest_valid,
+    prune,
+    read_checkpoint,
+    write_checkpoint,
+)
+from orchestrator.engine.state_format import NpzFormat, State
+from orchestrator.errors import CorruptData, InputError
+from orchestrator.storage import DirectoryStorage, StorageUnavailable
+from tests.unit.engine.fakes import MemoryStorage
+
+FORMAT = NpzFormat()
+
+
+def saved(storage: MemoryStorage, step: int, **metrics: float) -> str:
+    state: State = {"weight": np.full(3, step, np.float32), "epoch": step // 10}
+    return write_checkpoint(storage, FORMAT.encode(state, step, metrics))
+
+
+ARRAYS = st.dictionaries(
+    st.text(min_size=1, max_size=8),
+    hnp.arrays(st.sampled_from([np.float32, np.int64, np.uint8, np.bool_]), hnp.array_shapes(min_dims=0)),
+    max_size=4,
+)
+
+
+@given(arrays=ARRAYS, values=st.dictionaries(st.text(max_size=4), st.integers() | st.text() | st.none()))
+def test_a_state_comes_back_as_it_was(arrays: State, values: State) -> None:
+    state = {**values, **arrays}
+    storage = MemoryStorage()
+    name = write_checkpoint(storage, FORMAT.encode(state, 7, {"loss": 0.5}))
+    read = read_checkpoint(storage, name)
+    found = FORMAT.decode(read)
+    assert found.keys() == state.keys() and read.step == 7 and read.metrics == {"loss": 0.5}
+    for key, value in state.items():
+        if isinstance(value, np.ndarray):
+            assert found[key].dtype == value.dtype and found[key].tobytes() == value.tobytes()
+        else:
+            assert found[key] == value
+
+
+def test_equal_states_have_equal_bytes() -> None:
+    first, second = MemoryStorage(), MemoryStorage()
+    saved(first, 3), saved(second, 3)
+    assert first.objects == second.objects
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+        lambda content: b"",
+    ],
+    ids=["truncated", "one bit flipped", "empty"],
+)
+@pytest.mark.parametrize("file", ["arrays.npz", "state.json"])
+def test_a_damaged_checkpoint_is_marked_and_the_one_before_is_used(
+    file: str, damage: Callable[[bytes], bytes]
+) -> None:
+    storage = MemoryStorage()
+    older, newer = saved(storage, 1), saved(storage, 2)
+    path = f"checkpoints/{newer}/{file}"
+    storage.objects[path] = damage(storage.objects[path])
+    name, _, corrupt = newest_valid(storage)
+    assert name == older and [newer in str(error) for error in corrupt] == [True]
+    assert checkpoint_names(storage) == [older]
+    assert f"checkpoints/{newer}/corrupt" in storage.objects and path in storage.objects
+
+
+def test_a_checkpoint_without_its_state_does_not_exist() -> None:
+    storage = MemoryStorage()
+    name = saved(storage, 1)
+    del storage.objects[f"checkpoints/{name}/state.json"]
+    assert checkpoint_names(storage) == []
+    assert newest_valid(storage) == (None, None, [])
+
+
+def test_the_state_is_written_last_and_removed_first() -> None:
+    order: list[str] = []
+
+    class Watched(MemoryStorage):
+        def put(self, name: str, content: bytes) -> None:
+            order.append(f"put {name}")
+            super().put(name, content)
+
+        def delete(self, name: str) -> None:
+            order.append(f"delete {name}")
+            super().delete(name)
+
+    storage = Watched()
+    saved(storage, 1), saved(storage, 2)
+    prune(storage, keep=1)
+    assert order[1] == "put checkpoints/step_00000001/state.json"
+    assert order[4] == "delete checkpoints/step_00000001/state.json"
+    assert checkpoint_names(storage) == ["step_00000002"]
+
+
+def test_a_name_is_never_written_twice() -> None:
+    storage = MemoryStorage()
+    first = saved(storage, 5, loss=1.0)
+    assert saved(storage, 5, loss=1.0) == first
+    assert saved(storage, 5, loss=2.0) == "step_00000005.2"
+    assert saved(storage, 50) == "step_00000050"
+    assert newest_valid(storage)[0] == "step_00000050"
+
+
+def test_pruning_keeps_the_newest_and_the_best() -> None:
+    storage = MemoryStorage()
+    for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3), (5, 0.2)):
+        saved(storage, step, loss=loss)
+    prune(storage, keep=2, best="loss")
+    assert checkpoint_names(storage) == ["step_00000002", "step_00000004", "step_00000005"]
+
+
+def test_avoided_checkpoints_are_skipped() -> None:
+    storage = MemoryStorage()
+    older, newer = saved(storage, 1), saved(storage, 2)
+    assert newest_valid(storage, avoid={newer})[0] == older
+
+
+def test_storage_that_is_away_is_not_a_corrupt_checkpoint() -> None:
+    storage = MemoryStorage()
+    name = saved(storage, 1)
+    storage.away = True
+    with pytest.raises(StorageUnavailable):
+        read_checkpoint(storage, name)
+
+
+def test_a_state_that_json_and_numpy_cannot_hold_is_the_users_to_correct() -> None:
+    with pytest.raises(InputError, match="asnumpy"):
+        FORMAT.encode({"weight": object()}, 1, {})
+    with pytest.raises(InputError, match="'weight' is an array of objects"):
+        FORMAT.encode({"weight": np.array([object()])}, 1, {})
+
+
+def test_a_checkpoint_of_a_directory_survives_a_change_of_process(tmp_path: Path) -> None:
+    storage = DirectoryStorage(tmp_path)
+    name = write_checkpoint(storage, FORMAT.encode({"weight": np.arange(4)}, 9, {}))
+    assert FORMAT.decode(read_checkpoint(DirectoryStorage(tmp_path), name))["weight"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_corrupt_checkpoint_names_itself() -> None:
+    storage = MemoryStorage()
+    name = saved(storage, 1)
+    storage.objects[f"checkpoints/{name}/state.json"] = b"[]"
+    with pytest.raises(CorruptData, match="step_00000001.*not what was written"):
+        read_checkpoint(storage, name)
