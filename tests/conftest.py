@@ -83,7 +83,8 @@ def nothing_is_left_behind() -> Iterator[None]:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     _remove_scratch_of_killed_suites()
     # Short, because a Unix socket's path holds 107 bytes and Ray needs most of them.
-    scratch = Path(tempfile.mkdtemp(prefix=f"sdn-{os.getpid()}-"))
+    scratch = Path(tempfile.gettempdir()) / f"sdn-{os.getpid()}"
+    scratch.mkdir(mode=0o700)
     settings = {SESSION: scratch.name, "TMPDIR": str(scratch), "RAY_TMPDIR": str(scratch)}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
@@ -119,8 +120,9 @@ def _is_rank(process: psutil.Process) -> bool:
 
 
 def _remove_scratch_of_killed_suites() -> None:
-    for path in Path(tempfile.gettempdir()).glob("sdn-*-*"):
-        if path.name.split("-")[1].isdigit() and not psutil.pid_exists(int(path.name.split("-")[1])):
+    for path in Path(tempfile.gettempdir()).glob("sdn-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
             shutil.rmtree(path)
 
 
@@ -131,7 +133,7 @@ def _names(folder: str | Path) -> set[str]:
 
 def _is_ours(name: str) -> bool:
     """Whether the test bed of this suite has made the namespace; hosts/network.py names them."""
-    return re.fullmatch(rf"sdn{os.getpid()}[a-z]\d*", name) is not None
+    return re.fullmatch(rf"sdn{os.getpid()}t[0-9A-F]+[a-z]\d*", name) is not None
 
 
 def _survivors(scratch: Path, began: float) -> list[str]:

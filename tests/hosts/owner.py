@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Short: the paths of Ray's Unix sockets contain it, and must fit in 107 bytes.
-_NAME = re.compile(r"sdn(?P<pid>\d+)t(?P<started>\d+)(?:[a-z]\d*)?")
+_NAME = re.compile(r"sdn(?P<pid>\d+)t(?P<started>[0-9A-F]+)(?:[a-z]\d*)?")
 # Fields of /proc/<pid>/stat after the name in parentheses, which may contain spaces itself.
 _STATE, _START_TIME = 0, 19
 
@@ -31,7 +31,7 @@ class Owner:
     @property
     def prefix(self) -> str:
         """What every name of its bed begins with; a letter and a number may follow."""
-        return f"sdn{self.pid}t{self.started}"
+        return f"sdn{self.pid}t{self.started:X}"
 
     def is_gone(self) -> bool:
         """Whether the process has ended, even if its parent has not reaped it or its id is in use again."""
@@ -42,7 +42,7 @@ class Owner:
 def is_stale(name: str) -> bool:
     """Whether this namespace or directory belongs to a bed whose owner is gone."""
     found = _NAME.fullmatch(name)
-    return found is not None and Owner(int(found["pid"]), int(found["started"])).is_gone()
+    return found is not None and Owner(int(found["pid"]), int(found["started"], 16)).is_gone()
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -71,7 +71,7 @@ def bed_of_another_process() -> Iterator[tuple["subprocess.Popen[str]", str, int
     try:
         assert process.stdout is not None
         on_the_host = int(process.stdout.readline())
-        [switch] = {name for name in namespaces() if re.fullmatch(rf"sdn{process.pid}t\d+s", name)}
+        [switch] = {name for name in namespaces() if re.fullmatch(rf"sdn{process.pid}t[0-9A-F]+s", name)}
         yield process, switch[:-1], on_the_host
     finally:
         process.kill()

@@ -15,6 +15,7 @@ from sdnet.data.synthetic import make_tree
 from tests.integration.jobs import STEPS, job_file
 from tests.integration.ray_node import RayCluster
 from tests.launching import events_of, saved, wait_for
+from tests.unit.saving import save
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -80,10 +81,8 @@ def test_images_replaced_under_a_run_are_refused_before_a_rank_starts(
 ) -> None:
     make_tree(storage / "images", SyntheticConfig(pairs=16, scenes=4))
     run, images = RunDirectory(storage / "replaced"), f"data.images={storage / 'images'}"
-    checkpoint = run.checkpoints / "step_00000003"
-    checkpoint.mkdir(parents=True)
-    trained_with = {"train.npz": "0" * 64, "test.npz": "1" * 64}
-    (checkpoint / "state.json").write_text(json.dumps({"data": trained_with}))
+    run.create()
+    save(run.checkpoints, 3, data={"train.npz": "0" * 64, "test.npz": "1" * 64})
     refused = ray_cluster.run(
         "sdnet-orchestrate", "launch", str(job_file(storage, "replaced")), "--set", images
     )
