@@ -134,8 +134,7 @@ def evaluate(
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
-    evaluation = Evaluation()
-    evaluation.load_checkpoint(checkpoint)
+    evaluation = Evaluation.of_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
 

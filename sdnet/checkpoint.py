@@ -17,6 +17,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
+from sdnet.config import Recipe
 from sdnet.errors import InputError
 from sdnet.quiet import quiet_mindspore
 from sdnet.weights import State
@@ -26,7 +27,7 @@ PUBLISHED_PREFIX = {"features_opt": "model", "features_sar": "model", "embedding
                     "lower_opt": "model_L", "lower_sar": "model_L", "decoder": "model_D"}  # fmt: skip
 # Published training code prefixes these names with its own wrappers (`optimizer.`, `network._backbone.`).
 _PUBLISHED = re.compile(
-    r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+\.[a-z_]+)"
+    r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+(?:\.[a-z_]+)+)"
 )
 
 
@@ -126,6 +127,24 @@ def verify(directory: Path) -> CheckpointState:
 def read_state(directory: Path) -> CheckpointState:
     """Read where training stood; the other files are not looked at. Raises CorruptCheckpoint."""
     return _read_state(directory)[0]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe that a checkpoint was trained with; that of a single `.ckpt` is the published one.
+
+    It decides which network the weights belong to. Raises CorruptCheckpoint, or InputError when
+    this version does not know a field or a value.
+    """
+    if not path.is_dir():
+        return Recipe()
+    fields = read_state(path).recipe
+    unknown = sorted(fields.keys() - asdict(Recipe()).keys())
+    if unknown:
+        raise InputError(f"{path} was trained with {unknown[0]}, which this version does not know; update it")
+    try:
+        return Recipe(**fields)
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from None
 
 
 def read_optimizer(directory: Path) -> State:

@@ -14,6 +14,11 @@ from sdnet.errors import InputError
 STRICT = {"extra": "forbid", "strict": True}
 # How a folder of images is laid out; see docs/data.md.
 Layout = Literal["auto", "sen12", "flat", "qxslab_saropt", "osdataset"]
+_OBJECTIVES = ("published", "contrastive")
+_NORMALISATIONS = ("batch", "modality", "instance")
+_MOST_ORIENTATIONS = 16
+# Beyond these a patch of 64 px would show mostly what lies outside the stored one.
+_MOST_ROTATION_DEG, _MOST_SCALE, _MOST_JITTER_PX, _MOST_GAMMA = 45.0, 0.5, 8.0, 2.0
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -122,9 +127,24 @@ class SplitConfig:
 class Recipe:
     """Everything that decides the weights besides the data and the number of ranks.
 
+    The defaults are the published recipe.
+
     batch: samples per rank and step; the global batch is batch times the job's ranks.
     lr falls linearly to 0 over the run. margin is that of the triplet loss, temperature
     that of the self-distillation softmax. dropout is the probability of a zero.
+    objective: `published` is the triplet, self-distillation and reconstruction loss, each slice by
+    itself. `contrastive` is the symmetric InfoNCE loss over the whole global batch, with
+    contrastive_temperature.
+    normalisation: `batch` shares BatchNorm statistics between the modalities, as published.
+    `modality` keeps separate moving statistics for each. `instance` normalises each channel of each
+    sample by itself, so that no sample depends on its batch, and adds no statistics to the checkpoint.
+    orientation_channels: how many edge orientations the network gets beside the grey values; 0 is none.
+    flips: turn each pair by one of the 8 flips and right-angle rotations, the same for both patches.
+    rotation_deg, scale: turn and scale each pair at random by at most this angle, and by a factor of at
+    most 1 + scale or 1 / (1 + scale); they need stored patches larger than 64 px.
+    jitter_px: move the SAR patch at random by at most this many pixels in each direction.
+    gamma: raise the grey values of each patch to a random power between exp(-gamma) and exp(gamma).
+    align_scenes: move each SAR patch by its scene's shift, which `prepare` estimated.
     """
 
     __pydantic_config__: ClassVar[dict] = STRICT
@@ -142,6 +162,16 @@ class Recipe:
     reconstruction_weight: float = 0.001
     dropout: float = 0.3
     seed: int = 0
+    objective: Literal["published", "contrastive"] = "published"
+    contrastive_temperature: float = 0.07
+    normalisation: Literal["batch", "modality", "instance"] = "batch"
+    orientation_channels: int = 0
+    flips: bool = False
+    rotation_deg: float = 0.0
+    scale: float = 0.0
+    jitter_px: float = 0.0
+    gamma: float = 0.0
+    align_scenes: bool = False
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
@@ -150,9 +180,29 @@ class Recipe:
         )
         _check(0 < self.lr < math.inf, "lr", self.lr, "above 0")
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
-        _check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
+        for name in ("temperature", "contrastive_temperature"):
+            _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
+        self._check_network()
         _check(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
         for name in ("beta1", "beta2"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
         for name in ("weight_decay", "margin", "match_weight", "distill_weight", "reconstruction_weight"):
             _check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
+
+    def _check_network(self) -> None:
+        """Also for callers that do not check types: an unknown name must not train something else."""
+        _check(self.objective in _OBJECTIVES, "objective", self.objective, " or ".join(_OBJECTIVES))
+        known = self.normalisation in _NORMALISATIONS
+        _check(known, "normalisation", self.normalisation, ", ".join(_NORMALISATIONS))
+        _check(
+            0 <= self.orientation_channels <= _MOST_ORIENTATIONS,
+            "orientation_channels",
+            self.orientation_channels,
+            f"from 0 to {_MOST_ORIENTATIONS}",
+        )
+        _check(0 <= self.rotation_deg <= _MOST_ROTATION_DEG, "rotation_deg", self.rotation_deg,
+               f"from 0 to {_MOST_ROTATION_DEG}")  # fmt: skip
+        _check(0 <= self.scale <= _MOST_SCALE, "scale", self.scale, f"from 0 to {_MOST_SCALE}")
+        _check(0 <= self.jitter_px <= _MOST_JITTER_PX, "jitter_px", self.jitter_px,
+               f"from 0 to {_MOST_JITTER_PX}")  # fmt: skip
+        _check(0 <= self.gamma <= _MOST_GAMMA, "gamma", self.gamma, f"from 0 to {_MOST_GAMMA}")

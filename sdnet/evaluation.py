@@ -7,12 +7,14 @@ chunk is always computed whole, as the same batch of the same graph, whichever r
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sdnet import checkpoint, weights
+from sdnet.augment import middle
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.model import Embedder, SDNet
@@ -32,7 +34,7 @@ class Evaluation:
     """SDNet in evaluation mode, with weights of its own."""
 
     def __init__(self, recipe: Recipe | None = None):
-        """The recipe does not matter: nothing in it changes the network outside training."""
+        """recipe: of the weights, because it decides what the network is; left out, the published one."""
         self._net = SDNet(recipe or Recipe(), training=False)
         self.embedder = Embedder(self._net)
 
@@ -45,13 +47,19 @@ class Evaluation:
         """Take weights."""
         weights.load(self._net, state)
 
-    def load_checkpoint(self, path: Path) -> None:
-        """Take weights from a checkpoint directory or `.ckpt` file, published ones too. Raises InputError."""
-        self.load(checkpoint.read_model(path, weights.shapes(self._net)))
+    @classmethod
+    def of_checkpoint(cls, path: Path) -> Self:
+        """The network of a checkpoint directory, or of a `.ckpt` file of the published network.
+
+        Raises InputError for what is not a checkpoint.
+        """
+        evaluation = cls(checkpoint.read_recipe(path))
+        evaluation.load(checkpoint.read_model(path, weights.shapes(evaluation._net)))
+        return evaluation
 
     def embed(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Optical and SAR embeddings, float32 [B, 128] each, of uint8 [B, 64, 128]."""
-        opt, sar = self.embedder(Tensor(pairs))
+        """Optical and SAR embeddings, float32 [B, 128] each, of uint8 [B, E, 2E]; the middle 64 px count."""
+        opt, sar = self.embedder(Tensor(middle(pairs)))
         return opt.asnumpy(), sar.asnumpy()
 
     def distances(self, patches: PatchFile, batch: int, chunks: Iterable[int]) -> np.ndarray:

@@ -31,8 +31,7 @@ def export_checkpoint(checkpoint: Path, out: Path, file_format: str = "mindir", 
     Raises InputError for a bad checkpoint, another format, or `air`, which needs an Ascend host.
     """
     _check(out, file_format, batch)
-    evaluation = Evaluation()
-    evaluation.load_checkpoint(checkpoint)
+    evaluation = Evaluation.of_checkpoint(checkpoint)
     probe = np.random.default_rng(_PROBE_SEED).integers(0, 256, (batch, 64, 128), np.uint8)
     expected = evaluation.embed(probe)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.mindir")

@@ -33,7 +33,7 @@ def evaluate_checkpoint(
         check_place(distances_path)
     patches = open_patches(data)
     check_labels(patches.labels, data)
-    Evaluation().load_checkpoint(checkpoint)  # a bad one is told now, not by every worker
+    Evaluation.of_checkpoint(checkpoint)  # refuse a bad one here, once, not in every worker
     with ray_session(cluster):
         shares = _on_workers(checkpoint.resolve(), data.resolve(), cluster, batch)
     distances = merge(shares, len(patches), batch)
@@ -50,8 +50,7 @@ def distances_of_worker(
     """The share of one worker, which computes on `threads` CPUs: float64 distances of its chunks' pairs."""
     compute_on(threads)
     patches: PatchFile = open_patches(data)
-    evaluation = Evaluation()
-    evaluation.load_checkpoint(checkpoint)
+    evaluation = Evaluation.of_checkpoint(checkpoint)
     return evaluation.distances(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
 
 

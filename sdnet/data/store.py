@@ -41,11 +41,16 @@ _NOT_WHOLE = (
 
 @dataclass(frozen=True, slots=True)
 class PatchFile:
-    """An open `.npz`: images uint8 [N, 64, 128], memory-mapped and read-only; labels int32 [N]."""
+    """An open `.npz`: images uint8 [N, 64, 128], memory-mapped and read-only; labels int32 [N].
+
+    shifts: int16 [N, 2], rows and columns by which each SAR patch lies off its optical one; None if
+    the file does not say.
+    """
 
     path: Path
     images: np.ndarray
     labels: np.ndarray
+    shifts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
