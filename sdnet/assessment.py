@@ -19,8 +19,6 @@ from sdnet.retrieval import (
     squared_distances,
 )
 
-Table = dict[str, dict[str, float | int | None]]
-
 
 def distances_of(opt: np.ndarray, sar: np.ndarray) -> np.ndarray:
     """Euclidean distance of each pair of descriptors, float64 [N]; as `Evaluation.distances` gives it."""
@@ -51,7 +49,7 @@ def assess(
         return found
     found["fpr95_interval"] = fpr95_interval(distances, labels, places.scene, seed)
     matches = np.flatnonzero(labels == 1)
-    among = _subset(places, matches)
+    among = places.rows(matches)
     ranks = np.stack(
         [partner_ranks(opt[matches], sar[matches], among), partner_ranks(sar[matches], opt[matches], among)]
     )
@@ -106,7 +104,3 @@ def _hard_negatives(opt: np.ndarray, sar: np.ndarray, places: Places, seed: int)
     distances = np.concatenate([distances_of(opt, sar), rivals])
     labels = np.repeat([1, 0], [len(opt), len(rivals)])
     return {"pairs": len(labels), **_rates(distances, labels)}
-
-
-def _subset(places: Places, rows: np.ndarray) -> Places:
-    return Places(places.scenes, places.scene[rows], places.tile[rows], places.centre[rows])

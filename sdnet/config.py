@@ -74,6 +74,9 @@ class PatchConfig:
     detect_on: the image whose keypoints count; `both` takes the union.
     min_distance_px: no two kept keypoints of a pair are nearer than this (Euclidean).
     negatives: non-matching test pairs for each match, from another scene.
+    stored_size: edge in pixels of training patches on disk; a recipe that turns or scales them needs
+    more than `size`. Where a patch reaches beyond its image, the border is mirrored.
+    align: estimate by how much the SAR images of each training scene lie off its optical ones.
     """
 
     __pydantic_config__: ClassVar[dict] = STRICT
@@ -83,8 +86,13 @@ class PatchConfig:
     detect_on: Literal["optical", "sar", "both"] = "optical"
     min_distance_px: float = 16.0
     negatives: float = 1.0
+    stored_size: int = 64
+    align: bool = False
 
     def __post_init__(self) -> None:
+        stored = self.stored_size % 2 == 0 and self.size <= self.stored_size <= 2 * self.size
+        allowed = f"even, from {self.size} to {2 * self.size}"
+        _check(stored, "stored_size", self.stored_size, allowed)
         _check(self.per_pair >= 1, "per_pair", self.per_pair, "at least 1")
         _check(0 <= self.min_distance_px < math.inf, "min_distance_px", self.min_distance_px, "0 or more")
         _check(0 < self.negatives <= 100, "negatives", self.negatives, "above 0 and at most 100")

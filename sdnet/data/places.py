@@ -1,12 +1,19 @@
-"""Where patches were cut: the scene, the pair of images, and the centre in it."""
+"""Where patches were cut: the scene, the pair of images, and the centre in it.
+
+An `.npz` of patches keeps this in two further arrays: `scenes`, the names, and `places`, int32
+[N, 4], of each optical patch its scene, tile, row and column.
+"""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from sdnet.data.store import extra_array
 from sdnet.errors import InputError
 
 APART_PX = 64  # windows whose centres are so far apart in a row or a column share no pixel
@@ -35,6 +42,27 @@ class Places:
 
     def __len__(self) -> int:
         return len(self.scene)
+
+    @classmethod
+    def read(cls, path: Path, num_pairs: int) -> Self | None:
+        """The places of an `.npz` of patches; None if it does not say. Raises InputError for wrong ones."""
+        scenes = extra_array(path, "scenes", "U", (None,))
+        places = extra_array(path, "places", "i", (num_pairs, 4))
+        if scenes is None or places is None:
+            return None
+        try:
+            return cls(tuple(scenes.tolist()), places[:, 0], places[:, 1], places[:, 2:])
+        except InputError as error:
+            raise InputError(f"{path}: {error}; prepare the data again") from None
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """As `store.write_patches` takes them."""
+        places = np.column_stack([self.scene, self.tile, self.centre]).astype(np.int32)
+        return {"scenes": np.array(self.scenes, np.str_), "places": places}
+
+    def rows(self, rows: np.ndarray) -> Self:
+        """The places of some patches."""
+        return type(self)(self.scenes, self.scene[rows], self.tile[rows], self.centre[rows])
 
     @cached_property
     def members(self) -> tuple[np.ndarray, ...]:
