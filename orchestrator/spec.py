@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator.spec_faults import faults_line
+from sdnet.augment import patches_for
 from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
@@ -236,9 +237,15 @@ def spec_from_dict(raw: dict[str, Any], source: str) -> JobSpec:
         # A key that is a date, or a value that an anchor makes part of itself.
         raise InputError(f"{source} holds what no job can ({error}); see docs/cluster_yaml.md") from None
     try:
-        return JobSpec.model_validate_json(text)
+        return _with_patches_for_recipe(JobSpec.model_validate_json(text))
     except ValidationError as error:
         raise InputError(f"{source}: {faults_line(error, JobSpec, json.loads(text))}") from None
+
+
+def _with_patches_for_recipe(spec: JobSpec) -> JobSpec:
+    """Let preprocessing store what the recipe trains on: larger patches, shifts of scenes."""
+    data = spec.data.model_copy(update={"patches": patches_for(spec.train, spec.data.patches)})
+    return spec.model_copy(update={"data": data})
 
 
 def _with_whole_recipe(raw: dict[str, Any]) -> dict[str, Any]:

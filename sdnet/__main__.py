@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.config import ImageConfig, Layout, PatchConfig, SplitConfig, SyntheticConfig
+from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
@@ -47,6 +47,9 @@ def prepare(
     ] = None,
     max_pixels: Annotated[int, typer.Option(help="An image of more pixels is bad.")] = 1 << 24,
     per_pair: Annotated[int, typer.Option(min=1, help="At most so many patches a pair.")] = 3,
+    recipe: Annotated[
+        str, typer.Option(help="Store what this recipe trains on: larger patches, shifts of scenes.")
+    ] = "sen1_2",
     train: Annotated[float, typer.Option(help="Share of the scenes that train.")] = 0.7,
     train_scenes: Annotated[
         list[str] | None, typer.Option(help="Scenes that train, such as 'ROIs2020_*'; may be repeated.")
@@ -58,6 +61,7 @@ def prepare(
     max_bad_images: Annotated[float, typer.Option(help="Share of bad images that fails it.")] = 0.01,
 ) -> None:
     """Cut patches from image pairs into train.npz and test.npz."""
+    from sdnet.augment import patches_for
     from sdnet.data.prepare import prepare as prepare_data
     from sdnet.data.synthetic import make_tree
     from sdnet.data.work import notes, plan_work
@@ -65,7 +69,7 @@ def prepare(
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
 
-    patches = PatchConfig(per_pair=per_pair)
+    patches = patches_for(_recipe(recipe), PatchConfig(per_pair=per_pair))
     split = SplitConfig(
         train=train,
         seed=seed,
@@ -97,10 +101,9 @@ def train(
     evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Train, and after each epoch evaluate and save a checkpoint; launched again, go on."""
-    if recipe not in RECIPES:
-        raise InputError(f"recipe {recipe} is not known; it must be one of {', '.join(RECIPES)}")
+    base = _recipe(recipe)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
-    chosen = replace(RECIPES[recipe], **{name: value for name, value in given.items() if value is not None})
+    chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     _use_graphs()
     from sdnet.data.store import checksums_of, open_patches, open_training_patches
     from sdnet.trainer import Trainer
@@ -154,6 +157,12 @@ def export(
 
     difference = export_checkpoint(checkpoint, out, file_format, batch)
     print(f"wrote {out}; its outputs differ from the checkpoint's by at most {difference:.1e}")
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise InputError(f"recipe {name} is not known; it must be one of {', '.join(RECIPES)}")
+    return RECIPES[name]
 
 
 def _use_graphs() -> None:

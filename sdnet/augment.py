@@ -8,15 +8,17 @@ Pairs are stored as uint8 [E, 2E], optical left and SAR right, E >= 64; views ar
 the middle of each side. Where a view reaches beyond the stored patch, its border is mirrored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from sdnet.config import Recipe
+from sdnet.config import PatchConfig, Recipe
+from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 
 VIEW = 64
+_SHIFT_PX = 4  # of a scene, for which there is room without a mirrored border
 _GREY_LEVELS = 256
 # What is drawn for each sample, in this order; a new draw goes to the end.
 _DRAWS = ("turn", "angle", "scale", "move_row", "move_column", "gamma_optical", "gamma_sar")
@@ -43,8 +45,8 @@ def check_edge(recipe: Recipe, edge: int, source: object) -> None:
     needed = edge_needed(recipe)
     if edge < needed:
         raise InputError(
-            f"{source} holds patches of {edge} px and the recipe needs {needed}; prepare them again with "
-            f"data.patches.stored_size {needed}, or set rotation_deg, scale and jitter_px to 0"
+            f"{source} holds patches of {edge} px and the recipe needs {needed}; prepare them again for "
+            "this recipe, or set rotation_deg, scale and jitter_px to 0"
         )
 
 
@@ -58,6 +60,23 @@ def edge_needed(recipe: Recipe) -> int:
     return int(2 * np.ceil(wide / 2 - 1e-9))
 
 
+def patches_for(recipe: Recipe, patches: PatchConfig) -> PatchConfig:
+    """What to prepare for a recipe: patches that are large enough, and shifts of scenes if it aligns them."""
+    room = 2 * _SHIFT_PX if recipe.align_scenes else 0
+    stored_size = max(patches.stored_size, edge_needed(recipe) + room)
+    return replace(patches, stored_size=stored_size, align=patches.align or recipe.align_scenes)
+
+
+def check_patches(recipe: Recipe, patches: PatchFile) -> None:
+    """Raise InputError if the training patches lack what a recipe needs: size, or the shifts of scenes."""
+    check_edge(recipe, patches.images.shape[1], patches.path)
+    if recipe.align_scenes and patches.shifts is None:
+        raise InputError(
+            f"{patches.path} holds no shifts of scenes, and the recipe has align_scenes; prepare it "
+            "again for this recipe, or set align_scenes to false"
+        )
+
+
 def uniform(seed: int, step: int, positions: np.ndarray, draw: int) -> np.ndarray:
     """Random numbers from 0 to below 1, float64 like `positions`: a hash of the arguments, no state."""
     key = _mix(np.uint64(seed) + (np.uint64(step) << np.uint64(32)))
@@ -66,23 +85,12 @@ def uniform(seed: int, step: int, positions: np.ndarray, draw: int) -> np.ndarra
 
 
 class Views:
-    """Cuts the views of a recipe from stored pairs.
+    """Cuts the views of a recipe from training patches. Errors: as `check_patches`."""
 
-    images: uint8 [N, E, 2E]. shifts: int [N, 2], rows and columns by which the SAR patch lies off
-    the optical one; needed if the recipe aligns scenes.
-    """
-
-    def __init__(
-        self, recipe: Recipe, images: np.ndarray, shifts: np.ndarray | None, source: object = "data"
-    ):
-        check_edge(recipe, images.shape[1], source)
-        if recipe.align_scenes and shifts is None:
-            raise InputError(
-                f"{source} holds no shifts of scenes, and the recipe has align_scenes; prepare it "
-                "again with data.patches.align, or set align_scenes to false"
-            )
-        self._recipe, self._images = recipe, images
-        self._shifts = shifts if recipe.align_scenes and shifts is not None else None
+    def __init__(self, recipe: Recipe, patches: PatchFile):
+        check_patches(recipe, patches)
+        self._recipe, self._images = recipe, patches.images
+        self._shifts = patches.shifts if recipe.align_scenes else None
         cv2.setNumThreads(1)  # the thread that gathers must not take the CPUs of training
 
     def fill(self, where: Where, indices: np.ndarray, out: np.ndarray) -> None:

@@ -146,6 +146,8 @@ class Recipe:
     normalisation: `batch` shares BatchNorm statistics between the modalities, as published.
     `modality` keeps separate moving statistics for each. `instance` normalises each channel of each
     sample by itself, so that no sample depends on its batch, and adds no statistics to the checkpoint.
+    slice_batch: samples that are computed at once and share BatchNorm statistics; 0 is `batch`. With
+    it, one rank of batch 400 trains what four ranks of batch 100 train.
     orientation_channels: how many edge orientations the network gets beside the grey values; 0 is none.
     flips: turn each pair by one of the 8 flips and right-angle rotations, the same for both patches.
     rotation_deg, scale: turn and scale each pair at random by at most this angle, and by a factor of at
@@ -173,6 +175,7 @@ class Recipe:
     objective: Literal["published", "contrastive"] = "published"
     contrastive_temperature: float = 0.07
     normalisation: Literal["batch", "modality", "instance"] = "batch"
+    slice_batch: int = 0
     orientation_channels: int = 0
     flips: bool = False
     rotation_deg: float = 0.0
@@ -202,6 +205,10 @@ class Recipe:
         _check(self.objective in _OBJECTIVES, "objective", self.objective, " or ".join(_OBJECTIVES))
         known = self.normalisation in _NORMALISATIONS
         _check(known, "normalisation", self.normalisation, ", ".join(_NORMALISATIONS))
+        parts = self.slice_batch == 0 or (self.slice_batch >= 2 and self.batch % self.slice_batch == 0)
+        _check(
+            parts, "slice_batch", self.slice_batch, f"0, or 2 or more and a divisor of batch ({self.batch})"
+        )
         _check(
             0 <= self.orientation_channels <= _MOST_ORIENTATIONS,
             "orientation_channels",

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +60,10 @@ class Trainer:
     """Trains SDNet on one of `world_size` ranks that all do the same at the same time.
 
     A global step takes `slices` slices of recipe.batch samples; `slices` is the job's full
-    number of ranks and stays when fewer are left. Samples, dropout and schedule depend on the
-    global step alone, so any number of ranks trains the same model, up to the order of sums,
-    and the same number of ranks gives the same bytes.
+    number of ranks and stays when fewer are left. With recipe.slice_batch, each is cut into smaller
+    slices of so many samples. Samples, views, dropout and schedule depend on the global step alone,
+    so any number of ranks trains the same model, up to the order of sums, and the same number of
+    ranks gives the same bytes.
     """
 
     def __init__(
@@ -86,15 +87,17 @@ class Trainer:
                 f"rank {rank} of {world_size} cannot train {self.slices} slices; use fewer ranks"
             )
         self._train, self._rank, self._data = train, rank, dict(data or {})
+        self._part = recipe.slice_batch or recipe.batch
+        self._parts = self.slices * (recipe.batch // self._part)
         self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch * self.slices)
         self.total_steps = self.steps_per_epoch * recipe.epochs
-        self._mine = slices_of_rank(rank, world_size, self.slices)
+        self._mine = slices_of_rank(rank, world_size, self._parts)
         net = SDNet(recipe, training=True)
         weights.load(net, weights.initial(net, recipe.seed))
-        self._step = TrainStep(net, recipe, self.slices, world_size)
+        self._step = TrainStep(net, replace(recipe, batch=self._part, slice_batch=0), self._parts, world_size)
         self._views: Views | None = None
         if changes_patches(recipe) or train.images.shape[1] != VIEW:
-            self._views = Views(recipe, train.images, train.shifts, train.path)
+            self._views = Views(recipe, train)
         self._evaluation: Evaluation | None = None
         self._done = 0
         # Each process levels the ranks once, also after a restore, so that every process of a run
@@ -215,7 +218,7 @@ class Trainer:
 
         def fill(number: int, indices: np.ndarray, out: np.ndarray) -> None:
             step, slice_ = divmod(number, len(self._mine))
-            views.fill(Where(begin + step, self._mine[slice_] * self.recipe.batch), indices, out)
+            views.fill(Where(begin + step, self._mine[slice_] * self._part), indices, out)
 
         shape = (VIEW, 2 * VIEW)
         prefetcher = Prefetcher(self._train.images, self._batches(begin), fill, shape)
@@ -245,8 +248,8 @@ class Trainer:
             for slice_ in self._mine:
                 yield slice_indices(
                     len(self._train),
-                    batch=self.recipe.batch,
-                    slices=self.slices,
+                    batch=self._part,
+                    slices=self._parts,
                     seed=self.recipe.seed,
                     epoch=epoch,
                     step=step,

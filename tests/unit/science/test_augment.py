@@ -1,15 +1,18 @@
 """Views of pairs: both patches alike, and a function of seed, step and position alone."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdnet.augment import TURNS, Views, Where, check_edge, edge_needed, middle, uniform
-from sdnet.config import Recipe
+from sdnet.augment import TURNS, Views, Where, check_edge, edge_needed, middle, patches_for, uniform
+from sdnet.config import PatchConfig, Recipe
+from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
+from sdnet.recipes import RECIPES
 
 EVERYTHING = Recipe(flips=True, rotation_deg=10.0, scale=0.12, gamma=0.5)
 
@@ -20,11 +23,19 @@ def stored(number: int = 6, edge: int = 96) -> np.ndarray:
     return np.concatenate([side, side], axis=2)
 
 
+def file_of(images: np.ndarray, shifts: np.ndarray | None = None) -> PatchFile:
+    return PatchFile(Path("train.npz"), images, np.ones(len(images), np.int32), shifts)
+
+
 def views(
-    recipe: Recipe, images: np.ndarray, where: Where, indices: np.ndarray, **more: object
+    recipe: Recipe,
+    images: np.ndarray,
+    where: Where,
+    indices: np.ndarray,
+    shifts: np.ndarray | None = None,
 ) -> np.ndarray:
     out = np.empty((len(indices), 64, 128), np.uint8)
-    Views(recipe, images, more.get("shifts"), "train.npz").fill(where, indices, out)
+    Views(recipe, file_of(images, shifts)).fill(where, indices, out)
     return out
 
 
@@ -110,15 +121,23 @@ def test_patches_that_are_too_small_for_a_recipe_are_refused(recipe, edge, neede
 
 def test_a_recipe_that_aligns_scenes_needs_their_shifts():
     with pytest.raises(InputError, match="train.npz holds no shifts of scenes"):
-        Views(Recipe(align_scenes=True), stored(), None, "train.npz")
+        Views(Recipe(align_scenes=True), file_of(stored()))
 
 
 def test_a_batch_of_views_takes_milliseconds():
     images, out, indices = stored(100), np.empty((100, 64, 128), np.uint8), np.arange(100)
-    made = Views(EVERYTHING, images, None)
+    made = Views(EVERYTHING, file_of(images))
     times = []
     for step in range(5):
         began = time.process_time()
         made.fill(Where(step, 0), indices, out)
         times.append(time.process_time() - began)
     assert min(times) < 0.05
+
+
+def test_what_is_prepared_for_a_recipe_is_what_it_needs_and_never_less_than_asked_for():
+    assert patches_for(RECIPES["sen1_2"], PatchConfig()) == PatchConfig()
+    assert patches_for(RECIPES["modern"], PatchConfig(per_pair=5)) == PatchConfig(
+        per_pair=5, stored_size=96, align=True
+    )
+    assert patches_for(RECIPES["modern"], PatchConfig(stored_size=128)).stored_size == 128

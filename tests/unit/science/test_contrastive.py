@@ -1,5 +1,7 @@
 """The contrastive objective is one loss over the global batch, however the batch is spread."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -18,8 +20,12 @@ def recipe_of(slices: int, **fields: object) -> Recipe:
 
 
 def train(patches: PatchFile, slices: int, **fields: object) -> tuple[list[float], np.ndarray]:
+    return train_recipe(patches, recipe_of(slices, **fields), slices)
+
+
+def train_recipe(patches: PatchFile, recipe: Recipe, slices: int) -> tuple[list[float], np.ndarray]:
     """Losses of the first steps, and the weights after them, flat."""
-    trainer = Trainer(recipe_of(slices, **fields), patches, slices=slices)
+    trainer = Trainer(recipe, patches, slices=slices)
     losses, before = [], 0.0
     for _ in range(STEPS):
         trainer.step()
@@ -53,3 +59,30 @@ def test_slices_of_a_global_batch_give_the_losses_and_weights_of_one_large_batch
     np.testing.assert_allclose(losses, alone[0], rtol=2e-5)
     # By length: where a gradient is nearly 0, Adam turns its rounding into a step of either sign.
     assert np.linalg.norm(weights - alone[1]) < 1e-4 * np.linalg.norm(alone[1])
+
+
+def test_one_rank_that_cuts_its_batch_trains_the_bytes_of_as_many_slices(patches):
+    given = {"normalisation": "modality", "orientation_channels": 2}
+    losses, weights = train(patches, slices=2, **given)
+    recipe = replace(recipe_of(1, **given), slice_batch=GLOBAL_BATCH // 2)
+    cut_losses, cut_weights = train_recipe(patches, recipe, slices=1)
+    assert cut_losses == losses
+    np.testing.assert_array_equal(cut_weights, weights)
+
+
+def test_a_run_of_several_slices_resumes_to_the_same_bytes(patches, tmp_path):
+    recipe = recipe_of(2, normalisation="modality")
+    whole, resumed = (Trainer(recipe, patches, slices=2) for _ in range(2))
+    for _ in range(STEPS):
+        if whole.progress.step == 1:
+            whole.snapshot().write(tmp_path / "step_1")
+        whole.step()
+    resumed.restore(tmp_path / "step_1")
+    while resumed.progress.step < STEPS:
+        resumed.step()
+    expected, found = whole.snapshot(), resumed.snapshot()
+    for kind in ("model", "optimizer"):
+        pairs = getattr(expected, kind), getattr(found, kind)
+        assert [name for name in pairs[0] if (pairs[0][name] != pairs[1][name]).any()] == []
+    whole.close()
+    resumed.close()
