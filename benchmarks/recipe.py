@@ -21,14 +21,14 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from sdnet.augment import middle, patches_for
+from sdnet.augment import middle
 from sdnet.config import PatchConfig, Recipe, SplitConfig
 from sdnet.data.places import Places
 from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import PatchFile, open_patches, open_training_patches
 from sdnet.data.work import plan_work
 from sdnet.metrics import accuracy, fpr95
-from sdnet.recipes import RECIPES
+from sdnet.recipes import RECIPES, patches_for
 from sdnet.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "recipe_202611.jsonl"

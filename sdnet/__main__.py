@@ -17,7 +17,7 @@ from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, 
 from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
-from sdnet.recipes import RECIPES
+from sdnet.recipes import RECIPES, patches_for
 
 if TYPE_CHECKING:
     from sdnet.data.store import PatchFile
@@ -61,7 +61,6 @@ def prepare(
     max_bad_images: Annotated[float, typer.Option(help="Share of bad images that fails it.")] = 0.01,
 ) -> None:
     """Cut patches from image pairs into train.npz and test.npz."""
-    from sdnet.augment import patches_for
     from sdnet.data.prepare import prepare as prepare_data
     from sdnet.data.synthetic import make_tree
     from sdnet.data.work import notes, plan_work

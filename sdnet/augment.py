@@ -8,17 +8,17 @@ Pairs are stored as uint8 [E, 2E], optical left and SAR right, E >= 64; views ar
 the middle of each side. Where a view reaches beyond the stored patch, its border is mirrored.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from sdnet.config import PatchConfig, Recipe
+from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
+from sdnet.recipes import edge_needed
 
 VIEW = 64
-_SHIFT_PX = 4  # of a scene, for which there is room without a mirrored border
 _GREY_LEVELS = 256
 # What is drawn for each sample, in this order; a new draw goes to the end.
 _DRAWS = ("turn", "angle", "scale", "move_row", "move_column", "gamma_optical", "gamma_sar")
@@ -48,23 +48,6 @@ def check_edge(recipe: Recipe, edge: int, source: object) -> None:
             f"{source} holds patches of {edge} px and the recipe needs {needed}; prepare them again for "
             "this recipe, or set rotation_deg, scale and jitter_px to 0"
         )
-
-
-def edge_needed(recipe: Recipe) -> int:
-    """The smallest even edge in pixels that holds every view of a recipe; 64 if it only flips.
-
-    The shifts of scenes are not counted: where they need more, the border is mirrored.
-    """
-    angle = np.deg2rad(recipe.rotation_deg)
-    wide = VIEW * (1 + recipe.scale) * (np.cos(angle) + np.sin(angle)) + 2 * recipe.jitter_px
-    return int(2 * np.ceil(wide / 2 - 1e-9))
-
-
-def patches_for(recipe: Recipe, patches: PatchConfig) -> PatchConfig:
-    """What to prepare for a recipe: patches that are large enough, and shifts of scenes if it aligns them."""
-    room = 2 * _SHIFT_PX if recipe.align_scenes else 0
-    stored_size = max(patches.stored_size, edge_needed(recipe) + room)
-    return replace(patches, stored_size=stored_size, align=patches.align or recipe.align_scenes)
 
 
 def check_patches(recipe: Recipe, patches: PatchFile) -> None:

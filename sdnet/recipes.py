@@ -1,6 +1,11 @@
-"""Named, complete recipes; a job names one and may override any field."""
+"""Named, complete recipes; a job names one and may override any field. And the patches that they need."""
 
-from sdnet.config import Recipe
+import math
+from dataclasses import replace
+
+from sdnet.config import PatchConfig, Recipe
+
+_SHIFT_PX = 4  # of a scene, for which there is room without a mirrored border
 
 RECIPES: dict[str, Recipe] = {
     # The published recipe for SEN1-2 on one device; on eight devices lr is 0.01.
@@ -20,3 +25,20 @@ RECIPES: dict[str, Recipe] = {
         align_scenes=True,
     ),
 }
+
+
+def edge_needed(recipe: Recipe) -> int:
+    """The smallest even edge in pixels that holds every view of a recipe; 64 if it only flips.
+
+    The shifts of scenes are not counted: where they need more, the border is mirrored.
+    """
+    angle = math.radians(recipe.rotation_deg)
+    widest = PatchConfig().size * (1 + recipe.scale) * (math.cos(angle) + math.sin(angle))
+    return 2 * math.ceil((widest + 2 * recipe.jitter_px) / 2 - 1e-9)
+
+
+def patches_for(recipe: Recipe, patches: PatchConfig) -> PatchConfig:
+    """What to prepare for a recipe: patches that are large enough, and shifts of scenes if it aligns them."""
+    room = 2 * _SHIFT_PX if recipe.align_scenes else 0
+    stored_size = max(patches.stored_size, edge_needed(recipe) + room)
+    return replace(patches, stored_size=stored_size, align=patches.align or recipe.align_scenes)

@@ -1,7 +1,7 @@
 """Evaluating a checkpoint on a cluster: every worker embeds some chunks of the pairs, the merge is exact.
 
 Chunks are fixed by the batch alone, so a pair goes through the network in the same company
-whichever worker computes it, and its distance is the same to the last bit.
+whichever worker computes it, and its descriptors are the same to the last bit.
 """
 
 from pathlib import Path
@@ -13,48 +13,69 @@ from orchestrator.ascend.environment import thread_variables
 from orchestrator.ray_session import ray_session
 from orchestrator.spec import ClusterSpec
 from orchestrator.training.cpus import compute_on
-from sdnet.data.store import PatchFile, open_patches
-from sdnet.evaluation import Evaluation, chunks_of_rank, merge
+from sdnet.assessment import assess, distances_of
+from sdnet.data.places import Places
+from sdnet.data.store import PatchFile, open_patches, open_training_patches
+from sdnet.errors import InputError
+from sdnet.evaluation import Evaluation, chunks_of_rank, merge, training_threshold
 from sdnet.files import check_place, whole_file
-from sdnet.metrics import accuracy, check_labels, fpr95
+from sdnet.metrics import check_labels
 
 _TRIES = 4
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, data: Path, *, cluster: ClusterSpec, batch: int, distances_path: Path | None = None
+    checkpoint: Path,
+    data: Path,
+    *,
+    cluster: ClusterSpec,
+    batch: int,
+    distances_path: Path | None = None,
+    train: Path | None = None,
 ) -> dict[str, Any]:
-    """FPR95, accuracy and number of pairs of `data`; the same bits for any number of workers.
+    """What `sdnet.assessment.assess` says of `data`; the same bits for any number of workers.
 
-    distances_path: gets float64 [N], a distance a pair in the order of the file.
-    Raises InputError for data, a checkpoint or a path that cannot be used, before any worker starts.
+    distances_path: gets float64 [N], a distance a pair in the order of the file. train: a train.npz, for
+    the threshold of a match. Raises InputError for data, a checkpoint or a path that cannot be used,
+    before any worker starts.
     """
     if distances_path is not None:
         check_place(distances_path)
     patches = open_patches(data)
     check_labels(patches.labels, data)
-    Evaluation.of_checkpoint(checkpoint)  # refuse a bad one here, once, not in every worker
+    places = Places.read(data, len(patches))
+    evaluation = Evaluation.of_checkpoint(checkpoint)  # refuse a bad one here, once, not in every worker
+    threshold = _threshold(evaluation, train, batch) if train is not None else None
     with ray_session(cluster):
         shares = _on_workers(checkpoint.resolve(), data.resolve(), cluster, batch)
-    distances = merge(shares, len(patches), batch)
+    opt, sar = (merge(list(side), len(patches), batch) for side in zip(*shares, strict=True))
     if distances_path is not None:
         with whole_file(distances_path) as file:
-            np.save(file, distances, allow_pickle=False)
-    labels = patches.labels
-    return {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels), "pairs": len(patches)}
+            np.save(file, distances_of(opt, sar), allow_pickle=False)
+    return assess(opt, sar, patches.labels, places, threshold)
 
 
-def distances_of_worker(
+def _threshold(evaluation: Evaluation, train: Path, batch: int) -> float:
+    patches = open_training_patches(train)
+    places = Places.read(train, len(patches))
+    if places is None:
+        raise InputError(f"{train} does not say which scene a patch is of; prepare it again")
+    return training_threshold(evaluation, patches, places, batch)
+
+
+def descriptors_of_worker(
     checkpoint: Path, data: Path, batch: int, rank: int, workers: int, threads: int
-) -> np.ndarray:
-    """The share of one worker, which computes on `threads` CPUs: float64 distances of its chunks' pairs."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The share of one worker, which computes on `threads` CPUs: descriptors of its chunks' pairs."""
     compute_on(threads)
     patches: PatchFile = open_patches(data)
     evaluation = Evaluation.of_checkpoint(checkpoint)
-    return evaluation.distances(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
+    return evaluation.descriptors(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
 
 
-def _on_workers(checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int) -> list[np.ndarray]:
+def _on_workers(
+    checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     import ray
 
     # A lost worker's share is computed again by another; the result cannot tell.
@@ -62,9 +83,9 @@ def _on_workers(checkpoint: Path, data: Path, cluster: ClusterSpec, batch: int) 
         num_cpus=cluster.threads,
         max_retries=_TRIES,
         runtime_env={"env_vars": thread_variables(cluster.threads)},
-    )(distances_of_worker)
+    )(descriptors_of_worker)
     workers = cluster.max_workers
-    found: list[np.ndarray] = ray.get(
+    found: list[tuple[np.ndarray, np.ndarray]] = ray.get(
         [share.remote(checkpoint, data, batch, rank, workers, cluster.threads) for rank in range(workers)]
     )
     return found

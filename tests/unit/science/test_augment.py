@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdnet.augment import TURNS, Views, Where, check_edge, edge_needed, middle, patches_for, uniform
+from sdnet.augment import TURNS, Views, Where, check_edge, middle, uniform
 from sdnet.config import PatchConfig, Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
-from sdnet.recipes import RECIPES
+from sdnet.recipes import RECIPES, edge_needed, patches_for
 
 EVERYTHING = Recipe(flips=True, rotation_deg=10.0, scale=0.12, gamma=0.5)
 
