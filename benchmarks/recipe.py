@@ -27,6 +27,7 @@ from sdnet.data.places import Places
 from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import PatchFile, open_patches, open_training_patches
 from sdnet.data.work import plan_work
+from sdnet.measures import MEASURES, patch_distances
 from sdnet.metrics import accuracy, fpr95
 from sdnet.recipes import RECIPES, patches_for
 from sdnet.trainer import Trainer
@@ -57,6 +58,10 @@ ROWS: dict[str, tuple[str, Recipe]] = {
     "modern-turns": ("`modern` without rotation and scale", replace(MODERN, rotation_deg=0.0, scale=0.0)),
     "modern+gamma": ("`modern` with photometric changes", replace(MODERN, gamma=0.5)),
 }
+
+# Without any training: the bar that a recipe must beat.
+HAND_MADE = {f"measure:{name}": f"{name.replace('_', ' ')}, no training" for name in MEASURES}
+TITLES = {**HAND_MADE, **{row: title for row, (title, _) in ROWS.items()}}
 
 
 def prepared(images: Path, work: Path) -> Path:
@@ -106,6 +111,17 @@ def run(row: str, seed: int, steps: int, data: Path, split: str, save: Path | No
             "recipe": asdict(recipe), "mindspore": ms.__version__}  # fmt: skip
 
 
+def run_measure(row: str, data: Path, split: str) -> dict[str, Any]:
+    """Evaluate a hand-made measure, which has neither steps nor seeds."""
+    train = open_training_patches(data / "train.npz")
+    test = hold_back(train)[1] if split == "validation" else open_patches(data / "test.npz")
+    cpu = time.process_time()
+    distances = patch_distances(test.images, MEASURES[row.removeprefix("measure:")])
+    rates = {"fpr95": fpr95(distances, test.labels), "accuracy": accuracy(distances, test.labels)}
+    return {"row": row, "split": split, "steps": 0, "seed": 0, **rates,
+            "cpu_s": round(time.process_time() - cpu, 1)}  # fmt: skip
+
+
 def read_results() -> list[dict[str, Any]]:
     """Every run so far; a last line that a kill cut short does not count."""
     if not RESULTS.exists():
@@ -127,29 +143,30 @@ def append(result: dict[str, Any]) -> None:
     temporary.replace(RESULTS)
 
 
-def summarise(results: list[dict[str, Any]]) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
-    """The runs of each row, split and number of steps, in the order of `ROWS`."""
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for result in sorted(
-        results, key=lambda known: (known["split"], known["steps"], list(ROWS).index(known["row"]))
-    ):
-        groups.setdefault((result["row"], result["split"], result["steps"]), []).append(result)
+def summarise(results: list[dict[str, Any]]) -> dict[tuple[str, int, str], list[dict[str, Any]]]:
+    """The runs of each split, number of steps and row, in this order; rows in that of `TITLES`."""
+    order = list(TITLES)
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for found in sorted(results, key=lambda one: (one["split"], one["steps"], order.index(one["row"]))):
+        groups.setdefault((found["split"], found["steps"], found["row"]), []).append(found)
     return groups
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown: one table for each split and number of steps, and the rows without a run."""
     groups, lines, heading = summarise(results), [], None
-    for (row, split, steps), runs in groups.items():
-        if heading != (heading := (split, steps)):
-            lines += ["", f"{split.capitalize()} scenes, {steps} steps of batch 100:", ""]
-            lines += ["| row | what | seeds | FPR95 | accuracy | CPU s a step |", "|---|---|---|---|---|---|"]
-        rates = [f"{spread([found[name] for found in runs])}" for name in ("fpr95", "accuracy")]
-        cpu = statistics.median(found["cpu_s"] / found["steps"] for found in runs)
-        lines.append(f"| `{row}` | {ROWS[row][0]} | {len(runs)} | {rates[0]} | {rates[1]} | {cpu:.2f} |")
-    trained = {row for row, _, _ in groups}
-    missing = ", ".join(f"`{row}`" for row in ROWS if row not in trained)
-    return "\n".join([*lines, "", f"Rows that have not been trained yet: {missing or 'none'}.", ""])
+    for (split, steps, row), runs in groups.items():
+        if heading != (split, steps):
+            heading = split, steps
+            how = f"{steps} steps of batch 100" if steps else "no training"
+            lines += ["", f"{split.capitalize()} scenes, {how}:", ""]
+            lines += ["| row | what | seeds | FPR95 | accuracy | CPU s |", "|---|---|---|---|---|---|"]
+        fpr, right = (spread([found[name] for found in runs]) for name in ("fpr95", "accuracy"))
+        cpu = statistics.median(found["cpu_s"] for found in runs)
+        lines.append(f"| `{row}` | {TITLES[row]} | {len(runs)} | {fpr} | {right} | {cpu:.0f} |")
+    trained = {row for _, _, row in groups}
+    missing = ", ".join(f"`{row}`" for row in TITLES if row not in trained)
+    return "\n".join([*lines, "", f"Rows that have not run yet: {missing or 'none'}.", ""])
 
 
 def spread(values: list[float]) -> str:
@@ -176,7 +193,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a tree of SEN1-2's layout")
     parser.add_argument("--work", type=Path, help="where patches are prepared")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--rows", default=",".join(ROWS), help="names, separated by commas")
+    parser.add_argument("--rows", default=",".join(TITLES), help="names, separated by commas")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=246)
     parser.add_argument("--save", type=Path, help="a folder for the checkpoint of each run")
@@ -189,29 +206,38 @@ def main() -> None:
     if arguments.images is None or arguments.work is None:
         parser.error("give --images and --work, or --write")
     rows, seeds = arguments.rows.split(","), [int(seed) for seed in arguments.seeds.split(",")]
-    unknown = [row for row in rows if row not in ROWS]
+    unknown = [row for row in rows if row not in TITLES]
     if unknown:
-        parser.error(f"row {unknown[0]} is not known; it must be one of {', '.join(ROWS)}")
+        parser.error(f"row {unknown[0]} is not known; it must be one of {', '.join(TITLES)}")
     ms.set_context(mode=ms.GRAPH_MODE)
     data = prepared(arguments.images, arguments.work)
     if arguments.save is not None:
         arguments.save.mkdir(parents=True, exist_ok=True)
     known = {key_of(result) for result in read_results()}
-    for seed in seeds:  # a whole table of one seed first
-        for row in rows:
-            if (row, arguments.split, arguments.steps, seed) not in known:
-                found = run(row, seed, arguments.steps, data, arguments.split, arguments.save)
-                append(found)
-                if not arguments.json:
-                    print(f"{row} seed {seed}: FPR95 {found['fpr95']:.4f}", flush=True)
+    for row, seed, steps in _runs(rows, seeds, arguments.steps):
+        if (row, arguments.split, steps, seed) in known:
+            continue
+        if row in ROWS:
+            found = run(row, seed, steps, data, arguments.split, arguments.save)
+        else:
+            found = run_measure(row, data, arguments.split)
+        append(found)
+        if not arguments.json:
+            print(f"{row} seed {seed}: FPR95 {found['fpr95']:.4f}", flush=True)
     print(json.dumps(_outcome(arguments)) if arguments.json else table(read_results()))
+
+
+def _runs(rows: list[str], seeds: list[int], steps: int) -> list[tuple[str, int, int]]:
+    """Row, seed and steps: measures once, then a whole table of each seed."""
+    measures = [(row, 0, 0) for row in rows if row in HAND_MADE]
+    return measures + [(row, seed, steps) for seed in seeds for row in rows if row in ROWS]
 
 
 def _outcome(arguments: argparse.Namespace) -> dict[str, Any]:
     """How far `modern` lies below the published recipe, of the runs asked for."""
     groups = summarise(read_results())
     of = {
-        row: [found["fpr95"] for found in groups.get((row, arguments.split, arguments.steps), [])]
+        row: [found["fpr95"] for found in groups.get((arguments.split, arguments.steps, row), [])]
         for row in ("published", "modern")
     }
     mean = {row: statistics.mean(values) if values else None for row, values in of.items()}
