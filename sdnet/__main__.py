@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.config import ImageConfig, Layout, PatchConfig, SplitConfig, SyntheticConfig
+from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
-from sdnet.recipes import RECIPES
+from sdnet.recipes import RECIPES, patches_for
 
 if TYPE_CHECKING:
     from sdnet.data.store import PatchFile
@@ -54,6 +54,9 @@ def prepare(
     ] = None,
     max_pixels: Annotated[int, typer.Option(help="An image of more pixels is bad.")] = 1 << 24,
     per_pair: Annotated[int, typer.Option(min=1, help="At most so many patches a pair.")] = 3,
+    recipe: Annotated[
+        str, typer.Option(help="Store what this recipe trains on: larger patches, shifts of scenes.")
+    ] = "sen1_2",
     train: Annotated[float, typer.Option(help="Share of the scenes that train.")] = 0.7,
     train_scenes: Annotated[
         list[str] | None, typer.Option(help="Scenes that train, such as 'ROIs2020_*'; may be repeated.")
@@ -72,7 +75,7 @@ def prepare(
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
 
-    patches = PatchConfig(per_pair=per_pair)
+    patches = patches_for(_recipe(recipe), PatchConfig(per_pair=per_pair))
     split = SplitConfig(
         train=train,
         seed=seed,
@@ -106,10 +109,9 @@ def train(
     evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Train, and after each epoch evaluate and save a checkpoint; launched again, go on."""
-    if recipe not in RECIPES:
-        raise InputError(f"recipe {recipe} is not known; it must be one of {', '.join(RECIPES)}")
+    base = _recipe(recipe)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
-    chosen = replace(RECIPES[recipe], **{name: value for name, value in given.items() if value is not None})
+    chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     _use_graphs()
     from sdnet.data.store import checksums_of, open_patches, open_training_patches
     from sdnet.trainer import Trainer
@@ -143,8 +145,7 @@ def evaluate(
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
-    evaluation = Evaluation()
-    model = evaluation.load_checkpoint(checkpoint)
+    evaluation, model = Evaluation.of_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
     print(origin_line(model))
@@ -165,6 +166,12 @@ def export(
     from sdnet.messages import exported_line
 
     print(exported_line(out, export_checkpoint(checkpoint, out, file_format, batch)))
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise InputError(f"recipe {name} is not known; it must be one of {', '.join(RECIPES)}")
+    return RECIPES[name]
 
 
 def _use_graphs() -> None:
