@@ -98,7 +98,8 @@ def _rms(values: np.ndarray) -> float | None:
 def _table(found: Registration) -> np.ndarray:
     """One row a tie point, in the order of `_COLUMNS`."""
     ties = found.ties
-    missing = residuals(ties, found.transform) if found.transform is not None else np.empty(0)
+    unknown = np.full(len(ties), np.nan)
+    missing = unknown if found.transform is None else residuals(ties, found.transform)
     columns = (ties.optical, ties.sar, ties.score, ties.second, found.inliers, missing, found.held_out_px)
     return np.column_stack(columns)
 
@@ -107,7 +108,7 @@ def _csv(table: np.ndarray) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows([f"{value:.4f}" for value in row] for row in table)
+    writer.writerows(["" if np.isnan(value) else f"{value:.4f}" for value in row] for row in table)
     return text.getvalue().encode()
 
 

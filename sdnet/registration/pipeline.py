@@ -1,6 +1,7 @@
 """Registration from coarse to fine: candidates, coarse and fine tie points, the model, the verdict."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,14 @@ from sdnet.registration.piecewise import with_local_shifts
 from sdnet.registration.robust import Fit, refine, residuals, sample_affine
 from sdnet.registration.tie_points import TiePoints, search
 from sdnet.registration.transform import IDENTITY, Transform
-from sdnet.registration.trust import Verdict, evidence, judge
+from sdnet.registration.trust import LEAST_EVIDENCE, Verdict, evidence, judge
 from sdnet.registration.wide import wide_candidates
 
 if TYPE_CHECKING:
     from sdnet.registration.network import Network
 
 _CANDIDATES = 3
+_BEYOND_DOUBT = 30.0  # evidence at which no other candidate is tried
 _FOLDS = 4
 
 
@@ -38,7 +40,7 @@ class Registration:
     """What was found.
 
     transform: optical point to SAR point, or None when too few tie points agree to fit one.
-    ties: the last tie points; inliers: bool [N], those that agree with the transform.
+    ties: the last tie points (without a transform, the coarse ones); inliers: bool [N], those that agree.
     held_out_px: float64 [N], distance of each tie point from a fit that did not see it.
     verdict: whether the transform can be trusted, and why not. seconds: wall time.
     """
@@ -54,6 +56,8 @@ class Registration:
 @dataclass(frozen=True)
 class _Coarse:
     transform: Transform
+    ties: TiePoints
+    inliers: np.ndarray
     evidence: float
 
 
@@ -71,14 +75,24 @@ def register_images(
     """
     begun = time.perf_counter()
     passes = _passes(config, net)
-    starts = [initial]
+    starts: Iterable[Transform] = [initial]
     if config.search == "wide":
         wide = Templates(MEASURES[config.measure]) if config.method != "network" else passes.coarse[0][0]
         starts = wide_candidates(optical, sar, initial, wide, _CANDIDATES)
-    found = [coarse for start in starts if (coarse := _coarse(optical, sar, start, passes.coarse))]
+    found = []
+    for start in starts:
+        coarse = _coarse(optical, sar, start, passes.coarse)
+        if coarse is not None:
+            found.append(coarse)
+            if coarse.evidence > _BEYOND_DOUBT:
+                break
     if not found:
-        return _nothing(begun)
+        return _refused(begun, "too few coarse tie points")
     best = max(found, key=lambda coarse: coarse.evidence)
+    if best.evidence < LEAST_EVIDENCE:
+        reason = "coarse tie points agree no better than by chance"
+        reason += f" (evidence {best.evidence:.1f} < {LEAST_EVIDENCE})"
+        return _refused(begun, reason, best)
     return _finish(optical, sar, best, passes, config, begun)
 
 
@@ -110,24 +124,26 @@ def _coarse(
     transform = sample_affine(ties, level.tolerance_px)
     if transform is None:
         return None
-    inliers = int(np.count_nonzero(residuals(ties, transform) <= level.tolerance_px))
-    return _Coarse(transform, evidence(len(ties), inliers, level.tolerance_px, level.radius_px))
+    inliers = residuals(ties, transform) <= level.tolerance_px
+    count = int(np.count_nonzero(inliers))
+    found_evidence = evidence(len(ties), count, level.tolerance_px, level.radius_px)
+    return _Coarse(transform, ties, inliers, found_evidence)
 
 
 def _finish(
     optical: Image, sar: Image, coarse: _Coarse, passes: _Passes, config: RegisterConfig, begun: float
 ) -> Registration:
-    transform, ties, fit = coarse.transform, _NO_TIES, None
+    transform, ties = coarse.transform, coarse.ties
     for features, level in passes.fine:
         ties = search(optical, sar, transform, level, features)
         fit = refine(ties, transform, "affine", level.tolerance_px)
         if fit is None:
-            return _nothing(begun, coarse.evidence)
+            return _refused(begun, "too few fine tie points agree", coarse)
         transform = fit.transform
     last = passes.fine[-1][1]
     fit = refine(ties, transform, config.model, last.tolerance_px)
     if fit is None:
-        return _nothing(begun, coarse.evidence)
+        return _refused(begun, "too few fine tie points agree", coarse)
     if config.model == "piecewise":
         fit = with_local_shifts(fit, ties, optical.shape)
     held_out_px = _held_out(ties, fit, config, last.tolerance_px, optical.shape)
@@ -155,6 +171,10 @@ def _held_out(
 _NO_TIES = TiePoints(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
 
 
-def _nothing(begun: float, found: float = 0.0) -> Registration:
-    verdict = Verdict(False, found, "too few tie points agree")
-    return Registration(None, _NO_TIES, np.empty(0, bool), np.empty(0), verdict, time.perf_counter() - begun)
+def _refused(begun: float, reason: str, coarse: _Coarse | None = None) -> Registration:
+    """No transform; the coarse tie points, if there are any, show what went wrong."""
+    ties, inliers, found = _NO_TIES, np.empty(0, bool), 0.0
+    if coarse is not None:
+        ties, inliers, found = coarse.ties, coarse.inliers, coarse.evidence
+    unknown, verdict = np.full(len(ties), np.nan), Verdict(False, found, reason)
+    return Registration(None, ties, inliers, unknown, verdict, time.perf_counter() - begun)

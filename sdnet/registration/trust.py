@@ -25,12 +25,13 @@ class Verdict:
 
 
 def judge(found: float, fit: Fit, shape: tuple[int, int]) -> Verdict:
-    """Trust a fit, or say why not. found: evidence of the coarse tie points. shape: of the optical image."""
+    """Trust a fit to fine tie points, or say why not.
+
+    found: evidence of the coarse tie points, enough of it. shape: of the optical image.
+    """
     share = float(fit.inliers.mean())
     linear = fit.transform.jacobian(np.array(shape) / 2.0)
-    if found < LEAST_EVIDENCE:
-        reason = f"coarse tie points agree no better than by chance (evidence {found:.1f} < {LEAST_EVIDENCE})"
-    elif share < LEAST_SHARE:
+    if share < LEAST_SHARE:
         reason = f"only {share:.0%} of the fine tie points agree (at least {LEAST_SHARE:.0%})"
     elif not 0.5 < abs(np.linalg.det(linear)) < 2:
         reason = "the transform shrinks or stretches the image more than twice"
