@@ -1,4 +1,4 @@
-"""`sdnet`: prepare, train, evaluate and export on one device, without a cluster.
+"""`sdnet`: prepare, train, evaluate, export and register on one device, without a cluster.
 
 Exit codes: 0 done, 1 failed, 2 the input is wrong. MindSpore is imported inside the commands
 that compute, so that `--help` answers at once.
@@ -172,6 +172,46 @@ def _recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"recipe {name} is not known; it must be one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+@app.command(
+    epilog="Example: sdnet register optical.png sar.png -o registered. "
+    "Exit code 3: the images were read, but their match cannot be trusted; no image is warped."
+)
+def register(
+    optical: Annotated[Path, typer.Argument(help="The image that stays: PNG, TIFF or GeoTIFF.")],
+    sar: Annotated[Path, typer.Argument(help="The image that is warped onto it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A network that helps; left out, hand-made templates do it alone.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")
+    ] = "affine",
+    search: Annotated[
+        str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
+    ] = "near",
+    measure: Annotated[
+        str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
+    ] = "log_gabor",
+) -> None:
+    """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
+    from sdnet.registration.command import config_of, register_files
+
+    config = config_of(model, search, measure, checkpoint is not None)
+    net = None
+    if checkpoint is not None:
+        from sdnet.api import load
+
+        net = load(checkpoint)
+    facts = register_files(optical, sar, out, config, net)
+    if not facts["trusted"]:
+        print(f"not trusted: {facts['reason']}; see {out / 'report.html'}", file=sys.stderr)
+        raise typer.Exit(3)
+    print(
+        f"{facts['agreeing']} of {facts['tie_points']} tie points agree, median "
+        f"{facts['held_out_median_px']:.2f} px when held out; wrote {out / facts['warped']}"
+    )
 
 
 def _use_graphs() -> None:
