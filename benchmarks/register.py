@@ -3,13 +3,13 @@
     python benchmarks/register.py [SAMPLE] [--checkpoint C] [--warps 20] [--wide 20] [--strangers 1000]
                                   [--methods log_gabor,cfog,...] [--state FILE] [--json]
 
-SAMPLE is a tree of 256 px tiles with a manifest.csv that says where in its scene each tile lies; tiles of a
-scene are joined (4 x 4 make 1,024 px). The SAR image of a test scene is warped: shift to 20 px, rotation to
-3 degrees, scale 0.98 to 1.02; `wide`: shift to 200 px, any rotation. A method registers the warped pair and the
-pair as it is; real pairs are some pixels off themselves, so the truth is the warp after the mean of the two
-best methods' own estimates of the pair as it is (best: their own estimates agree best with each other under
-warps). An error is the mean distance over a grid. Strangers are 512 px squares of two scenes, the SAR one
-turned by a right angle or not.
+SAMPLE is a tree of 256 px tiles with a manifest.csv that says where in its scene each tile lies; tiles of
+a scene are joined (4 x 4 make 1,024 px). The SAR image of a test scene is warped: shift to 20 px, rotation
+to 3 degrees, scale 0.98 to 1.02; `wide`: shift to 200 px, any rotation. A method registers the warped pair
+and the pair as it is; real pairs are some pixels off themselves, so the truth is the warp after the mean of
+the two best methods' own estimates of the pair as it is (best: their own estimates agree best with each
+other under warps). An error is the mean distance over a grid. Strangers are 512 px squares of two scenes,
+the SAR one turned by a right angle or not.
 
 One line of JSON is added to the state file for each run, and runs that are there are not repeated.
 """
@@ -44,6 +44,8 @@ GOALS = {
     "false_accepts": 0.005,
     "seconds": 5.0,
 }
+
+_CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 
 Pair = tuple[np.ndarray, np.ndarray]
 Found = tuple[np.ndarray | None, bool, float]  # matrix [3, 3] on (column, row), trusted, evidence
@@ -249,7 +251,9 @@ def _near_rows(plain: dict, near: dict, scene_of: list[str]) -> tuple[list[dict]
 def _row(name: str, found: list[dict[str, Any]], errors: np.ndarray) -> dict[str, Any]:
     trusted = np.array([run["trusted"] for run in found])
     return {
-        "method": name, "median_px": round(float(np.median(errors)), 3), "worst_px": round(float(errors.max()), 2),
+        "method": name,
+        "median_px": round(float(np.median(errors)), 3),
+        "worst_px": round(float(errors.max()), 2),
         "within_1_px": round(float((errors <= 1).mean()), 3),
         "trusted_and_beyond_3_px": int((trusted & (errors > 3)).sum()),
         "cpu_s": round(float(np.median([run["cpu_s"] for run in found])), 2), "runs": len(found),
@@ -281,7 +285,7 @@ def _strangers(pairs: dict[str, Pair], runs: Runs, arguments: argparse.Namespace
     right = [
         runs.once(
             f"square {arguments.stranger_method} {scene} {corner}", run,
-            lambda s=scene, c=np.array(divmod(corner, 2)): (square(s, 0, c), square(s, 1, c)),
+            lambda s=scene, c=corner: (square(s, 0, _CORNERS[c]), square(s, 1, _CORNERS[c])),
         )
         for scene in names
         for corner in range(4)

@@ -21,6 +21,8 @@ from orchestrator.endings import EXIT_CODES, Commands, run_to_exit_code, tell
 from orchestrator.events import EventLog
 from orchestrator.interruption import exit_code_of, in_a_child
 from orchestrator.ray_session import prepare_environment, refuse_storage_of_ray
+from orchestrator.register.command import EPILOG as REGISTER_EPILOG
+from orchestrator.register.command import register
 from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
 from orchestrator.restart import begin_again
@@ -68,6 +70,7 @@ app.command(epilog="Example: sdnet-orchestrate check cluster_configs/ascend-1x8.
 app.command(
     epilog="Example: sdnet-orchestrate drill cluster.yaml --faults kill-rank,freeze --seed 7 --count 4"
 )(drill)
+app.command(epilog=REGISTER_EPILOG)(register)
 
 
 @app.command(epilog="Example: sdnet-orchestrate launch cluster.yaml --set train.epochs=5")
@@ -165,12 +168,7 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a checkpoint; the same to the last bit for any number of workers.
-
-    FPR95 with its 95 % interval by scene, accuracy, recall at 1 and mean average precision within a
-    scene, hard negatives, and a table of scenes and seasons. What needs scenes is left out for an
-    .npz that does not name them.
-    """
+    """Measure a checkpoint, also scene by scene; the same to the last bit for any number of workers."""
     from orchestrator.stages.evaluate import evaluate_checkpoint
     from sdnet.messages import assessment_lines
 

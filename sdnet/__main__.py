@@ -1,7 +1,7 @@
 """`sdnet`: prepare, train, evaluate, export and register on one device, without a cluster.
 
-Exit codes: 0 done, 1 failed, 2 the input is wrong. MindSpore is imported inside the commands
-that compute, so that `--help` answers at once.
+Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match that can be trusted.
+MindSpore is imported inside the commands that compute, so that `--help` answers at once.
 """
 
 import sys
@@ -29,7 +29,7 @@ app = typer.Typer(
     help="SDNet, a network that matches optical and SAR patches, on one device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong.",
+    epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong; register: 3 a match cannot be trusted.",
 )
 CheckpointPath = Annotated[
     Path,
@@ -179,11 +179,16 @@ def _recipe(name: str) -> Recipe:
     "Exit code 3: the images were read, but their match cannot be trusted; no image is warped."
 )
 def register(
-    optical: Annotated[Path, typer.Argument(help="The image that stays: PNG, TIFF or GeoTIFF.")],
-    sar: Annotated[Path, typer.Argument(help="The image that is warped onto it.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    optical: Annotated[
+        Path, typer.Argument(help="The image that stays: PNG, TIFF or GeoTIFF.", callback=path_option)
+    ],
+    sar: Annotated[Path, typer.Argument(help="The image that is warped onto it.", callback=path_option)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", callback=path_option)],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A network that helps; left out, hand-made templates do it alone.")
+        Path | None,
+        typer.Option(
+            help="A network that helps; left out, hand-made templates do it alone.", callback=path_option
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")

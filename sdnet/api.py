@@ -59,9 +59,11 @@ def match(
 
     points: optical; left out, they are chosen by blocks. net: compare SDNet's descriptors (to about a
     pixel) instead of the channels of a hand-made measure. level: template, radius and resolution of the
-    search. Nothing is checked for agreement: wrong tie points are among the right ones.
+    search. Nothing is checked for agreement: wrong tie points are among the right ones. Raises InputError
+    for images or a measure that cannot be used.
     """
-    features: Features = Templates(MEASURES[measure]) if net is None else Descriptors(net)
+    config = RegisterConfig(measure=measure)  # refuses a measure that is not known
+    features: Features = Templates(MEASURES[config.measure]) if net is None else Descriptors(net)
     images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
     return search(*images, transform, level, features, points)
 

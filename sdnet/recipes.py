@@ -13,7 +13,7 @@ RECIPES: dict[str, Recipe] = {
     "sen1_2": Recipe(),
     # Two minutes on two cores: enough steps for the synthetic pairs.
     "demo": Recipe(epochs=3, batch=50),
-    # Our own; docs/recipes.md measures each of its ingredients.
+    # Our own; docs/recipes.md has its reasons and what was measured.
     "modern": Recipe(
         batch=100,
         objective="contrastive",

@@ -34,7 +34,8 @@ def register_files(
     start = _initial(first, second)
     make_folder(out)
     found = register_images(first.image, second.image, config, net, start)
-    return write_outputs(out, first, second, config, found)
+    origin = {} if net is None else net.origin
+    return write_outputs(out, first, second, config, found, origin)
 
 
 def _initial(optical: Source, sar: Source) -> Transform:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 from sdnet.measures import MEASURES
 
 Sensor = Literal["optical", "sar"]
@@ -65,4 +65,4 @@ class RegisterConfig:
             ("measure", self.measure, tuple(MEASURES)),
         ):
             if value not in known:
-                raise InputError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
+                raise InputError(f"{name} is {shown(value)}; it must be one of {', '.join(known)}")

@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sdnet import checkpoint, weights
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 from sdnet.model import DROPOUT_LAYER, NORM_LAYERS, PATCH, SDNet, normalise
 from sdnet.registration.config import SENSORS, Sensor
 from sdnet.registration.images import Image
@@ -40,13 +40,14 @@ class _Side(nn.Cell):
 
 
 class Network:
-    """A trained SDNet."""
+    """A trained SDNet. origin: `checkpoint_sha256` and `weights_sha256`, as of `LoadedModel`."""
 
     def __init__(self, path: Path):
         """Read a checkpoint directory or a `.ckpt` file, published ones too. Raises InputError."""
-        self.path = path
         net = SDNet(checkpoint.read_recipe(path), training=False)
-        weights.load(net, checkpoint.read_model(path, weights.shapes(net)))
+        loaded = checkpoint.load_model(path, weights.shapes(net))
+        weights.load(net, loaded.state)
+        self.origin = loaded.origin
         self._sides = {sensor: _Side(net, sensor) for sensor in SENSORS}
 
     def describe(self, patches: np.ndarray, sensor: Sensor) -> np.ndarray:
@@ -82,7 +83,7 @@ def describe_points(net: Network, image: Image, points: np.ndarray, sensor: Sens
     Raises InputError for a point nearer than that to the rim of the image.
     """
     if sensor not in SENSORS:
-        raise InputError(f"sensor is {sensor!r}; it must be optical or sar")
+        raise InputError(f"sensor is {shown(sensor)}; it must be optical or sar")
     half = PATCH // 2
     corners = np.rint(np.asarray(points, np.float64).reshape(-1, 2)).astype(int) - half
     outside = ((corners < 0) | (corners + PATCH > image.shape)).any(axis=1)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from sdnet.errors import InputError
 from sdnet.files import whole_file
+from sdnet.paths import printable_path
 from sdnet.registration.config import RegisterConfig
 from sdnet.registration.figures import checkerboard, flicker, preview, tie_point_map
 from sdnet.registration.georeference import Georeference, degrees, write_cog
@@ -34,16 +36,22 @@ _COLUMNS = (
 
 
 def write_outputs(
-    out: Path, optical: Source, sar: Source, config: RegisterConfig, found: Registration
+    out: Path,
+    optical: Source,
+    sar: Source,
+    config: RegisterConfig,
+    found: Registration,
+    origin: Mapping[str, str],
 ) -> dict[str, Any]:
     """Fill a folder that is there and return the content of transform.json.
 
+    origin: what identifies the network, if there was one.
     A result that is already there goes first, so that files of two runs never stand together. A match
     that is not trusted gets no warped image.
     """
     for name in _NAMES:
         (out / name).unlink(missing_ok=True)
-    facts = _facts(optical, sar, config, found)
+    facts = _facts(optical, sar, config, found) | dict(origin)
     table = _table(found)
     _write(out / "tie_points.csv", _csv(table))
     _write(out / "tie_points.geojson", _geojson(table, optical.geo))
@@ -66,8 +74,8 @@ def _facts(optical: Source, sar: Source, config: RegisterConfig, found: Registra
     """Everything of the result but its tie points; equal for equal input, so without times."""
     held_out_px = found.held_out_px[found.inliers]
     facts: dict[str, Any] = {
-        "optical": str(optical.path),
-        "sar": str(sar.path),
+        "optical": printable_path(str(optical.path)),
+        "sar": printable_path(str(sar.path)),
         "sar_reprojected": sar.geo is not None and sar.geo.reprojected,
         "trusted": found.verdict.trusted,
         "reason": found.verdict.reason,

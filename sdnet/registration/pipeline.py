@@ -107,7 +107,7 @@ def _passes(config: RegisterConfig, net: "Network | None") -> _Passes:
     if config.method == "templates":
         return _Passes([(templates, COARSE)], [(templates, FINE), (templates, LAST)])
     if net is None:
-        raise InputError(f"method {config.method!r} needs a network; give a checkpoint, or use templates")
+        raise InputError(f"method {config.method} needs a network; give a checkpoint, or use templates")
     network = Descriptors(net)
     if config.method == "network":
         return _Passes([(network, NETWORK_COARSE)], [(network, NETWORK_FINE)] * 2)

@@ -11,6 +11,7 @@ from sdnet.data.image_header import BadHeader, HeaderBytes, ImageHeader
 from sdnet.data.images import refuse_incomplete
 from sdnet.data.tiff_header import is_tiff
 from sdnet.errors import InputError
+from sdnet.files import open_regular
 from sdnet.registration.georeference import Georeference, read_geotiff
 from sdnet.registration.images import Image, image_from_array
 
@@ -40,7 +41,7 @@ def read_source(path: Path, crs: str | None = None) -> Source:
     is not read, and for a GeoTIFF where rasterio is not installed.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = read_header(file)
             _refuse_large(header)
             file.seek(0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -164,7 +165,8 @@ def test_files_that_are_no_whole_images_are_refused_in_one_line(cli, images, tmp
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
     cv2.imwrite(str(tmp_path / "small.png"), np.ones((90, 300), np.uint8))
-    for name in ("cut.png", "cut.tif", "text.png", "empty.png", "small.png", "missing.png", "."):
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("cut.png", "cut.tif", "text.png", "empty.png", "small.png", "missing.png", "pipe.png", "."):
         code, _, error = cli(images / "optical.png", tmp_path / name, "-o", tmp_path / "out")
         assert (code, error.count("\n")) == (2, 1) and error.startswith(f"error: {tmp_path / name} "), error
 
@@ -172,8 +174,8 @@ def test_files_that_are_no_whole_images_are_refused_in_one_line(cli, images, tmp
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--model", "spline", "model is 'spline'; it must be one of translation, affine"),
-        ("--search", "far", "search is 'far'; it must be one of near, wide"),
+        ("--model", "spline", 'model is "spline"; it must be one of translation, affine'),
+        ("--search", "far", 'search is "far"; it must be one of near, wide'),
         ("--checkpoint", "nowhere.ckpt", "nowhere.ckpt is not there"),
     ],
 )

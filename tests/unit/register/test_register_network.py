@@ -6,21 +6,29 @@ import numpy as np
 import pytest
 
 import sdnet
-from sdnet import checkpoint, weights
+from sdnet import weights
 from sdnet.config import Recipe
+from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation
 from sdnet.model import SDNet
+from sdnet.published import write_published
 from sdnet.registration.network import Network
+from sdnet.trainer import Trainer
 from tests.made_pairs import pair
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that nobody trained, as a published checkpoint."""
-    path = tmp_path_factory.mktemp("network") / "checkpoint_SDNet_1.ckpt"
-    checkpoint.write_published(path, weights.initial(SDNet(Recipe(), training=False), seed=0))
-    return path
+@pytest.fixture(scope="module", params=["published", "modern"])
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that nobody trained, as a published checkpoint or as a directory of another recipe."""
+    folder = tmp_path_factory.mktemp("network")
+    if request.param == "published":
+        write_published(folder / "1.ckpt", weights.initial(SDNet(Recipe(), training=False), seed=0))
+        return folder / "1.ckpt"
+    recipe = Recipe(batch=8, objective="contrastive", normalisation="modality", orientation_channels=4)
+    patches = PatchFile(folder / "train.npz", np.zeros((8, 64, 128), np.uint8), np.ones(8, np.int32))
+    Trainer(recipe, patches).snapshot().write(folder / "step_0")
+    return folder / "step_0"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,9 @@ def test_descriptors_are_those_of_evaluation(net: Network, file: Path) -> None:
     found = [sdnet.describe(net, optical, points, "optical"), sdnet.describe(net, sar, points, "sar")]
     corners = [(0, 0), (68, 59), (136, 136)]
     patches = [np.hstack([i[r : r + 64, c : c + 64] for i in (optical, sar)]) for r, c in corners]
-    expected = Evaluation.of_checkpoint(file).embed(np.stack(patches))
+    evaluation, loaded = Evaluation.of_checkpoint(file)
+    assert net.origin == loaded.origin
+    expected = evaluation.embed(np.stack(patches))
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == (3, 128) and ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -135,7 +135,7 @@ def test_an_image_that_cannot_be_used_is_refused(pixels, message) -> None:
 
 
 def test_an_unknown_choice_is_refused_with_what_is_known() -> None:
-    with pytest.raises(InputError, match="model is 'spline'; it must be one of translation, affine"):
+    with pytest.raises(InputError, match='model is "spline"; it must be one of translation, affine'):
         sdnet.register(*pair(256, np.eye(3)), model="spline")  # type: ignore[arg-type]
 
 
