@@ -5,7 +5,7 @@ their path; this package itself does not need pydantic.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from sdnet.errors import InputError, shown
@@ -20,6 +20,11 @@ MOST_LR = 10.0
 _MOST_PAIRS = 100_000  # 16 GB of images
 _MOST_SEED = 2**63 - 1
 _OBJECTIVES = ("published", "contrastive")
+# Fields that an objective does not use: another value there would silently do nothing.
+_UNUSED = {
+    "published": ("contrastive_temperature",),
+    "contrastive": ("margin", "temperature", "match_weight", "distill_weight", "reconstruction_weight"),
+}
 _NORMALISATIONS = ("batch", "modality", "instance")
 _MOST_ORIENTATIONS = 16
 # Beyond these a patch of 64 px would show mostly what lies outside the stored one.
@@ -201,13 +206,14 @@ class Recipe:
         _check(1e-12 <= self.lr <= MOST_LR, "lr", self.lr, f"from 1e-12 to {MOST_LR:g}")
         _check(0 <= self.dropout <= 0.99, "dropout", self.dropout, "from 0 to 0.99")
         _check(0.001 <= self.temperature <= 1000, "temperature", self.temperature, "from 0.001 to 1000")
-        self._check_views()
-        self._check_network()
         _check(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
         for name in ("beta1", "beta2"):
             _check(0 <= getattr(self, name) <= 0.999999, name, getattr(self, name), "from 0 to 0.999999")
         for name in ("weight_decay", "margin", "match_weight", "distill_weight", "reconstruction_weight"):
             _check(0 <= getattr(self, name) <= 1e6, name, getattr(self, name), "from 0 to 1000000")
+        self._check_views()
+        self._check_network()
+        self._check_unused()
 
     def _check_network(self) -> None:
         """Also for callers that do not check types: an unknown name must not train something else."""
@@ -222,6 +228,14 @@ class Recipe:
         channels = self.orientation_channels
         allowed = f"from 0 to {_MOST_ORIENTATIONS}"
         _check(0 <= channels <= _MOST_ORIENTATIONS, "orientation_channels", channels, allowed)
+
+    def _check_unused(self) -> None:
+        for field in fields(self):
+            if field.name in _UNUSED[self.objective]:
+                allowed = f"left at {field.default}, because objective {self.objective} does not use it"
+                _check(
+                    getattr(self, field.name) == field.default, field.name, getattr(self, field.name), allowed
+                )
 
     def _check_views(self) -> None:
         for name, most in _MOST_OF_VIEWS.items():

@@ -35,9 +35,9 @@ def register_pairs(
 
     Raises InputError for a folder or a checkpoint that cannot be used, before any worker starts.
     """
-    make_folder(out)
     if checkpoint is not None:
         _network(checkpoint)  # a bad one is refused here, not by every worker
+    make_folder(out)
     with ray_session(cluster):
         rows = _on_workers(pairs, out.resolve(), config, checkpoint and checkpoint.resolve(), cluster)
     text = io.StringIO()

@@ -1,11 +1,13 @@
 """Registering many pairs: what is listed, what is refused, and what becomes of each pair."""
 
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.register.pairs import PairFiles, list_pairs
 from orchestrator.stages.register import register_one, summary_of
 from sdnet.errors import InputError
@@ -59,6 +61,32 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for name, said in (("image.png", "is not a CSV file in UTF-8"), ("nowhere.csv", "cannot be read")):
         with pytest.raises(InputError, match=said):
             list_pairs(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("nowhere.csv",), "nowhere.csv cannot be read"),
+        (("pairs.csv", "--model", "spline"), 'model is "spline"; it must be one of translation, affine'),
+        (("pairs.csv", "--address", "somewhere"), 'cluster.address is "somewhere"'),
+        (("pairs.csv", "--checkpoint", "nowhere.ckpt"), "nowhere.ckpt is not there"),
+    ],
+)
+def test_a_wrong_command_is_one_line_before_anything_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.csv").write_text("optical,sar\na.png,b.png\n")
+    monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", "register", *options, "-o", "out"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and said in error and error.count("\n") == 1
+    assert not Path("out").exists()
 
 
 def test_each_pair_ends_as_a_row_and_none_stops_the_others(tmp_path: Path) -> None:
