@@ -11,6 +11,7 @@ from sdnet.assessment import assess, distances_of
 from sdnet.bootstrap import fpr95_interval
 from sdnet.data.places import Places
 from sdnet.errors import InputError
+from sdnet.messages import assessment_lines
 from sdnet.metrics import accuracy_at, best_threshold, fpr95
 from sdnet.retrieval import draw_hard_negatives, mean_average_precision, partner_ranks, recall_at_1
 
@@ -154,3 +155,26 @@ def test_places_that_do_not_fit_each_other_are_refused():
         Places(("a",), np.zeros(3, int), np.zeros(3, int), np.zeros((2, 2), int))
     with pytest.raises(InputError, match="scene 1 of 1"):
         Places(("a",), np.array([0, 1]), np.zeros(2, int), np.zeros((2, 2), int))
+
+
+def test_a_report_names_every_rate_and_has_a_row_for_each_season_and_scene():
+    turn = np.deg2rad([0, 10, 90, 100, 0, 10, 90, 100])
+    sar = np.column_stack([np.cos(turn), np.sin(turn)]).astype(np.float32)
+    opt = np.concatenate([sar[:4], sar[[2, 3, 0, 1]]])  # four matches without error, four non-matches
+    scene = np.array([0, 0, 1, 1, 1, 1, 0, 0])
+    centre = np.array([[0, 0], [0, 90]] * 4)
+    places = Places(("ROIs1_fall_1", "harbour"), scene, np.arange(8), centre)
+    lines = assessment_lines(assess(opt, sar, np.repeat([1, 0], 4), places, threshold=0.1))
+    assert lines == [
+        "FPR95 0.00000000  accuracy 1.00000000  pairs 8  interval 0.0000 to 0.0000",
+        "accuracy 1.0000 when distances up to 0.1000, the best of the training pairs, are called matches",
+        "within a scene: recall at 1 1.0000, mean average precision 1.0000",
+        "non-matches of the same scene: FPR95 0.0000, accuracy 1.0000",
+        "season or scene  matches   FPR95  accuracy  recall at 1",
+        "fall                   2  0.0000    1.0000       1.0000",
+        "ROIs1_fall_1           2  0.0000    1.0000       1.0000",
+        "harbour                2  0.0000    1.0000       1.0000",
+    ]
+    assert assessment_lines(assess(opt, sar, np.repeat([1, 0], 4))) == [
+        "FPR95 0.00000000  accuracy 1.00000000  pairs 8"
+    ]
