@@ -21,6 +21,8 @@ from orchestrator.endings import EXIT_CODES, Commands, run_to_exit_code, tell
 from orchestrator.events import EventLog
 from orchestrator.interruption import exit_code_of, in_a_child
 from orchestrator.ray_session import prepare_environment, refuse_storage_of_ray
+from orchestrator.register.command import EPILOG as REGISTER_EPILOG
+from orchestrator.register.command import register
 from orchestrator.report import tables
 from orchestrator.report.live import line_of, live_view
 from orchestrator.restart import begin_again
@@ -68,6 +70,7 @@ app.command(epilog="Example: sdnet-orchestrate check cluster_configs/ascend-1x8.
 app.command(
     epilog="Example: sdnet-orchestrate drill cluster.yaml --faults kill-rank,freeze --seed 7 --count 4"
 )(drill)
+app.command(epilog=REGISTER_EPILOG)(register)
 
 
 @app.command(epilog="Example: sdnet-orchestrate launch cluster.yaml --set train.epochs=5")
@@ -159,22 +162,29 @@ def evaluate(
         Path | None,
         typer.Option(help="Write one distance a pair, in the file's order (.npy).", callback=path_option),
     ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="A train.npz, from which the threshold of a match is taken.", callback=path_option),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure FPR95 and accuracy of a checkpoint; the same to the last bit for any number of workers."""
+    """Measure a checkpoint, also scene by scene; the same to the last bit for any number of workers."""
     from orchestrator.stages.evaluate import evaluate_checkpoint
+    from sdnet.messages import assessment_lines
 
     cluster = spec_from_dict(
         {"name": "evaluate", "cluster": {"address": address, "workers": workers}}, "evaluate"
     ).cluster
-    rates = evaluate_checkpoint(checkpoint, data, cluster=cluster, batch=batch, distances_path=distances)
+    found = evaluate_checkpoint(
+        checkpoint, data, cluster=cluster, batch=batch, distances_path=distances, train=train
+    )
     if as_json:
-        print(json.dumps(rates))
+        print(json.dumps(found))
     else:
-        console.print(f"FPR95 {rates['fpr95']:.8f}  accuracy {rates['accuracy']:.8f}  pairs {rates['pairs']}")
-        print(f"weights SHA-256 {rates['weights_sha256']}\nfile SHA-256    {rates['checkpoint_sha256']}")
-        if rates["note"]:
-            print(f"note: {rates['note']}")
+        print("\n".join(assessment_lines(found)))
+        print(f"weights SHA-256 {found['weights_sha256']}\nfile SHA-256    {found['checkpoint_sha256']}")
+        if found["note"]:
+            print(f"note: {found['note']}")
 
 
 @app.command(

@@ -16,10 +16,10 @@ from sdnet.errors import InputError
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 130 interrupted by Ctrl-C, "
-    "143 by SIGTERM, 129 by SIGHUP."
+    "143 by SIGTERM, 129 by SIGHUP. register: 3 when a match cannot be trusted."
 )
 # What these commands make is on disk; their output only comments on it.
-_RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export")
+_RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export", "register")
 # Of a file or its disk, and not of the program: a traceback would not help.
 _FILE_TROUBLES = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,

@@ -37,7 +37,7 @@ from sdnet.config import (
 )
 from sdnet.errors import shown
 from sdnet.paths import path_problem
-from sdnet.recipes import RECIPES
+from sdnet.recipes import RECIPES, patches_for
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEVICE = re.compile(r"0|[1-9][0-9]{0,4}")
@@ -281,7 +281,8 @@ def _checked(values: JobValues) -> JobSpec:
                 faults.append((path, fault))
     if faults:
         raise refusal(faults, values)
-    return spec
+    patches = patches_for(spec.train, spec.data.patches)  # larger ones, and shifts of scenes
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"patches": patches})})
 
 
 def _with_whole_recipe(values: JobValues, faults: list[Fault]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""`sdnet`: prepare, train, evaluate and export on one device, without a cluster.
+"""`sdnet`: prepare, train, evaluate, export and register on one device, without a cluster.
 
-Exit codes: 0 done, 1 failed, 2 the input is wrong. MindSpore is imported inside the commands
-that compute, so that `--help` answers at once.
+Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match that can be trusted.
+MindSpore is imported inside the commands that compute, so that `--help` answers at once.
 """
 
 import sys
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.config import ImageConfig, Layout, PatchConfig, SplitConfig, SyntheticConfig
+from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
-from sdnet.recipes import RECIPES
+from sdnet.recipes import RECIPES, patches_for
 
 if TYPE_CHECKING:
     from sdnet.data.store import PatchFile
@@ -29,7 +29,7 @@ app = typer.Typer(
     help="SDNet, a network that matches optical and SAR patches, on one device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong.",
+    epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong; register: 3 a match cannot be trusted.",
 )
 CheckpointPath = Annotated[
     Path,
@@ -54,6 +54,9 @@ def prepare(
     ] = None,
     max_pixels: Annotated[int, typer.Option(help="An image of more pixels is bad.")] = 1 << 24,
     per_pair: Annotated[int, typer.Option(min=1, help="At most so many patches a pair.")] = 3,
+    recipe: Annotated[
+        str, typer.Option(help="Store what this recipe trains on: larger patches, shifts of scenes.")
+    ] = "sen1_2",
     train: Annotated[float, typer.Option(help="Share of the scenes that train.")] = 0.7,
     train_scenes: Annotated[
         list[str] | None, typer.Option(help="Scenes that train, such as 'ROIs2020_*'; may be repeated.")
@@ -72,7 +75,7 @@ def prepare(
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
 
-    patches = PatchConfig(per_pair=per_pair)
+    patches = patches_for(_recipe(recipe), PatchConfig(per_pair=per_pair))
     split = SplitConfig(
         train=train,
         seed=seed,
@@ -106,10 +109,9 @@ def train(
     evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Train, and after each epoch evaluate and save a checkpoint; launched again, go on."""
-    if recipe not in RECIPES:
-        raise InputError(f"recipe {recipe} is not known; it must be one of {', '.join(RECIPES)}")
+    base = _recipe(recipe)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
-    chosen = replace(RECIPES[recipe], **{name: value for name, value in given.items() if value is not None})
+    chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     _use_graphs()
     from sdnet.data.store import checksums_of, open_patches, open_training_patches
     from sdnet.trainer import Trainer
@@ -143,8 +145,7 @@ def evaluate(
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
-    evaluation = Evaluation()
-    model = evaluation.load_checkpoint(checkpoint)
+    evaluation, model = Evaluation.of_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
     print(origin_line(model))
@@ -165,6 +166,57 @@ def export(
     from sdnet.messages import exported_line
 
     print(exported_line(out, export_checkpoint(checkpoint, out, file_format, batch)))
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise InputError(f"recipe {name} is not known; it must be one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+@app.command(
+    epilog="Example: sdnet register optical.png sar.png -o registered. "
+    "Exit code 3: the images were read, but their match cannot be trusted; no image is warped."
+)
+def register(
+    optical: Annotated[
+        Path, typer.Argument(help="The image that stays: PNG, TIFF or GeoTIFF.", callback=path_option)
+    ],
+    sar: Annotated[Path, typer.Argument(help="The image that is warped onto it.", callback=path_option)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", callback=path_option)],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="A network that helps; left out, hand-made templates do it alone.", callback=path_option
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")
+    ] = "affine",
+    search: Annotated[
+        str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
+    ] = "near",
+    measure: Annotated[
+        str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
+    ] = "log_gabor",
+) -> None:
+    """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
+    from sdnet.registration.command import config_of, register_files
+
+    config = config_of(model, search, measure, checkpoint is not None)
+    net = None
+    if checkpoint is not None:
+        from sdnet.api import load
+
+        net = load(checkpoint)
+    facts = register_files(optical, sar, out, config, net)
+    if not facts["trusted"]:
+        print(f"not trusted: {facts['reason']}; see {out / 'report.html'}", file=sys.stderr)
+        raise typer.Exit(3)
+    print(
+        f"{facts['agreeing']} of {facts['tie_points']} tie points agree, median "
+        f"{facts['held_out_median_px']:.2f} px when held out; wrote {out / facts['warped']}"
+    )
 
 
 def _use_graphs() -> None:

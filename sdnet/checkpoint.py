@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sdnet.config import Recipe
 from sdnet.errors import InputError, NonFiniteWeights
 from sdnet.files import is_permanent, open_regular, read_json, remove
 from sdnet.parameter_file import read_parameters, write_parameters
@@ -115,6 +116,24 @@ def read_origin(directory: Path) -> dict[str, str | None]:
     origin = _read_state(directory)[1]
     file = origin.files.get(MODEL, {}).get("sha256")
     return {"checkpoint_sha256": file, "weights_sha256": origin.weights_sha256}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe that a checkpoint was trained with; that of a single `.ckpt` is the published one.
+
+    It decides which network the weights belong to. Raises CorruptCheckpoint, or InputError when
+    this version does not know a field or a value.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+        return Recipe()
+    fields = read_state(path).recipe
+    unknown = sorted(fields.keys() - asdict(Recipe()).keys())
+    if unknown:
+        raise InputError(f"{path} was trained with {unknown[0]}, which this version does not know; update it")
+    try:
+        return Recipe(**fields)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path} cannot be used: {error}") from None
 
 
 def read_optimizer(directory: Path) -> State:

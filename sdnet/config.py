@@ -5,7 +5,7 @@ their path; this package itself does not need pydantic.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from sdnet.errors import InputError, shown
@@ -19,6 +19,16 @@ MOST_BATCH = 65_536
 MOST_LR = 10.0
 _MOST_PAIRS = 100_000  # 16 GB of images
 _MOST_SEED = 2**63 - 1
+_OBJECTIVES = ("published", "contrastive")
+# Fields that an objective does not use: another value there would silently do nothing.
+_UNUSED = {
+    "published": ("contrastive_temperature",),
+    "contrastive": ("margin", "temperature", "match_weight", "distill_weight", "reconstruction_weight"),
+}
+_NORMALISATIONS = ("batch", "modality", "instance")
+_MOST_ORIENTATIONS = 16
+# Beyond these a patch of 64 px would show mostly what lies outside the stored one.
+_MOST_OF_VIEWS = {"rotation_deg": 45.0, "scale": 0.5, "jitter_px": 8.0, "gamma": 2.0}
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -76,6 +86,9 @@ class PatchConfig:
     detect_on: the image whose keypoints count; `both` takes the union.
     min_distance_px: no two kept keypoints of a pair are nearer than this (Euclidean).
     negatives: non-matching test pairs for each match, from another scene.
+    stored_size: edge in pixels of training patches on disk; a recipe that turns or scales them needs
+    more than `size`. Where a patch reaches beyond its image, the border is mirrored.
+    align: estimate by how much the SAR images of each training scene lie off its optical ones.
     """
 
     __pydantic_config__: ClassVar[dict] = STRICT
@@ -85,6 +98,8 @@ class PatchConfig:
     detect_on: Literal["optical", "sar", "both"] = "optical"
     min_distance_px: float = 16.0
     negatives: float = 1.0
+    stored_size: int = 64
+    align: bool = False
 
     def __post_init__(self) -> None:
         _check(1 <= self.per_pair <= 10_000, "per_pair", self.per_pair, "from 1 to 10000")
@@ -92,6 +107,9 @@ class PatchConfig:
             0 <= self.min_distance_px <= 10_000, "min_distance_px", self.min_distance_px, "from 0 to 10000"
         )
         _check(0.001 <= self.negatives <= 100, "negatives", self.negatives, "from 0.001 to 100")
+        stored = self.stored_size % 2 == 0 and self.size <= self.stored_size <= 2 * self.size
+        allowed = f"even, from {self.size} to {2 * self.size}"
+        _check(stored, "stored_size", self.stored_size, allowed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,9 +149,26 @@ class SplitConfig:
 class Recipe:
     """Everything that decides the weights besides the data and the number of ranks.
 
+    The defaults are the published recipe.
+
     batch: samples per rank and step; the global batch is batch times the job's ranks.
     lr falls linearly to 0 over the run. margin is that of the triplet loss, temperature
     that of the self-distillation softmax. dropout is the probability of a zero.
+    objective: `published` is the triplet, self-distillation and reconstruction loss, each slice by
+    itself. `contrastive` is the symmetric InfoNCE loss over the whole global batch, with
+    contrastive_temperature.
+    normalisation: `batch` shares BatchNorm statistics between the modalities, as published.
+    `modality` keeps separate moving statistics for each. `instance` normalises each channel of each
+    sample by itself, so that no sample depends on its batch, and adds no statistics to the checkpoint.
+    slice_batch: samples that are computed at once and share BatchNorm statistics; 0 is `batch`. With
+    it, one rank of batch 400 trains what four ranks of batch 100 train.
+    orientation_channels: how many edge orientations the network gets beside the grey values; 0 is none.
+    flips: turn each pair by one of the 8 flips and right-angle rotations, the same for both patches.
+    rotation_deg, scale: turn and scale each pair at random by at most this angle, and by a factor of at
+    most 1 + scale or 1 / (1 + scale); they need stored patches larger than 64 px.
+    jitter_px: move the SAR patch at random by at most this many pixels in each direction.
+    gamma: raise the grey values of each patch to a random power between exp(-gamma) and exp(gamma).
+    align_scenes: move each SAR patch by its scene's shift, which `prepare` estimated.
     """
 
     __pydantic_config__: ClassVar[dict] = STRICT
@@ -151,6 +186,17 @@ class Recipe:
     reconstruction_weight: float = 0.001
     dropout: float = 0.3
     seed: int = 0
+    objective: Literal["published", "contrastive"] = "published"
+    contrastive_temperature: float = 0.07
+    normalisation: Literal["batch", "modality", "instance"] = "batch"
+    slice_batch: int = 0
+    orientation_channels: int = 0
+    flips: bool = False
+    rotation_deg: float = 0.0
+    scale: float = 0.0
+    jitter_px: float = 0.0
+    gamma: float = 0.0
+    align_scenes: bool = False
 
     def __post_init__(self) -> None:
         allowed = f"from 2 to {MOST_BATCH}: the loss finds its negatives inside the batch"
@@ -165,3 +211,32 @@ class Recipe:
             _check(0 <= getattr(self, name) <= 0.999999, name, getattr(self, name), "from 0 to 0.999999")
         for name in ("weight_decay", "margin", "match_weight", "distill_weight", "reconstruction_weight"):
             _check(0 <= getattr(self, name) <= 1e6, name, getattr(self, name), "from 0 to 1000000")
+        self._check_views()
+        self._check_network()
+        self._check_unused()
+
+    def _check_network(self) -> None:
+        """Also for callers that do not check types: an unknown name must not train something else."""
+        _check(self.objective in _OBJECTIVES, "objective", self.objective, " or ".join(_OBJECTIVES))
+        known = self.normalisation in _NORMALISATIONS
+        _check(known, "normalisation", self.normalisation, ", ".join(_NORMALISATIONS))
+        temperature = self.contrastive_temperature
+        _check(0.001 <= temperature <= 1000, "contrastive_temperature", temperature, "from 0.001 to 1000")
+        parts = self.slice_batch == 0 or (self.slice_batch >= 2 and self.batch % self.slice_batch == 0)
+        allowed = f"0, or 2 or more and a divisor of batch ({self.batch})"
+        _check(parts, "slice_batch", self.slice_batch, allowed)
+        channels = self.orientation_channels
+        allowed = f"from 0 to {_MOST_ORIENTATIONS}"
+        _check(0 <= channels <= _MOST_ORIENTATIONS, "orientation_channels", channels, allowed)
+
+    def _check_unused(self) -> None:
+        for field in fields(self):
+            if field.name in _UNUSED[self.objective]:
+                allowed = f"left at {field.default}, because objective {self.objective} does not use it"
+                _check(
+                    getattr(self, field.name) == field.default, field.name, getattr(self, field.name), allowed
+                )
+
+    def _check_views(self) -> None:
+        for name, most in _MOST_OF_VIEWS.items():
+            _check(0 <= getattr(self, name) <= most, name, getattr(self, name), f"from 0 to {most:g}")

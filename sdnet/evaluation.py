@@ -7,17 +7,26 @@ chunk is always computed whole, as the same batch of the same graph, whichever r
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from sdnet import checkpoint, weights
+from sdnet.assessment import distances_of
+from sdnet.augment import middle
 from sdnet.config import Recipe
+from sdnet.data.places import Places
+from sdnet.data.prepare import draw_negatives
 from sdnet.data.store import PatchFile
-from sdnet.model import Embedder, SDNet
+from sdnet.errors import InputError
+from sdnet.metrics import best_threshold
+from sdnet.model import DESCRIPTOR, Embedder, SDNet
 from sdnet.published import LoadedModel
 from sdnet.weights import State
+
+_FOR_THRESHOLD = 2000  # training matches
 
 
 class _AllGather(nn.Cell):
@@ -33,7 +42,7 @@ class Evaluation:
     """SDNet in evaluation mode, with weights of its own."""
 
     def __init__(self, recipe: Recipe | None = None):
-        """The recipe does not matter: nothing in it changes the network outside training."""
+        """recipe: of the weights, because it decides what the network is; left out, the published one."""
         self._net = SDNet(recipe or Recipe(), training=False)
         self.embedder = Embedder(self._net)
 
@@ -46,30 +55,58 @@ class Evaluation:
         """Take weights."""
         weights.load(self._net, state)
 
-    def load_checkpoint(self, path: Path) -> LoadedModel:
-        """Take weights from a checkpoint directory or `.ckpt` file, published ones too. Raises InputError."""
-        loaded = checkpoint.load_model(path, weights.shapes(self._net))
-        self.load(loaded.state)
-        return loaded
+    @classmethod
+    def of_checkpoint(cls, path: Path) -> tuple[Self, LoadedModel]:
+        """The network of a checkpoint directory or `.ckpt` file, and where its weights come from.
+
+        A single file holds the published network. Raises InputError for what is not a checkpoint.
+        """
+        evaluation = cls(checkpoint.read_recipe(path))
+        loaded = checkpoint.load_model(path, weights.shapes(evaluation._net))
+        evaluation.load(loaded.state)
+        return evaluation, loaded
 
     def embed(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Optical and SAR embeddings, float32 [B, 128] each, of uint8 [B, 64, 128]."""
-        opt, sar = self.embedder(Tensor(pairs))
+        """Optical and SAR embeddings, float32 [B, 128] each, of uint8 [B, E, 2E]; the middle 64 px count."""
+        opt, sar = self.embedder(Tensor(middle(pairs)))
         return opt.asnumpy(), sar.asnumpy()
+
+    def descriptors(
+        self, patches: PatchFile, batch: int, chunks: Iterable[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Optical and SAR embeddings of the chunks' pairs, float32 [pairs in them, 128], in their order."""
+        pieces = [(np.empty((0, DESCRIPTOR), np.float32),) * 2]
+        for chunk in chunks:
+            rows = np.arange(chunk * batch, (chunk + 1) * batch)
+            inside = int(np.count_nonzero(rows < len(patches)))
+            opt, sar = self.embed(patches.images[np.minimum(rows, len(patches) - 1)])
+            pieces.append((opt[:inside], sar[:inside]))
+        opt, sar = (np.concatenate(side) for side in zip(*pieces, strict=True))
+        return opt, sar
 
     def distances(self, patches: PatchFile, batch: int, chunks: Iterable[int]) -> np.ndarray:
         """Euclidean distances of the chunks' pairs, float64 [pairs in them], in the order of `chunks`.
 
         Computed in float64 from float32 embeddings, row by row, by NumPy on the host.
         """
-        pieces = [np.empty(0)]
-        for chunk in chunks:
-            rows = np.arange(chunk * batch, (chunk + 1) * batch)
-            opt, sar = self.embed(patches.images[np.minimum(rows, len(patches) - 1)])
-            inside = int(np.count_nonzero(rows < len(patches)))
-            difference = opt[:inside].astype(np.float64) - sar[:inside]
-            pieces.append(np.sqrt(np.sum(difference * difference, axis=1)))
-        return np.concatenate(pieces)
+        return distances_of(*self.descriptors(patches, batch, chunks))
+
+
+def training_threshold(evaluation: Evaluation, train: PatchFile, places: Places, batch: int) -> float:
+    """The distance that best tells matches of the training set from non-matches of other scenes.
+
+    From at most `_FOR_THRESHOLD` matches, evenly spread over the file, and as many non-matches.
+    Raises InputError when all are of one scene.
+    """
+    rows = np.linspace(0, len(train) - 1, min(len(train), _FOR_THRESHOLD)).astype(np.int64)
+    images, scenes = middle(np.asarray(train.images[rows])), places.scene[rows]
+    if scenes.min() == scenes.max():
+        raise InputError(f"{train.path} is of one scene; non-matches come from another, so add scenes")
+    sample = PatchFile(train.path, images, np.ones(len(rows), np.int32))
+    opt, sar = evaluation.descriptors(sample, batch, range(num_chunks(len(rows), batch)))
+    from_optical, from_sar = draw_negatives(scenes, 1.0, seed=0)
+    distances = np.concatenate([distances_of(opt, sar), distances_of(opt[from_optical], sar[from_sar])])
+    return best_threshold(distances, np.repeat([1, 0], [len(rows), len(from_optical)]))
 
 
 def num_chunks(num_pairs: int, batch: int) -> int:
@@ -83,8 +120,8 @@ def chunks_of_rank(num_pairs: int, batch: int, rank: int, world_size: int) -> ra
 
 
 def merge(shares: list[np.ndarray], num_pairs: int, batch: int) -> np.ndarray:
-    """Put the shares of all ranks, in rank order, into the order of the file: float64 [num_pairs]."""
-    merged = np.full(num_pairs, np.nan)
+    """Put the shares of all ranks, in rank order, into the order of the file: [num_pairs, ...]."""
+    merged = np.full((num_pairs, *shares[0].shape[1:]), np.nan, shares[0].dtype)
     for rank, share in enumerate(shares):
         chunks = chunks_of_rank(num_pairs, batch, rank, len(shares))
         rows = [np.arange(chunk * batch, min((chunk + 1) * batch, num_pairs)) for chunk in chunks]

@@ -51,8 +51,7 @@ def export_checkpoint(checkpoint: Path, out: Path, file_format: str = "mindir", 
     InputError for a bad checkpoint, another format, or `air`, which needs an Ascend host.
     """
     _check(out, file_format, batch)
-    evaluation = Evaluation()
-    model = evaluation.load_checkpoint(checkpoint)
+    evaluation, model = Evaluation.of_checkpoint(checkpoint)
     probe = np.random.default_rng(_PROBE_SEED).integers(0, 256, (batch, 64, 128), np.uint8)
     expected = evaluation.embed(probe)
     with _scratch() as folder:

@@ -1,7 +1,7 @@
-"""The three losses of SDNet, each term by itself and unweighted.
+"""The three published losses of SDNet, each term by itself and unweighted, and the contrastive loss.
 
 Source: sections on loss in IEEE TGRS 2022, document 9770793.
-Shape letters: B batch, D descriptor length (128).
+Shape letters: B batch of one slice, G global batch, D descriptor length (128).
 """
 
 import mindspore as ms
@@ -25,6 +25,8 @@ TERMS = (
     "recon_opt",
     "recon_sar",
 )
+# What a step reports, by objective: every term, and at the end the weighted total.
+LOSS_NAMES = {"published": (*TERMS, "total"), "contrastive": ("contrastive", "total")}
 NEVER_NEAREST = (
     10.0  # added to distances that must not be chosen as negatives; unit vectors are 2 apart at most
 )
@@ -94,3 +96,15 @@ def weights(recipe: Recipe) -> tuple[float, ...]:
     """The weight of each term in the total, in the order of `TERMS`."""
     reconstruction = (recipe.reconstruction_weight,) * 2
     return (recipe.match_weight, *(recipe.distill_weight,) * len(DISTILLED), *reconstruction)
+
+
+def contrastive_loss(opt_GD: Tensor, sar_GD: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE: scalar, 0 or more.
+
+    For each patch, the cross entropy of choosing its partner among the G patches of the other
+    modality, by a softmax of cosines divided by the temperature; the mean over both modalities.
+    """
+    logits_GG = ops.matmul(opt_GD, sar_GD.T) / temperature
+    partners_GG = ops.eye(logits_GG.shape[0], logits_GG.shape[0], ms.float32)
+    log_chosen_GG = ops.log_softmax(logits_GG, axis=0) + ops.log_softmax(logits_GG, axis=1)
+    return -0.5 * (log_chosen_GG * partners_GG).sum() / logits_GG.shape[0]

@@ -1,11 +1,13 @@
 """What a run prints: the lines that users of the published scripts look for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # both import MindSpore, which takes seconds
     from sdnet.export import Exported
     from sdnet.published import LoadedModel
+
+_COLUMNS = (("fpr95", 6), ("accuracy", 8), ("recall_at_1", 11))  # and how wide they are
 
 
 def epoch_line(epoch: int, epochs: int, seconds: float, steps: int, loss: float, learning_rate: float) -> str:
@@ -34,3 +36,37 @@ def exported_line(out: Path, exported: "Exported") -> str:
         f"wrote {out} (SHA-256 {exported.sha256}); its outputs differ from the checkpoint's by at most "
         f"{exported.difference:.1e}\n{origin_line(exported.model)}"
     )
+
+
+def assessment_lines(found: dict[str, Any]) -> list[str]:
+    """What `assessment.assess` found, as text: rates, then a table of seasons and scenes."""
+    interval = "  interval {:.4f} to {:.4f}".format(*found["fpr95_interval"]) if "scenes" in found else ""
+    lines = [
+        f"FPR95 {found['fpr95']:.8f}  accuracy {found['accuracy']:.8f}  pairs {found['pairs']}{interval}"
+    ]
+    if "threshold" in found:
+        lines.append(
+            f"accuracy {found['accuracy_at_threshold']:.4f} when distances up to {found['threshold']:.4f}, "
+            "the best of the training pairs, are called matches"
+        )
+    if "scenes" not in found:
+        return lines
+    lines.append(
+        f"within a scene: recall at 1 {found['recall_at_1']:.4f}, mean average precision "
+        f"{found['mean_average_precision']:.4f}"
+    )
+    hard = found["hard_negatives"]
+    if hard is not None:
+        rates = f"FPR95 {hard['fpr95']:.4f}, accuracy {hard['accuracy']:.4f}"
+        lines.append(f"non-matches of the same scene: {rates}")
+    rows = [*found["seasons"].items(), *found["scenes"].items()]
+    wide = max(len("season or scene"), *(len(name) for name, _ in rows))
+    lines.append(f"{'season or scene':{wide}}  matches   FPR95  accuracy  recall at 1")
+    for name, row in rows:
+        rates = "  ".join(_cell(row[key], width) for key, width in _COLUMNS)
+        lines.append(f"{name:{wide}}  {row['matches']:7d}  {rates}")
+    return lines
+
+
+def _cell(rate: float | None, width: int) -> str:
+    return f"{'-' if rate is None else format(rate, '.4f'):>{width}}"

@@ -1,4 +1,4 @@
-"""FPR95 and accuracy of a set of distances, exactly, in NumPy."""
+"""FPR95 and accuracies of a set of distances, exactly, in NumPy."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def fpr95(distances: np.ndarray, labels: np.ndarray) -> float:
     distances: real [N], finite. labels: integers [N], 1 match, 0 non-match, each at least once;
     else InputError.
     """
-    distances, labels = _checked(distances, labels)
+    distances, labels = checked(distances, labels)
     positives = np.sort(distances[labels == 1])
     negatives = distances[labels == 0]
     needed = -(-RECALL_PERCENT * positives.size // 100)  # whole numbers: no rounding decides
@@ -30,12 +30,31 @@ def accuracy(distances: np.ndarray, labels: np.ndarray) -> float:
     Among pairs tied at the last place the non-matches are called matches first, so the order
     of the pairs never matters and a tie never flatters. Arguments and errors as for `fpr95`.
     """
-    distances, labels = _checked(distances, labels)
+    distances, labels = checked(distances, labels)
     # Keys from last to first: by distance, and at equal distance negatives before positives.
     called = np.lexsort((labels, distances))[: int(labels.sum())]
     false_positives = int(np.count_nonzero(labels[called] == 0))
     # Each negative called a match leaves one positive out.
     return (labels.size - 2 * false_positives) / labels.size
+
+
+def best_threshold(distances: np.ndarray, labels: np.ndarray) -> float:
+    """The distance at or below which a pair is best called a match: the fewest pairs are called wrong.
+
+    Of several the smallest. Arguments and errors as for `fpr95`. To be taken from training pairs
+    and used on others: unlike `accuracy`, that needs no knowledge of how many of those match.
+    """
+    distances, labels = checked(distances, labels)
+    order = np.argsort(distances, kind="stable")
+    ascending, gain = distances[order], 2 * labels[order] - 1
+    last_of_ties = np.append(np.flatnonzero(np.diff(ascending)), labels.size - 1)
+    return float(ascending[last_of_ties[np.argmax(np.cumsum(gain)[last_of_ties])]])
+
+
+def accuracy_at(threshold: float, distances: np.ndarray, labels: np.ndarray) -> float:
+    """Share of pairs called right when those at or below the threshold are called matches."""
+    distances, labels = checked(distances, labels)
+    return int(np.count_nonzero((distances <= threshold) == (labels == 1))) / labels.size
 
 
 def check_labels(labels: np.ndarray, source: object = "labels") -> None:
@@ -50,7 +69,8 @@ def check_labels(labels: np.ndarray, source: object = "labels") -> None:
         )
 
 
-def _checked(distances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(distances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, labels as int64. Raises InputError for what has no rate (see `fpr95`)."""
     distances, labels = np.asarray(distances), np.asarray(labels)
     if distances.ndim != 1 or distances.shape != labels.shape:
         raise InputError(

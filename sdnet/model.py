@@ -13,11 +13,16 @@ from mindspore import Tensor, nn, ops
 from sdnet.config import Recipe
 from sdnet.cpu import choose_kernels
 from sdnet.dropout import ReplayedDropout
+from sdnet.normalisation import InstanceNorm, ModalityNorm, batch_norm
+from sdnet.orientation import SIGMA_OPTICAL, SIGMA_SAR, OrientationChannels
 
 choose_kernels()
 
 PATCH = 64
-DROPOUT_LAYER = 13  # of `embedding`
+DESCRIPTOR = 128  # numbers in an embedding
+# Layers of `embedding` that `embed` treats apart.
+DROPOUT_LAYER, LAST_CONVOLUTION = 13, 14
+NORM_LAYERS = (2, 5, 8, 11, 15)
 
 
 # What SDNet says about B pairs, in this order: embeddings and low-level descriptors, float32 [B, D]
@@ -66,6 +71,25 @@ def _double(inputs: int, outputs: int) -> nn.Conv2dTranspose:
     )
 
 
+class _Norms:
+    """The normalisation layers of a recipe."""
+
+    def __init__(self, recipe: Recipe, training: bool):
+        self._kind, self._training = recipe.normalisation, training
+
+    def own(self, channels: int) -> nn.Cell:
+        """For a layer that sees one modality only, or whose statistics nobody evaluates."""
+        return InstanceNorm() if self._kind == "instance" else batch_norm(channels, self._training)
+
+    def shared(self, channels: int) -> nn.Cell:
+        """For a layer of the mapping that both modalities share."""
+        return ModalityNorm(channels, self._training) if self._kind == "modality" else self.own(channels)
+
+    def last(self, channels: int) -> nn.Cell:
+        """For the descriptor: one value a channel, so that there is no instance to normalise over."""
+        return nn.Identity() if self._kind == "instance" else self.shared(channels)
+
+
 class SDNet(nn.Cell):
     """The network, for training (batch statistics, dropout) or not (moving statistics, none).
 
@@ -75,45 +99,55 @@ class SDNet(nn.Cell):
 
     def __init__(self, recipe: Recipe, training: bool):
         super().__init__(auto_prefix=True)
-
-        def norm(channels: int) -> nn.BatchNorm2d:
-            return nn.BatchNorm2d(
-                channels, eps=1e-5, momentum=0.9, affine=False, use_batch_statistics=training
-            )
+        norms = _Norms(recipe, training)
+        channels = 1 + recipe.orientation_channels
 
         def low_level() -> nn.SequentialCell:
-            return nn.SequentialCell(_conv(1, 32), norm(32), nn.ReLU(), _conv(32, 32, stride=2), norm(32))
-
-        def low_descriptor() -> nn.SequentialCell:
-            return nn.SequentialCell(_conv(32, 2, stride=2), norm(2), nn.AvgPool2d(2, 2))
+            first, second = _conv(channels, 32), _conv(32, 32, stride=2)
+            return nn.SequentialCell(first, norms.own(32), nn.ReLU(), second, norms.own(32))
 
         self.features_opt = low_level()
         self.features_sar = low_level()
         dropout = ReplayedDropout(recipe.dropout if training else 0.0, recipe.seed, (128, 8, 8))
         self.embedding = nn.SequentialCell(
-            *(nn.ReLU(), _conv(32, 64, stride=2), norm(64)),
-            *(nn.ReLU(), _conv(64, 64), norm(64)),
-            *(nn.ReLU(), _conv(64, 128, stride=2), norm(128)),
-            *(nn.ReLU(), _conv(128, 128), norm(128)),
-            *(nn.ReLU(), dropout, _conv(128, 128, kernel=8), norm(128)),
+            *(nn.ReLU(), _conv(32, 64, stride=2), norms.shared(64)),
+            *(nn.ReLU(), _conv(64, 64), norms.shared(64)),
+            *(nn.ReLU(), _conv(64, 128, stride=2), norms.shared(128)),
+            *(nn.ReLU(), _conv(128, 128), norms.shared(128)),
+            *(nn.ReLU(), dropout, _conv(128, 128, kernel=8), norms.last(128)),
         )
+        self.as_product = recipe.objective == "contrastive"
+        self.by_modality = recipe.normalisation == "modality"
+        self.orientations = recipe.orientation_channels
+        if self.orientations:
+            self.edges_opt = OrientationChannels(self.orientations, SIGMA_OPTICAL)
+            self.edges_sar = OrientationChannels(self.orientations, SIGMA_SAR)
+        if recipe.objective == "published":
+            self._make_heads(norms)
+
+    def _make_heads(self, norms: "_Norms") -> None:
+        """The low-level descriptors and the decoder, which only the published losses use."""
+
+        def low_descriptor() -> nn.SequentialCell:
+            return nn.SequentialCell(_conv(32, 2, stride=2), norms.own(2), nn.AvgPool2d(2, 2))
+
         self.lower_opt = low_descriptor()
         self.lower_sar = low_descriptor()
         self.decoder = nn.SequentialCell(
-            *(_double(2, 16), _conv(16, 16), norm(16), nn.ReLU()),
-            *(_double(16, 16), _conv(16, 16), norm(16), nn.ReLU()),
-            *(_double(16, 1), _conv(1, 1), norm(1), nn.Tanh()),
+            *(_double(2, 16), _conv(16, 16), norms.own(16), nn.ReLU()),
+            *(_double(16, 16), _conv(16, 16), norms.own(16), nn.ReLU()),
+            *(_double(16, 1), _conv(1, 1), norms.own(1), nn.Tanh()),
         )
 
     def construct(
         self, opt_B1HW: Tensor, sar_B1HW: Tensor, step: Tensor | int = 0, first: Tensor | int = 0
     ) -> Outputs:
-        """Describe and reconstruct B normalised pairs.
+        """Describe and reconstruct B normalised pairs; needs the heads of the published objective.
 
         step, first: where dropout is (`ReplayedDropout.construct`); without effect unless training.
         """
-        features_opt = self.features_opt(standardise(opt_B1HW))
-        features_sar = self.features_sar(standardise(sar_B1HW))
+        features_opt = self.low_level_opt(opt_B1HW)
+        features_sar = self.low_level_sar(sar_B1HW)
         low_opt = self.lower_opt(features_opt)
         low_sar = self.lower_sar(features_sar)
         return (
@@ -125,11 +159,52 @@ class SDNet(nn.Cell):
             self.decoder(low_sar),
         )
 
+    def describe(
+        self, opt_B1HW: Tensor, sar_B1HW: Tensor, step: Tensor | int = 0, first: Tensor | int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings alone of B normalised pairs: optical and SAR, float32 [B, D] each."""
+        return (
+            self.embed(self.low_level_opt(opt_B1HW), step, first, 0),
+            self.embed(self.low_level_sar(sar_B1HW), step, first, 1),
+        )
+
+    def low_level_opt(self, x_B1HW: Tensor) -> Tensor:
+        """Low-level features of normalised optical patches, [B, 32, 32, 32]."""
+        x = standardise(x_B1HW)
+        if self.orientations:
+            x = ops.concat((x, self.edges_opt(x)), axis=1)
+        return self.features_opt(x)
+
+    def low_level_sar(self, x_B1HW: Tensor) -> Tensor:
+        """Low-level features of normalised SAR patches, [B, 32, 32, 32]."""
+        x = standardise(x_B1HW)
+        if self.orientations:
+            x = ops.concat((x, self.edges_sar(x)), axis=1)
+        return self.features_sar(x)
+
     def embed(self, features: Tensor, step: Tensor | int, first: Tensor | int, modality: int) -> Tensor:
         """Map low-level features float32 [B, 32, 32, 32] of one modality to [B, D], unit length."""
         for layer, cell in enumerate(self.embedding):
-            features = cell(features, step, first, modality) if layer == DROPOUT_LAYER else cell(features)
+            if layer == DROPOUT_LAYER:
+                features = cell(features, step, first, modality)
+            elif self.as_product and layer == LAST_CONVOLUTION:
+                features = self.last_as_product(features)
+            elif self.by_modality and layer in NORM_LAYERS:
+                features = cell(features, modality)
+            else:
+                features = cell(features)
         return unit_length(features.reshape(features.shape[0], -1))
+
+    def last_as_product(self, features: Tensor) -> Tensor:
+        """The 8 x 8 convolution of an 8 x 8 map, as the matrix product that it is: [B, D, 1, 1].
+
+        oneDNN computes the gradient of that convolution image by image, which takes 40 % of a step.
+        The published recipe keeps the convolution, and with it its bytes.
+        """
+        weight = self.embedding[LAST_CONVOLUTION].weight
+        flat = features.reshape(features.shape[0], -1)
+        product = ops.matmul(flat, weight.reshape(weight.shape[0], -1).T)
+        return product.reshape(features.shape[0], -1, 1, 1)
 
 
 class Embedder(nn.Cell):
@@ -141,5 +216,4 @@ class Embedder(nn.Cell):
 
     def construct(self, pairs_BHX: Tensor) -> tuple[Tensor, Tensor]:
         opt, sar = split_pair(pairs_BHX)
-        outputs = self.net(normalise(opt), normalise(sar))
-        return outputs[0], outputs[1]
+        return self.net.describe(normalise(opt), normalise(sar))

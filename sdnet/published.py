@@ -21,7 +21,7 @@ PUBLISHED_PREFIX = {"features_opt": "model", "features_sar": "model", "embedding
                     "lower_opt": "model_L", "lower_sar": "model_L", "decoder": "model_D"}  # fmt: skip
 # Published training code prefixes these names with its own wrappers (`optimizer.`, `network._backbone.`).
 _PUBLISHED = re.compile(
-    r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+\.[a-z_]+)"
+    r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+(?:\.[a-z_]+)+)"
 )
 _CONVERTED = ("Float16", "BFloat16")
 # The published weights stay below 41. One flipped bit of an exponent makes a weight larger than this.

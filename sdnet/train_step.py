@@ -7,6 +7,9 @@ number of ranks.
 
 Everything that slices share travels in one flat float32 buffer, in this order:
 gradients | BatchNorm moving statistics | loss terms and their total.
+
+The contrastive objective needs the descriptors of the whole global batch before any gradient:
+`gather.Gather` collects them first.
 """
 
 import mindspore as ms
@@ -15,11 +18,12 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from sdnet import losses
 from sdnet.config import Recipe
+from sdnet.gather import Gather, GlobalObjective
 from sdnet.model import SDNet, normalise, split_pair
 from sdnet.quiet import quiet_mindspore
 from sdnet.weights import State
 
-LOSSES = (*losses.TERMS, "total")
+LOSSES = losses.LOSS_NAMES["published"]
 
 
 class Objective(nn.Cell):
@@ -49,7 +53,7 @@ class SliceGradients(nn.Cell):
     compiles that anew at each call.
     """
 
-    def __init__(self, objective: Objective):
+    def __init__(self, objective: Objective | GlobalObjective):
         super().__init__(auto_prefix=False)
         trained = ms.ParameterTuple(objective.net.trainable_params())
         # A Cell that owns its parameters can be kept compiled: a kept graph gets no others' values.
@@ -78,13 +82,13 @@ class Accumulate(nn.Cell):
     Every slice of a step moves them from the same start, wherever it is computed.
     """
 
-    def __init__(self, net: SDNet):
+    def __init__(self, net: SDNet, num_losses: int):
         super().__init__(auto_prefix=False)
         moving = [p for p in net.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
         self.moving = ms.ParameterTuple(moving)
         self.start = ms.ParameterTuple([_named_copy(f"start.{p.name}", p) for p in moving])
         num_trained = sum(p.size for p in net.trainable_params())
-        self.shared = _buffer("shared", num_trained + sum(p.size for p in moving) + len(LOSSES))
+        self.shared = _buffer("shared", num_trained + sum(p.size for p in moving) + num_losses)
 
     def construct(self, gradients: Tensor, slice_losses: Tensor) -> Tensor:
         """Takes what `SliceGradients` gives; returns the losses."""
@@ -98,7 +102,7 @@ class Accumulate(nn.Cell):
 class Update(nn.Cell):
     """Averages the shared buffer over all slices of all ranks, then steps Adam.
 
-    losses: float32 [len(LOSSES)], summed over the steps since it was last set to 0.
+    losses: float32, one for each name of `LOSS_NAMES`, summed over the steps since it was last set to 0.
     bad_step: int32, the first step whose total loss was not finite, or -1.
     """
 
@@ -114,7 +118,8 @@ class Update(nn.Cell):
                 recipe.beta2,
                 weight_decay=recipe.weight_decay,
             )
-        self.losses = _buffer("losses", len(LOSSES))
+        self.num_losses = len(losses.LOSS_NAMES[recipe.objective])
+        self.losses = _buffer("losses", self.num_losses)
         self.bad_step = Parameter(Tensor(np.int32(-1)), name="bad_step", requires_grad=False)
         self.nothing = Tensor(np.zeros(self.shared.shape, np.float32))
         self.slices = float(slices)
@@ -140,7 +145,7 @@ class Update(nn.Cell):
         self.adam(tuple(gradients))
         ops.assign(self.shared, self.nothing)
         ops.assign_add(self.losses, mean[at:])
-        total = mean[at + len(LOSSES) - 1]
+        total = mean[at + self.num_losses - 1]
         is_first = ops.logical_and(self.bad_step < 0, ops.logical_not(ops.isfinite(total)))
         ops.assign(self.bad_step, ops.select(is_first, step, self.bad_step))
         return total
@@ -152,14 +157,40 @@ class TrainStep:
     def __init__(self, net: SDNet, recipe: Recipe, slices: int, world_size: int):
         self.batch = recipe.batch
         self.net = net
-        self.gradients = SliceGradients(Objective(self.net, recipe))
-        self.accumulate = Accumulate(self.net)
+        self.loss_names = losses.LOSS_NAMES[recipe.objective]
+        self._gather: Gather | None = None
+        objective: Objective | GlobalObjective
+        if recipe.objective == "contrastive":
+            objective = GlobalObjective(net, recipe, slices)
+            if slices > 1:
+                self._gather = Gather(objective, world_size)
+        else:
+            objective = Objective(net, recipe)
+        self.gradients = SliceGradients(objective)
+        self.accumulate = Accumulate(self.net, len(self.loss_names))
         self.update = Update(self.net, recipe, self.accumulate, slices, world_size)
+
+    @property
+    def meets_first(self) -> bool:
+        """Whether the ranks must call `gather` before `add_slice`."""
+        return self._gather is not None
+
+    def gather(self, pairs: dict[int, np.ndarray], step: int) -> None:
+        """Describe this rank's slices, by their numbers, and collect the descriptors of all ranks.
+
+        Every rank calls it once a step, and later gives `add_slice` the same pairs.
+        """
+        assert self._gather is not None
+        for slice_, slice_pairs in pairs.items():
+            first = Tensor(np.int32(slice_ * self.batch))
+            self._gather.describe(Tensor(slice_pairs), Tensor(np.int32(step)), first)
+            self.reset_moving()
+        self._gather.collect()
 
     def add_slice(self, pairs: np.ndarray, step: int, slice_: int) -> Tensor:
         """Compute one slice, uint8 [batch, 64, 128], number `slice_` of the global batch of `step`.
 
-        Returns its `LOSSES`, which may still be under way on the device.
+        Returns its losses, in the order of `loss_names`, which may still be under way on the device.
         """
         first = Tensor(np.int32(slice_ * self.batch))
         return self.accumulate(*self.gradients(Tensor(pairs), Tensor(np.int32(step)), first))
@@ -173,8 +204,13 @@ class TrainStep:
         for start, parameter in zip(self.accumulate.start, self.accumulate.moving, strict=True):
             start.set_data(Tensor(parameter.asnumpy().copy()))
 
+    def reset_moving(self) -> None:
+        """Take the BatchNorm statistics back to where the step began."""
+        for start, parameter in zip(self.accumulate.start, self.accumulate.moving, strict=True):
+            parameter.set_data(Tensor(start.asnumpy().copy()))
+
     def losses(self) -> np.ndarray:
-        """Sums of `LOSSES` since `set_losses`, float32, each step's value the mean over all slices."""
+        """Sums of `loss_names` since `set_losses`, float32, each step's value the mean over all slices."""
         return self.update.losses.asnumpy().copy()
 
     def set_losses(self, sums: np.ndarray) -> None:

@@ -8,12 +8,13 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sdnet import checkpoint, weights
+from sdnet.augment import VIEW, Views, Where, changes_patches
 from sdnet.checkpoint import CheckpointState
 from sdnet.config import Recipe
 from sdnet.data.pipeline import Prefetcher
@@ -23,7 +24,7 @@ from sdnet.errors import InputError, NonFiniteLoss
 from sdnet.evaluation import Evaluation, gather
 from sdnet.model import SDNet
 from sdnet.schedule import learning_rate
-from sdnet.train_step import LOSSES, TrainStep
+from sdnet.train_step import TrainStep
 from sdnet.weights import State
 
 __all__ = ["Progress", "Snapshot", "Trainer"]
@@ -59,9 +60,10 @@ class Trainer:
     """Trains SDNet on one of `world_size` ranks that all do the same at the same time.
 
     A global step takes `slices` slices of recipe.batch samples; `slices` is the job's full
-    number of ranks and stays when fewer are left. Samples, dropout and schedule depend on the
-    global step alone, so any number of ranks trains the same model, up to the order of sums,
-    and the same number of ranks gives the same bytes.
+    number of ranks and stays when fewer are left. With recipe.slice_batch, each is cut into smaller
+    slices of so many samples. Samples, views, dropout and schedule depend on the global step alone,
+    so any number of ranks trains the same model, up to the order of sums, and the same number of
+    ranks gives the same bytes.
     """
 
     def __init__(
@@ -85,12 +87,17 @@ class Trainer:
                 f"rank {rank} of {world_size} cannot train {self.slices} slices; use fewer ranks"
             )
         self._train, self._rank, self._data = train, rank, dict(data or {})
+        self._part = recipe.slice_batch or recipe.batch
+        self._parts = self.slices * (recipe.batch // self._part)
         self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch * self.slices)
         self.total_steps = self.steps_per_epoch * recipe.epochs
-        self._mine = slices_of_rank(rank, world_size, self.slices)
+        self._mine = slices_of_rank(rank, world_size, self._parts)
         net = SDNet(recipe, training=True)
         weights.load(net, weights.initial(net, recipe.seed))
-        self._step = TrainStep(net, recipe, self.slices, world_size)
+        self._step = TrainStep(net, replace(recipe, batch=self._part, slice_batch=0), self._parts, world_size)
+        self._views: Views | None = None
+        if changes_patches(recipe) or train.images.shape[1] != VIEW:
+            self._views = Views(recipe, train)
         self._evaluation: Evaluation | None = None
         self._done = 0
         # Each process levels the ranks once, also after a restore, so that every process of a run
@@ -125,10 +132,9 @@ class Trainer:
             weights.take_from_rank_zero(self._step.net)
         self._level = True
         if self._feed is None:
-            prefetcher = Prefetcher(self._train.images, self._batches(self._done))
-            self._feed = prefetcher, iter(prefetcher)
+            self._feed = self._start_feed()
         if self._done % self.steps_per_epoch == 0:
-            self._step.set_losses(np.zeros(len(LOSSES), np.float32))
+            self._step.set_losses(np.zeros(len(self._step.loss_names), np.float32))
         self._add_slices(self._feed[1])
         self._step.apply(self._done, learning_rate(self.recipe.lr, self._done, self.total_steps))
         self._done += 1
@@ -140,14 +146,14 @@ class Trainer:
         self._step.first_bad_step()
 
     def finish_epoch(self) -> dict[str, float]:
-        """Mean of each of `LOSSES` over the epoch that just ended, or over the current one so far.
+        """Mean of each named loss over the epoch that just ended, or over the current one so far.
 
         Equal on all ranks. Raises NonFiniteLoss, which names the first bad step.
         """
         self._check_finite()
         steps = (self._done - 1) % self.steps_per_epoch + 1
         sums = self._step.losses().astype(np.float64)
-        return dict(zip(LOSSES, (sums / steps).tolist(), strict=True))
+        return dict(zip(self._step.loss_names, (sums / steps).tolist(), strict=True))
 
     def snapshot(self, metrics: dict[str, float] | None = None) -> Snapshot:
         """Copy the state to the host; `metrics` are kept in its `state.json`.
@@ -204,9 +210,28 @@ class Trainer:
             self._feed[0].close()
             self._feed = None
 
+    def _start_feed(self) -> tuple[Prefetcher, Iterator[np.ndarray]]:
+        begin, views = self._done, self._views
+        if views is None:
+            prefetcher = Prefetcher(self._train.images, self._batches(begin))
+            return prefetcher, iter(prefetcher)
+
+        def fill(number: int, indices: np.ndarray, out: np.ndarray) -> None:
+            step, slice_ = divmod(number, len(self._mine))
+            views.fill(Where(begin + step, self._mine[slice_] * self._part), indices, out)
+
+        shape = (VIEW, 2 * VIEW)
+        prefetcher = Prefetcher(self._train.images, self._batches(begin), fill, shape)
+        return prefetcher, iter(prefetcher)
+
     def _add_slices(self, batches: Iterator[np.ndarray]) -> None:
-        """This rank's part of a step, which waits for nobody; now and then it is measured."""
+        """This rank's part of a step; now and then what waits for nobody is measured."""
         measured = self._done % _MEASURE_EVERY == _MEASURE_EVERY - 1
+        if self._step.meets_first:
+            # Copies, because a batch's memory is used again once the next one is asked for.
+            pairs = {slice_: next(batches).copy() for slice_ in self._mine}
+            self._step.gather(pairs, self._done)
+            batches = iter(pairs.values())
         if measured:
             self.wait()
         began = time.perf_counter()
@@ -223,8 +248,8 @@ class Trainer:
             for slice_ in self._mine:
                 yield slice_indices(
                     len(self._train),
-                    batch=self.recipe.batch,
-                    slices=self.slices,
+                    batch=self._part,
+                    slices=self._parts,
                     seed=self.recipe.seed,
                     epoch=epoch,
                     step=step,
@@ -238,7 +263,13 @@ class Trainer:
 
     def _check_same_run(self, directory: Path, state: CheckpointState) -> None:
         ours = {**asdict(self.recipe), "slices": self.slices, "num_samples": len(self._train)}
-        theirs = {**state.recipe, "slices": state.slices, "num_samples": state.num_samples}
+        # A field that the checkpoint does not name came later: it was trained with the default.
+        theirs = {
+            **asdict(Recipe()),
+            **state.recipe,
+            "slices": state.slices,
+            "num_samples": state.num_samples,
+        }
         for key in ours:
             if ours[key] != theirs.get(key):
                 raise InputError(

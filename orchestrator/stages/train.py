@@ -31,6 +31,7 @@ from orchestrator.training.saver import CheckpointNotSaved
 from orchestrator.training.standby import Standbys
 from orchestrator.training.trainer import GroupTrainer
 from orchestrator.training.worker import TrainJob, train_rank
+from sdnet.augment import check_patches
 from sdnet.checkpoint import CheckpointState, read_state
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import checksums_of, open_patches, sample_checksum
@@ -109,8 +110,10 @@ def train(spec: JobSpec, run: RunDirectory, events: EventLog) -> Trained:
 
 
 def check_data(spec: JobSpec, run: RunDirectory) -> None:
-    """Refuse data that the recipe cannot use: a global batch larger than the training set."""
-    train, test = (len(open_patches(path)) for path in (run.train_npz, run.test_npz))
+    """Refuse data that the recipe cannot use: too few samples for a global batch, too small patches."""
+    patches = open_patches(run.train_npz)
+    check_patches(spec.train, patches)
+    train, test = len(patches), len(open_patches(run.test_npz))
     problem = batch_problem(spec, Supply(str(run.train_npz), pairs=0, train=train, test=test))
     if problem:
         raise InputError(problem)

@@ -57,7 +57,7 @@ def read_grey(path: Path, max_pixels: int) -> np.ndarray:
             _refuse(header, max_pixels)
             file.seek(0)
             data = file.read()
-        _refuse_incomplete(data)
+        refuse_incomplete(data)
         return _decode(data, header)
     except BadHeader as error:
         raise BadImage(path, str(error)) from None
@@ -137,7 +137,7 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
     return stretch(image, header.no_data) if deep else image
 
 
-def _refuse_incomplete(data: bytes) -> None:
+def refuse_incomplete(data: bytes) -> None:
     """OpenCV fills what a truncated file lacks and says nothing, so the file's end is looked at first."""
     if data.startswith(_PNG):
         reason = _incomplete_png(data)

@@ -20,10 +20,21 @@ _LEAST_CONTRAST = (0.12, 0.04)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What a pair gave. patches: uint8 [n, 64, 128], optical left. constant: windows left out as constant."""
+    """What a pair gave.
+
+    patches: uint8 [n, E, 2E], optical left, E = `stored_size`. constant: windows left out as constant.
+    centres: int32 [n, 2], row and column of each in its images.
+    """
 
     patches: np.ndarray
     constant: int
+    centres: np.ndarray
+
+    @classmethod
+    def nothing(cls, config: PatchConfig, constant: int = 0) -> "Cut":
+        """The cut of a pair that gives no patch."""
+        edge = config.stored_size
+        return cls(np.empty((0, edge, 2 * edge), np.uint8), constant, np.empty((0, 2), np.int32))
 
 
 def cut_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> Cut:
@@ -49,12 +60,29 @@ def cut_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> Cu
         centres = choose_centres(keypoints, optical.shape, config, has_texture)
         if len(centres) == config.per_pair:
             break
-    windows = [
-        np.hstack([image[row - half : row + half, column - half : column + half] for image in (optical, sar)])
-        for row, column in centres
-    ]
-    patches = np.stack(windows) if windows else np.empty((0, config.size, 2 * config.size), np.uint8)
-    return Cut(patches, left_out)
+    if not centres:
+        return Cut.nothing(config, left_out)
+    return Cut(_windows(optical, sar, centres, config), left_out, np.array(centres, np.int32))
+
+
+def _windows(
+    optical: np.ndarray, sar: np.ndarray, centres: list[tuple[int, int]], config: PatchConfig
+) -> np.ndarray:
+    """Windows of `stored_size` around the centres, side by side: uint8 [n, E, 2E]."""
+    edge, beyond = config.stored_size, (config.stored_size - config.size) // 2
+    if beyond:
+        border = (beyond, beyond, beyond, beyond)
+        optical, sar = (
+            cv2.copyMakeBorder(image, *border, cv2.BORDER_REFLECT_101) for image in (optical, sar)
+        )
+    # A centre moves by `beyond`, its window's corner by half the stored edge back.
+    begin = beyond - edge // 2
+    return np.stack(
+        [
+            np.hstack([image[row + begin :, column + begin :][:edge, :edge] for image in (optical, sar)])
+            for row, column in centres
+        ]
+    )
 
 
 def is_constant(image: np.ndarray) -> bool:

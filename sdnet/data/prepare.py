@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from sdnet.augment import middle
+from sdnet.data.alignment import SceneShift
+from sdnet.data.scenes import alignment_table, estimate_shifts, places_of
 from sdnet.data.shards import Shard, ShardReport, make_shard, patches_path, read_good_shard
 from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
 from sdnet.data.work import Work, orphans, refuse_too_many
@@ -60,8 +63,10 @@ def _merge(
                 f"the {name} scenes gave no patch ({constant} of their images have one value only); "
                 "lower data.patches.min_distance_px, or look at the images"
             )
+    shifts = estimate_shifts(work, reports) if work.patches.align else None
     with ThreadPoolExecutor() as pool:  # checksums and copies, which run beside each other
-        train, test = pool.submit(_write_train, work, reports), pool.submit(_write_test, work, reports)
+        train = pool.submit(_write_train, work, reports, shifts)
+        test = pool.submit(_write_test, work, reports)
     counts, files = zip(train.result(), test.result(), strict=True)
     manifest = {
         "fingerprint": fingerprint,
@@ -73,6 +78,7 @@ def _merge(
             "images": [path for shard in work.shards for path in reports[shard.name].constant_images],
             "windows": sum(reports[shard.name].constant_windows for shard in work.shards),
         },
+        **({"alignment": alignment_table(work, shifts)} if shifts is not None else {}),
         "files": dict(zip(("train.npz", "test.npz"), files, strict=True)),
     }
     with whole_file(work.out / "manifest.json") as file:
@@ -115,23 +121,39 @@ def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.
     return optical, np.where(others < begins, others, others + sizes)
 
 
-def _write_train(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, Any]]:
+def _write_train(
+    work: Work, reports: dict[str, ShardReport], shifts: dict[str, SceneShift] | None
+) -> tuple[int, dict[str, Any]]:
     """Write train.npz; returns how many pairs it holds, and its size and sum."""
-    path, total = work.out / "train.npz", sum(reports[shard.name].patches for shard in work.train)
-    write_patches(path, total, _stream(work, work.train, reports), np.ones(total, np.int32))
+    path, places = work.out / "train.npz", places_of(work, work.train, reports)
+    extras = places.extras()
+    if shifts is not None:
+        of_scene = np.array([[shifts[name].rows, shifts[name].columns] for name in places.scenes], np.int16)
+        extras["shifts"] = of_scene[places.scene]
+    total = len(places)
+    write_patches(
+        path,
+        total,
+        _stream(work, work.train, reports),
+        np.ones(total, np.int32),
+        edge=work.patches.stored_size,
+        extras=extras,
+    )
     return total, _size_and_sum(path)
 
 
 def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, Any]]:
     """Write test.npz; returns how many pairs it holds, and its size and sum."""
     path = work.out / "test.npz"
-    scenes = _scene_of_each_patch(work.test, reports)
+    places = places_of(work, work.test, reports)
+    scenes = places.scene
     if scenes[0] == scenes[-1]:
         raise InputError(
             "only one test scene gave patches; non-matches come from another scene, so add scenes"
         )
     optical, sar = draw_negatives(scenes, work.patches.negatives, work.seed)
     total = len(scenes) + len(optical)
+    extras = places.rows(np.concatenate([np.arange(len(scenes)), optical])).extras()
     labels = np.concatenate([np.ones(len(scenes), np.int32), np.zeros(len(optical), np.int32)])
     # Random access needs the matches in one array; it is on disk, and gone when we are done.
     scratch = work.out / ".test-matches.npy"
@@ -139,9 +161,9 @@ def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[
         matches = open_memmap(scratch, "w+", np.uint8, (len(scenes), *PATCH_SHAPE))
         filled = 0
         for chunk in _stream(work, work.test, reports):
-            matches[filled : filled + len(chunk)] = chunk
+            matches[filled : filled + len(chunk)] = middle(chunk)
             filled += len(chunk)
-        write_patches(path, total, _with_negatives(matches, optical, sar), labels)
+        write_patches(path, total, _with_negatives(matches, optical, sar), labels, extras=extras)
         del matches
     finally:
         scratch.unlink(missing_ok=True)
@@ -162,14 +184,6 @@ def _stream(work: Work, shards: Sequence[Shard], reports: dict[str, ShardReport]
     for shard in shards:
         if reports[shard.name].patches:
             yield np.asarray(open_patches(patches_path(work.directory, shard)).images)
-
-
-def _scene_of_each_patch(shards: Sequence[Shard], reports: dict[str, ShardReport]) -> np.ndarray:
-    """Number of the scene of each match, in order of appearance: int64 [N], ascending."""
-    names = [pair.scene for shard in shards for pair in shard.pairs]
-    counts = [count for shard in shards for count in reports[shard.name].patches_per_pair]
-    numbers = {scene: number for number, scene in enumerate(dict.fromkeys(names))}
-    return np.repeat([numbers[name] for name in names], counts)
 
 
 def _scenes(shards: Sequence[Shard]) -> list[str]:

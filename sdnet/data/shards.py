@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from sdnet.config import PatchConfig
+from sdnet.data.alignment import REACH_PX, agreement
 from sdnet.data.images import BadImage, read_pair
 from sdnet.data.patches import Cut, cut_patches, is_constant
 from sdnet.data.sen12 import Pair
@@ -86,20 +87,34 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     Raises OSError when storage refuses, or is away.
     """
     known = fingerprint(shard, config)  # first, so that a file that changes meanwhile shows later
-    cuts, skipped, constant = [], [], []
+    cuts, surfaces, skipped, constant = [], [], [], []
     for pair in shard.pairs:
+        surface = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32)
         try:
-            cut, without_texture = _cut_pair(pair, shard, config)
+            images = read_pair(pair, shard.max_pixels)
+            cut, without_texture = _cut_pair(pair, images, shard, config)
+            if config.align and not without_texture:
+                surface = agreement(*images)
         except BadImage as error:
             skipped.append((_relative(error.path, shard.root), error.reason))
-            cut, without_texture = _no_patch(config), []
+            cut, without_texture = Cut.nothing(config), []
         cuts.append(cut)
+        surfaces.append(surface)
         constant += without_texture
     counts = tuple(len(cut.patches) for cut in cuts)
     path = patches_path(directory, shard)
+    extras = {"centres": np.concatenate([np.empty((0, 2), np.int32), *(cut.centres for cut in cuts)])}
+    if config.align:
+        extras["surfaces"] = np.stack(surfaces)
     # Not synced: a shard is believed by its sum only, so the worker need not wait for the disk.
     write_patches(
-        path, sum(counts), (cut.patches for cut in cuts), np.ones(sum(counts), np.int32), sync=False
+        path,
+        sum(counts),
+        (cut.patches for cut in cuts),
+        np.ones(sum(counts), np.int32),
+        sync=False,
+        edge=config.stored_size,
+        extras=extras,
     )
     report = ShardReport(
         known, sha256_of(path), counts, tuple(skipped), tuple(constant), sum(cut.constant for cut in cuts)
@@ -108,22 +123,19 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     return report
 
 
-def _cut_pair(pair: Pair, shard: Shard, config: PatchConfig) -> tuple[Cut, list[str]]:
+def _cut_pair(
+    pair: Pair, images: tuple[np.ndarray, np.ndarray], shard: Shard, config: PatchConfig
+) -> tuple[Cut, list[str]]:
     """The patches of a pair, and which of its images are constant."""
-    images = read_pair(pair, shard.max_pixels)
     paths = (pair.optical, pair.sar)
     constant = [path for path, image in zip(paths, images, strict=True) if is_constant(image)]
     if constant:
-        return _no_patch(config), [_relative(path, shard.root) for path in constant]
+        return Cut.nothing(config), [_relative(path, shard.root) for path in constant]
     try:
         return cut_patches(*images, config), []
     except (cv2.error, MemoryError) as error:
         reason = getattr(error, "err", "") or "not enough memory"
         raise BadImage(pair.optical, f"has {images[0].size} px, and keypoints failed ({reason})") from None
-
-
-def _no_patch(config: PatchConfig) -> Cut:
-    return Cut(np.empty((0, config.size, 2 * config.size), np.uint8), 0)
 
 
 def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport | None:
@@ -157,6 +169,7 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
         for path in (pair.optical, pair.sar)
     ]
     cut = [config.size, config.per_pair, config.detect_on, float(config.min_distance_px)]
+    cut += [config.stored_size, config.align]
     decisive = [_VERSION, shard.name, cut, shard.max_pixels, files]
     return f"{_VERSION}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()}"
 

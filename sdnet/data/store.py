@@ -1,8 +1,9 @@
 """Patches on disk: `.npz` files written as a stream and read in place.
 
-An `.npz` holds `arr_0`, uint8 [N, 64, 128] (left half optical, right half SAR), and `arr_1`,
-int32 [N] (1 match, 0 non-match), uncompressed, so that the images can be memory-mapped where
-they lie in the file and all ranks of a host share one copy in the page cache.
+An `.npz` holds `arr_0`, uint8 [N, E, 2E] (left half optical, right half SAR, E even and at least
+64), and `arr_1`, int32 [N] (1 match, 0 non-match), uncompressed, so that the images can be
+memory-mapped where they lie in the file and all ranks of a host share one copy in the page cache.
+It may hold more arrays, which are small: see `extra_array`.
 """
 
 import hashlib
@@ -43,28 +44,41 @@ _NOT_WHOLE = (
 
 @dataclass(frozen=True, slots=True)
 class PatchFile:
-    """An open `.npz`: images uint8 [N, 64, 128], memory-mapped and read-only; labels int32 [N]."""
+    """An open `.npz`: images uint8 [N, E, 2E], memory-mapped and read-only; labels int32 [N].
+
+    shifts: int16 [N, 2], rows and columns by which the SAR images of each pair's scene lie off the
+    optical ones; None if the file does not say.
+    """
 
     path: Path
     images: np.ndarray
     labels: np.ndarray
+    shifts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def write_patches(
-    path: Path, num_patches: int, chunks: Iterable[np.ndarray], labels: np.ndarray, sync: bool = True
+    path: Path,
+    num_patches: int,
+    chunks: Iterable[np.ndarray],
+    labels: np.ndarray,
+    sync: bool = True,
+    edge: int = PATCH_SHAPE[0],
+    extras: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Stream `num_patches` patches to an `.npz`, which appears whole or not at all.
 
-    chunks: uint8 [n, 64, 128] each, `num_patches` in all. labels: integers [num_patches].
-    Files above 4 GB are zip64. sync: see `whole_file`. The same patches always make the same bytes.
+    chunks: uint8 [n, edge, 2 edge] each, `num_patches` in all. labels: integers [num_patches].
+    extras: more arrays by their names, for `extra_array`. sync: see `whole_file`. Files above 4 GB
+    are zip64. The same patches always make the same bytes.
     """
     with whole_file(path, sync) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        _write_images(archive, num_patches, chunks)
-        with archive.open(_entry("arr_1.npy"), "w", force_zip64=True) as member:
-            npy.write_array(member, np.ascontiguousarray(labels, np.int32), allow_pickle=False)
+        _write_images(archive, num_patches, chunks, (edge, 2 * edge))
+        for name, array in {"arr_1": np.ascontiguousarray(labels, np.int32), **(extras or {})}.items():
+            with archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
 
 
 def open_patches(path: Path) -> PatchFile:
@@ -78,13 +92,37 @@ def open_patches(path: Path) -> PatchFile:
         _check(path, images, labels)
         found = _mapped(path, labels)
         _check_labels(path, found)
-        return PatchFile(path, _mapped(path, images), found.astype(np.int32))
+        shifts = extra_array(path, "shifts", "i", (len(found), 2))
+        return PatchFile(path, _mapped(path, images), found.astype(np.int32), shifts)
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(f"{path} is not there; make it with `preprocess`, or give another path") from None
     except _NOT_WHOLE as error:
         raise InputError(f"{path} is not a whole .npz ({_line(error)}); make or copy it again") from None
+
+
+def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
+    """A further array of an `.npz` of patches; None if the file does not have it.
+
+    kind: of its dtype, such as `i` for integers or `U` for text. shape: what it must be; None for any
+    length. Raises InputError for an array of another kind or shape.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            return None
+        member = _find_member(path, archive, f"{name}.npy")
+    fits = len(member.shape) == len(shape) and all(
+        want in (None, length) for want, length in zip(shape, member.shape, strict=True)
+    )
+    if member.dtype.kind != kind or not fits or member.fortran:
+        raise InputError(
+            f"{path}: {name} is {_short(member.dtype)} {_short(list(member.shape))}, not of kind {kind} and "
+            f"shape {['any' if want is None else want for want in shape]}; prepare the data again"
+        )
+    return (
+        np.array(_mapped(path, member)) if math.prod(member.shape) else np.empty(member.shape, member.dtype)
+    )
 
 
 def open_training_patches(path: Path) -> PatchFile:
@@ -123,10 +161,12 @@ def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def sample_checksum(train: PatchFile, test: PatchFile) -> str:
-    """SHA-256 of all labels and of 64 patches spread over each file: milliseconds, whatever their size."""
+    """SHA-256 of all labels and shifts and of 64 patches spread over each file: milliseconds for any size."""
     digest = hashlib.sha256()
     for patches in (train, test):
-        digest.update(patches.labels.tobytes())
+        digest.update(
+            patches.labels.tobytes() + (b"" if patches.shifts is None else patches.shifts.tobytes())
+        )
         for index in np.linspace(0, len(patches) - 1, _SAMPLED).astype(int):
             digest.update(patches.images[index].tobytes())
     return digest.hexdigest()
@@ -149,13 +189,15 @@ def _checksum(path: Path, size: int, changed_ns: int) -> str:
     return sha256_of(path)
 
 
-def _write_images(archive: zipfile.ZipFile, num_patches: int, chunks: Iterable[np.ndarray]) -> None:
+def _write_images(
+    archive: zipfile.ZipFile, num_patches: int, chunks: Iterable[np.ndarray], shape: tuple[int, int]
+) -> None:
     written = 0
     with archive.open(_entry("arr_0.npy"), "w", force_zip64=True) as member:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (num_patches, *PATCH_SHAPE)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (num_patches, *shape)}
         npy.write_array_header_1_0(member, header)
         for chunk in chunks:
-            assert chunk.dtype == np.uint8 and chunk.shape[1:] == PATCH_SHAPE, (chunk.dtype, chunk.shape)
+            assert chunk.dtype == np.uint8 and chunk.shape[1:] == shape, (chunk.dtype, chunk.shape)
             member.write(np.ascontiguousarray(chunk).data)
             written += len(chunk)
     assert written == num_patches, (written, num_patches)
@@ -222,10 +264,10 @@ def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _check(path: Path, images: _Member, labels: _Member) -> None:
     """Refuse by the headers alone, so that nothing is mapped or allocated by a shape that is not ours."""
-    if images.dtype != np.uint8 or len(images.shape) != 3 or images.shape[1:] != PATCH_SHAPE:
+    if images.dtype != np.uint8 or len(images.shape) != 3 or not _is_pair(*images.shape[1:]):
         raise InputError(
             f"{path}: arr_0 is {_short(images.dtype)} {_short(list(images.shape))}; it must be uint8 "
-            "[N, 64, 128], optical left and SAR right"
+            "[N, 64, 128], optical left and SAR right (or [N, E, 2E], E even and from 64 to 128)"
         )
     if images.fortran:
         raise InputError(f"{path}: arr_0 is in Fortran order; write it with numpy.ascontiguousarray")
@@ -236,6 +278,10 @@ def _check(path: Path, images: _Member, labels: _Member) -> None:
         )
     if images.shape[0] == 0:
         raise InputError(f"{path} holds no patches; look at the images it was made of")
+
+
+def _is_pair(rows: int, columns: int) -> bool:
+    return columns == 2 * rows and rows % 2 == 0 and PATCH_SHAPE[0] <= rows <= 2 * PATCH_SHAPE[0]
 
 
 def _check_labels(path: Path, labels: np.ndarray) -> None:

@@ -46,13 +46,13 @@ def result(process: subprocess.Popen) -> dict[str, str]:
     return json.loads(output.splitlines()[-1])
 
 
-def group_of_two(data: Path, folder: Path) -> list[dict[str, str]]:
+def group_of_two(data: Path, folder: Path, objective: str) -> list[dict[str, str]]:
     group = {"MS_WORKER_NUM": "2", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(free_port())}
     processes = [start(["-c", SCHEDULER], folder, MS_ROLE="MS_SCHED", **group)]
     try:
         for rank in ("0", "1"):
             own = {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": rank, "RANK_ID": rank}
-            processes.append(start([str(ONE_RANK), rank, "2", str(data)], folder, **group, **own))
+            processes.append(start([str(ONE_RANK), rank, "2", str(data), objective], folder, **group, **own))
         return [result(process) for process in processes[1:]]
     finally:
         for process in processes:
@@ -68,10 +68,13 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "train.npz"
 
 
-def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(data: Path, tmp_path: Path):
-    first, second = group_of_two(data, tmp_path)
+@pytest.mark.parametrize("objective", ["published", "contrastive"])
+def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(
+    data: Path, tmp_path: Path, objective: str
+):
+    first, second = group_of_two(data, tmp_path, objective)
     assert first == second
-    alone = result(start([str(ONE_RANK), "0", "1", str(data)], tmp_path))
+    alone = result(start([str(ONE_RANK), "0", "1", str(data), objective], tmp_path))
     assert alone == first
 
 
@@ -79,7 +82,7 @@ def test_a_rank_trains_the_same_bytes_however_many_cpus_its_host_has(data: Path,
     mine = os.sched_getaffinity(0)
     if len(mine) == 1:
         pytest.skip("this host has one CPU: there is no smaller one to compare with")
-    command = [str(ONE_RANK), "0", "1", str(data)]
+    command = [str(ONE_RANK), "0", "1", str(data), "published"]
     try:
         os.sched_setaffinity(0, {min(mine)})  # which the process inherits
         on_small_host = start(command, tmp_path)

@@ -1,6 +1,6 @@
 """Trains one rank for a few steps and prints, as JSON, sums of what it ends with.
 
-usage: train_one_rank.py RANK WORLD_SIZE TRAIN_NPZ; the group's MS_* variables are set already.
+usage: train_one_rank.py RANK WORLD_SIZE TRAIN_NPZ OBJECTIVE; the group's MS_* variables are set already.
 """
 
 import hashlib
@@ -24,7 +24,13 @@ def digest(*arrays: np.ndarray) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-def train(rank: int, world_size: int, data: Path) -> dict[str, str]:
+RECIPES = {
+    "published": Recipe(epochs=2, batch=8),
+    "contrastive": Recipe(epochs=2, batch=8, objective="contrastive", normalisation="modality", flips=True),
+}
+
+
+def train(rank: int, world_size: int, data: Path, objective: str) -> dict[str, str]:
     ms.set_context(mode=ms.GRAPH_MODE)
     if world_size > 1:
         ms.communication.init()
@@ -32,7 +38,7 @@ def train(rank: int, world_size: int, data: Path) -> dict[str, str]:
     if rank == 1:
         weights.GAIN = 0.61  # as if this host's linear algebra rounded otherwise, only more so
     patches = open_patches(data)
-    trainer = Trainer(Recipe(epochs=2, batch=8), patches, rank=rank, world_size=world_size, slices=SLICES)
+    trainer = Trainer(RECIPES[objective], patches, rank=rank, world_size=world_size, slices=SLICES)
     for _ in range(STEPS):
         trainer.step()
     losses = trainer.finish_epoch()
@@ -48,4 +54,4 @@ def train(rank: int, world_size: int, data: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(train(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))))
+    print(json.dumps(train(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])))

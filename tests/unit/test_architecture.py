@@ -26,6 +26,7 @@ ABOVE = {
     "recovery": {"cli", "drill", "launch", "stages", "training"},
     "training": {"cli", "drill", "launch", "stages"},
     "stages": {"cli", "drill", "launch"},
+    "register": {"cli", "drill", "launch"},
     "report": {"cli", "drill", "launch", "stages", "training"},
     "drill": {"cli"},
 }

@@ -4,6 +4,7 @@ import hashlib
 import io
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,9 @@ def test_a_rank_that_sees_other_data_than_the_launcher_refuses_them(tmp_path):
     for train, test in (files(1, [0, 1]), files(0, [1, 0])):
         with pytest.raises(InputError, match=r"train\.npz or .*test\.npz is not the file that the"):
             refuse_other_sample(expected, train, test)
+    train, test = files(0, [0, 1])
+    with pytest.raises(InputError):
+        refuse_other_sample(expected, replace(train, shifts=np.zeros((500, 2), np.int16)), test)
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,17 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
         ("train.epochs=0", "epochs is 0", "from 1 to 100000"),
         ("train.lr=.inf", "lr is .inf", "from 1e-12 to 10"),
         ("train.batch=1", "batch is 1", "from 2 to 65536"),
+        ("train.objective=triplet", 'train.objective is "triplet"', "be 'published' or 'contrastive'"),
+        ("train.slice_batch=7", "slice_batch is 7", "a divisor of batch (32)"),
+        ("train={recipe: modern, margin: 2}", "margin is 2", "objective contrastive does not use it"),
+        ("train.contrastive_temperature=0.1", "contrastive_temperature is 0.1", "left at 0.07, because"),
+        ("train.gamma=3", "gamma is 3", "from 0 to 2"),
+        (
+            "train={rotation_deg: 45, scale: 0.5}",
+            "train.rotation_deg, train.scale",
+            "at most 128 px are stored",
+        ),
+        ("data.patches.stored_size=65", "stored_size is 65", "even, from 64 to 128"),
         ("cluster.workers=[2, 1]", "workers is [2, 1]", "[fewest, most]"),
         ("cluster.workers=0", "workers is 0", "from 1"),
         ("cluster.device=gpu", 'cluster.device is "gpu"', "be 'cpu' or 'ascend'"),
@@ -81,13 +92,13 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
         ("checkpoint.every_s=.nan", "checkpoint.every_s", "seconds from 0 to a year, or auto"),
         ("checkpoint.keep=0", "checkpoint.keep", "0"),
         ("recovery.step_timeout_s=0", "recovery.step_timeout_s", "from 1 to a year"),
-        ("train.recipe=foo", 'train.recipe is "foo"', "demo, sen1_2"),
+        ("train.recipe=foo", 'train.recipe is "foo"', "demo, modern, sen1_2"),
         ("name=../x", "name", "../x"),
         ("cluster.hosts=[{address: a, devices: {}}]", "cluster.hosts.0.devices", "at least 1"),
         ("train=3", "train", "3"),
         ("name=5", "name is 5", "which YAML reads as a number; put it in quotes"),
         ("train.lr='1e-3'", 'train.lr is "1e-3"', "that is text here: write 0.001"),
-        ("train.recipe=[demo]", 'train.recipe is ["demo"]', "demo, sen1_2"),
+        ("train.recipe=[demo]", 'train.recipe is ["demo"]', "demo, modern, sen1_2"),
         ("train.recepi=demo", "train.recepi is not a key", "did you mean recipe?"),
         ("cluster.hosts=[{adress: a, devices: {0: b}}]", "cluster.hosts.0.adress", "did you mean address?"),
         ("cluster.workers=two", 'cluster.workers is "two"', "be a whole number or be a list"),
@@ -110,6 +121,14 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
     message = str(caught.value)
     assert path in message and said in message
     assert "\n" not in message
+
+
+def test_a_recipe_decides_what_is_stored_and_a_saved_job_keeps_it() -> None:
+    spec = spec_from_dict({"name": "a", "train": {"recipe": "modern"}}, "job")
+    assert (spec.data.patches.stored_size, spec.data.patches.align) == (96, True)
+    assert spec_from_dict(spec.values(), "job.yaml") == spec
+    published = spec_from_dict({"name": "a"}, "job").data.patches
+    assert (published.stored_size, published.align) == (64, False)
 
 
 def test_no_more_than_three_faults_are_told_and_the_others_counted() -> None:

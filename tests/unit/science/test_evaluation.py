@@ -1,6 +1,7 @@
 """Distances are the same to the last bit however they are shared out; exported files compute the same."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdnet import export, weights
-from sdnet.checkpoint import load_model
+from sdnet import checkpoint, export, weights
 from sdnet.config import Recipe
+from sdnet.data.places import Places
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
-from sdnet.evaluation import chunks_of_rank, merge, num_chunks
+from sdnet.evaluation import Evaluation, chunks_of_rank, merge, num_chunks, training_threshold
 from sdnet.export import ExportDiffers, export_checkpoint
 from sdnet.files import sha256_of
 from sdnet.model import SDNet
 from sdnet.published import write_published
+from sdnet.trainer import Trainer
 
 CHUNK = 6  # 40 pairs: the last chunk is filled up
 
@@ -69,7 +71,7 @@ def test_an_exported_file_computes_what_the_checkpoint_does(published, tmp_path)
     out = tmp_path / "sdnet.mindir"
     exported = export_checkpoint(published, out)
     assert exported.difference <= 1e-5
-    assert exported.model.origin == load_model(published, _shapes()).origin
+    assert exported.model.origin == checkpoint.load_model(published, _shapes()).origin
     assert exported.sha256 == sha256_of(out)
     assert (tmp_path / "sdnet.mindir.sha256").read_text() == f"{exported.sha256}  sdnet.mindir\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sdnet.mindir", "sdnet.mindir.sha256"]
@@ -119,3 +121,52 @@ def test_two_files_of_patches_share_one_network(evaluation, patches):
     half = PatchFile(patches.path, patches.images[:12], patches.labels[:12])
     whole = evaluation.distances(patches, CHUNK, [0, 1])
     np.testing.assert_array_equal(evaluation.distances(half, CHUNK, [0, 1]), whole)
+
+
+@pytest.fixture(scope="module")
+def modern(patches: PatchFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained network that is not the published one."""
+    recipe = Recipe(
+        batch=8, objective="contrastive", normalisation="modality", orientation_channels=4, flips=True
+    )
+    path = tmp_path_factory.mktemp("modern") / "step_0"
+    Trainer(recipe, patches).snapshot().write(path)
+    return path
+
+
+def test_a_checkpoint_says_which_network_it_is_of_and_exports_as_it_computes(modern, tmp_path):
+    assert checkpoint.read_recipe(modern).orientation_channels == 4
+    exported = export_checkpoint(modern, tmp_path / "modern.mindir")
+    assert exported.difference <= 1e-5
+    assert exported.model.origin == checkpoint.read_origin(modern)
+
+
+def test_weights_alone_of_another_network_are_refused_in_one_line(modern):
+    with pytest.raises(InputError, match=r"model\.ckpt.*give a checkpoint of SDNet"):
+        Evaluation.of_checkpoint(modern / "model.ckpt")
+
+
+def test_a_checkpoint_with_a_field_of_a_later_version_is_refused_by_its_name(modern, monkeypatch):
+    state = checkpoint.read_state(modern)
+    later = replace(state, recipe={**state.recipe, "warp": 1})
+    monkeypatch.setattr(checkpoint, "read_state", lambda _: later)
+    with pytest.raises(InputError, match="was trained with warp, which this version does not know"):
+        Evaluation.of_checkpoint(modern)
+
+
+def test_larger_patches_are_evaluated_by_their_middle(evaluation, patches):
+    wide = np.random.default_rng(1).integers(0, 256, (CHUNK, 96, 192), np.uint8)
+    wide[:, 16:80, 16:80] = patches.images[:CHUNK, :, :64]
+    wide[:, 16:80, 112:176] = patches.images[:CHUNK, :, 64:]
+    for found, expected in zip(evaluation.embed(wide), evaluation.embed(patches.images[:CHUNK]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_threshold_of_training_pairs_lies_between_their_distances(evaluation, patches):
+    number = len(patches)
+    places = Places(("a", "b"), np.repeat([0, 1], number // 2), np.arange(number), np.zeros((number, 2), int))
+    threshold = training_threshold(evaluation, patches, places, CHUNK)
+    assert 0 <= threshold <= 2
+    alone = Places(("a",), np.zeros(number, int), np.arange(number), np.zeros((number, 2), int))
+    with pytest.raises(InputError, match="is of one scene"):
+        training_threshold(evaluation, patches, alone, CHUNK)

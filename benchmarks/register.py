@@ -1,0 +1,338 @@
+"""How precisely a made-up warp of a real pair is found, how often, and how often a wrong pair is accepted.
+
+    python benchmarks/register.py [SAMPLE] [--checkpoint C] [--warps 20] [--wide 20] [--strangers 1000]
+                                  [--methods log_gabor,cfog,...] [--state FILE] [--json]
+
+SAMPLE is a tree of 256 px tiles with a manifest.csv that says where in its scene each tile lies; tiles of
+a scene are joined (4 x 4 make 1,024 px). The SAR image of a test scene is warped: shift to 20 px, rotation
+to 3 degrees, scale 0.98 to 1.02; `wide`: shift to 200 px, any rotation. A method registers the warped pair
+and the pair as it is; real pairs are some pixels off themselves, so the truth is the warp after the mean of
+the two best methods' own estimates of the pair as it is (best: their own estimates agree best with each
+other under warps). An error is the mean distance over a grid. Strangers are 512 px squares of two scenes,
+the SAR one turned by a right angle or not.
+
+One line of JSON is added to the state file for each run, and runs that are there are not repeated.
+"""
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import sdnet
+from sdnet.registration.config import RegisterConfig
+from sdnet.registration.images import image_from_array
+from sdnet.registration.pipeline import register_images
+from sdnet.registration.transform import Transform, affine
+
+SAMPLE = Path(__file__).resolve().parents[2] / "shared/data/s1s2-sample"
+EDGE, CROP = 1024, 512
+TEMPLATES = ("log_gabor", "cfog", "mind", "phase_congruency")
+NETWORK = ("network", "combined")
+BASELINES = ("phase_correlation", "sift", "ecc", "ecc_gradients")
+GOALS = {
+    "median_px": 0.15,
+    "within_1_px": 1.0,
+    "wide_within_1_px": 0.95,
+    "false_accepts": 0.005,
+    "seconds": 5.0,
+}
+
+_CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+
+Pair = tuple[np.ndarray, np.ndarray]
+Found = tuple[np.ndarray | None, bool, float]  # matrix [3, 3] on (column, row), trusted, evidence
+
+
+@cache
+def scenes(sample: Path) -> dict[str, Pair]:
+    """Optical and SAR, uint8 [1024, 1024], by scene."""
+    found: dict[str, Pair] = {}
+    with (sample / "manifest.csv").open() as file:
+        for row in csv.DictReader(file):
+            empty = np.zeros((EDGE, EDGE), np.uint8), np.zeros((EDGE, EDGE), np.uint8)
+            pair = found.setdefault(row["scene"], empty)
+            top, left = 256 * int(row["row"]), 256 * int(row["col"])
+            for image, name in zip(pair, (row["s2"], row["s1"]), strict=True):
+                image[top : top + 256, left : left + 256] = cv2.imread(
+                    str(sample / name), cv2.IMREAD_GRAYSCALE
+                )
+    return found
+
+
+def warp_of(number: int, wide: bool) -> np.ndarray:
+    """A made-up warp about the middle of the image: float64 [3, 3] on (column, row)."""
+    rng = np.random.default_rng([7, number, wide])
+    angle = np.deg2rad(rng.uniform(-180, 180) if wide else rng.uniform(-3, 3))
+    shift = rng.uniform(-1, 1, 2) * (200 if wide else 20)
+    linear = rng.uniform(0.98, 1.02) * np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    middle = np.full(2, (EDGE - 1) / 2)
+    return np.vstack([np.column_stack([linear, middle - linear @ middle + shift]), [0, 0, 1]])
+
+
+def warped(sar: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return cv2.warpPerspective(sar, matrix, (EDGE, EDGE), flags=cv2.INTER_CUBIC)
+
+
+def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
+    """Registration by templates of one measure, by the network, or by both."""
+    config = RegisterConfig(
+        search="wide" if wide else "near",
+        method=method if method in NETWORK else "templates",  # type: ignore[arg-type]
+        measure="log_gabor" if method in NETWORK else method,
+    )
+
+    def run(pair: Pair) -> Found:
+        found = register_images(*map(image_from_array, pair), config, net)
+        matrix = None if found.transform is None else found.transform.matrix
+        return matrix, found.verdict.trusted, found.verdict.evidence
+
+    return run
+
+
+def phase_correlation(pair: Pair) -> Found:
+    window = cv2.createHanningWindow((EDGE, EDGE), cv2.CV_32F)
+    (right, down), response = cv2.phaseCorrelate(*(np.float32(image) for image in pair), window)
+    return np.array([[1, 0, right], [0, 1, down], [0, 0, 1.0]]), True, response
+
+
+def sift(pair: Pair) -> Found:
+    finder = cv2.SIFT_create(nfeatures=2000)
+    (points, first), (others, second) = (finder.detectAndCompute(image, None) for image in pair)
+    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(first, second, k=2)
+    good = [best for best, other in matches if best.distance < 0.8 * other.distance]
+    if len(good) < 4:
+        return None, True, len(good)
+    source = np.float64([points[match.queryIdx].pt for match in good])
+    target = np.float64([others[match.trainIdx].pt for match in good])
+    rows, _ = cv2.estimateAffine2D(source, target, method=cv2.USAC_MAGSAC, ransacReprojThreshold=3.0)
+    return (None if rows is None else affine(rows).matrix), True, len(good)
+
+
+def ecc(pair: Pair) -> Found:
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
+    try:
+        score, rows = cv2.findTransformECC(
+            *pair, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop, None, 5
+        )
+    except cv2.error:  # it does not converge
+        return None, True, 0.0
+    return affine(rows).matrix, True, score
+
+
+def ecc_gradients(pair: Pair) -> Found:
+    slopes = []
+    for image in pair:
+        grey = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2.0)
+        slopes.append(cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)))
+    return ecc((slopes[0], slopes[1]))
+
+
+class Runs:
+    """Runs that are done, in a file of JSON lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.done = {record["key"]: record for record in map(json.loads, lines)}
+
+    def once(self, key: str, run: Callable[[Pair], Found], pair: Callable[[], Pair]) -> dict[str, Any]:
+        """The record of a run, made now unless it is there."""
+        if key not in self.done:
+            images = pair()
+            wall, cpu = time.perf_counter(), time.process_time()
+            matrix, trusted, evidence = run(images)
+            record = {
+                "key": key, "matrix": None if matrix is None else np.asarray(matrix).tolist(),
+                "trusted": trusted, "evidence": round(float(evidence), 2),
+                "cpu_s": round(time.process_time() - cpu, 3), "wall_s": round(time.perf_counter() - wall, 3),
+            }  # fmt: skip
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            self.done[key] = record
+        return self.done[key]
+
+
+GRID = np.stack(np.meshgrid(np.linspace(64, 960, 8), np.linspace(64, 960, 8), indexing="ij"), -1).reshape(
+    -1, 2
+)
+
+
+def places(record: dict[str, Any]) -> np.ndarray:
+    """Where a run maps the grid, [64, 2]; NaN without a transform."""
+    if record["matrix"] is None:
+        return np.full(GRID.shape, np.nan)
+    return Transform("affine", np.array(record["matrix"])).apply(GRID)
+
+
+def errors_px(runs: list[dict[str, Any]], truths: list[np.ndarray]) -> np.ndarray:
+    """Mean distance of each run's grid from the truth; infinite without a transform."""
+    apart = [
+        np.linalg.norm(places(run) - truth, axis=1).mean() for run, truth in zip(runs, truths, strict=True)
+    ]
+    return np.nan_to_num(np.array(apart), nan=np.inf)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    pairs = scenes(arguments.sample)
+    test = sorted(name for name in pairs if "2021" in name)
+    net = sdnet.load(arguments.checkpoint) if arguments.checkpoint else None
+    methods = arguments.methods.split(",")
+    runs = Runs(arguments.state)
+    if net is not None:  # the graphs are compiled outside the measured time
+        ours("combined", False, net)(pairs[test[0]])
+    functions = {name: ours(name, False, net) for name in methods if name in (*TEMPLATES, *NETWORK)}
+    functions |= {name: globals()[name] for name in methods if name in BASELINES}
+    scene_of = [test[number % len(test)] for number in range(max(arguments.warps, arguments.wide))]
+    plain, near = {}, {}
+    for name, run in functions.items():
+        plain[name] = {
+            s: runs.once(f"plain {name} {s}", run, lambda s=s: pairs[s]) for s in dict.fromkeys(scene_of)
+        }
+        near[name] = [
+            runs.once(f"near {name} {n}", run, lambda n=n: _warped_pair(pairs, scene_of[n], n, False))
+            for n in range(arguments.warps)
+        ]
+    rows, best = _near_rows(plain, near, scene_of)
+    truth = {s: np.mean([places(plain[name][s]) for name in best], axis=0) for s in dict.fromkeys(scene_of)}
+    for name in arguments.wide_methods.split(",") if arguments.wide else []:
+        found = [
+            runs.once(
+                f"wide {name} {n}",
+                ours(name, True, net),
+                lambda n=n: _warped_pair(pairs, scene_of[n], n, True),
+            )
+            for n in range(arguments.wide)
+        ]
+        truths = [_moved(truth[scene_of[n]], n, True) for n in range(arguments.wide)]
+        rows.append(_row(f"{name}, wide", found, errors_px(found, truths)))
+    strangers = _strangers(pairs, runs, arguments) if arguments.strangers else {}
+    return _result(rows, best, strangers)
+
+
+def _warped_pair(pairs: dict[str, Pair], scene: str, number: int, wide: bool) -> Pair:
+    optical, sar = pairs[scene]
+    return optical, warped(sar, warp_of(number, wide))
+
+
+def _moved(grid: np.ndarray, number: int, wide: bool) -> np.ndarray:
+    return Transform("affine", warp_of(number, wide)).apply(grid)
+
+
+def _near_rows(plain: dict, near: dict, scene_of: list[str]) -> tuple[list[dict], list[str]]:
+    """A row a method, and the two methods whose estimates of a pair agree best under warps."""
+    alone = {}
+    for name, found in near.items():
+        own = [_moved(places(plain[name][scene_of[n]]), n, False) for n in range(len(found))]
+        alone[name] = float(np.median(errors_px(found, own)))
+    best = sorted((name for name in alone if name in (*TEMPLATES, *NETWORK)), key=lambda name: alone[name])[
+        :2
+    ]
+    rows = []
+    for name, found in near.items():
+        truths = [
+            _moved(np.mean([places(plain[b][scene_of[n]]) for b in best], axis=0), n, False)
+            for n in range(len(found))
+        ]
+        rows.append(_row(name, found, errors_px(found, truths)) | {"own_median_px": round(alone[name], 3)})
+    return rows, best
+
+
+def _row(name: str, found: list[dict[str, Any]], errors: np.ndarray) -> dict[str, Any]:
+    trusted = np.array([run["trusted"] for run in found])
+    return {
+        "method": name,
+        "median_px": round(float(np.median(errors)), 3),
+        "worst_px": round(float(errors.max()), 2),
+        "within_1_px": round(float((errors <= 1).mean()), 3),
+        "trusted_and_beyond_3_px": int((trusted & (errors > 3)).sum()),
+        "cpu_s": round(float(np.median([run["cpu_s"] for run in found])), 2), "runs": len(found),
+    }  # fmt: skip
+
+
+def _strangers(pairs: dict[str, Pair], runs: Runs, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Pairs of squares of two scenes, and, for comparison, of one place."""
+    names, rng = sorted(pairs), np.random.default_rng(11)
+    run = ours(arguments.stranger_method, False, None)
+
+    def square(scene: str, sensor: int, corner: np.ndarray) -> np.ndarray:
+        top, left = corner * (EDGE - CROP)
+        return np.ascontiguousarray(pairs[scene][sensor][top : top + CROP, left : left + CROP])
+
+    draws = []
+    while len(draws) < arguments.strangers:
+        first, second = rng.integers(0, len(names), 2)
+        corners, turns = rng.integers(0, 2, (2, 2)), int(rng.integers(0, 4))
+        if first != second:
+            draws.append((names[first], names[second], corners, turns))
+    wrong = [
+        runs.once(
+            f"stranger {arguments.stranger_method} {number}", run,
+            lambda d=draw: (square(d[0], 0, d[2][0]), np.rot90(square(d[1], 1, d[2][1]), d[3]).copy()),
+        )
+        for number, draw in enumerate(draws)
+    ]  # fmt: skip
+    right = [
+        runs.once(
+            f"square {arguments.stranger_method} {scene} {corner}", run,
+            lambda s=scene, c=corner: (square(s, 0, _CORNERS[c]), square(s, 1, _CORNERS[c])),
+        )
+        for scene in names
+        for corner in range(4)
+    ]  # fmt: skip
+    return {
+        "method": arguments.stranger_method, "wrong_pairs": len(wrong), "right_pairs": len(right),
+        "wrong_accepted": sum(run["trusted"] for run in wrong),
+        "right_accepted": sum(run["trusted"] for run in right),
+        "most_evidence_of_wrong": max(run["evidence"] for run in wrong),
+        "least_evidence_of_right": min(run["evidence"] for run in right),
+    }  # fmt: skip
+
+
+def _result(rows: list[dict], best: list[str], strangers: dict[str, Any]) -> dict[str, Any]:
+    near = [row for row in rows if row["method"] in (*TEMPLATES, *NETWORK)]
+    chosen = min(near, key=lambda row: row["median_px"])
+    return {
+        "name": "register", "ratio": round(chosen["median_px"] / GOALS["median_px"], 3), "target": 1.0,
+        "met": chosen["median_px"] <= GOALS["median_px"] and chosen["within_1_px"] >= GOALS["within_1_px"],
+        "truth": best, "goals": GOALS, "rows": rows, "strangers": strangers,
+    }  # fmt: skip
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as Markdown."""
+    heads = ("method", "median_px", "worst_px", "within_1_px", "trusted_and_beyond_3_px", "cpu_s", "runs")
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += ["| " + " | ".join(str(row[head]) for head in heads) + " |" for row in result["rows"]]
+    return "\n".join([*lines, "", f"Truth: {', '.join(result['truth'])}. Strangers: {result['strangers']}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sample", nargs="?", type=Path, default=SAMPLE)
+    parser.add_argument("--checkpoint", type=Path, help="of the rows `network` and `combined`")
+    parser.add_argument("--warps", type=int, default=20)
+    parser.add_argument("--wide", type=int, default=20)
+    parser.add_argument("--strangers", type=int, default=1000)
+    parser.add_argument("--methods", default=",".join((*TEMPLATES, *BASELINES)))
+    parser.add_argument("--wide-methods", default="log_gabor")
+    parser.add_argument("--stranger-method", default="log_gabor")
+    parser.add_argument("--state", type=Path, default=Path("register_runs.jsonl"))
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    result = measure(arguments)
+    print(json.dumps(result) if arguments.json else table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Registering many pairs of images: the command, and the list of pairs."""

@@ -1,0 +1,61 @@
+"""Which pairs of images to register: those of a folder, or those that a CSV file lists."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdnet.data.sen12 import find_pairs
+from sdnet.errors import InputError, shown
+from sdnet.files import open_regular
+from sdnet.paths import path_problem, user_path
+
+
+@dataclass(frozen=True, slots=True)
+class PairFiles:
+    """Two files to register; the name is that of the pair's folder of results."""
+
+    name: str
+    optical: Path
+    sar: Path
+
+
+def list_pairs(source: Path) -> list[PairFiles]:
+    """The pairs of a folder (as for training), or of a CSV file with the columns optical and sar.
+
+    Paths in the file are relative to it. A column `name` names the results; left out, it is the stem of
+    the optical file. Raises InputError for a file without pairs, or with two pairs of one name.
+    """
+    if source.is_dir():
+        return [PairFiles(pair.name, pair.optical, pair.sar) for pair in find_pairs(source).pairs]
+    pairs, seen = list(_listed(source)), set()
+    if not pairs:
+        raise InputError(f"{source} lists no pair; give a line `optical,sar` and a line for each pair")
+    for pair in pairs:
+        if not pair.name or "/" in pair.name or pair.name.startswith(".") or path_problem(pair.name):
+            raise InputError(
+                f"{source} names a pair {shown(pair.name)}; a name is that of a folder, without /"
+            )
+        if pair.name in seen:
+            raise InputError(f"{source} has two pairs named {shown(pair.name)}; add a column `name`")
+        seen.add(pair.name)
+    return pairs
+
+
+def _listed(source: Path) -> Iterator[PairFiles]:
+    try:
+        with open_regular(source) as file:
+            text = file.read().decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror}); give a folder or a CSV file") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f"{source} is not a CSV file in UTF-8; give a folder or a CSV file") from None
+    for number, row in enumerate(rows, start=2):
+        if not row.get("optical") or not row.get("sar"):
+            raise InputError(
+                f"{source}, line {number}, has no `optical` or no `sar`; both columns are needed"
+            )
+        optical, sar = (source.parent / user_path(row[column], column) for column in ("optical", "sar"))
+        yield PairFiles(row.get("name") or optical.stem, optical, sar)

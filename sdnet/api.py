@@ -1,0 +1,91 @@
+"""What a Python program uses: `sdnet.load`, `sdnet.describe`, `sdnet.match`, `sdnet.register`.
+
+Images are arrays, grey [H, W] or R, G, B [H, W, 3], of 8 or 16 bit integers or floats. Points are
+float64 [N, 2], (row, column), in pixels; whole numbers are pixel centres, the first pixel is (0, 0).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sdnet.measures import MEASURES
+from sdnet.registration.config import FINE, Level, Model, RegisterConfig, Search, Sensor
+from sdnet.registration.features import Descriptors, Features, Templates
+from sdnet.registration.images import image_from_array
+from sdnet.registration.pipeline import Registration, register_images
+from sdnet.registration.tie_points import TiePoints, search
+from sdnet.registration.transform import IDENTITY, Transform
+
+if TYPE_CHECKING:
+    from sdnet.registration.network import Network
+
+
+def load(checkpoint: str | Path) -> "Network":
+    """A trained SDNet from a checkpoint directory or a `.ckpt` file, published ones too.
+
+    Sets MindSpore to GRAPH_MODE. Raises InputError for anything else than a checkpoint.
+    """
+    import mindspore as ms
+
+    from sdnet.registration.network import Network
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return Network(Path(checkpoint))
+
+
+def describe(net: "Network", image: np.ndarray, points: np.ndarray, sensor: Sensor = "optical") -> np.ndarray:
+    """Descriptors of unit length, float32 [N, 128], of the 64 x 64 px around points of one image.
+
+    Points are rounded to whole pixels; a patch begins 32 px above and left of its point. Raises
+    InputError for a point whose patch is not inside the image.
+    """
+    from sdnet.registration.network import describe_points
+
+    return describe_points(net, image_from_array(image), points, sensor)
+
+
+def match(
+    optical: np.ndarray,
+    sar: np.ndarray,
+    points: np.ndarray | None = None,
+    *,
+    net: "Network | None" = None,
+    measure: str = "log_gabor",
+    transform: Transform = IDENTITY,
+    level: Level = FINE,
+) -> TiePoints:
+    """Tie points: where each optical point is found in the SAR image, around where `transform` maps it.
+
+    points: optical; left out, they are chosen by blocks. net: compare SDNet's descriptors (to about a
+    pixel) instead of the channels of a hand-made measure. level: template, radius and resolution of the
+    search. Nothing is checked for agreement: wrong tie points are among the right ones. Raises InputError
+    for images or a measure that cannot be used.
+    """
+    config = RegisterConfig(measure=measure)  # refuses a measure that is not known
+    features: Features = Templates(MEASURES[config.measure]) if net is None else Descriptors(net)
+    images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
+    return search(*images, transform, level, features, points)
+
+
+def register(
+    optical: np.ndarray,
+    sar: np.ndarray,
+    *,
+    net: "Network | None" = None,
+    model: Model = "affine",
+    search: Search = "near",
+    measure: str = "log_gabor",
+    initial: Transform = IDENTITY,
+) -> Registration:
+    """Find where the pixels of the optical image lie in the SAR image.
+
+    net: helps to find the place. model: translation, affine, homography or piecewise. search: `near`
+    finds shifts to 72 px, `wide` to 200 px and any rotation. initial: what is known before. Look at
+    `verdict.trusted` before you use the transform. Raises InputError for images that cannot be used.
+    """
+    config = RegisterConfig(
+        model=model, search=search, measure=measure, method="templates" if net is None else "combined"
+    )
+    images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
+    return register_images(*images, config, net, initial)

@@ -1,0 +1,61 @@
+"""Registering two files: reading, the georeferences, the search, and the folder of results."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from sdnet.errors import InputError
+from sdnet.files import make_folder
+from sdnet.registration.config import RegisterConfig
+from sdnet.registration.georeference import initial_transform
+from sdnet.registration.outputs import write_outputs
+from sdnet.registration.pipeline import register_images
+from sdnet.registration.reading import Source, read_source
+from sdnet.registration.transform import IDENTITY, Transform
+
+if TYPE_CHECKING:
+    from sdnet.registration.network import Network
+
+
+def register_files(
+    optical: Path, sar: Path, out: Path, config: RegisterConfig, net: "Network | None" = None
+) -> dict[str, Any]:
+    """Register two image files into the folder `out`; returns the content of its transform.json.
+
+    Where both files are georeferenced, the search begins where the georeferences say, after the SAR
+    image was reprojected to the optical image's coordinate system if they differ. Without, it begins
+    with the first pixels on each other. Raises InputError for files or a folder that cannot be used.
+    """
+    cv2.setNumThreads(1)  # work is spread over processes; and one thread always gives one order
+    first = read_source(optical)
+    second = read_source(sar, None if first.geo is None else first.geo.crs)
+    start = _initial(first, second)
+    make_folder(out)
+    found = register_images(first.image, second.image, config, net, start)
+    origin = {} if net is None else net.origin
+    return write_outputs(out, first, second, config, found, origin)
+
+
+def _initial(optical: Source, sar: Source) -> Transform:
+    if (optical.geo is None) != (sar.geo is None):
+        with_one, without = (optical, sar) if sar.geo is None else (sar, optical)
+        raise InputError(
+            f"{without.path} has no georeference and {with_one.path} has one; "
+            "give two GeoTIFF files, or two images without a georeference"
+        )
+    if optical.geo is None or sar.geo is None:
+        return IDENTITY
+    start = initial_transform(optical.geo, sar.geo)
+    rows, columns = optical.image.shape
+    corners = start.apply([[0, 0], [0, columns - 1], [rows - 1, 0], [rows - 1, columns - 1]])
+    if (corners.max(axis=0) < 0).any() or (corners.min(axis=0) >= sar.image.shape).any():
+        raise InputError(f"{sar.path} does not overlap {optical.path}; give images of one place")
+    return start
+
+
+def config_of(model: str, search: str, measure: str, with_network: bool) -> RegisterConfig:
+    """The configuration of a command line: both methods when there is a network. Raises InputError."""
+    config = RegisterConfig(model=model, search=search, measure=measure)  # type: ignore[arg-type]
+    return replace(config, method="combined") if with_network else config

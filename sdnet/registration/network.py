@@ -1,0 +1,96 @@
+"""SDNet as registration uses it: descriptors of single points, and dense descriptors of whole chips."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from sdnet import checkpoint, weights
+from sdnet.errors import InputError, shown
+from sdnet.model import DROPOUT_LAYER, NORM_LAYERS, PATCH, SDNet, normalise
+from sdnet.registration.config import SENSORS, Sensor
+from sdnet.registration.images import Image
+
+STRIDE = 8  # pixels between neighbours of a dense map
+_BATCH = 64
+
+
+class _Side(nn.Cell):
+    """One sensor's half of the network.
+
+    Shape letters: B batch, H rows, W columns.
+    """
+
+    def __init__(self, net: SDNet, sensor: Sensor):
+        super().__init__(auto_prefix=False)
+        self.net = net
+        self.modality = SENSORS.index(sensor)
+        self.low_level = net.low_level_opt if self.modality == 0 else net.low_level_sar
+
+    def construct(self, grey_B1HW: Tensor) -> Tensor:
+        """Descriptors of unit length, [B, 128, H / 8 - 7, W / 8 - 7]; one for a patch of 64 x 64 px."""
+        maps = self.low_level(grey_B1HW)
+        for layer, cell in enumerate(self.net.embedding):
+            if self.net.by_modality and layer in NORM_LAYERS:
+                maps = cell(maps, self.modality)
+            elif layer != DROPOUT_LAYER:  # drops nothing outside training
+                maps = cell(maps)
+        return maps / ops.sqrt((maps * maps).sum(axis=1, keepdims=True) + 1e-10)
+
+
+class Network:
+    """A trained SDNet. origin: `checkpoint_sha256` and `weights_sha256`, as of `LoadedModel`."""
+
+    def __init__(self, path: Path):
+        """Read a checkpoint directory or a `.ckpt` file, published ones too. Raises InputError."""
+        net = SDNet(checkpoint.read_recipe(path), training=False)
+        loaded = checkpoint.load_model(path, weights.shapes(net))
+        weights.load(net, loaded.state)
+        self.origin = loaded.origin
+        self._sides = {sensor: _Side(net, sensor) for sensor in SENSORS}
+
+    def describe(self, patches: np.ndarray, sensor: Sensor) -> np.ndarray:
+        """Descriptors of unit length, float32 [N, 128], of patches uint8 [N, 64, 64]."""
+        found = [np.empty((0, 128), np.float32)]
+        for first in range(0, len(patches), _BATCH):
+            batch = patches[first : first + _BATCH]
+            # Always the same shape: the graph is compiled once, and a patch does not depend on N.
+            full = np.zeros((_BATCH, 1, PATCH, PATCH), np.float32)
+            full[: len(batch), 0] = batch
+            side = self._sides[sensor](normalise(Tensor(full)))
+            found.append(side.asnumpy()[: len(batch), :, 0, 0])
+        return np.concatenate(found)
+
+    def dense(self, grey: np.ndarray, sensor: Sensor) -> np.ndarray:
+        """Descriptors of every 8th patch: float32 [128, H / 8 - 7, W / 8 - 7] of grey [H, W].
+
+        Entry (i, j) is of the 64 x 64 px patch whose first pixel is (8 i, 8 j). Grey is standardised by
+        the mean and deviation of 64 px around each pixel, where a patch alone is by its own; and a
+        convolution sees what is beside the patch instead of zeros. H and W are multiples of 8.
+        """
+        grey = grey.astype(np.float32)
+        mean = cv2.blur(grey, (PATCH, PATCH), borderType=cv2.BORDER_REFLECT)
+        square = cv2.blur(grey * grey, (PATCH, PATCH), borderType=cv2.BORDER_REFLECT)
+        even = (grey - mean) / np.sqrt(np.maximum(square - mean * mean, 1.0))
+        return self._sides[sensor](Tensor(even[None, None])).asnumpy()[0]
+
+
+def describe_points(net: Network, image: Image, points: np.ndarray, sensor: Sensor) -> np.ndarray:
+    """Descriptors of unit length, float32 [N, 128], of the 64 x 64 px around points of one image.
+
+    points: [N, 2], (row, column), rounded to whole pixels; the patch begins 32 px above and left of it.
+    Raises InputError for a point nearer than that to the rim of the image.
+    """
+    if sensor not in SENSORS:
+        raise InputError(f"sensor is {shown(sensor)}; it must be optical or sar")
+    half = PATCH // 2
+    corners = np.rint(np.asarray(points, np.float64).reshape(-1, 2)).astype(int) - half
+    outside = ((corners < 0) | (corners + PATCH > image.shape)).any(axis=1)
+    if outside.any():
+        row, column = corners[outside][0] + half
+        raise InputError(
+            f"point ({row}, {column}) is nearer than {half} px to the rim of {image.name}; leave it out"
+        )
+    patches = [image.grey[row : row + PATCH, column : column + PATCH] for row, column in corners]
+    return net.describe(np.stack(patches) if patches else np.empty((0, PATCH, PATCH), np.uint8), sensor)

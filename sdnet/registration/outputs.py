@@ -1,0 +1,166 @@
+"""What a registration leaves in its folder. Every file appears whole; `transform.json` comes last."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sdnet.errors import InputError
+from sdnet.files import whole_file
+from sdnet.paths import printable_path
+from sdnet.registration.config import RegisterConfig
+from sdnet.registration.figures import checkerboard, flicker, preview, tie_point_map
+from sdnet.registration.georeference import Georeference, degrees, write_cog
+from sdnet.registration.images import image_from_array
+from sdnet.registration.page import render_page
+from sdnet.registration.pipeline import Registration
+from sdnet.registration.reading import Source
+from sdnet.registration.robust import residuals
+from sdnet.registration.warp import warp
+
+RESULT = "transform.json"
+_WARPED = ("warped.tif", "warped.png")
+_NAMES = (
+    RESULT, "report.html", *_WARPED, "tie_points.csv", "tie_points.geojson", "tie_points.png",
+    "checkerboard.png", "flicker.png",
+)  # fmt: skip
+_COLUMNS = (
+    "optical_row", "optical_column", "sar_row", "sar_column", "score", "second", "agrees", "residual_px",
+    "held_out_px",
+)  # fmt: skip
+
+
+def write_outputs(
+    out: Path,
+    optical: Source,
+    sar: Source,
+    config: RegisterConfig,
+    found: Registration,
+    origin: Mapping[str, str],
+) -> dict[str, Any]:
+    """Fill a folder that is there and return the content of transform.json.
+
+    origin: what identifies the network, if there was one.
+    A result that is already there goes first, so that files of two runs never stand together. A match
+    that is not trusted gets no warped image.
+    """
+    for name in _NAMES:
+        (out / name).unlink(missing_ok=True)
+    facts = _facts(optical, sar, config, found) | dict(origin)
+    table = _table(found)
+    _write(out / "tie_points.csv", _csv(table))
+    _write(out / "tie_points.geojson", _geojson(table, optical.geo))
+    shape, view = optical.image.shape, preview(optical.image.grey)
+    pictures = {"tie_points.png": _png(tie_point_map(view, shape, found.ties, found.inliers))}
+    if found.transform is not None and found.verdict.trusted:
+        empty = _empty_value(sar)
+        warped = warp(sar.pixels, found.transform, shape, empty)
+        facts["warped"] = _write_warped(out, warped, optical.geo, empty)
+        other = preview(image_from_array(warped, name="warped").grey)
+        pictures |= {"checkerboard.png": _png(checkerboard(view, other)), "flicker.png": flicker(view, other)}
+    for name, data in pictures.items():
+        _write(out / name, data)
+    _write(out / "report.html", render_page(facts, list(pictures)).encode())
+    _write(out / RESULT, (json.dumps(facts, indent=1) + "\n").encode())
+    return facts
+
+
+def _facts(optical: Source, sar: Source, config: RegisterConfig, found: Registration) -> dict[str, Any]:
+    """Everything of the result but its tie points; equal for equal input, so without times."""
+    held_out_px = found.held_out_px[found.inliers]
+    facts: dict[str, Any] = {
+        "optical": printable_path(str(optical.path)),
+        "sar": printable_path(str(sar.path)),
+        "sar_reprojected": sar.geo is not None and sar.geo.reprojected,
+        "trusted": found.verdict.trusted,
+        "reason": found.verdict.reason,
+        "evidence": round(found.verdict.evidence, 3),
+        "search": config.search,
+        "method": config.method,
+        "measure": config.measure,
+        "tie_points": len(found.ties),
+        "agreeing": int(np.count_nonzero(found.inliers)),
+        "held_out_median_px": _median(held_out_px),
+        "held_out_rms_px": _rms(held_out_px),
+        "convention": "matrix maps (column, row, 1) of the optical image to the SAR image; whole numbers "
+        "are pixel centres, the first pixel is (0, 0)",
+    }
+    return facts | (found.transform.as_dict() if found.transform is not None else {"model": config.model})
+
+
+def _median(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return round(float(np.median(known)), 4) if known.size else None
+
+
+def _rms(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return round(float(np.sqrt(np.mean(known**2))), 4) if known.size else None
+
+
+def _table(found: Registration) -> np.ndarray:
+    """One row a tie point, in the order of `_COLUMNS`."""
+    ties = found.ties
+    unknown = np.full(len(ties), np.nan)
+    missing = unknown if found.transform is None else residuals(ties, found.transform)
+    columns = (ties.optical, ties.sar, ties.score, ties.second, found.inliers, missing, found.held_out_px)
+    return np.column_stack(columns)
+
+
+def _csv(table: np.ndarray) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(["" if np.isnan(value) else f"{value:.4f}" for value in row] for row in table)
+    return text.getvalue().encode()
+
+
+def _geojson(table: np.ndarray, geo: Georeference | None) -> bytes:
+    """Points in degrees (WGS 84) where the optical image is georeferenced, else in (column, row)."""
+    places = degrees(geo, table[:, :2]) if geo is not None else table[:, 1::-1]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [round(float(value), 7) for value in place]},
+            "properties": {
+                name: None if np.isnan(value) else round(float(value), 4)
+                for name, value in zip(_COLUMNS, row, strict=True)
+            },
+        }
+        for place, row in zip(places, table, strict=True)
+    ]
+    collection = {"type": "FeatureCollection", "features": features}
+    return (json.dumps(collection) + "\n").encode()
+
+
+def _empty_value(sar: Source) -> float:
+    nodata = sar.geo.nodata if sar.geo is not None else None
+    return 0.0 if nodata is None else nodata
+
+
+def _write_warped(out: Path, warped: np.ndarray, geo: Georeference | None, empty: float) -> str:
+    """A cloud-optimised GeoTIFF on the optical grid, else a PNG, or a TIFF for floats; returns its name."""
+    if geo is not None:
+        write_cog(out / _WARPED[0], warped, Georeference(geo.crs, geo.corner, empty))
+        return _WARPED[0]
+    name = _WARPED[1] if warped.dtype in (np.uint8, np.uint16) else _WARPED[0]
+    stored = warped if warped.ndim == 2 else np.ascontiguousarray(warped[:, :, ::-1])
+    encoded, data = cv2.imencode(Path(name).suffix, stored)
+    if not encoded:
+        raise InputError(f"{out / name} cannot be encoded as {warped.dtype}; give 8 or 16 bit images")
+    _write(out / name, data.tobytes())
+    return name
+
+
+def _png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with whole_file(path) as file:
+        file.write(data)

@@ -1,0 +1,180 @@
+"""Registration from coarse to fine: candidates, coarse and fine tie points, the model, the verdict."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sdnet.errors import InputError
+from sdnet.measures import MEASURES
+from sdnet.registration.config import (
+    COARSE,
+    FINE,
+    LAST,
+    NETWORK_COARSE,
+    NETWORK_FINE,
+    Level,
+    RegisterConfig,
+)
+from sdnet.registration.features import Descriptors, Features, Templates
+from sdnet.registration.images import Image
+from sdnet.registration.piecewise import with_local_shifts
+from sdnet.registration.robust import Fit, refine, residuals, sample_affine
+from sdnet.registration.tie_points import TiePoints, search
+from sdnet.registration.transform import IDENTITY, Transform
+from sdnet.registration.trust import LEAST_EVIDENCE, Verdict, evidence, judge
+from sdnet.registration.wide import wide_candidates
+
+if TYPE_CHECKING:
+    from sdnet.registration.network import Network
+
+_CANDIDATES = 3
+_BEYOND_DOUBT = 30.0  # evidence at which no other candidate is tried
+_FOLDS = 4
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What was found.
+
+    transform: optical point to SAR point, or None when too few tie points agree to fit one.
+    ties: the last tie points (without a transform, the coarse ones); inliers: bool [N], those that agree.
+    held_out_px: float64 [N], distance of each tie point from a fit that did not see it.
+    verdict: whether the transform can be trusted, and why not. seconds: wall time.
+    """
+
+    transform: Transform | None
+    ties: TiePoints
+    inliers: np.ndarray
+    held_out_px: np.ndarray
+    verdict: Verdict
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    transform: Transform
+    ties: TiePoints
+    inliers: np.ndarray
+    evidence: float
+
+
+def register_images(
+    optical: Image,
+    sar: Image,
+    config: RegisterConfig,
+    net: "Network | None" = None,
+    initial: Transform = IDENTITY,
+) -> Registration:
+    """Find where the pixels of the optical image lie in the SAR image.
+
+    initial: what is known before, such as from georeferences. Equal input gives an equal result, on one
+    thread as on many. Raises InputError when the method needs a network and there is none.
+    """
+    begun = time.perf_counter()
+    passes = _passes(config, net)
+    starts: Iterable[Transform] = [initial]
+    if config.search == "wide":
+        wide = Templates(MEASURES[config.measure]) if config.method != "network" else passes.coarse[0][0]
+        starts = wide_candidates(optical, sar, initial, wide, _CANDIDATES)
+    found = []
+    for start in starts:
+        coarse = _coarse(optical, sar, start, passes.coarse)
+        if coarse is not None:
+            found.append(coarse)
+            if coarse.evidence > _BEYOND_DOUBT:
+                break
+    if not found:
+        return _refused(begun, "too few coarse tie points")
+    best = max(found, key=lambda coarse: coarse.evidence)
+    if best.evidence < LEAST_EVIDENCE:
+        reason = "coarse tie points agree no better than by chance"
+        reason += f" (evidence {best.evidence:.1f} < {LEAST_EVIDENCE})"
+        return _refused(begun, reason, best)
+    return _finish(optical, sar, best, passes, config, begun)
+
+
+@dataclass(frozen=True)
+class _Passes:
+    coarse: list[tuple[Features, Level]]
+    fine: list[tuple[Features, Level]]
+
+
+def _passes(config: RegisterConfig, net: "Network | None") -> _Passes:
+    templates = Templates(MEASURES[config.measure])
+    if config.method == "templates":
+        return _Passes([(templates, COARSE)], [(templates, FINE), (templates, LAST)])
+    if net is None:
+        raise InputError(f"method {config.method} needs a network; give a checkpoint, or use templates")
+    network = Descriptors(net)
+    if config.method == "network":
+        return _Passes([(network, NETWORK_COARSE)], [(network, NETWORK_FINE)] * 2)
+    return _Passes([(templates, COARSE), (network, NETWORK_COARSE)], [(templates, FINE), (templates, LAST)])
+
+
+def _coarse(
+    optical: Image, sar: Image, start: Transform, passes: list[tuple[Features, Level]]
+) -> _Coarse | None:
+    """Tie points of all features together, and the affine transform on which the most agree."""
+    found = [search(optical, sar, start, level, features) for features, level in passes]
+    ties = found[0] if len(found) == 1 else found[0].joined(found[1])
+    level = passes[0][1]
+    transform = sample_affine(ties, level.tolerance_px)
+    if transform is None:
+        return None
+    inliers = residuals(ties, transform) <= level.tolerance_px
+    count = int(np.count_nonzero(inliers))
+    found_evidence = evidence(len(ties), count, level.tolerance_px, level.radius_px)
+    return _Coarse(transform, ties, inliers, found_evidence)
+
+
+def _finish(
+    optical: Image, sar: Image, coarse: _Coarse, passes: _Passes, config: RegisterConfig, begun: float
+) -> Registration:
+    transform, ties = coarse.transform, coarse.ties
+    for features, level in passes.fine:
+        ties = search(optical, sar, transform, level, features)
+        fit = refine(ties, transform, "affine", level.tolerance_px)
+        if fit is None:
+            return _refused(begun, "too few fine tie points agree", coarse)
+        transform = fit.transform
+    last = passes.fine[-1][1]
+    fit = refine(ties, transform, config.model, last.tolerance_px)
+    if fit is None:
+        return _refused(begun, "too few fine tie points agree", coarse)
+    if config.model == "piecewise":
+        fit = with_local_shifts(fit, ties, optical.shape)
+    held_out_px = _held_out(ties, fit, config, last.tolerance_px, optical.shape)
+    verdict = judge(coarse.evidence, fit, optical.shape)
+    return Registration(fit.transform, ties, fit.inliers, held_out_px, verdict, time.perf_counter() - begun)
+
+
+def _held_out(
+    ties: TiePoints, fit: Fit, config: RegisterConfig, width_px: float, shape: tuple[int, int]
+) -> np.ndarray:
+    """Each quarter of the tie points measured by a fit to the other three: float64 [N]."""
+    found = np.full(len(ties), np.nan)
+    fold = np.arange(len(ties)) % _FOLDS
+    plain = replace(fit.transform, grid=None)
+    for part in range(_FOLDS):
+        seen = ties.take(fold != part)
+        other = refine(seen, plain, config.model, width_px)
+        if other is not None:
+            if config.model == "piecewise":
+                other = with_local_shifts(other, seen, shape)
+            found[fold == part] = residuals(ties.take(fold == part), other.transform)
+    return found
+
+
+_NO_TIES = TiePoints(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
+
+
+def _refused(begun: float, reason: str, coarse: _Coarse | None = None) -> Registration:
+    """No transform; the coarse tie points, if there are any, show what went wrong."""
+    ties, inliers, found = _NO_TIES, np.empty(0, bool), 0.0
+    if coarse is not None:
+        ties, inliers, found = coarse.ties, coarse.inliers, coarse.evidence
+    unknown, verdict = np.full(len(ties), np.nan), Verdict(False, found, reason)
+    return Registration(None, ties, inliers, unknown, verdict, time.perf_counter() - begun)

@@ -1,0 +1,198 @@
+"""`sdnet register`: what lies in the folder, exit codes, georeferences, and files that are refused."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from rasterio.warp import calculate_default_transform, reproject
+
+from sdnet.__main__ import main
+from sdnet.registration.reading import read_source
+from tests.made_pairs import pair
+
+EDGE = 320
+SHIFT = np.array([[1, 0, 9.25], [0, 1, -6.5], [0, 0, 1.0]])
+PICTURES = {"checkerboard.png", "flicker.png", "tie_points.png"}
+ALWAYS = {"report.html", "tie_points.csv", "tie_points.geojson", "tie_points.png", "transform.json"}
+UTM = "EPSG:32611"
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs `sdnet register` in this process; returns exit code, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sdnet", "register", *map(str, arguments), "--measure", "cfog"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """optical.png, sar.png, sar16.png, stranger.png, and optical.tif, sar.tif of 10 m in UTM."""
+    folder = tmp_path_factory.mktemp("images")
+    optical, sar = pair(EDGE, SHIFT)
+    cv2.imwrite(str(folder / "optical.png"), optical)
+    cv2.imwrite(str(folder / "sar.png"), sar)
+    cv2.imwrite(str(folder / "sar16.png"), sar.astype(np.uint16) * 100)
+    cv2.imwrite(str(folder / "stranger.png"), pair(EDGE, SHIFT, seed=9)[1])
+    write_geotiff(folder / "optical.tif", optical, from_origin(500_000, 4_000_000, 10, 10))
+    # Cut and moved on the ground: 40 px right of the optical corner, where its content is 49.25 px right.
+    part = np.ascontiguousarray(sar[:, 40:])
+    write_geotiff(folder / "sar.tif", part, from_origin(500_400, 4_000_000, 10, 10))
+    return folder
+
+
+def write_geotiff(path: Path, pixels: np.ndarray, corner: object, crs: str = UTM) -> None:
+    shape = {"height": pixels.shape[0], "width": pixels.shape[1], "count": 1, "dtype": pixels.dtype}
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=corner, nodata=0, **shape) as file:
+        file.write(pixels, 1)
+
+
+def result(out: Path) -> dict:
+    return json.loads((out / "transform.json").read_text())
+
+
+def test_a_registered_pair_leaves_image_transform_tie_points_pictures_and_page(cli, images, tmp_path) -> None:
+    code, said, _ = cli(images / "optical.png", images / "sar.png", "-o", tmp_path / "out")
+    assert code == 0 and "tie points agree" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} == ALWAYS | PICTURES | {"warped.png"}
+    facts = result(tmp_path / "out")
+    assert facts["trusted"] and np.abs(np.array(facts["matrix"]) - SHIFT)[:2, 2].max() < 0.5
+    rows = list(csv.DictReader((tmp_path / "out" / "tie_points.csv").open()))
+    assert len(rows) == facts["tie_points"] > 20 and facts["held_out_median_px"] < 0.5
+    shifts = [(float(r["sar_column"]) - float(r["optical_column"])) for r in rows if r["agrees"] == "1.0000"]
+    assert np.median(shifts) == pytest.approx(9.25, abs=0.3) and len(shifts) == facts["agreeing"]
+    warped, sar = (cv2.imread(str(path), 0) for path in (tmp_path / "out/warped.png", images / "sar.png"))
+    assert np.corrcoef(warped[20:280, 20:280].ravel(), sar[14:274, 29:289].ravel())[0, 1] > 0.9
+
+
+def test_a_16_bit_image_stays_16_bit(cli, images, tmp_path) -> None:
+    assert cli(images / "optical.png", images / "sar16.png", "-o", tmp_path)[0] == 0
+    warped = cv2.imread(str(tmp_path / "warped.png"), cv2.IMREAD_UNCHANGED)
+    assert warped.dtype == np.uint16 and warped.shape == (EDGE, EDGE) and warped.max() > 255
+
+
+def test_equal_input_gives_equal_files(cli, images, tmp_path) -> None:
+    found = []
+    for out in ("a", "b"):
+        cli(images / "optical.png", images / "sar.png", "-o", tmp_path / out)
+        found.append({path.name: path.read_bytes() for path in (tmp_path / out).iterdir()})
+    assert found[0] == found[1]
+
+
+def test_a_match_that_is_not_trusted_ends_with_3_and_removes_an_earlier_image(cli, images, tmp_path) -> None:
+    cli(images / "optical.png", images / "sar.png", "-o", tmp_path)
+    code, _, error = cli(images / "optical.png", images / "stranger.png", "-o", tmp_path)
+    assert code == 3 and error.startswith("not trusted: ") and error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == ALWAYS
+    assert result(tmp_path)["trusted"] is False
+    assert "not trusted" in (tmp_path / "report.html").read_text()
+
+
+def test_geotiff_files_give_a_cloud_optimised_one_on_the_optical_grid(cli, images, tmp_path) -> None:
+    assert cli(images / "optical.tif", images / "sar.tif", "-o", tmp_path)[0] == 0
+    with rasterio.open(tmp_path / "warped.tif") as warped, rasterio.open(images / "optical.tif") as optical:
+        assert warped.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert (warped.crs, warped.transform, warped.shape) == (optical.crs, optical.transform, optical.shape)
+        assert warped.nodata == 0 and (warped.read(1)[:, :20] == 0).all()
+    matrix = np.array(result(tmp_path)["matrix"])
+    assert np.abs(matrix[:2, 2] - [9.25 - 40, -6.5]).max() < 0.6
+    [longitude, latitude] = json.loads((tmp_path / "tie_points.geojson").read_text())["features"][0][
+        "geometry"
+    ]["coordinates"]
+    assert -118 < longitude < -116 and 36 < latitude < 36.5
+
+
+def test_another_coordinate_system_is_reprojected_and_said(cli, images, tmp_path) -> None:
+    with rasterio.open(images / "sar.tif") as file:
+        corner, columns, rows = calculate_default_transform(
+            file.crs, "EPSG:4326", file.width, file.height, *file.bounds
+        )
+        pixels = np.zeros((rows, columns), np.uint8)
+        reproject(
+            file.read(1),
+            pixels,
+            src_transform=file.transform,
+            src_crs=file.crs,
+            dst_transform=corner,
+            dst_crs="EPSG:4326",
+        )
+    write_geotiff(tmp_path / "degrees.tif", pixels, corner, "EPSG:4326")
+    assert cli(images / "optical.tif", tmp_path / "degrees.tif", "-o", tmp_path / "out")[0] == 0
+    assert result(tmp_path / "out")["sar_reprojected"] is True
+
+
+def test_images_that_do_not_overlap_are_refused(cli, images, tmp_path) -> None:
+    write_geotiff(
+        tmp_path / "far.tif", cv2.imread(str(images / "sar.png"), 0), from_origin(900_000, 4_000_000, 10, 10)
+    )
+    code, _, error = cli(images / "optical.tif", tmp_path / "far.tif", "-o", tmp_path / "out")
+    assert code == 2 and "far.tif does not overlap" in error and not (tmp_path / "out").exists()
+
+
+def test_one_georeference_alone_is_refused(cli, images, tmp_path) -> None:
+    code, _, error = cli(images / "optical.tif", images / "sar.png", "-o", tmp_path / "out")
+    assert code == 2 and "sar.png has no georeference" in error
+
+
+def test_a_geotiff_without_rasterio_is_refused_with_what_to_install(
+    cli, images, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    code, _, error = cli(images / "optical.tif", images / "sar.tif", "-o", tmp_path / "out")
+    assert code == 2 and "pip install 'sdnet-orchestrator[geo]'" in error
+
+
+def test_files_that_are_no_whole_images_are_refused_in_one_line(cli, images, tmp_path) -> None:
+    whole = (images / "sar.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.tif").write_bytes((images / "sar.tif").read_bytes()[:3000])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    cv2.imwrite(str(tmp_path / "small.png"), np.ones((90, 300), np.uint8))
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("cut.png", "cut.tif", "text.png", "empty.png", "small.png", "missing.png", "pipe.png", "."):
+        code, _, error = cli(images / "optical.png", tmp_path / name, "-o", tmp_path / "out")
+        assert (code, error.count("\n")) == (2, 1) and error.startswith(f"error: {tmp_path / name} "), error
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--model", "spline", 'model is "spline"; it must be one of translation, affine'),
+        ("--search", "far", 'search is "far"; it must be one of near, wide'),
+        ("--checkpoint", "nowhere.ckpt", "nowhere.ckpt is not there"),
+    ],
+)
+def test_a_wrong_option_is_refused(cli, images, tmp_path, option, value, message) -> None:
+    code, _, error = cli(images / "optical.png", images / "sar.png", "-o", tmp_path / "out", option, value)
+    assert code == 2 and message in error
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_search(cli, images, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, error = cli(images / "optical.png", images / "sar.png", "-o", tmp_path / "file")
+    assert code == 2 and "cannot be written" in error
+
+
+def test_colour_is_read_with_red_first(tmp_path) -> None:
+    pixels = np.zeros((128, 128, 3), np.uint8)
+    pixels[:, :, 2] = 200  # OpenCV's red
+    cv2.imwrite(str(tmp_path / "red.png"), pixels)
+    source = read_source(tmp_path / "red.png")
+    assert source.pixels[0, 0].tolist() == [200, 0, 0] and source.image.grey[0, 0] == 60

@@ -1,0 +1,107 @@
+"""Registering many pairs: what is listed, what is refused, and what becomes of each pair."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.register.pairs import PairFiles, list_pairs
+from orchestrator.stages.register import register_one, summary_of
+from sdnet.errors import InputError
+from sdnet.registration.config import RegisterConfig
+from tests.made_pairs import pair
+
+SHIFT = np.array([[1, 0, 9.25], [0, 1, -6.5], [0, 0, 1.0]])
+
+
+def listed(folder: Path, text: str) -> list[PairFiles]:
+    (folder / "pairs.csv").write_bytes(text.encode())
+    return list_pairs(folder / "pairs.csv")
+
+
+def test_a_table_names_files_beside_it_and_their_results(tmp_path: Path) -> None:
+    found = listed(tmp_path, "\ufeffname,optical,sar\r\nharbour,a.png,/x/b.png\r\n,c.tif,d.tif\r\n")
+    assert found == [
+        PairFiles("harbour", tmp_path / "a.png", Path("/x/b.png")),
+        PairFiles("c", tmp_path / "c.tif", tmp_path / "d.tif"),
+    ]
+
+
+def test_a_folder_of_pairs_is_listed_as_for_training(tmp_path: Path) -> None:
+    for sensor in ("s1", "s2"):
+        (tmp_path / sensor).mkdir()
+        (tmp_path / sensor / "p1.png").touch()
+    [found] = list_pairs(tmp_path)
+    assert (found.optical, found.sar) == (tmp_path / "s2/p1.png", tmp_path / "s1/p1.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "lists no pair"),
+        ("optical,sar\n", "lists no pair"),
+        ("optical;sar\na;b\n", "line 2, has no `optical` or no `sar`"),
+        ("optical,sar\na.png\n", "line 2, has no `optical` or no `sar`"),
+        ("optical,sar\na.png,b.png\na.tif,c.png\n", 'has two pairs named "a"; add a column `name`'),
+        ("name,optical,sar\n../x,a,b\n", 'names a pair "../x"; a name is that of a folder'),
+        ("optical,sar\ns3://x/a,b\n", "optical is .*; only a directory that every host reaches"),
+    ],
+)
+def test_a_table_that_is_not_clear_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        listed(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n")
+    for name, said in (("image.png", "is not a CSV file in UTF-8"), ("nowhere.csv", "cannot be read")):
+        with pytest.raises(InputError, match=said):
+            list_pairs(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("nowhere.csv",), "nowhere.csv cannot be read"),
+        (("pairs.csv", "--model", "spline"), 'model is "spline"; it must be one of translation, affine'),
+        (("pairs.csv", "--address", "somewhere"), 'cluster.address is "somewhere"'),
+        (("pairs.csv", "--checkpoint", "nowhere.ckpt"), "nowhere.ckpt is not there"),
+    ],
+)
+def test_a_wrong_command_is_one_line_before_anything_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.csv").write_text("optical,sar\na.png,b.png\n")
+    monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", "register", *options, "-o", "out"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and said in error and error.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_each_pair_ends_as_a_row_and_none_stops_the_others(tmp_path: Path) -> None:
+    optical, sar = pair(320, SHIFT)
+    for name, image in (("o", optical), ("s", sar), ("stranger", pair(320, SHIFT, seed=9)[1])):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+    config = RegisterConfig(measure="cfog")
+    rows = [
+        register_one(
+            PairFiles(name, tmp_path / "o.png", tmp_path / f"{name}.png"), tmp_path / "out", config, None, 1
+        )
+        for name in ("s", "stranger", "missing")
+    ]
+    assert [row["status"] for row in rows] == ["trusted", "not_trusted", "unusable"]
+    assert rows[0]["agreeing"] > 20 and rows[0]["reason"] == ""
+    assert "chance" in rows[1]["reason"] and "missing.png cannot be read" in rows[2]["reason"]
+    assert (tmp_path / "out/s/warped.png").is_file() and not (tmp_path / "out/stranger/warped.png").exists()
+    assert summary_of(rows) == {"trusted": 1, "not_trusted": 1, "unusable": 1}

@@ -1,0 +1,76 @@
+"""SDNet in registration: the same descriptors as in evaluation, and dense ones that agree with them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sdnet
+from sdnet import weights
+from sdnet.config import Recipe
+from sdnet.data.store import PatchFile
+from sdnet.errors import InputError
+from sdnet.evaluation import Evaluation
+from sdnet.model import SDNet
+from sdnet.published import write_published
+from sdnet.registration.network import Network
+from sdnet.trainer import Trainer
+from tests.made_pairs import pair
+
+
+@pytest.fixture(scope="module", params=["published", "modern"])
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that nobody trained, as a published checkpoint or as a directory of another recipe."""
+    folder = tmp_path_factory.mktemp("network")
+    if request.param == "published":
+        write_published(folder / "1.ckpt", weights.initial(SDNet(Recipe(), training=False), seed=0))
+        return folder / "1.ckpt"
+    recipe = Recipe(batch=8, objective="contrastive", normalisation="modality", orientation_channels=4)
+    patches = PatchFile(folder / "train.npz", np.zeros((8, 64, 128), np.uint8), np.ones(8, np.int32))
+    Trainer(recipe, patches).snapshot().write(folder / "step_0")
+    return folder / "step_0"
+
+
+@pytest.fixture(scope="module")
+def net(file: Path) -> Network:
+    return sdnet.load(file)
+
+
+def test_descriptors_are_those_of_evaluation(net: Network, file: Path) -> None:
+    optical, sar = pair(200, np.eye(3))
+    points = np.array([[32, 32], [100.4, 90.6], [168, 168]])
+    found = [sdnet.describe(net, optical, points, "optical"), sdnet.describe(net, sar, points, "sar")]
+    corners = [(0, 0), (68, 59), (136, 136)]
+    patches = [np.hstack([i[r : r + 64, c : c + 64] for i in (optical, sar)]) for r, c in corners]
+    evaluation, loaded = Evaluation.of_checkpoint(file)
+    assert net.origin == loaded.origin
+    expected = evaluation.embed(np.stack(patches))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == (3, 128) and ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_point_near_the_rim_is_refused(net: Network) -> None:
+    optical, _ = pair(200, np.eye(3))
+    with pytest.raises(InputError, match=r"point \(100, 169\) is nearer than 32 px to the rim"):
+        sdnet.describe(net, optical, np.array([[100, 100], [100, 169]]))
+
+
+def test_no_points_give_no_descriptors(net: Network) -> None:
+    assert sdnet.describe(net, pair(200, np.eye(3))[0], np.empty((0, 2))).shape == (0, 128)
+
+
+def test_dense_descriptors_look_like_those_of_the_patches(net: Network) -> None:
+    optical, _ = pair(256, np.eye(3))
+    dense = net.dense(optical, "optical")
+    assert dense.shape == (128, 25, 25)
+    cells = np.array([(4, 5), (12, 12), (20, 18)])
+    alone = sdnet.describe(net, optical, 8 * cells + 32)
+    assert (dense[:, cells[:, 0], cells[:, 1]].T * alone).sum(axis=1).min() > 0.7
+
+
+def test_a_network_and_templates_together_register_a_pair(net: Network) -> None:
+    truth = np.array([[1, 0, 12.5], [0, 1, -4.0], [0, 0, 1]])
+    found = sdnet.register(*pair(320, truth), net=net, measure="cfog")
+    assert found.verdict.trusted and found.transform is not None
+    assert np.abs((found.transform.matrix - truth)[:2, 2]).max() < 0.7

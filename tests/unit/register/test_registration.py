@@ -1,0 +1,200 @@
+"""Registration finds made-up transforms, refuses what does not match, and repeats itself to the last bit."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sdnet
+from sdnet.errors import InputError
+from sdnet.registration.images import image_from_array
+from sdnet.registration.robust import refine, sample_affine
+from sdnet.registration.tie_points import TiePoints
+from sdnet.registration.transform import IDENTITY, ShiftGrid, Transform, affine, transform_from_dict
+from sdnet.registration.trust import evidence
+from sdnet.registration.warp import warp
+from tests.made_pairs import ground, pair, turned
+
+EDGE = 320
+
+
+def grid_points(edge: int = EDGE, border: int = 60) -> np.ndarray:
+    along = np.linspace(border, edge - border, 7)
+    return np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def error_px(found: Transform, matrix: np.ndarray, edge: int = EDGE) -> float:
+    """Mean distance from the truth over the image."""
+    points = grid_points(edge)
+    truth = Transform("affine", matrix).apply(points)
+    return float(np.linalg.norm(found.apply(points) - truth, axis=1).mean())
+
+
+TRUTHS = {
+    "translation": np.array([[1, 0, 17.3], [0, 1, -22.6], [0, 0, 1.0]]),
+    "affine": turned(2.5, 1.015, (14.2, -9.7), EDGE),
+    "homography": turned(-1.5, 0.99, (-20.1, 6.4), EDGE) + np.array([[0, 0, 0], [0, 0, 0], [2e-5, -3e-5, 0]]),
+    "piecewise": turned(1.0, 1.0, (3.3, 4.4), EDGE),
+}
+
+
+@pytest.mark.parametrize("model", TRUTHS)
+def test_a_transform_of_each_model_is_found_to_a_quarter_of_a_pixel(model) -> None:
+    found = sdnet.register(*pair(EDGE, TRUTHS[model]), model=model, measure="cfog")
+    assert found.verdict.trusted and found.transform is not None and found.transform.model == model
+    assert error_px(found.transform, TRUTHS[model]) < 0.25
+    assert np.median(found.held_out_px[found.inliers]) < 0.5
+
+
+def test_the_wide_search_finds_a_rotation_and_a_large_shift() -> None:
+    truth = turned(140, 1.0, (65, -80), EDGE)
+    images = pair(EDGE, truth, seed=4)
+    assert not sdnet.register(*images, measure="cfog").verdict.trusted
+    found = sdnet.register(*images, search="wide", measure="cfog")
+    assert found.verdict.trusted and found.transform is not None
+    assert error_px(found.transform, truth) < 0.5
+
+
+@pytest.mark.parametrize("search", ["near", "wide"])
+def test_images_of_two_places_are_not_trusted_and_the_reason_says_so(search) -> None:
+    optical, _ = pair(EDGE, np.eye(3), seed=1)
+    _, stranger = pair(EDGE, np.eye(3), seed=2)
+    found = sdnet.register(optical, stranger, search=search, measure="cfog")
+    assert not found.verdict.trusted
+    assert "no better than by chance" in found.verdict.reason or "too few" in found.verdict.reason
+
+
+def test_images_without_structure_are_not_trusted() -> None:
+    flat = np.full((256, 256), 90, np.uint8)
+    found = sdnet.register(flat, flat)
+    assert not found.verdict.trusted and found.transform is None and len(found.ties) == 0
+
+
+def test_equal_input_gives_equal_bytes_with_any_number_of_threads() -> None:
+    images, results = pair(EDGE, TRUTHS["affine"]), []
+    threads = cv2.getNumThreads()
+    try:
+        for count in (1, 4):
+            cv2.setNumThreads(count)
+            found = sdnet.register(*images, measure="cfog")
+            assert found.transform is not None
+            results.append(found.transform.matrix.tobytes() + found.ties.sar.tobytes())
+    finally:
+        cv2.setNumThreads(threads)
+    assert len(set(results)) == 1
+
+
+def test_an_empty_half_of_the_sar_image_does_not_move_the_result() -> None:
+    optical, sar = pair(EDGE, TRUTHS["affine"])
+    sar[:, EDGE // 2 + 40 :] = 0
+    found = sdnet.register(optical, sar, measure="cfog")
+    assert found.verdict.trusted and found.transform is not None
+    points = grid_points()[grid_points()[:, 1] < EDGE / 2]
+    truth = Transform("affine", TRUTHS["affine"]).apply(points)
+    assert np.linalg.norm(found.transform.apply(points) - truth, axis=1).mean() < 0.5
+
+
+def test_16_bit_images_are_registered_as_their_8_bit_versions_are() -> None:
+    optical, sar = pair(EDGE, TRUTHS["affine"])
+    found = sdnet.register(optical, sar.astype(np.uint16) * 40 + 1000, measure="cfog")
+    assert found.verdict.trusted and found.transform is not None
+    assert error_px(found.transform, TRUTHS["affine"]) < 0.3
+
+
+def test_what_is_known_before_is_where_the_search_begins() -> None:
+    truth = turned(30, 1.1, (60, 40), EDGE)
+    found = sdnet.register(
+        *pair(EDGE, truth), initial=Transform("affine", turned(30, 1.1, (50, 52), EDGE)), measure="cfog"
+    )
+    assert found.verdict.trusted and found.transform is not None
+    assert error_px(found.transform, truth) < 0.3
+
+
+def test_match_finds_given_points() -> None:
+    points = grid_points(border=100)
+    ties = sdnet.match(
+        *pair(EDGE, TRUTHS["translation"]), points, transform=affine([[1, 0, 15], [0, 1, -20]])
+    )
+    assert len(ties) == len(points)
+    assert np.abs(ties.sar - ties.optical - [-22.6, 17.3]).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((64, 256), np.uint8), "is 256 x 64 px; give at least 128 x 128 px"),
+        (np.zeros((256, 256), np.uint8), "is empty: it has no pixel with data"),
+        (np.zeros((256, 256, 7), np.uint8), r"has shape \(256, 256, 7\)"),
+        (np.zeros((256, 256), np.complex64), "has pixels of complex64"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_refused(pixels, message) -> None:
+    with pytest.raises(InputError, match=message):
+        image_from_array(pixels)
+
+
+def test_an_unknown_choice_is_refused_with_what_is_known() -> None:
+    with pytest.raises(InputError, match='model is "spline"; it must be one of translation, affine'):
+        sdnet.register(*pair(256, np.eye(3)), model="spline")  # type: ignore[arg-type]
+
+
+def random_ties(seed: int, wrong: int) -> tuple[TiePoints, np.ndarray]:
+    """60 exact tie points of a transform, and wrong ones."""
+    rng = np.random.default_rng(seed)
+    optical, truth = rng.uniform(0, 500, (60 + wrong, 2)), turned(4, 1.02, (8, 9), 500)
+    sar = Transform("affine", truth).apply(optical)
+    sar[60:] += rng.uniform(-70, 70, (wrong, 2))
+    return TiePoints(optical, sar, np.full(len(sar), 0.3), np.zeros(len(sar))), truth
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 60))
+def test_a_fit_ignores_wrong_tie_points(seed, wrong) -> None:
+    ties, truth = random_ties(seed, wrong)
+    start = sample_affine(ties, 8.0)
+    assert start is not None
+    for model in ("affine", "homography"):
+        fit = refine(ties, start, model, 4.0)
+        assert fit is not None and fit.inliers[:60].all()
+        assert error_px(fit.transform, truth, 500) < 1.0
+
+
+def test_too_few_tie_points_give_no_fit() -> None:
+    ties = random_ties(0, 0)[0].take(np.arange(5))
+    assert sample_affine(ties, 8.0) is None and refine(ties, IDENTITY, "affine", 1000.0) is None
+
+
+def test_evidence_rises_with_agreement_and_is_none_for_chance() -> None:
+    found = [evidence(64, inliers, 8.0, 72) for inliers in range(65)]
+    assert found[:6] == [0.0] * 6 and found == sorted(found) and found[-1] > 100
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000))
+def test_a_transform_survives_json_and_its_jacobian_is_its_slope(seed) -> None:
+    rng = np.random.default_rng(seed)
+    grid = ShiftGrid(64.0, rng.uniform(-2, 2, (7, 7, 2)))
+    transform = Transform("piecewise", turned(rng.uniform(-9, 9), 1.1, (5, 6), EDGE), grid)
+    points = rng.uniform(-50, EDGE + 50, (20, 2))
+    back = transform_from_dict(transform.as_dict())
+    np.testing.assert_array_equal(back.apply(points), transform.apply(points))
+    step = transform.apply(points[:1] + [1, 0]) - transform.apply(points[:1] - [1, 0])
+    np.testing.assert_allclose(transform.jacobian(points[0])[:, 0], step[0] / 2, atol=1e-9)
+
+
+def test_local_shifts_are_exact_at_nodes_and_mean_between_two() -> None:
+    shifts = np.arange(18, dtype=float).reshape(3, 3, 2)
+    found = ShiftGrid(10.0, shifts).at(np.array([[0, 0], [10, 20], [5, 0], [-40, 99]], float))
+    np.testing.assert_allclose(
+        found, [shifts[0, 0], shifts[1, 2], (shifts[0, 0] + shifts[1, 0]) / 2, shifts[0, 2]]
+    )
+
+
+def test_warping_undoes_the_transform_and_leaves_what_is_outside_empty() -> None:
+    scene = ground(300, 300).astype(np.uint8)
+    moved = warp(scene, affine([[1, 0, 250], [0, 1, 0]]), (300, 300), empty=7)
+    np.testing.assert_array_equal(moved[:, :50], scene[:, 250:])
+    assert (moved[:, 51:] == 7).all()
+    colour = np.dstack([scene] * 3)
+    np.testing.assert_array_equal(warp(colour, IDENTITY, (300, 300)), colour)
