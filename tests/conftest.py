@@ -18,8 +18,9 @@ from tests.launching import NoteSeconds, events_of
 
 # Before any test module is read: Ray fixes its authentication when it is first imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
-# Shells start their background jobs with Ctrl-C ignored, and so would be all that the tests start.
+# A shell starts background jobs with Ctrl-C ignored, and `nohup` ignores SIGHUP. Our processes would inherit both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBID_SKIPS = "SDNET_FORBID_SKIPS"
