@@ -96,7 +96,8 @@ def read_parameters(path: Path) -> ParameterFile:
     except (DecodeError, ValueError, RecursionError):  # ValueError: a name that is not UTF-8
         raise InputError(_not_whole(path, content, "its messages cannot be parsed")) from None
     message.DiscardUnknownFields()
-    if message.ByteSize() != len(payload):
+    # One of protobuf's two implementations checks required fields while it parses, the other does not.
+    if not message.IsInitialized() or message.ByteSize() != len(payload):
         raise InputError(_not_whole(path, content, "it has bytes that belong to no parameter"))
     parameters: State = {}
     formats: dict[str, str] = {}
