@@ -34,7 +34,7 @@ from orchestrator.launch import launch
 from orchestrator.ray_session import prepare_environment
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import spec_from_dict
-from orchestrator.training.cpus import compute_on
+from orchestrator.engine.rank.cpus import compute_on
 from sdnet.data.store import open_patches, write_patches
 
 TARGET = 1.05

@@ -5,14 +5,13 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from orchestrator.demo import demo_spec
 from orchestrator.errors import OrchestratorError
-from orchestrator.events import EventLog
 from orchestrator.inputs import (
     check_inputs,
     data_identity,
@@ -20,6 +19,7 @@ from orchestrator.inputs import (
     refuse_changed_since_finished,
     refuse_other_data,
 )
+from orchestrator.job.checkpoints import newest_checkpoint
 from orchestrator.processes import process_mark
 from orchestrator.ray_session import ray_session
 from orchestrator.report.html import render_report
@@ -27,6 +27,10 @@ from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.run_directory import RunDirectory, write_atomically, write_json
 from orchestrator.run_lock import locked
 from orchestrator.spec import JobSpec
+from orchestrator.storage import StorageError, StorageUnavailable
+from orchestrator.telemetry.events import RunFinished, RunStarted
+from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merge_events
+from orchestrator.telemetry.state import Owner, read_state, write_state
 from sdnet.errors import InputError
 from sdnet.files import open_regular
 
@@ -62,23 +66,22 @@ class StorageRefused(OrchestratorError):
 def launch(spec: JobSpec) -> Outcome:
     """Run the job to its end.
 
-    Launched again, it goes on where the last launch stopped; a finished job is not run again.
-    Raises InputError for what the user can correct and JobFailed otherwise; summary.json then
-    says `failed` or `stopped`.
+    Launched again, it resumes where the last launch stopped; a finished job is not run again. Raises InputError for
+    what the user can correct and OrchestratorError otherwise; summary.json then says `failed` or `stopped`.
     """
     run = RunDirectory.of(spec.storage, spec.name)
-    with _only_launch(spec, run):
-        events = EventLog(run.events)
+    with _only_launch(spec, run), EventWriter(run.storage) as events:
         summary = read_summary(run)
         newest = _newest_checkpoint(run, events, summary)
         if summary is not None and summary["status"] == "succeeded" and summary.get("checkpoint") == newest:
             refuse_changed_since_finished(spec, run)
-            _note_missing_data(run)
+            _warn_of_missing_data(run)
             return Outcome(summary, already_done=True)
         notes = _claim(spec, run)
-        mark = process_mark(os.getpid())
-        events.emit("run_started", name=spec.name, host=socket.gethostname(), pid=os.getpid(), process=mark)
-        with _summarised(spec, run, events):
+        owner = Owner(host=socket.gethostname(), pid=os.getpid(), mark=process_mark(os.getpid()))
+        write_state(run.storage, replace(read_state(run.storage), owner=owner, ended=None))
+        events.record(RunStarted(run=spec.name, host=owner.host, pid=owner.pid))
+        with _ended_in_writing(spec, run, events):
             _run_stages(spec, run, events, notes)
     return Outcome(read_summary(run) or {}, already_done=False)
 
@@ -90,26 +93,26 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run):
         notes = _claim(spec, run)
-        with ray_session(spec.cluster):
-            _report(notes)
-            return preprocess(spec, run, EventLog(run.events))
+        with ray_session(spec.cluster), EventWriter(run.storage) as events:
+            _print(notes)
+            return preprocess(spec, run, events.record)
 
 
-def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog, notes: tuple[str, ...]) -> None:
+def _run_stages(spec: JobSpec, run: RunDirectory, events: EventWriter, notes: tuple[str, ...]) -> None:
     with ray_session(spec.cluster):
         # Imported late: both import Ray, which reads the environment that the session prepares.
         from orchestrator.stages.preprocess import preprocess
         from orchestrator.stages.train import train
 
-        _report(notes)
-        preprocess(spec, run, events)
+        _print(notes)
+        preprocess(spec, run, events.record)
         refuse_other_data(run, run.train_npz, run.test_npz)
-        train(spec, run, events)
+        train(spec, run, events.record)
 
 
 @contextlib.contextmanager
-def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[None]:
-    """Whatever ends the block, the run says how it ended."""
+def _ended_in_writing(spec: JobSpec, run: RunDirectory, events: EventWriter) -> Iterator[None]:
+    """However the block ends, the run's files say so."""
     status, reason = "failed", None
     try:
         yield
@@ -121,40 +124,45 @@ def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise
     finally:
-        events.emit("run_finished", status=status, reason=reason)
+        events.record(RunFinished(status=status, reason=reason))
         try:
-            summary = build_summary(spec, run, events, status)
-            write_atomically(run.report, render_report(summary, events.read()))
-            write_json(run.summary, summary)
-        except (OSError, InputError) as error:
-            detail = getattr(error, "strerror", None) or str(error)
+            _write_end(spec, run, events, status, reason)
+        except (StorageError, OSError, InputError) as error:
+            detail = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
             raise StorageRefused(str(run.root), detail, reason) from error
 
 
-def _newest_checkpoint(run: RunDirectory, events: EventLog, summary: dict[str, Any] | None) -> str | None:
-    """Name of the checkpoint to go on from, or None. Raises InputError when all that were saved are lost."""
-    finished = summary is not None and summary["status"] == "succeeded"
-    saved = any(event["event"] == "checkpoint_saved" for event in events.read())
-    if not (finished or saved or run.holds_checkpoints()):
-        return None
-    # Imported late: it takes MindSpore with it.
-    from orchestrator.training.checkpoints import CheckpointsLost, checkpoint_to_resume
+def _write_end(
+    spec: JobSpec, run: RunDirectory, events: EventWriter, status: str, reason: str | None
+) -> None:
+    """Write what remains of a run; summary.json is the last, so it means that the others are there."""
+    storage = run.storage
+    if not events.flush():
+        raise StorageUnavailable(MERGED, "the last events were refused")
+    history = EventReader(storage).read()
+    merge_events(storage)
+    state = read_state(storage)
+    write_state(storage, replace(state, owner=None, ended=state.ended or reason))
+    summary = build_summary(spec, run, history, status)
+    write_atomically(run.report, render_report(summary, history))
+    write_json(run.summary, summary)
 
-    try:
-        newest = checkpoint_to_resume(run, events)
-        if newest is None and finished:
-            raise CheckpointsLost(str(run.checkpoints), 1, str(summary and summary.get("checkpoint")), ())
-    except CheckpointsLost as error:
-        raise InputError(f"the run has finished, but {error}" if finished else str(error)) from None
-    if finished and summary and newest and summary.get("checkpoint") != newest.name:
+
+def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str, Any] | None) -> str | None:
+    """Name of the checkpoint to resume from, or None. Raises InputError when all that were saved are lost."""
+    finished = summary is not None and summary["status"] == "succeeded"
+    last = summary.get("checkpoint") if finished and summary else None
+    newest = newest_checkpoint(run, events.record, last)
+    if last is not None and newest is not None and newest.name != last:
         logger.warning(
             "the run has finished, but its last checkpoint %s is lost; it trains again from %s",
-            summary.get("checkpoint"), newest.name,
-        )  # fmt: skip
+            last,
+            newest.name,
+        )
     return newest.name if newest else None
 
 
-def _note_missing_data(run: RunDirectory) -> None:
+def _warn_of_missing_data(run: RunDirectory) -> None:
     gone = [path.name for path in (run.train_npz, run.test_npz) if not path.exists()]
     if gone:
         logger.warning(
@@ -210,7 +218,7 @@ def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
     return supply.notes if spec != demo_spec(spec.storage) else ()
 
 
-def _report(notes: tuple[str, ...]) -> None:
+def _print(notes: tuple[str, ...]) -> None:
     """Only when nothing is left that refuses the job: a refusal is one line."""
     for note in notes:
         logger.warning("note: %s", note)

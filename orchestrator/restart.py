@@ -1,11 +1,18 @@
 """`launch --restart`: begin a run again, with all that the earlier launches left moved aside, not deleted."""
 
+import logging
 from pathlib import Path
 
-from orchestrator.events import EventLog
+from orchestrator.errors import CorruptData
 from orchestrator.run_directory import RunDirectory
 from orchestrator.run_lock import locked
+from orchestrator.storage import StorageError
+from orchestrator.telemetry.events import RunRestarted
+from orchestrator.telemetry.record import EventWriter
+from orchestrator.telemetry.state import RunState, read_state, write_state
 from sdnet.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Patches and compiled graphs stay: both are checked by fingerprint and checksum before they are used.
 _STAYS = frozenset({"launch.lock", "data", "compiled"})
@@ -15,9 +22,8 @@ _ASIDE = "before_restart."
 def begin_again(run: RunDirectory) -> Path | None:
     """Move what earlier launches left into `<run>/before_restart.<n>/`; returns it, or None for a new run.
 
-    The ranks of the last group are noted in the new events: a group of a launch that was killed may
-    still run, and must be ended before the next one starts. Raises InputError when something cannot
-    be moved, or while a launch works here.
+    The new state.json keeps the generation and its ranks: they may still run when their launch was killed, and must be
+    ended before the next group starts. Raises InputError when something cannot be moved, or while a launch works here.
     """
     run.make_root()
     with locked(run):
@@ -27,7 +33,7 @@ def begin_again(run: RunDirectory) -> Path | None:
         )  # fmt: skip
         if not left:
             return None
-        ranks = _ranks_of_last_group(run)
+        before = _state_before(run)
         aside = _next_folder(run.root)
         try:
             aside.mkdir()
@@ -38,23 +44,18 @@ def begin_again(run: RunDirectory) -> Path | None:
                 f"{error.filename} cannot be moved to {aside} ({error.strerror}); move it away yourself, "
                 "or give the job another `name`"
             ) from None
-        events = EventLog(run.events)
-        events.emit("run_restarted", moved_to=aside.name)
-        for rank in ranks:
-            events.emit(
-                "rank_joined", **{key: value for key, value in rank.items() if key not in ("t", "event")}
-            )
+        write_state(run.storage, RunState(generation=before.generation, ranks=before.ranks))
+        with EventWriter(run.storage) as events:
+            events.record(RunRestarted(moved_to=aside.name))
     return aside
 
 
-def _ranks_of_last_group(run: RunDirectory) -> list[dict]:
+def _state_before(run: RunDirectory) -> RunState:
     try:
-        history = EventLog(run.events).read()
-    except InputError:
-        return []  # unreadable events are one reason to begin again
-    begins = [at for at, event in enumerate(history) if event["event"] == "group_starting"]
-    last = history[begins[-1] :] if begins else history
-    return [event for event in last if event["event"] == "rank_joined"]
+        return read_state(run.storage)
+    except (CorruptData, StorageError) as error:
+        logger.warning("%s; ranks of an earlier launch that still run must be ended by hand", error)
+        return RunState()
 
 
 def _next_folder(root: Path) -> Path:

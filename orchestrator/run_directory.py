@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage import DirectoryStorage
+from orchestrator.telemetry.record import FOLDER
+from orchestrator.telemetry.state import NAME
 from sdnet.errors import InputError, shown
 from sdnet.files import open_regular, whole_file
 from sdnet.paths import full_path, printable_path
@@ -34,12 +37,21 @@ class RunDirectory:
         return cls(root)
 
     @property
+    def storage(self) -> DirectoryStorage:
+        """The same directory as storage of objects."""
+        return DirectoryStorage(self.root)
+
+    @property
     def job(self) -> Path:
         return self.root / "job.yaml"
 
     @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
+
+    @property
+    def state(self) -> Path:
+        return self.root / NAME
 
     @property
     def summary(self) -> Path:
@@ -91,29 +103,18 @@ class RunDirectory:
         Raises InputError, which names what is in the way: a launch would meet it hours later.
         """
         self.make_root()
-        for directory in (self.data, self.checkpoints, self.logs, self.plan):
+        segments = self.root / FOLDER
+        for directory in (self.data, self.checkpoints, self.logs, self.plan, segments):
             _make_writable(directory, _REMEDY)
-        for path in (self.job, self.events, self.summary, self.manifest):
+        for path in (self.job, self.events, self.state, self.summary, self.manifest):
             _check_readable(path)
         for path in (self.report, self.train_npz, self.test_npz, *self.logs.glob("*.log")):
             if path.is_dir() or path.is_fifo():
                 raise InputError(f"{path} is not a regular file; {_REMEDY}")
-        if self.events.exists() and not os.access(self.events, os.W_OK):
-            raise InputError(f"{self.events} cannot be written (Permission denied); {_REMEDY}")
 
     def holds_checkpoints(self) -> bool:
-        """Whether training has left something here, good or set aside."""
+        """Whether training has left a checkpoint here, valid or corrupt."""
         return any(self.checkpoints.glob("step_*"))
-
-    def takes_writes(self) -> bool:
-        """Whether the directory is there and has room for a small file."""
-        try:
-            with tempfile.TemporaryFile(dir=self.root) as probe:
-                probe.write(bytes(_PROBE_BYTES))
-                probe.flush()
-        except OSError:
-            return False
-        return True
 
 
 def _make_writable(directory: Path, remedy: str) -> None:

@@ -6,10 +6,9 @@ MindSpore is imported inside the commands that compute, so that `--help` answers
 
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -19,10 +18,6 @@ from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
-
-if TYPE_CHECKING:
-    from sdnet.data.store import PatchFile
-    from sdnet.trainer import Trainer
 
 app = typer.Typer(
     name="sdnet",
@@ -108,30 +103,23 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
     evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
 ) -> None:
-    """Train, and after each epoch evaluate and save a checkpoint; launched again, go on."""
+    """Train; evaluate and save a checkpoint after each epoch. Started again, it resumes."""
     base = _recipe(recipe)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
     chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     _use_graphs()
     from sdnet.data.store import checksums_of, open_patches, open_training_patches
-    from sdnet.trainer import Trainer
+    from sdnet.train_folder import train_in_folder
 
     patches, test = open_training_patches(data / "train.npz"), open_patches(data / "test.npz")
     check_labels(test.labels, test.path)
-    trainer = Trainer(chosen, patches, data=checksums_of(patches.path, test.path))
-    make_folder(out)
-    saved = sorted(path for path in out.glob("epoch_*") if path.is_dir())
-    if saved:
-        trainer.restore(saved[-1])
-        print(f"resumed from {saved[-1]}")
-    try:
-        while trainer.progress.step < trainer.total_steps:
-            _train_epoch(trainer, test, evaluate_batch, out)
-    finally:
-        trainer.close()
+    checksums = checksums_of(patches.path, test.path)
+    train_in_folder(out, chosen, patches, test, data=checksums, evaluate_batch=evaluate_batch)
 
 
-@app.command(name="eval", epilog="Example: sdnet eval --checkpoint runs/one/epoch_0003 --data test.npz")
+@app.command(
+    name="eval", epilog="Example: sdnet eval --checkpoint runs/one/checkpoints/step_00000123 --data test.npz"
+)
 def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[Path, typer.Option(help="A test.npz.", callback=path_option)],
@@ -151,7 +139,9 @@ def evaluate(
     print(origin_line(model))
 
 
-@app.command(epilog="Example: sdnet export --checkpoint runs/one/epoch_0003 --out sdnet.mindir")
+@app.command(
+    epilog="Example: sdnet export --checkpoint runs/one/checkpoints/step_00000123 --out sdnet.mindir"
+)
 def export(
     checkpoint: CheckpointPath,
     out: Annotated[Path, typer.Option(help="The file to write.", callback=path_option)],
@@ -223,26 +213,6 @@ def _use_graphs() -> None:
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE)
-
-
-def _train_epoch(trainer: "Trainer", test: "PatchFile", evaluate_batch: int, out: Path) -> None:
-    """The next epoch (or the rest of one), its lines, its checkpoint."""
-    from sdnet.messages import accuracy_line, epoch_line
-    from sdnet.published import write_published
-
-    epoch, first, began = trainer.progress.epoch, trainer.progress.step, time.perf_counter()
-    while trainer.progress.epoch == epoch:
-        trainer.step()
-    loss = trainer.finish_epoch()["total"]
-    seconds, steps = time.perf_counter() - began, trainer.progress.step - first
-    done = trainer.progress.epoch
-    print(epoch_line(done, trainer.recipe.epochs, seconds, steps, loss, trainer.learning_rate), flush=True)
-    distances = trainer.distances(test, evaluate_batch)
-    rates = {"fpr95": fpr95(distances, test.labels), "accuracy": accuracy(distances, test.labels)}
-    print(accuracy_line(rates["fpr95"], rates["accuracy"]), flush=True)
-    snapshot = trainer.snapshot(rates)
-    snapshot.write(out / f"epoch_{done:04d}")
-    write_published(out / f"checkpoint_SDNet_{done}.ckpt", snapshot.model)
 
 
 def main() -> None:

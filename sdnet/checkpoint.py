@@ -1,13 +1,14 @@
-"""Checkpoints on disk: MindSpore's format, checksums, and never half of one.
+"""Checkpoints: MindSpore's format, checksums, and never half of one.
 
-A checkpoint is a directory with `model.ckpt` (weights, in the names of published checkpoints),
-`optimizer.ckpt` (Adam's parameters) and `state.json` (where training stands, and the checksums of
-the other two). It is written under a temporary name, synced, and renamed when whole.
+A checkpoint is a directory with `model.ckpt` (weights, in the names of published checkpoints), `optimizer.ckpt`
+(Adam's parameters) and `state.json` (the progress of training, and the checksums of the other two). A training group
+stores the same three files with the same content, so each can resume the other's checkpoints.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import numpy as np
 from sdnet.config import Recipe
 from sdnet.errors import InputError, NonFiniteWeights
 from sdnet.files import is_permanent, open_regular, read_json, remove
-from sdnet.parameter_file import read_parameters, write_parameters
-from sdnet.published import LoadedModel, digest, model_of, published_name, verify_checksum
+from sdnet.parameter_file import parse_parameters, read_parameters, serialize
+from sdnet.published import LoadedModel, digest, model_of, own_name, published_name, verify_checksum
 from sdnet.weights import State
 
 MODEL, OPTIMIZER, STATE = "model.ckpt", "optimizer.ckpt", "state.json"
@@ -56,29 +57,65 @@ class CheckpointState:
         return self.metrics.get("fpr95")
 
 
-def write(directory: Path, model: State, optimizer: State, state: CheckpointState) -> None:
-    """Write a checkpoint; afterwards `directory` is whole and on disk, or untouched.
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of the whole training state in host memory."""
 
-    A checkpoint that is already there is replaced, unless it is good and holds the same.
-    Raises OSError when storage refuses, or is not there: the folder above is not made, because
-    that would hide the checkpoint below the mount point of a storage that is away. Raises
-    NonFiniteWeights: nobody could resume from such a checkpoint.
-    """
-    if not all(np.isfinite(value).all() for value in (*model.values(), *optimizer.values())):
-        raise NonFiniteWeights(state.step)
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
-    remove(temporary)
-    temporary.mkdir()
-    try:
-        write_parameters(temporary / MODEL, {published_name(name): value for name, value in model.items()})
-        write_parameters(temporary / OPTIMIZER, optimizer)
-        files = {name: _size_and_sha256(temporary / name) for name in (MODEL, OPTIMIZER)}
-        content = {**asdict(state), "files": files, "weights_sha256": digest(model)}
-        _write_state(temporary / STATE, content)
-        _sync(temporary)
-        _put(temporary, directory)
-    finally:
-        remove(temporary, ignore_errors=True)
+    model: State
+    optimizer: State
+    state: CheckpointState
+
+    def files(self) -> dict[str, bytes]:
+        """The files beside `state.json`, by name. Raises NonFiniteWeights: nobody could resume from them."""
+        if not all(np.isfinite(value).all() for value in (*self.model.values(), *self.optimizer.values())):
+            raise NonFiniteWeights(self.state.step)
+        model = {published_name(name): value for name, value in self.model.items()}
+        return {MODEL: serialize(model), OPTIMIZER: serialize(self.optimizer)}
+
+    def fields(self) -> dict[str, Any]:
+        """The content of `state.json` beside the checksums."""
+        return {**asdict(self.state), "weights_sha256": digest(self.model)}
+
+    def write(self, directory: Path) -> None:
+        """Write a checkpoint; afterwards `directory` is whole and on disk, or untouched.
+
+        It is written under a temporary name, synced and renamed. A checkpoint that is already there is replaced,
+        unless it is valid and holds the same. Raises NonFiniteWeights, or OSError. The folder above is not made: it
+        may be below the mount point of a storage that is away.
+        """
+        files = self.files()
+        temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
+        remove(temporary)
+        temporary.mkdir()
+        try:
+            for name, content in files.items():
+                _write(temporary / name, content)
+            checksums = {name: _size_and_sha256(content) for name, content in files.items()}
+            _write_state(temporary / STATE, {**self.fields(), "files": checksums})
+            _sync(temporary)
+            _put(temporary, directory)
+        finally:
+            remove(temporary, ignore_errors=True)
+
+    @classmethod
+    def parse(cls, files: Mapping[str, bytes], fields: Mapping[str, Any], place: Path) -> "Snapshot":
+        """The snapshot that became these files. place: of the checkpoint, for messages.
+
+        Raises InputError when they are of another program.
+        """
+        try:
+            model = parse_parameters(files[MODEL], place / MODEL).parameters
+            optimizer = parse_parameters(files[OPTIMIZER], place / OPTIMIZER).parameters
+            own_names = {own_name(name): value for name, value in model.items()}
+            return cls(own_names, optimizer, _state_of(fields))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{place} is no checkpoint of SDNet ({error}); use another one") from None
+
+
+def read(directory: Path) -> Snapshot:
+    """A checkpoint with every file compared with its checksum. Raises CorruptCheckpoint, OSError."""
+    state, origin, files = _verified(directory)
+    return Snapshot.parse(files, {**asdict(state), "weights_sha256": origin.weights_sha256}, directory)
 
 
 def verify(directory: Path) -> CheckpointState:
@@ -86,21 +123,7 @@ def verify(directory: Path) -> CheckpointState:
 
     Raises OSError for failures of storage that may pass, such as EIO.
     """
-    state, origin = _read_state(directory)
-    for name in (MODEL, OPTIMIZER):
-        path = directory / name
-        try:
-            found = _size_and_sha256(path)
-        except FileNotFoundError:
-            raise CorruptCheckpoint(f"{path} is missing; use an earlier checkpoint") from None
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        if found != origin.files.get(name):
-            raise CorruptCheckpoint(
-                f"{path} is not what was written ({found['size']} bytes, SHA-256 {found['sha256'][:12]}...); "
-                "use an earlier checkpoint"
-            )
-    return state
+    return _verified(directory)[0]
 
 
 def read_state(directory: Path) -> CheckpointState:
@@ -136,11 +159,6 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"{path} cannot be used: {error}") from None
 
 
-def read_optimizer(directory: Path) -> State:
-    """Adam's parameters of a checkpoint directory."""
-    return read_parameters(directory / OPTIMIZER).parameters
-
-
 def load_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LoadedModel:
     """Weights from a checkpoint directory or a single `.ckpt`, ours or a published one, and their origin.
 
@@ -168,12 +186,38 @@ class _Origin:
     weights_sha256: str | None
 
 
-def _write_state(path: Path, content: dict[str, Any]) -> None:
-    signed = {**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(signed, file, indent=1)
+def _verified(directory: Path) -> tuple[CheckpointState, _Origin, dict[str, bytes]]:
+    state, origin = _read_state(directory)
+    files = {}
+    for name in (MODEL, OPTIMIZER):
+        path = directory / name
+        try:
+            with open_regular(path) as file:
+                content = file.read()
+        except FileNotFoundError:
+            raise CorruptCheckpoint(f"{path} is missing; use an earlier checkpoint") from None
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        found = _size_and_sha256(content)
+        if found != origin.files.get(name):
+            raise CorruptCheckpoint(
+                f"{path} is not what was written ({found['size']} bytes, SHA-256 {found['sha256'][:12]}...); "
+                "use an earlier checkpoint"
+            )
+        files[name] = content
+    return state, origin, files
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write_state(path: Path, content: dict[str, Any]) -> None:
+    signed = {**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}
+    _write(path, json.dumps(signed, indent=2).encode())
 
 
 def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
@@ -183,9 +227,8 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
         expected = content.pop("sha256")
         if hashlib.sha256(_canonical(content)).hexdigest() != expected:
             raise CorruptCheckpoint(f"{path} is not what was written; use an earlier checkpoint")
-        origin = _Origin(content.pop("files"), content.pop("weights_sha256", None))
-        content["losses"] = tuple(content["losses"])
-        return CheckpointState(**content), origin
+        origin = _Origin(content.pop("files"), content.get("weights_sha256"))
+        return _state_of(content), origin
     except FileNotFoundError:
         raise CorruptCheckpoint(f"{path} is missing; give a checkpoint directory") from None
     except OSError as error:
@@ -194,6 +237,11 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
         if isinstance(error, CorruptCheckpoint):
             raise
         raise CorruptCheckpoint(f"{path} is not what was written; use an earlier checkpoint") from error
+
+
+def _state_of(fields: Mapping[str, Any]) -> CheckpointState:
+    known = {name: value for name, value in fields.items() if name != "weights_sha256"}
+    return CheckpointState(**{**known, "losses": tuple(known["losses"])})
 
 
 def _unreadable(path: Path, error: OSError) -> Exception:
@@ -207,9 +255,7 @@ def _canonical(content: dict[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def _size_and_sha256(path: Path) -> dict[str, Any]:
-    with open_regular(path) as file:
-        content = file.read()
+def _size_and_sha256(content: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 

@@ -68,7 +68,7 @@ def export_checkpoint(checkpoint: Path, out: Path, file_format: str = "mindir", 
         difference = max(float(np.abs(want - got.asnumpy()).max()) for want, got in pairs)
         if not difference <= TOLERANCE:
             raise ExportDiffers(f"{out}: outputs differ by {difference:.1e}, above {TOLERANCE}; not kept")
-        return Exported(difference, put_with_checksum(written, out), model)
+        return Exported(difference, put_with_checksum(written.read_bytes(), out), model)
 
 
 @contextmanager

@@ -126,12 +126,12 @@ def checksum_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def put_with_checksum(source: Path, path: Path) -> str:
-    """Copy a file to `path`, whole, then write its `checksum_path`; returns the SHA-256. Raises OSError."""
-    found = sha256_of(source)
+def put_with_checksum(content: bytes, path: Path) -> str:
+    """Write `path`, whole, then its `checksum_path`; returns the SHA-256. Raises OSError."""
+    found = hashlib.sha256(content).hexdigest()
     checksum_path(path).unlink(missing_ok=True)  # first: the one of an older file would refuse this one
-    with source.open("rb") as reader, whole_file(path) as writer:
-        shutil.copyfileobj(reader, writer)
+    with whole_file(path) as file:
+        file.write(content)
     with whole_file(checksum_path(path)) as checksum:
         checksum.write(f"{found}  {path.name}\n".encode())
     return found

@@ -10,19 +10,16 @@ import hashlib
 import math
 import os
 import re
-import stat
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from sdnet.errors import InputError
 from sdnet.files import open_regular
-from sdnet.quiet import quiet_mindspore
 from sdnet.weights import State
 
 _DTYPES = {
@@ -30,6 +27,7 @@ _DTYPES = {
     "Int32": np.int32, "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64,
     "Float16": np.float16, "Float32": np.float32, "Float64": np.float64,
 }  # fmt: skip
+_TYPES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 # `save_checkpoint(crc_check=True)` ends a file with this word and a CRC-32 in ten bytes.
 _CRC_WORD, _CRC_BYTES = b"crc_num", 10
 _MOST_BYTES = 1 << 31  # protobuf's own limit
@@ -59,36 +57,32 @@ class ParameterFile:
     formats: dict[str, str]
 
 
-def write_parameters(path: Path, parameters: State) -> None:
-    """Write one `.ckpt` file in MindSpore's format and sync it. Raises OSError."""
-    entries = [{"name": name, "data": ms.Tensor(value)} for name, value in parameters.items()]
-    # MindSpore replaces the file by one that only its owner may read: keep the mode that the umask gives.
-    mode = _touch(path)
-    with quiet_mindspore():
-        ms.save_checkpoint(entries, str(path))
-    path.chmod(mode)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def serialize(parameters: State) -> bytes:
+    """The bytes of a `.ckpt` file with these parameters, the same as `mindspore.save_checkpoint` writes.
 
-
-def _touch(path: Path) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        return stat.S_IMODE(os.fstat(descriptor).st_mode)
-    finally:
-        os.close(descriptor)
+    Arrays hold at least one value, of a type in `_DTYPES`, and less than 512 MB each: MindSpore cuts larger ones.
+    """
+    message = Checkpoint()
+    for name, array in parameters.items():
+        entry = message.value.add()
+        entry.tag = name
+        entry.tensor.tensor_type = _TYPES[array.dtype]
+        entry.tensor.dims.extend(array.shape)
+        entry.tensor.tensor_content = array.tobytes()
+    content: bytes = message.SerializeToString()
+    return content
 
 
 def read_parameters(path: Path) -> ParameterFile:
     """Every tensor of a `.ckpt` by its name.
 
-    Raises InputError, which says what the file is instead, or what is wrong with it; OSError when
-    storage fails.
+    Raises InputError, which says what the file is instead, or what is wrong with it.
     """
-    content = _content(path)
+    return parse_parameters(_content(path), path)
+
+
+def parse_parameters(content: bytes, path: Path) -> ParameterFile:
+    """Every tensor in the bytes of a `.ckpt` by its name. path: for messages. Raises InputError."""
     payload = _without_crc(path, content)
     message = Checkpoint()
     try:

@@ -4,7 +4,6 @@ Also writes one: `<name>.ckpt`, with its SHA-256 beside it in the form of `sha25
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from sdnet.errors import InputError
 from sdnet.files import checksum_path, open_regular, put_with_checksum
-from sdnet.parameter_file import ParameterFile, write_parameters
+from sdnet.parameter_file import ParameterFile, serialize
 from sdnet.weights import State
 
 PUBLISHED_PREFIX = {"features_opt": "model", "features_sar": "model", "embedding": "model",
@@ -51,6 +50,14 @@ class LoadedModel:
 def published_name(name: str) -> str:
     """Our parameter name as published checkpoints spell it."""
     return f"{PUBLISHED_PREFIX[name.split('.')[0]]}.{name}"
+
+
+def own_name(published: str) -> str:
+    """Our name of a parameter that a checkpoint of ours spells as `published_name` does. Raises KeyError."""
+    name = published.partition(".")[2]
+    if published != published_name(name):
+        raise KeyError(published)
+    return name
 
 
 def digest(state: State) -> str:
@@ -101,12 +108,7 @@ def write_published(path: Path, model: State) -> None:
 
     The file appears whole. Raises OSError.
     """
-    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}.ckpt")
-    try:
-        write_parameters(temporary, {published_name(name): value for name, value in model.items()})
-        put_with_checksum(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    put_with_checksum(serialize({published_name(name): value for name, value in model.items()}), path)
 
 
 def verify_checksum(path: Path, found: str) -> bool:

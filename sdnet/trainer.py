@@ -15,7 +15,7 @@ import numpy as np
 
 from sdnet import checkpoint, weights
 from sdnet.augment import VIEW, Views, Where, changes_patches
-from sdnet.checkpoint import CheckpointState
+from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe
 from sdnet.data.pipeline import Prefetcher
 from sdnet.data.sampler import slice_indices, slices_of_rank, steps_per_epoch
@@ -25,7 +25,6 @@ from sdnet.evaluation import Evaluation, gather
 from sdnet.model import SDNet
 from sdnet.schedule import learning_rate
 from sdnet.train_step import TrainStep
-from sdnet.weights import State
 
 __all__ = ["Progress", "Snapshot", "Trainer"]
 
@@ -41,19 +40,6 @@ class Progress:
     epoch: int
     step: int
     samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A copy of the whole training state in host memory; training may go on meanwhile."""
-
-    model: State
-    optimizer: State
-    state: CheckpointState
-
-    def write(self, directory: Path) -> None:
-        """Write it as a checkpoint (`checkpoint.write`); may run in another thread. Raises OSError."""
-        checkpoint.write(directory, self.model, self.optimizer, self.state)
 
 
 class Trainer:
@@ -178,21 +164,30 @@ class Trainer:
         return Snapshot(weights.copy(self._step.net), self._step.optimizer_state(), state)
 
     def restore(self, directory: Path) -> CheckpointState:
-        """Go on exactly where a checkpoint was taken, also in the middle of an epoch.
+        """Resume exactly where a checkpoint was taken, also in the middle of an epoch.
 
         Raises CorruptCheckpoint, or InputError when it belongs to another recipe, data or batch.
         """
-        state = checkpoint.verify(directory)
-        self._check_same_run(directory, state)
-        shapes = weights.shapes(self._step.net)
-        weights.load(self._step.net, checkpoint.read_model(directory, shapes))
-        self._step.set_optimizer_state(checkpoint.read_optimizer(directory))
+        snapshot = checkpoint.read(directory)
+        self.resume(snapshot, str(directory))
+        return snapshot.state
+
+    def resume(self, snapshot: Snapshot, place: str) -> None:
+        """Resume exactly where a snapshot was taken. place: of its checkpoint, for messages.
+
+        Raises InputError when it belongs to another recipe, data or batch.
+        """
+        state = snapshot.state
+        self._check_same_run(place, state)
+        if {name: value.shape for name, value in snapshot.model.items()} != weights.shapes(self._step.net):
+            raise InputError(f"{place} holds the weights of another network; use another checkpoint")
+        weights.load(self._step.net, snapshot.model)
+        self._step.set_optimizer_state(snapshot.optimizer)
         self._step.reset_statistics()
         self._step.forget_bad_step()
         self._step.set_losses(np.array(state.losses, np.float32))
         self._done = state.step
         self.close()
-        return state
 
     def distances(self, patches: PatchFile, batch: int) -> np.ndarray:
         """Distance of every pair of the file, float64 [N], the same bits on any number of ranks.
@@ -261,7 +256,7 @@ class Trainer:
         if bad is not None:
             raise NonFiniteLoss(bad)
 
-    def _check_same_run(self, directory: Path, state: CheckpointState) -> None:
+    def _check_same_run(self, place: str, state: CheckpointState) -> None:
         ours = {**asdict(self.recipe), "slices": self.slices, "num_samples": len(self._train)}
         # A field that the checkpoint does not name came later: it was trained with the default.
         theirs = {
@@ -273,12 +268,12 @@ class Trainer:
         for key in ours:
             if ours[key] != theirs.get(key):
                 raise InputError(
-                    f"{directory} was trained with {key} {theirs.get(key)}, not {ours[key]}; "
+                    f"{place} was trained with {key} {theirs.get(key)}, not {ours[key]}; "
                     "use the same, or start a run with another name"
                 )
         mismatch = data_mismatch(state.data, self._data)
         if mismatch:
             raise InputError(
-                f"{directory} was trained with another {mismatch}; put the data back, "
+                f"{place} was trained with another {mismatch}; put the data back, "
                 "or start a run with another name"
             )

@@ -14,13 +14,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import CorruptData
+from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import ObjectMissing, Storage
 
 logger = logging.getLogger(__name__)
 
 FOLDER, STATE, MARKER = "checkpoints/", "state.json", "corrupt"
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
+_NAMED = 3  # corrupt checkpoints that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,28 @@ class Encoded:
         return metrics
 
 
+class CheckpointsLost(InputError):
+    """A run saved checkpoints and has no valid one any more. Example: somebody emptied the folder.
+
+    saved: the newest that is known. corrupt: names of those that are there and corrupt.
+    """
+
+    def __init__(self, folder: str, saved: str | None, corrupt: tuple[str, ...]):
+        super().__init__(folder, saved, corrupt)
+        self.folder, self.saved, self.corrupt = folder, saved, corrupt
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, without the remedy."""
+        named = ", ".join(self.corrupt[:_NAMED]) + (", ..." if len(self.corrupt) > _NAMED else "")
+        state = f"corrupt: {named}" if self.corrupt else "all are gone"
+        saved = f", although the run saved {self.saved}" if self.saved else ""
+        return f"{self.folder} has no valid checkpoint{saved} ({state})"
+
+    def __str__(self) -> str:
+        return f"{self.problem}; put one back, or give the run another name to train from step 1"
+
+
 def step_of(name: str) -> int:
     """Global steps of a checkpoint, from its name. Raises ValueError."""
     match = _NAME.fullmatch(name)
@@ -60,7 +83,7 @@ def write_checkpoint(storage: Storage, encoded: Encoded) -> str:
     for file, data in encoded.files.items():
         storage.put(f"{FOLDER}{name}/{file}", data)
     signed = {**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}
-    storage.put(f"{FOLDER}{name}/{STATE}", (json.dumps(signed, indent=2) + "\n").encode())
+    storage.put(f"{FOLDER}{name}/{STATE}", json.dumps(signed, indent=2).encode())
     return name
 
 
@@ -76,7 +99,10 @@ def read_checkpoint(storage: Storage, name: str) -> Encoded:
         if _checksum(content) != expected:
             raise _corrupt(name, f"{file} has {len(content)} bytes with another checksum than was written")
         files[file] = content
-    return Encoded(files, fields)
+    encoded = Encoded(files, fields)
+    if encoded.step != step_of(name):
+        raise _corrupt(name, f"it holds step {encoded.step}")
+    return encoded
 
 
 def read_fields(storage: Storage, name: str) -> dict[str, Any]:
@@ -123,6 +149,20 @@ def newest_valid(
             storage.put(f"{FOLDER}{name}/{MARKER}", f"{error}\n".encode())
             corrupt.append(error)
     return None, None, corrupt
+
+
+def refuse_lost(storage: Storage, saved: str | None) -> None:
+    """Raise CheckpointsLost when the run saved checkpoints; call it when none is valid.
+
+    Training from step 1 again would hide that hours of work are lost. saved: the newest that is known, if any.
+    """
+    marked = {
+        path.removeprefix(FOLDER).partition("/")[0]
+        for path in storage.list(FOLDER)
+        if path.endswith(f"/{MARKER}")
+    }
+    if saved or marked:
+        raise CheckpointsLost(f"{storage.describe()}/{FOLDER.rstrip('/')}", saved, tuple(sorted(marked)))
 
 
 def prune(storage: Storage, keep: int, best: str | None = None) -> None:

@@ -27,12 +27,14 @@ class GroupInfo:
     """What every rank of one generation is given when it enters the group.
 
     group: a name that no other generation has. avoid: names of checkpoints that a rank could not read.
+    saved: name of the newest checkpoint that the run is known to have saved, None when it saved none.
     failures, trained_s: of the whole run so far.
     """
 
     group: str
     generation: int = 0
     avoid: frozenset[str] = frozenset()
+    saved: str | None = None
     failures: int = 0
     trained_s: float = 0.0
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from orchestrator.ascend.environment import rank_environment
 from orchestrator.engine.answers import Workers, answers_of
 from orchestrator.engine.ascend_start import AscendStart, prepare_ascend
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.generation import Member
+from orchestrator.engine.environment import environment_of
 from orchestrator.engine.messages import GroupInfo
 from orchestrator.engine.rank.start import join_group, open_rendezvous, preload
 
@@ -33,7 +33,7 @@ def start_group(
             join_group,
             info,
             rank,
-            environment_of(rank, members, address, start, config),
+            environment_of(rank, members, config, address, None if start is None else start.rank_table_path),
             address,
             None if start is None else start.shares[rank],
             options,
@@ -42,31 +42,3 @@ def start_group(
     }
     answers_of(joins, members, config.start_timeout_s)
     return start
-
-
-def environment_of(
-    rank: int,
-    members: Sequence[Member],
-    address: tuple[str, int] | None,
-    start: AscendStart | None,
-    config: MindSporeConfig,
-) -> dict[str, str]:
-    """What MindSpore reads in the process of this rank. address: of the rendezvous, if there is one."""
-    hosts = [member.host for member in members]
-    npus = members[rank].npus
-    scheduler_host, scheduler_port = address or (hosts[rank], 1)
-    return rank_environment(
-        rank=rank,
-        local_rank=hosts[:rank].count(hosts[rank]),
-        world_size=len(members),
-        scheduler_host=scheduler_host,
-        scheduler_port=scheduler_port,
-        device=config.device,
-        rendezvous=config.resolved_rendezvous,
-        threads=config.threads,
-        failure_budget_s=config.failure_budget_s,
-        soc=config.soc,
-        device_id=npus[0] if npus else None,
-        visible_devices=npus,
-        rank_table_path=None if start is None else start.rank_table_path,
-    )

@@ -1,12 +1,8 @@
 """`MindSporeTrainer`: runs a MindSpore training function on a Ray cluster, through any failure."""
 
 import functools
-import hashlib
-import importlib
 import inspect
-import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +11,13 @@ from typing import Any
 import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 
-from orchestrator.ascend.environment import thread_variables
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.engine.checkpoints import checkpoint_names, read_fields
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings
 from orchestrator.engine.control.size import RankNeeds
+from orchestrator.engine.environment import process_environment
+from orchestrator.engine.function import call_by_name, compile_key, module_of, plain, sources_of
 from orchestrator.engine.rank.run import RankSettings, run_rank
 from orchestrator.engine.ray_train.classify import classify
 from orchestrator.engine.ray_train.controller import ControllerSettings
@@ -29,10 +26,6 @@ from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.storage import DirectoryStorage
 from orchestrator.telemetry.state import read_state
-
-# NumPy's linear algebra may draw initial weights. By default it uses the newest kernels of each host's CPU, and
-# results differ in their last bit between AVX2 and AVX-512. Other architectures ignore the variable.
-_SAME_KERNELS = {"OPENBLAS_CORETYPE": "Haswell"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +135,12 @@ class MindSporeTrainer:
         for folder in ("logs", "plan", "checkpoints"):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
         storage = DirectoryStorage(self._root)
+        environment = process_environment(self._mindspore.threads, str(self._root))
         trainer = ControlledTrainer(
             functools.partial(run_rank, self._call(), self._rank_settings(storage)),
             self._controller_settings(storage),
             self._ray_scaling(),
-            RunConfig(name=self._root.name, worker_runtime_env={"env_vars": self.process_environment()}),
+            RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
         )
         try:
             value = trainer.fit().return_value
@@ -158,15 +152,6 @@ class MindSporeTrainer:
             raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
         return self._result(storage, value)
 
-    def process_environment(self) -> dict[str, str]:
-        """What must be in a rank's environment before its process starts.
-
-        OpenMP and BLAS read it when they are loaded. The mark must be there from the start, so that a later
-        generation knows what earlier ones left.
-        """
-        threads = thread_variables(self._mindspore.threads)
-        return {**threads, **_SAME_KERNELS, "GLOG_v": "3", RUN_VARIABLE: str(self._root)}
-
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
         """The configuration with the run's own values."""
         config.directory, config.run = self._root, str(self._root)
@@ -177,7 +162,12 @@ class MindSporeTrainer:
         """The training function with its configuration, as it is sent to the ranks."""
         parameters = inspect.signature(self._function).parameters
         arguments = (self._config or {},) if parameters else ()
-        if getattr(self._function, "__module__", "") == "__main__":
+        if plain(self._function).__module__ == "__main__":
+            if isinstance(self._function, functools.partial):
+                raise InputError(
+                    "the training function is a functools.partial of the script's own function; pass the "
+                    "function itself and give its values in train_loop_config"
+                )
             return functools.partial(
                 call_by_name, module_of(self._function), self._function.__qualname__, arguments
             )
@@ -194,8 +184,11 @@ class MindSporeTrainer:
             best=recovery.best,
             logs=self._root / "logs",
             compiled=self._root / "compiled" if cache else None,
-            compile_key=recovery.compile_key or compile_key(self._function, self._config) if cache else "",
+            compile_key=recovery.compile_key or self._compile_key() if cache else "",
         )
+
+    def _compile_key(self) -> str:
+        return compile_key(sources_of(self._function), self._config)
 
     def _controller_settings(self, storage: DirectoryStorage) -> ControllerSettings:
         recovery = self._recovery
@@ -238,55 +231,6 @@ class MindSporeTrainer:
         )
 
 
-def module_of(function: Callable[..., Any]) -> str:
-    """The name under which a worker imports the function's module; a script's is that of its file."""
-    module: str = getattr(inspect.unwrap(_plain(function)), "__module__", "__main__")
-    main = sys.modules["__main__"]
-    if module != "__main__":
-        return module
-    if getattr(main, "__file__", None) is None:
-        raise InputError("the training function is defined interactively; put it into a file of its own")
-    return Path(str(main.__file__)).stem
-
-
-def call_by_name(module: str, name: str, arguments: tuple[Any, ...]) -> Any:
-    """On a worker: import a script as a module and call its function.
-
-    MindSpore compiles the source of a Cell and looks up names in the Cell's module. A function of `__main__` would
-    arrive as a copy without a module, and its Cells could not be compiled.
-    """
-    function: Any = importlib.import_module(module)
-    for part in name.split("."):
-        function = getattr(function, part)
-    return function(*arguments)
-
-
-def compile_key(function: Callable[..., Any], config: Mapping[str, Any] | None) -> str:
-    """Names what compiled graphs depend on: the function's package or file, its configuration, and versions."""
-    import mindspore
-
-    function = inspect.unwrap(_plain(function))
-    source = Path(inspect.getsourcefile(function) or __file__)
-    package = (function.__module__ or "").partition(".")[0]
-    files = [source]
-    if package and package != "__main__" and hasattr(sys.modules.get(package), "__path__"):
-        files = sorted(Path(next(iter(importlib.import_module(package).__path__))).rglob("*.py"))
-    parts = [
-        json.dumps(config, sort_keys=True, default=repr),
-        mindspore.__version__,
-        sys.version,
-        *(hashlib.sha256(path.read_bytes()).hexdigest() for path in files),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function below partial objects."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
-
-
 def _run_directory(run_config: RunConfig) -> Path:
     name, path = run_config.name, str(run_config.storage_path or "")
     if not name:
@@ -295,4 +239,4 @@ def _run_directory(run_config: RunConfig) -> Path:
         raise InputError(
             f"run_config.storage_path is {path!r}; only a directory that every host reaches is supported"
         )
-    return Path(path).expanduser().resolve() / name
+    return Path(path).expanduser().absolute() / name

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator.ascend.environment import thread_variables
+from orchestrator.engine.rank.cpus import compute_on
 from orchestrator.ray_session import ray_session
 from orchestrator.spec import ClusterSpec
-from orchestrator.training.cpus import compute_on
 from sdnet.assessment import assess, distances_of
 from sdnet.data.places import Places
 from sdnet.data.store import PatchFile, open_patches, open_training_patches

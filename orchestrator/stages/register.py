@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ascend.environment import thread_variables
+from orchestrator.engine.rank.cpus import compute_on
 from orchestrator.ray_session import ray_session
 from orchestrator.register.pairs import PairFiles
 from orchestrator.spec import ClusterSpec
-from orchestrator.training.cpus import compute_on
 from sdnet.errors import InputError
 from sdnet.files import make_folder, whole_file
 from sdnet.paths import printable_path

@@ -20,6 +20,13 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunRestarted(Event):
+    """The run begins again at step 1. moved_to: the folder that holds what earlier launches left."""
+
+    moved_to: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
     """A launch ended. status: succeeded, failed or stopped; reason: one line, null after success."""
 
@@ -36,9 +43,10 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished(Event):
-    """A stage ended well."""
+    """A stage ended well. seconds: how long it took."""
 
     stage: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +265,10 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch(Event):
-    """An epoch ended. seconds, evaluate_s: of its steps and of its evaluation. losses: mean of each term."""
+    """An epoch ended. seconds, evaluate_s: of its steps and of its evaluation. losses: mean of each term.
+
+    epochs, total_steps: of the whole recipe.
+    """
 
     epoch: int
     step: int
@@ -266,6 +277,8 @@ class Epoch(Event):
     lr: float
     steps: int
     seconds: float
+    epochs: int | None = None
+    total_steps: int | None = None
     fpr95: float | None = None
     accuracy: float | None = None
     evaluate_s: float | None = None

@@ -24,6 +24,15 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process of a launch. mark: `processes.process_mark`, which no other process ever has."""
+
+    host: str
+    pid: int
+    mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """A generation that failed. kind: the kind of failure; step: global steps done by then."""
 
@@ -37,13 +46,15 @@ class RunState:
 
     owner: the launcher, null when none runs. generation: number of the newest generation, 0 before the first.
     ranks: the processes of that generation, by rank; empty once they are known to be gone.
-    attempts: failures since the launch began. trained_s, failures: over all launches, for the checkpoint interval.
+    saved: name of the newest checkpoint that a rank reported. attempts: failures since the launch began.
+    trained_s, failures: over all launches, for the checkpoint interval.
     ended: why the last launch ended, null while one runs.
     """
 
-    owner: Process | None = None
+    owner: Owner | None = None
     generation: int = 0
     ranks: dict[str, Process] = field(default_factory=dict)
+    saved: str | None = None
     attempts: tuple[Attempt, ...] = ()
     trained_s: float = 0.0
     failures: int = 0
@@ -74,9 +85,10 @@ def write_state(storage: Storage, state: RunState) -> None:
 def _state_from_dict(raw: dict[str, Any]) -> RunState:
     owner = raw["owner"]
     return RunState(
-        owner=None if owner is None else Process(**owner),
+        owner=None if owner is None else Owner(**owner),
         generation=int(raw["generation"]),
         ranks={str(rank): Process(**process) for rank, process in raw["ranks"].items()},
+        saved=raw.get("saved"),
         attempts=tuple(Attempt(**attempt) for attempt in raw["attempts"]),
         trained_s=float(raw["trained_s"]),
         failures=int(raw["failures"]),

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from sdnet.errors import InputError
-from sdnet.files import sha256_of, whole_file
+from sdnet.files import is_permanent, sha256_of, whole_file
 
 PATCH_SHAPE = (64, 128)
 _LONGEST_SHOWN = 120
@@ -82,7 +82,11 @@ def write_patches(
 
 
 def open_patches(path: Path) -> PatchFile:
-    """Map an `.npz` in place. Raises InputError for a file that is not one of ours or `numpy.savez`'s."""
+    """Map an `.npz` in place.
+
+    Raises InputError for a file that neither this program nor `numpy.savez` wrote, and OSError for a failure of
+    storage that may pass, such as EIO.
+    """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise InputError(f"{path} is a pipe or a device; give a file")
@@ -99,6 +103,8 @@ def open_patches(path: Path) -> PatchFile:
     except FileNotFoundError:
         raise InputError(f"{path} is not there; make it with `preprocess`, or give another path") from None
     except _NOT_WHOLE as error:
+        if isinstance(error, OSError) and not is_permanent(error):
+            raise
         raise InputError(f"{path} is not a whole .npz ({_line(error)}); make or copy it again") from None
 
 

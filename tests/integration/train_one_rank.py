@@ -11,7 +11,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from orchestrator.training.cpus import compute_on
+from orchestrator.engine.rank.cpus import compute_on
 from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import open_patches

@@ -81,6 +81,11 @@ class GroupControl:
         """Failures so far and seconds trained, over all launches of the run: how often to expect a failure."""
         return self._state.failures, self._state.trained_s
 
+    @property
+    def saved(self) -> str | None:
+        """Name of the newest checkpoint that any generation of the run has reported."""
+        return self._state.saved
+
     def starting(self, world_size: int) -> None:
         """Begin the next generation. Raises RanksStillRun, or LaunchStopped."""
         if self._leaving.is_set():
@@ -135,8 +140,9 @@ class GroupControl:
             self.record(drained)
         if self._standbys is not None and (ready := self._standbys.look()):
             self.record(ready)
-        if not self._state_is_written:
-            self._save(self._state)
+        saved = self.generation.saved or self._state.saved
+        if saved != self._state.saved or not self._state_is_written:
+            self._save(replace(self._state, saved=saved))
         if hang := self._watch.hang():
             self._end_hanging(hang)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from orchestrator.engine.checkpoints import Encoded, newest_valid, read_checkpoint
+from orchestrator.engine.checkpoints import Encoded, newest_valid, read_checkpoint, refuse_lost
 from orchestrator.engine.control.failures import FailureKind, RankFailed
 from orchestrator.engine.state_format import State, StateFormat
 from orchestrator.errors import CorruptData
@@ -32,20 +32,26 @@ def choose_and_read(
     *,
     rank: int,
     avoid: Collection[str],
+    saved: str | None,
     broadcast: Callable[[str | None], str],
     record: Callable[[Event], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> Restored | None:
-    """The newest valid checkpoint, the same on every rank; None when there is none.
+    """The newest valid checkpoint, the same on every rank; None for a run that has saved none.
 
-    All ranks must call it. A rank that cannot read what rank 0 chose raises RankFailed with its name. The controller
-    then avoids that checkpoint, and all ranks resume from the one before it.
+    saved: the newest that the run is known to have saved. All ranks must call it.
+
+    Raises CheckpointsLost on rank 0 when the run saved checkpoints and none is valid. A rank that cannot read what
+    rank 0 chose raises RankFailed with its name. The controller then avoids that checkpoint, and all ranks resume from
+    the one before it.
     """
     name, encoded = None, None
     if rank == 0:
         name, encoded, corrupt = newest_valid(storage, avoid)
         for error in corrupt:
             record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=str(error)))
+        if name is None:
+            refuse_lost(storage, saved)
     name = broadcast(name or "")
     if not name:
         return None

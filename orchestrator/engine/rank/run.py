@@ -104,6 +104,7 @@ def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Even
         settings.state_format,
         rank=rank,
         avoid=link.info.avoid,
+        saved=link.info.saved,
         broadcast=ray.train.collective.broadcast_from_rank_zero,
         record=record,
     )
@@ -161,7 +162,8 @@ def _ignore(event: Event) -> None:
 
 def _write_output_to(path: Path) -> None:
     """Send everything that this process prints, also from C++, to the rank's log; generations append."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    # O_NONBLOCK: a FIFO at this path is an error, and not a wait for its reader.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

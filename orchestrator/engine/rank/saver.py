@@ -112,7 +112,7 @@ class Saver:
         self._has_earlier = has_earlier
         self._waiting: _Save | None = None
         self._busy = self._closed = False
-        self._error: OrchestratorError | None = None
+        self._error: Exception | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoint saver", daemon=True)
@@ -166,7 +166,7 @@ class Saver:
             assert save is not None
             try:
                 self._write(save)
-            except OrchestratorError as error:
+            except Exception as error:  # noqa: BLE001 - the step loop raises it
                 self._error = error
             finally:
                 with self._changed:

@@ -139,6 +139,7 @@ class GroupCallback(WorkerGroupCallback):
             group=f"{self._settings.run}#{generation.number}",
             generation=generation.number,
             avoid=control.avoid,
+            saved=control.saved,
             failures=failures,
             trained_s=trained_s,
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sdnet import checkpoint, weights
-from sdnet.checkpoint import CheckpointState, CorruptCheckpoint, read_model, verify, write
+from sdnet.checkpoint import CheckpointState, CorruptCheckpoint, Snapshot, read_model, verify
 from sdnet.config import Recipe
 from sdnet.errors import NonFiniteLoss
 from sdnet.model import SDNet
@@ -36,7 +36,7 @@ def shapes(model: weights.State) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture
 def saved(model: weights.State, tmp_path: Path) -> Path:
-    write(tmp_path / "step_7", model, {"global_step": np.array([7], np.int32)}, STATE)
+    Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE).write(tmp_path / "step_7")
     return tmp_path / "step_7"
 
 
@@ -45,7 +45,7 @@ def test_a_checkpoint_comes_back_as_it_was(saved, model, shapes):
     back = read_model(saved, shapes)
     assert list(back) == list(model)
     assert all((back[name] == model[name]).all() for name in model)
-    assert checkpoint.read_optimizer(saved)["global_step"] == 7
+    assert checkpoint.read(saved).optimizer["global_step"] == 7
     assert sorted(path.name for path in saved.iterdir()) == sorted(FILES)
     assert [path.name for path in saved.parent.iterdir()] == ["step_7"]
 
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_nothing_and_the_checkpoint_before_it(saved, model, m
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write(saved, model, {}, replace(STATE, step=8))
+        Snapshot(model, {}, replace(STATE, step=8)).write(saved)
     monkeypatch.undo()
     assert verify(saved) == STATE
     assert [path.name for path in saved.parent.iterdir()] == ["step_7"]
@@ -88,10 +88,10 @@ def test_a_full_disk_leaves_nothing_and_the_checkpoint_before_it(saved, model, m
 
 def test_writing_the_same_again_keeps_it_and_a_corrupt_one_is_replaced(saved, model):
     inode = saved.stat().st_ino
-    write(saved, model, {"global_step": np.array([7], np.int32)}, STATE)
+    Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE).write(saved)
     assert saved.stat().st_ino == inode
     (saved / "model.ckpt").write_bytes(b"")
-    write(saved, model, {"global_step": np.array([7], np.int32)}, STATE)
+    Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE).write(saved)
     assert verify(saved) == STATE
     assert [path.name for path in saved.parent.iterdir()] == ["step_7"]
 
@@ -131,7 +131,7 @@ def test_a_state_that_is_no_state_is_corrupt(saved, content):
 @pytest.mark.parametrize("occupy", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
 def test_what_lies_under_the_name_of_a_checkpoint_is_replaced(model, tmp_path, occupy):
     occupy(tmp_path / "step_7")
-    write(tmp_path / "step_7", model, {}, STATE)
+    Snapshot(model, {}, STATE).write(tmp_path / "step_7")
     assert verify(tmp_path / "step_7") == STATE
     assert [path.name for path in tmp_path.iterdir()] == ["step_7"]
 
@@ -143,7 +143,7 @@ def test_weights_that_ran_away_are_not_saved(model, tmp_path, value):
     bad[1, 2, 3, 4] = value
     for given in ((model | {name: bad}, {}), (model, {"moment1": bad})):
         with pytest.raises(NonFiniteLoss, match="the weights are not finite after step 7"):
-            write(tmp_path / "step_7", *given, STATE)
+            Snapshot(*given, STATE).write(tmp_path / "step_7")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_an_earlier_version_without_that_checksum_still_loads(sa
 def test_new_files_have_the_mode_that_the_umask_gives(model, tmp_path):
     before = os.umask(0o027)
     try:
-        write(tmp_path / "step_7", model, {}, STATE)
+        Snapshot(model, {}, STATE).write(tmp_path / "step_7")
         write_published(tmp_path / "alone.ckpt", model)
     finally:
         os.umask(before)

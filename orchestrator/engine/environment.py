@@ -1,0 +1,52 @@
+"""What a rank finds in its environment. `plan` and a real start use the same two functions.
+
+The first part is set before the process starts, the second before it touches a device.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.ascend.environment import rank_environment, thread_variables
+from orchestrator.ascend.fence import RUN_VARIABLE
+from orchestrator.engine.config import MindSporeConfig
+from orchestrator.engine.control.generation import Member
+
+# NumPy's linear algebra may draw initial weights. By default it uses the newest kernels of each host's CPU, and
+# results differ in their last bit between AVX2 and AVX-512. Other architectures ignore the variable.
+_SAME_KERNELS = {"OPENBLAS_CORETYPE": "Haswell"}
+
+
+def process_environment(threads: int, run: str) -> dict[str, str]:
+    """What must be in a rank's environment before its process starts. run: mark of the run's processes.
+
+    OpenMP and BLAS read it when they are loaded. The mark must be there from the start, so that a later generation
+    knows what earlier ones left.
+    """
+    return {**thread_variables(threads), **_SAME_KERNELS, "GLOG_v": "3", RUN_VARIABLE: run}
+
+
+def environment_of(
+    rank: int,
+    members: Sequence[Member],
+    config: MindSporeConfig,
+    address: tuple[str, int] | None,
+    rank_table_path: str | None,
+) -> dict[str, str]:
+    """What MindSpore reads in the process of this rank. address: of the rendezvous, if there is one."""
+    hosts = [member.host for member in members]
+    npus = members[rank].npus
+    scheduler_host, scheduler_port = address or (hosts[rank], 1)
+    return rank_environment(
+        rank=rank,
+        local_rank=hosts[:rank].count(hosts[rank]),
+        world_size=len(members),
+        scheduler_host=scheduler_host,
+        scheduler_port=scheduler_port,
+        device=config.device,
+        rendezvous=config.resolved_rendezvous,
+        threads=config.threads,
+        failure_budget_s=config.failure_budget_s,
+        soc=config.soc,
+        device_id=npus[0] if npus else None,
+        visible_devices=npus,
+        rank_table_path=rank_table_path,
+    )

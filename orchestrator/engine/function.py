@@ -1,0 +1,73 @@
+"""A training function on its way to the workers: its module, its sources, and how it is called there."""
+
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+
+
+def module_of(function: Callable[..., Any]) -> str:
+    """The name under which a worker imports the function's module; a script's is that of its file."""
+    module: str = getattr(plain(function), "__module__", "__main__")
+    main = sys.modules["__main__"]
+    if module != "__main__":
+        return module
+    if getattr(main, "__file__", None) is None:
+        raise InputError("the training function is defined interactively; put it into a file of its own")
+    return Path(str(main.__file__)).stem
+
+
+def call_by_name(module: str, name: str, arguments: tuple[Any, ...]) -> Any:
+    """On a worker: import a script as a module and call its function.
+
+    MindSpore compiles the source of a Cell and looks up names in the Cell's module. A function of `__main__` would
+    arrive as a copy without a module, and its Cells could not be compiled.
+    """
+    function: Any = importlib.import_module(module)
+    for part in name.split("."):
+        function = getattr(function, part)
+    return function(*arguments)
+
+
+def sources_of(function: Callable[..., Any]) -> list[Path]:
+    """The source files that a function depends on: those of its package, or its own file."""
+    function = plain(function)
+    package = (function.__module__ or "").partition(".")[0]
+    if package and package != "__main__":
+        return sources_of_package(package)
+    return [Path(inspect.getsourcefile(function) or __file__)]
+
+
+def sources_of_package(name: str) -> list[Path]:
+    """All Python files of a package, sorted; the one file of a module that is no package."""
+    module = importlib.import_module(name)
+    if not hasattr(module, "__path__"):
+        return [Path(str(module.__file__))]
+    return sorted(Path(next(iter(module.__path__))).rglob("*.py"))
+
+
+def compile_key(sources: Iterable[Path], *values: Any) -> str:
+    """Names what compiled graphs depend on: source files, further values, and the versions of MindSpore and Python."""
+    import mindspore
+
+    parts = [
+        json.dumps(values, sort_keys=True, default=repr),
+        mindspore.__version__,
+        sys.version,
+        *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function below partial objects and decorators."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.unwrap(function)

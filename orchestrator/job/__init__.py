@@ -1,0 +1,1 @@
+"""SDNet's job: one file becomes patches, a trained network and its evaluation, on the engine."""

@@ -1,1 +1,0 @@
-"""What failed, and what to do about it."""

@@ -1,0 +1,83 @@
+"""`sdnet train`: training on one device, with its checkpoints in a folder."""
+
+import contextlib
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sdnet.config import Recipe
+from sdnet.data.store import PatchFile
+from sdnet.files import make_folder
+from sdnet.loop import EpochReport, train_epochs
+from sdnet.messages import accuracy_line, epoch_line
+from sdnet.published import write_published
+from sdnet.trainer import Trainer
+
+_NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
+
+
+def train_in_folder(
+    out: Path,
+    recipe: Recipe,
+    train: PatchFile,
+    test: PatchFile,
+    *,
+    data: Mapping[str, str],
+    evaluate_batch: int,
+) -> None:
+    """Train to the end of the recipe, and resume from the newest checkpoint of an earlier call.
+
+    Each epoch writes `checkpoints/step_<step>/`, as a training group does, and `checkpoint_SDNet_<epoch>.ckpt` in the
+    published form. data: see `Trainer`. Raises InputError, NonFiniteLoss, OSError.
+    """
+    trainer = Trainer(recipe, train, data=data)
+    make_folder(out / "checkpoints")
+    newest = newest_checkpoint(out)
+    rates: dict[str, float] = {}
+    if newest is not None:
+        rates = trainer.restore(newest).metrics
+        print(f"resumed from {newest}")
+    try:
+        train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
+    finally:
+        trainer.close()
+
+
+class FolderHooks:
+    """Prints the lines of the published code, and saves each epoch in a folder."""
+
+    def __init__(self, out: Path):
+        self._out = out
+
+    def stepped(self, trainer: Trainer) -> None:
+        """See `sdnet.loop.Hooks`."""
+
+    def evaluating(self, epoch: int) -> AbstractContextManager[None]:
+        """See `sdnet.loop.Hooks`."""
+        return contextlib.nullcontext()
+
+    def epoch_finished(self, trainer: Trainer, report: EpochReport) -> None:
+        """See `sdnet.loop.Hooks`."""
+        total = report.losses["total"]
+        print(epoch_line(report.epoch, trainer.recipe.epochs, report.seconds, report.steps, total, report.lr))
+        print(accuracy_line(report.rates["fpr95"], report.rates["accuracy"]), flush=True)
+        snapshot = trainer.snapshot(report.rates)
+        snapshot.write(self._out / "checkpoints" / f"step_{report.step:08d}")
+        write_published(self._out / f"checkpoint_SDNet_{report.epoch}.ckpt", snapshot.model)
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint of `sdnet train` or of a training group in this folder; None when there is none.
+
+    A group marks corrupt checkpoints with a file `corrupt`; they do not count.
+    """
+    found = {
+        (int(match[1]), int(match[2] or 1)): path
+        for path in (out / "checkpoints").iterdir()
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir() and not (path / "corrupt").exists()
+    }
+    if found:
+        return found[max(found)]
+    # Earlier versions named the folders after epochs.
+    return max((path for path in out.glob("epoch_*") if path.is_dir()), default=None)
