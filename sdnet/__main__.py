@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.config import ImageConfig, Layout, PatchConfig, SplitConfig, SyntheticConfig
-from sdnet.errors import InputError
+from sdnet.command_line import print_any_text, refuse_empty
+from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, SplitConfig, SyntheticConfig
+from sdnet.errors import InputError, one_line
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
@@ -97,13 +98,14 @@ def prepare(
 def train(
     data: Annotated[Path, typer.Option(help="Folder with train.npz and test.npz.", callback=path_option)],
     out: Annotated[
-        Path, typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option)
+        Path,
+        typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option),
     ],
     recipe: Annotated[str, typer.Option(help=f"One of: {', '.join(RECIPES)}.")] = "sen1_2",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
-    evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+    evaluate_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Train, and after each epoch evaluate and save a checkpoint; launched again, go on."""
     if recipe not in RECIPES:
@@ -133,7 +135,7 @@ def train(
 def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[Path, typer.Option(help="A test.npz.", callback=path_option)],
-    batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Print FPR95 and accuracy of a checkpoint."""
     _use_graphs()
@@ -195,10 +197,12 @@ def _train_epoch(trainer: "Trainer", test: "PatchFile", evaluate_batch: int, out
 
 def main() -> None:
     """Run the command line; wrong input is one line on stderr and exit code 2."""
+    print_any_text(sys.stdout, sys.stderr)
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except (ArithmeticError, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)
