@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 the input is wrong. MindSpore is imported inside
 that compute, so that `--help` answers at once.
 """
 
+import re
 import sys
 import tempfile
 import time
@@ -120,10 +121,10 @@ def train(
     check_labels(test.labels, test.path)
     trainer = Trainer(chosen, patches, data=checksums_of(patches.path, test.path))
     make_folder(out)
-    saved = sorted(path for path in out.glob("epoch_*") if path.is_dir())
+    saved = newest_checkpoint(out)
     if saved:
-        trainer.restore(saved[-1])
-        print(f"resumed from {saved[-1]}")
+        trainer.restore(saved)
+        print(f"resumed from {saved}")
     try:
         while trainer.progress.step < trainer.total_steps:
             _train_epoch(trainer, test, evaluate_batch, out)
@@ -167,6 +168,14 @@ def export(
     from sdnet.messages import exported_line
 
     print(exported_line(out, export_checkpoint(checkpoint, out, file_format, batch)))
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The checkpoint of the last epoch in the folder of a training; other names, as of copies, do not count."""
+    found = {
+        int(path.name[6:]): path for path in out.glob("epoch_*") if re.fullmatch(r"epoch_\d+", path.name)
+    }
+    return found[max(found)] if found else None
 
 
 def _use_graphs() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.__main__ import main
+from sdnet.__main__ import main, newest_checkpoint
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.store import checksums_of, open_training_patches
@@ -165,3 +165,10 @@ def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(tmp_path):
         env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout.endswith("/\\u4e2d\n")) == (0, True), ended.stderr
+
+
+def test_training_resumes_from_the_last_epoch_also_beyond_9999_and_beside_copies(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for name in ("epoch_0002", "epoch_9999", "epoch_10000", "epoch_0003.bak", "epoch_old"):
+        (tmp_path / name).mkdir()
+    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_10000"
