@@ -16,6 +16,7 @@ from orchestrator.events import EventLog
 from orchestrator.inputs import (
     check_inputs,
     data_identity,
+    notes_of,
     prepared_files,
     refuse_changed_since_finished,
     refuse_other_data,
@@ -207,7 +208,7 @@ def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
     write_atomically(run.job, yaml.safe_dump(spec.values(), sort_keys=False))
-    return supply.notes if spec != demo_spec(spec.storage) else ()
+    return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
 
 
 def _report(notes: tuple[str, ...]) -> None:
