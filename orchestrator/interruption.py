@@ -138,8 +138,10 @@ def _report(answer: Connection, function: Callable[[], object]) -> None:
             reply = (function(), None)
         except Exception as error:  # noqa: BLE001 - the parent raises it
             reply = (None, error)
-        # The parent ends this process as soon as it has the reply, perhaps inside `send`.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        # The parent ends this process as soon as it has the reply, perhaps inside `send`. A mask would
+        # not do: a thread of MindSpore's takes the signal, and Python's handler runs in this one.
+        for signum in ENDING_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
     except KeyboardInterrupt:
         return  # the parent, which sent the signal, reports it
     answer.send(reply)
