@@ -189,6 +189,7 @@ def _read_job(run: RunDirectory) -> dict[str, Any]:
         with open_regular(run.job) as file:
             job = yaml.safe_load(file)
         _ranks(job)
+        data_identity(job["data"])
         if isinstance(job["data"], dict):
             return dict(job)
         problem = "it is not a job"
