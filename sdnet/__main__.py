@@ -86,8 +86,9 @@ def prepare(
     make_folder(out)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as synthetic:
         if images is None:
-            make_tree(Path(synthetic), SyntheticConfig(seed=seed))
-        work = plan_work(images or Path(synthetic), out, patches, split, max_bad_images, read)
+            # One level down: an interrupted make_tree leaves a folder beside its own.
+            make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
+        work = plan_work(images or Path(synthetic) / "tree", out, patches, split, max_bad_images, read)
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
@@ -140,12 +141,13 @@ def evaluate(
 ) -> None:
     """Print FPR95 and accuracy of a checkpoint."""
     _use_graphs()
-    from sdnet.data.store import open_patches
+    from sdnet.data.store import open_patches, refuse_corrupt
     from sdnet.evaluation import Evaluation, num_chunks
     from sdnet.messages import accuracy_line, origin_line
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
+    refuse_corrupt(data)
     evaluation = Evaluation()
     model = evaluation.load_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))

@@ -14,7 +14,7 @@ from orchestrator.ascend.environment import thread_variables
 from orchestrator.ray_session import ray_session
 from orchestrator.spec import ClusterSpec
 from orchestrator.training.cpus import compute_on
-from sdnet.data.store import PatchFile, open_patches
+from sdnet.data.store import PatchFile, open_patches, refuse_corrupt
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge
 from sdnet.files import check_place, whole_file
@@ -37,6 +37,7 @@ def evaluate_checkpoint(
         check_place(distances_path)
     patches = open_patches(data)
     check_labels(patches.labels, data)
+    refuse_corrupt(data)
     model = Evaluation().load_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
     with ray_session(cluster):
         shares = _on_workers(checkpoint.resolve(), model.weights_sha256, data.resolve(), cluster, batch)

@@ -157,12 +157,12 @@ def refuse_other_sample(expected: str, train: PatchFile, test: PatchFile) -> Non
 
 @lru_cache(maxsize=8)
 def _checksum(path: Path, size: int, changed_ns: int) -> str:
-    _refuse_corrupt(path)
+    refuse_corrupt(path)
     return sha256_of(path)
 
 
-def _refuse_corrupt(path: Path) -> None:
-    """Compare the arrays with their CRC-32, which mapping them does not do."""
+def refuse_corrupt(path: Path) -> None:
+    """Compare the arrays with their CRC-32, which mapping them does not do. Raises InputError, OSError."""
     try:
         with zipfile.ZipFile(path) as archive:
             corrupt = archive.testzip()

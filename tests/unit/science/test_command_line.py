@@ -172,3 +172,13 @@ def test_training_resumes_from_the_last_epoch_also_beyond_9999_and_beside_copies
     for name in ("epoch_0002", "epoch_9999", "epoch_10000", "epoch_0003.bak", "epoch_old"):
         (tmp_path / name).mkdir()
     assert newest_checkpoint(tmp_path) == tmp_path / "epoch_10000"
+
+
+def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "test.npz"
+    np.savez(data, np.zeros((2, 64, 128), np.uint8), np.arange(2))
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    told = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
+    assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in told
