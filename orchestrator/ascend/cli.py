@@ -82,7 +82,8 @@ def build(
         )
     if cluster is None:
         host = _this_host(address, devices)
-        places = place([host], workers or len(host.usable), chip)
+        # With none usable, ask for all: the refusal then names why each is left out.
+        places = place([host], workers or len(host.usable) or len(host.npus), chip)
     elif cluster.hosts:
         hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]
         places = place(hosts, workers or cluster.max_workers, chip, cluster.workers_per_host)

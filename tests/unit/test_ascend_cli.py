@@ -77,6 +77,14 @@ def test_a_table_of_one_host_needs_no_network_cables(tmp_path, monkeypatch):
     assert server["device"] == [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]
 
 
+def test_a_host_without_a_usable_device_says_why_each_is_left_out(tmp_path, monkeypatch):
+    host = describe(1, devices=[6])
+    host["devices"][0]["model"] = "310P3"
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "host", host)))
+    with pytest.raises(InputError, match=r"left out: 127\.0\.0\.1 NPU 6 \(310P3 is no 910A, 910B or A3\)"):
+        run("build")
+
+
 def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
     this_host(tmp_path, monkeypatch)
     (server,) = json.loads(run("build", "--devices", "4-5,7").output)["server_list"]
