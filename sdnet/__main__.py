@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match 
 MindSpore is imported inside the commands that compute, so that `--help` answers at once.
 """
 
+import re
 import sys
 import tempfile
 import time
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
-from sdnet.errors import InputError
+from sdnet.command_line import print_any_text, refuse_empty
+from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
+from sdnet.errors import InputError, one_line
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
@@ -87,8 +89,9 @@ def prepare(
     make_folder(out)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as synthetic:
         if images is None:
-            make_tree(Path(synthetic), SyntheticConfig(seed=seed))
-        work = plan_work(images or Path(synthetic), out, patches, split, max_bad_images, read)
+            # One level down: an interrupted make_tree leaves a folder beside its own.
+            make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
+        work = plan_work(images or Path(synthetic) / "tree", out, patches, split, max_bad_images, read)
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
@@ -100,13 +103,14 @@ def prepare(
 def train(
     data: Annotated[Path, typer.Option(help="Folder with train.npz and test.npz.", callback=path_option)],
     out: Annotated[
-        Path, typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option)
+        Path,
+        typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option),
     ],
     recipe: Annotated[str, typer.Option(help=f"One of: {', '.join(RECIPES)}.")] = "sen1_2",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
-    evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+    evaluate_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Train, and after each epoch evaluate and save a checkpoint; launched again, go on."""
     base = _recipe(recipe)
@@ -120,10 +124,10 @@ def train(
     check_labels(test.labels, test.path)
     trainer = Trainer(chosen, patches, data=checksums_of(patches.path, test.path))
     make_folder(out)
-    saved = sorted(path for path in out.glob("epoch_*") if path.is_dir())
+    saved = newest_checkpoint(out)
     if saved:
-        trainer.restore(saved[-1])
-        print(f"resumed from {saved[-1]}")
+        trainer.restore(saved)
+        print(f"resumed from {saved}")
     try:
         while trainer.progress.step < trainer.total_steps:
             _train_epoch(trainer, test, evaluate_batch, out)
@@ -135,16 +139,17 @@ def train(
 def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[Path, typer.Option(help="A test.npz.", callback=path_option)],
-    batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Print FPR95 and accuracy of a checkpoint."""
     _use_graphs()
-    from sdnet.data.store import open_patches
+    from sdnet.data.store import open_patches, refuse_corrupt
     from sdnet.evaluation import Evaluation, num_chunks
     from sdnet.messages import accuracy_line, origin_line
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
+    refuse_corrupt(data)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
@@ -219,6 +224,14 @@ def register(
     )
 
 
+def newest_checkpoint(out: Path) -> Path | None:
+    """The checkpoint of the last epoch in the folder of a training; other names, as of copies, do not count."""
+    found = {
+        int(path.name[6:]): path for path in out.glob("epoch_*") if re.fullmatch(r"epoch_\d+", path.name)
+    }
+    return found[max(found)] if found else None
+
+
 def _use_graphs() -> None:
     import mindspore as ms
 
@@ -247,10 +260,12 @@ def _train_epoch(trainer: "Trainer", test: "PatchFile", evaluate_batch: int, out
 
 def main() -> None:
     """Run the command line; wrong input is one line on stderr and exit code 2."""
+    print_any_text(sys.stdout, sys.stderr)
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except (ArithmeticError, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)

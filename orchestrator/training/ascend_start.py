@@ -14,10 +14,10 @@ from orchestrator.ascend.device_report import HostInventory
 from orchestrator.ascend.fence import LeftOver, end_processes, left_over_processes
 from orchestrator.ascend.group import AscendGroup, ascend_group, ranks_by_host
 from orchestrator.ascend.survey import inventory_of_host
+from orchestrator.errors import InputError
 from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory, write_atomically
 from orchestrator.training.seats import Seat, answers_of
-from sdnet.errors import InputError
 
 # The driver frees a device some seconds after its process; links flap when a neighbour dies.
 _PATIENCE_S = 30.0

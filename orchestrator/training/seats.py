@@ -6,8 +6,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.errors import OrchestratorError
-from sdnet.errors import InputError
+from orchestrator.errors import InputError, OrchestratorError
 
 
 @dataclass(frozen=True, slots=True)
