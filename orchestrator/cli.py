@@ -4,7 +4,6 @@ Heavy imports (Ray, MindSpore) happen inside the commands that need them, so tha
 `status` and `--help` answer at once.
 """
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -29,6 +28,8 @@ from orchestrator.restart import begin_again
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec, spec_from_dict
 from orchestrator.terminal import plain_console
+from sdnet.command_line import print_any_text
+from sdnet.config import MOST_BATCH
 from sdnet.errors import InputError
 from sdnet.paths import path_option
 
@@ -157,7 +158,9 @@ def evaluate(
     ],
     workers: Annotated[int, typer.Option(min=1, help="Ranks that share the work.")] = 1,
     address: Annotated[str, typer.Option(help="local, auto or host:port, as cluster.address.")] = "local",
-    batch: Annotated[int, typer.Option(min=1, help="Pairs that go through the network at once.")] = 600,
+    batch: Annotated[
+        int, typer.Option(min=1, max=MOST_BATCH, help="Pairs that go through the network at once.")
+    ] = 600,
     distances: Annotated[
         Path | None,
         typer.Option(help="Write one distance a pair, in the file's order (.npy).", callback=path_option),
@@ -288,9 +291,7 @@ def _existing_run(path: Path) -> RunDirectory:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
     prepare_environment()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal's encoding cannot show is shown with escapes; it ends no command.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    print_any_text(sys.stdout)
     sys.exit(run_to_exit_code(app))
 
 

@@ -12,7 +12,8 @@ from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
 from orchestrator.interruption import exit_code_of, interruptible
 from orchestrator.terminal import standard_streams
-from sdnet.errors import InputError
+from sdnet.command_line import refuse_empty
+from sdnet.errors import InputError, one_line
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 130 interrupted by Ctrl-C, "
@@ -57,11 +58,12 @@ def tell(message: str) -> None:
 
 def _run(app: Callable[[], object]) -> int:
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except (InputError, OrchestratorInputError) as error:
-        tell(str(error))
+        tell(one_line(str(error)))
         return 2
     except OrchestratorError as error:
         tell(str(error))

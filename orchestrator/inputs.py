@@ -52,6 +52,17 @@ def check_inputs(spec: JobSpec) -> Supply:
     return supply
 
 
+def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
+    """What the user should know of the job although it can run: a sentence each."""
+    cluster = spec.cluster
+    given = {"hosts": bool(cluster.hosts), "collective": cluster.collective != "auto"}
+    unused = [f"cluster.{key}" for key, is_given in given.items() if is_given and cluster.device == "cpu"]
+    if not unused:
+        return supply.notes
+    note = f"cluster.device is cpu, so {' and '.join(unused)} has no effect: the ranks compute on CPUs"
+    return (note, *supply.notes)
+
+
 def supply_of(data: DataSpec) -> Supply:
     """What there is to train and test on. Raises InputError for none, too few scenes, or no permission."""
     try:

@@ -131,13 +131,20 @@ def in_a_child(function: Callable[[], T]) -> T:
 def _report(answer: Connection, function: Callable[[], object]) -> None:
     """In the child: send what `function` returned or raised."""
     os.setsid()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+    reply: tuple[object, Exception | None]
     try:
-        answer.send((function(), None))
-    except Exception as error:  # noqa: BLE001 - the parent raises it
-        answer.send((None, error))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        try:
+            reply = (function(), None)
+        except Exception as error:  # noqa: BLE001 - the parent raises it
+            reply = (None, error)
+        # The parent ends this process as soon as it has the reply, perhaps inside `send`. A mask would
+        # not do: a thread of MindSpore's takes the signal, and Python's handler runs in this one.
+        for signum in ENDING_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
     except KeyboardInterrupt:
-        pass  # the parent, which sent the signal, reports it
+        return  # the parent, which sent the signal, reports it
+    answer.send(reply)
 
 
 def _no_op(signum: int, frame: FrameType | None) -> None:

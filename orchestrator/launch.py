@@ -15,6 +15,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.inputs import (
     check_inputs,
     data_identity,
+    notes_of,
     prepared_files,
     refuse_changed_since_finished,
     refuse_other_data,
@@ -196,6 +197,7 @@ def _read_job(run: RunDirectory) -> dict[str, Any]:
         with open_regular(run.job) as file:
             job = yaml.safe_load(file)
         _ranks(job)
+        data_identity(job["data"])
         if isinstance(job["data"], dict):
             return dict(job)
         problem = "it is not a job"
@@ -215,7 +217,7 @@ def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
     write_atomically(run.job, yaml.safe_dump(spec.values(), sort_keys=False))
-    return supply.notes if spec != demo_spec(spec.storage) else ()
+    return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
 
 
 def _print(notes: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment, rendezvous_of
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
-from orchestrator.inputs import Supply, batch_problem, supply_of
+from orchestrator.inputs import Supply, batch_problem, notes_of, supply_of
 from orchestrator.memory import memory_bytes
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
@@ -103,7 +103,7 @@ def build_plan(spec: JobSpec) -> Plan:
         shards=supply.shards,
         needs=needs,
         rank_table=table,
-        notes=supply.notes,
+        notes=notes_of(spec, supply),
         problem=batch_problem(spec, supply) or _size_problem(spec.cluster),
         warning=_memory_warning(spec.cluster, needs),
     )

@@ -132,6 +132,8 @@ def _fault(path: Path, items: list[ErrorDetails], job: type[BaseModel], values: 
     value = item["input"]
     if item["type"] in _UNKNOWN_KEY:
         return path, f"{name} is not a key of a job (value {shown(value)}); {_instead(path, job)}"
+    if item["type"].startswith("missing") and isinstance(path[-1], int):
+        return path[:-1], f"{name_of(path[:-1])} must hold at least {path[-1] + 1} values"
     if item["type"].startswith("missing"):
         return path, f"{name} is missing; give it a value"
     if item["type"] == "value_error":

@@ -12,8 +12,9 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.config import ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
-from sdnet.errors import InputError
+from sdnet.command_line import print_any_text, refuse_empty
+from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
+from sdnet.errors import InputError, one_line
 from sdnet.files import make_folder
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
@@ -82,8 +83,9 @@ def prepare(
     make_folder(out)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as synthetic:
         if images is None:
-            make_tree(Path(synthetic), SyntheticConfig(seed=seed))
-        work = plan_work(images or Path(synthetic), out, patches, split, max_bad_images, read)
+            # One level down: an interrupted make_tree leaves a folder beside its own.
+            make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
+        work = plan_work(images or Path(synthetic) / "tree", out, patches, split, max_bad_images, read)
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
@@ -95,13 +97,14 @@ def prepare(
 def train(
     data: Annotated[Path, typer.Option(help="Folder with train.npz and test.npz.", callback=path_option)],
     out: Annotated[
-        Path, typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option)
+        Path,
+        typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option),
     ],
     recipe: Annotated[str, typer.Option(help=f"One of: {', '.join(RECIPES)}.")] = "sen1_2",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
-    evaluate_batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+    evaluate_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Train; evaluate and save a checkpoint after each epoch. Started again, it resumes."""
     base = _recipe(recipe)
@@ -123,16 +126,17 @@ def train(
 def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[Path, typer.Option(help="A test.npz.", callback=path_option)],
-    batch: Annotated[int, typer.Option(min=1, help="Pairs embedded at once.")] = 600,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
 ) -> None:
     """Print FPR95 and accuracy of a checkpoint."""
     _use_graphs()
-    from sdnet.data.store import open_patches
+    from sdnet.data.store import open_patches, refuse_corrupt
     from sdnet.evaluation import Evaluation, num_chunks
     from sdnet.messages import accuracy_line, origin_line
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
+    refuse_corrupt(data)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
@@ -217,10 +221,12 @@ def _use_graphs() -> None:
 
 def main() -> None:
     """Run the command line; wrong input is one line on stderr and exit code 2."""
+    print_any_text(sys.stdout, sys.stderr)
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except (ArithmeticError, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)

@@ -17,6 +17,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text)} characters)"
 
 
+def one_line(text: str) -> str:
+    """The text with line ends and other characters that move a terminal's cursor as escapes.
+
+    A file name may hold any of them.
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text
+    )
+
+
 class InputError(ValueError):
     """What the user gave cannot be used: a file, a value or a folder.
 

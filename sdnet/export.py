@@ -12,7 +12,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from sdnet.errors import InputError
+from sdnet.config import MOST_BATCH
+from sdnet.errors import InputError, shown
 from sdnet.evaluation import Evaluation
 from sdnet.files import check_place, put_with_checksum
 from sdnet.published import LoadedModel
@@ -90,5 +91,5 @@ def _check(out: Path, file_format: str, batch: int) -> None:
     if out.suffix != ".mindir":
         raise InputError(f"{out} does not end in .mindir; MindSpore loads no other name")
     check_place(out)
-    if batch < 1:
-        raise InputError(f"batch is {batch}; it must be at least 1")
+    if not 1 <= batch <= MOST_BATCH:
+        raise InputError(f"batch is {shown(batch)}; it must be from 1 to {MOST_BATCH}")

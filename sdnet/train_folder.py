@@ -14,6 +14,7 @@ from sdnet.messages import accuracy_line, epoch_line
 from sdnet.published import write_published
 from sdnet.trainer import Trainer
 
+_EPOCH = re.compile(r"epoch_\d+")
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
 
 
@@ -70,7 +71,7 @@ class FolderHooks:
 def newest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint of `sdnet train` or of a training group in this folder; None when there is none.
 
-    A group marks corrupt checkpoints with a file `corrupt`; they do not count.
+    Other names, as of copies, do not count, nor do checkpoints that a group has marked with a file `corrupt`.
     """
     found = {
         (int(match[1]), int(match[2] or 1)): path
@@ -80,4 +81,5 @@ def newest_checkpoint(out: Path) -> Path | None:
     if found:
         return found[max(found)]
     # Earlier versions named the folders after epochs.
-    return max((path for path in out.glob("epoch_*") if path.is_dir()), default=None)
+    epochs = {int(path.name[6:]): path for path in out.glob("epoch_*") if _EPOCH.fullmatch(path.name)}
+    return epochs[max(epochs)] if epochs else None

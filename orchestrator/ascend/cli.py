@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.device_report import HostInventory, soc_of
 from orchestrator.ascend.id_lists import stated_ids
 from orchestrator.ascend.inventory import take_inventory
 from orchestrator.ascend.placement import AscendHost, place
@@ -70,7 +71,7 @@ def build(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Ranks; left out, the job's, or one for each device.")
     ] = None,
-    soc: Annotated[Soc | None, typer.Option(help="The chip; left out, the job's, or 910b.")] = None,
+    soc: Annotated[Soc | None, typer.Option(help="The chip; left out, the job's or this host's.")] = None,
     out: OutOption = None,
 ) -> None:
     """Build a table for the hosts of a job, or for this host as its tools describe it."""
@@ -81,8 +82,12 @@ def build(
             f"--devices {devices} is for this host alone; {job} names its devices in cluster.hosts"
         )
     if cluster is None:
-        host = _this_host(address, devices)
-        places = place([host], workers or len(host.usable), chip)
+        found = _this_host(address, devices)
+        chip = _chip_of(found, soc)
+        # A lone host needs no cables; whether hosts reach each other is for `check` to say.
+        host = found.host(needs_network=False)
+        # With none usable, ask for all: the refusal then names why each is left out.
+        places = place([host], workers or len(host.usable) or len(host.npus), chip)
     elif cluster.hosts:
         hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]
         places = place(hosts, workers or cluster.max_workers, chip, cluster.workers_per_host)
@@ -188,7 +193,17 @@ def _cells(rank: int, device: TableDevice, numbered: bool, extras: list[str]) ->
     ]
 
 
-def _this_host(address: str, devices: str | None) -> AscendHost:
+def _chip_of(found: HostInventory, stated: Soc | None) -> Soc:
+    """The chip whose rules the table of this host follows. Raises InputError when it is not the stated one."""
+    models = {soc_of(device.model): device.model for device in found.devices}
+    families = sorted(family for family in models if family is not None)
+    if stated is not None and families and families != [stated]:
+        other = next(family for family in families if family != stated)
+        raise InputError(f"--soc is {stated}, but this host has {models[other]}, a {other}; leave --soc out")
+    return stated or (families[0] if len(families) == 1 else "910b")
+
+
+def _this_host(address: str, devices: str | None) -> HostInventory:
     wanted = None if devices is None else stated_ids(devices, "--devices")
     found = take_inventory(address)
     if not found.devices:
@@ -200,8 +215,7 @@ def _this_host(address: str, devices: str | None) -> AscendHost:
         if not set(wanted) <= set(there):
             raise InputError(f"--devices {devices}: this host has {there}; name some of them, as 0-3,6")
         found = found.only(wanted)
-    # A lone host needs no cables; whether hosts reach each other is for `check` to say.
-    return found.host(needs_network=False)
+    return found
 
 
 def _emit(table: RankTable, out: Path | None) -> None:

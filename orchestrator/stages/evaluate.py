@@ -16,7 +16,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.spec import ClusterSpec
 from sdnet.assessment import assess, distances_of
 from sdnet.data.places import Places
-from sdnet.data.store import PatchFile, open_patches, open_training_patches
+from sdnet.data.store import PatchFile, open_patches, open_training_patches, refuse_corrupt
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge, training_threshold
 from sdnet.files import check_place, whole_file
@@ -46,6 +46,7 @@ def evaluate_checkpoint(
         check_place(distances_path)
     patches = open_patches(data)
     check_labels(patches.labels, data)
+    refuse_corrupt(data)
     places = Places.read(data, len(patches))
     evaluation, model = Evaluation.of_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
     threshold = _threshold(evaluation, train, batch) if train is not None else None

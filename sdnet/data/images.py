@@ -14,6 +14,7 @@ import numpy as np
 from sdnet.data.image_formats import read_header
 from sdnet.data.image_header import BadHeader, ImageHeader
 from sdnet.data.sen12 import Pair
+from sdnet.files import open_regular
 
 _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -52,7 +53,7 @@ def read_grey(path: Path, max_pixels: int) -> np.ndarray:
     be read for what it is. Raises OSError when the storage is away: that says nothing about the image.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:  # a FIFO would wait for a writer
             header = read_header(file)
             _refuse(header, max_pixels)
             file.seek(0)
@@ -159,6 +160,8 @@ def _incomplete_png(data: bytes) -> str:
         body = memoryview(data)[position + 4 : end - 4]
         if zlib.crc32(body) != struct.unpack_from(">I", data, end - 4)[0]:
             return f"is a damaged PNG (checksum of its {kind.decode('latin-1')} chunk)"
+        if kind == b"acTL":  # OpenCV 4.11 mixes up the bytes of 16-bit ones
+            return "is an animated PNG; write a plain one"
         if kind == b"IEND":
             return ""
         position = end

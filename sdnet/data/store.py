@@ -13,6 +13,7 @@ import struct
 import threading
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal data make equal 
 _PARSING = threading.Lock()
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 
+_LFS_POINTER = b"version https://git-lfs"
 _HEADER_BYTES = 1 << 16  # no header of ours or of NumPy's is longer; more would be read into memory
 
 # What the readers of zip files and of NumPy's headers raise for bytes that they do not understand.
@@ -105,7 +107,15 @@ def open_patches(path: Path) -> PatchFile:
     except _NOT_WHOLE as error:
         if isinstance(error, OSError) and not is_permanent(error):
             raise
-        raise InputError(f"{path} is not a whole .npz ({_line(error)}); make or copy it again") from None
+        raise InputError(_not_whole(path, error)) from None
+
+
+def _not_whole(path: Path, error: Exception) -> str:
+    if isinstance(error, zipfile.BadZipFile):
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                return f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull`"
+    return f"{path} is not a whole .npz ({_line(error)}); make or copy it again"
 
 
 def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
@@ -147,9 +157,10 @@ def open_training_patches(path: Path) -> PatchFile:
 
 
 def checksums_of(train: Path, test: Path) -> dict[str, str]:
-    """SHA-256 of the files of a data set, by their common names; a checkpoint keeps these. Raises OSError.
+    """SHA-256 of the files of a data set, by their common names; a checkpoint keeps these.
 
-    A file that did not change since it was last asked for is not read again.
+    Raises InputError for a file whose arrays do not match the CRC-32 that the archive has of them, OSError
+    when storage fails. A file that did not change since it was last asked for is not read again.
     """
     return {
         name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns)
@@ -192,7 +203,21 @@ def refuse_other_sample(expected: str, train: PatchFile, test: PatchFile) -> Non
 
 @lru_cache(maxsize=8)
 def _checksum(path: Path, size: int, changed_ns: int) -> str:
+    refuse_corrupt(path)
     return sha256_of(path)
+
+
+def refuse_corrupt(path: Path) -> None:
+    """Compare the arrays with their CRC-32, which mapping them does not do. Raises InputError, OSError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            corrupt = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(_not_whole(path, error)) from None
+    if corrupt:
+        raise InputError(
+            f"{path} is corrupt: {_short(corrupt)} does not match its CRC-32; make or copy it again"
+        )
 
 
 def _write_images(

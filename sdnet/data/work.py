@@ -7,7 +7,7 @@ from pathlib import Path
 from sdnet.config import ImageConfig, PatchConfig, SplitConfig
 from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
 from sdnet.data.shards import Shard, cut_into_shards, gives_other_patches, is_outdated, pairs_per_shard
-from sdnet.errors import InputError
+from sdnet.errors import InputError, one_line, shown
 
 _IMAGES = ImageConfig()
 _BAD_NAMED = 10
@@ -50,6 +50,8 @@ def plan_work(
     Raises InputError for images or a split that cannot make a training and a test set, and for too
     many images without a partner.
     """
+    if not 0 <= max_bad_images <= 1:
+        raise InputError(f"max_bad_images is {shown(max_bad_images)}; it must be from 0 to 1")
     listing = find_pairs(images, image_config.layout, split.scene_pattern)
     train, test = split_scenes((pair.scene for pair in listing.pairs), split)
     size = pairs_per_shard(len(listing.pairs))
@@ -95,7 +97,9 @@ def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED_IN_NOTES]) + (", ..." if len(names) > _NAMED_IN_NOTES else "")
+    return ", ".join(one_line(name) for name in names[:_NAMED_IN_NOTES]) + (
+        ", ..." if len(names) > _NAMED_IN_NOTES else ""
+    )
 
 
 def images_changed(work: Work) -> bool:

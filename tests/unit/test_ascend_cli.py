@@ -69,12 +69,29 @@ def test_the_number_of_ranks_may_be_less_than_the_host_has(tmp_path, monkeypatch
 
 
 def test_a_table_of_one_host_needs_no_network_cables(tmp_path, monkeypatch):
-    host = describe(1, devices=[0, 1])
+    host = describe(1, soc="910a", devices=[0, 1])
     for device in host["devices"]:
         device |= {"health": "Alarm", "codes": ["81078603"], "link": "DOWN", "ip": None}
     monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "host", host)))
     (server,) = json.loads(run("build", "--soc", "910a").output)["server_list"]
     assert server["device"] == [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]
+
+
+def test_the_chip_is_that_of_the_host_and_no_other_can_be_stated(tmp_path, monkeypatch):
+    this_host(tmp_path, monkeypatch, soc="910a")
+    with pytest.raises(InputError, match=r"--soc is 910b, but this host has 910A, a 910a; leave --soc out"):
+        run("build", "--soc", "910b")
+    # Legal on 910B, but 910A takes 1, 2, 4 or 8 devices.
+    with pytest.raises(InputError, match="3 ranks do not fit 8 usable NPUs"):
+        run("build", "--workers", 3)
+
+
+def test_a_host_without_a_usable_device_says_why_each_is_left_out(tmp_path, monkeypatch):
+    host = describe(1, devices=[6])
+    host["devices"][0]["model"] = "310P3"
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "host", host)))
+    with pytest.raises(InputError, match=r"left out: 127\.0\.0\.1 NPU 6 \(310P3 is no 910A, 910B or A3\)"):
+        run("build")
 
 
 def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):

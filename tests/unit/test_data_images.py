@@ -1,8 +1,10 @@
 """Images in, grey pixels of 8 bits out: as stored, the same everywhere, or refused with the reason."""
 
 import errno
+import io
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -87,11 +89,25 @@ def test_a_missing_image_a_folder_and_a_text_are_bad_and_say_why(tmp_path):
             read_grey(tmp_path / name, LIMIT)
 
 
+def test_a_pipe_named_like_an_image_is_bad_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(BadImage, match=r"a\.png: cannot be read \(Not a regular file\)"):
+        read_grey(tmp_path / "a.png", LIMIT)
+
+
+def test_an_animated_png_is_bad(read):
+    frames = [Pillow.fromarray(GREY), Pillow.fromarray(255 - GREY)]
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    with pytest.raises(BadImage, match="is an animated PNG; write a plain one"):
+        read(file.getvalue())
+
+
 def test_storage_that_is_away_is_no_fault_of_the_image(monkeypatch, tmp_path):
-    def stale(path: Path, mode: str) -> bytes:
+    def stale(path: Path) -> BinaryIO:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(Path, "open", stale)
+    monkeypatch.setattr("sdnet.data.images.open_regular", stale)
     with pytest.raises(OSError, match="Stale file handle"):
         read_grey(tmp_path / "image.png", LIMIT)
 

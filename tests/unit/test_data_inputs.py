@@ -20,7 +20,7 @@ from orchestrator.inputs import (
 from orchestrator.launch import launch
 from orchestrator.plan import build_plan, plan_as_dict
 from orchestrator.run_directory import RunDirectory, write_json
-from orchestrator.spec import JobSpec, spec_from_dict
+from orchestrator.spec import ClusterSpec, JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
 from sdnet.data.prepare import prepare
 from sdnet.data.store import checksums_of
@@ -79,6 +79,18 @@ def test_a_job_without_images_says_that_its_pairs_are_synthetic(make):
         "neither data.images nor data.prepared is given, so the job trains on synthetic pairs"
     ]
     assert source_of(make().data) == "synthetic pairs (seed 0)"
+
+
+def test_ascend_keys_that_a_job_on_cpus_does_not_use_are_named(make, images):
+    hosts = ({"address": "10.0.0.1", "devices": {0: "192.168.1.8"}},)
+    note = "cluster.device is cpu, so {} has no effect: the ranks compute on CPUs"
+    for cluster, keys in (
+        ({"hosts": hosts}, "cluster.hosts"),
+        ({"hosts": hosts, "collective": "mccl"}, "cluster.hosts and cluster.collective"),
+    ):
+        spec = make(images=str(images))
+        spec = spec.model_copy(update={"cluster": ClusterSpec.model_validate(cluster)})
+        assert build_plan(spec).notes == (note.format(keys),)
 
 
 def test_a_job_with_images_names_them_and_has_no_note(make, images):

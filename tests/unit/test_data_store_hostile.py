@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.data.store import open_patches
+from sdnet.data.store import checksums_of, open_patches
 from sdnet.errors import InputError
 
 
@@ -107,3 +107,24 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "train.npz")
     with pytest.raises(InputError, match="is a pipe or a device; give a file"):
         open_patches(tmp_path / "train.npz")
+
+
+def test_one_changed_pixel_is_found_by_the_checksum_of_the_archive(tmp_path):
+    train, test = tmp_path / "train.npz", tmp_path / "test.npz"
+    for file in (train, test):
+        np.savez(file, noise(4), np.ones(4, int))
+    content = bytearray(train.read_bytes())
+    content[len(content) // 2] ^= 1
+    train.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"train\.npz is corrupt: arr_0\.npy does not match its CRC-32; make or"
+    ):
+        checksums_of(train, test)
+
+
+def test_a_pointer_of_git_lfs_is_named_as_one(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", encoding="utf-8")
+    with pytest.raises(
+        InputError, match="hostile.npz is a Git LFS pointer, not the file itself; run `git lfs"
+    ):
+        open_patches(path)

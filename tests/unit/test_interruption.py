@@ -154,3 +154,23 @@ for work in (refuse, lambda: os._exit(7), lambda: os.kill(os.getpid(), 9)):
         "the process that did the work ended with exit code 7; look at the host's memory, and run it again",
         "the process that did the work ended with signal 9; look at the host's memory, and run it again",
     ]
+
+
+def test_a_child_that_has_answered_is_ended_without_a_word() -> None:
+    # With a thread, as MindSpore has: it may take the signal, whatever the main thread masks.
+    refused_often = """
+import threading
+from orchestrator.interruption import in_a_child, interruptible
+from sdnet.errors import InputError
+def work():
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    raise InputError("x")
+with interruptible():
+    for _ in range(50):
+        try:
+            in_a_child(work)
+        except InputError as error:
+            assert str(error) == "x"
+"""
+    ended = subprocess.run([sys.executable, "-c", refused_often], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

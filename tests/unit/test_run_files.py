@@ -135,6 +135,8 @@ NO_JOB = [
     b"data: {}\n",
     b"a: [",
     b"cluster: {workers: []}\ndata: {}",
+    b"cluster: {workers: 1, threads: 1}\ndata: {}",
+    b"cluster: {workers: 1, threads: 1}\ndata: {split: 5}",
     b"[" * 9000,
 ]
 

@@ -103,6 +103,7 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
         ("cluster.hosts=[{adress: a, devices: {0: b}}]", "cluster.hosts.0.adress", "did you mean address?"),
         ("cluster.workers=two", 'cluster.workers is "two"', "be a whole number or be a list"),
         ("cluster.workers=[1, two]", 'cluster.workers.1 is "two"', "be a whole number"),
+        ("cluster.workers=[1]", "cluster.workers must hold", "at least 2 values"),
         ("cluster.workers=[1, 2, 3]", "cluster.workers is [1, 2, 3]", "hold at most 2"),
         ("cluster.address=somewhere", 'cluster.address is "somewhere"', "local, auto or host:port"),
         ("cluster.address=ray://h:10001", "cluster.address", "local, auto or host:port"),

@@ -1,6 +1,8 @@
 """`sdnet`: the scenes that are named are split so; wrong input is one line and exit code 2."""
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.__main__ import main
+from sdnet.__main__ import main, newest_checkpoint
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.store import checksums_of, open_training_patches
@@ -38,6 +40,10 @@ def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, m
         ("eval --checkpoint {tmp}/x.ckpt --data {tmp}/test.npz", "test.npz is not there"),
         ("export --checkpoint {tmp}/x.ckpt --out {tmp}/x.mindir", "x.ckpt is not there"),
         ("export --checkpoint {tmp}/x.ckpt --out {tmp}/x.air --format air", "needs an Ascend host"),
+        (
+            "export --checkpoint {tmp}/x.ckpt --out {tmp}/x.mindir --batch 1000000000",
+            "batch is 1000000000; it must be from 1 to 65536",
+        ),
         (
             "export --checkpoint {tmp}/x.ckpt --out {tmp}/no/x.mindir",
             "x.mindir cannot be written (No such file",
@@ -96,6 +102,8 @@ def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
         ),
         ("--scene-pattern (", 'scene_pattern is "("; it must be a regular expression with one group'),
         ("--max-pixels 0", "max_pixels is 0; it must be at least 1"),
+        ("--max-bad-images nan", "max_bad_images is .nan; it must be from 0 to 1"),
+        ("--max-bad-images -1", "max_bad_images is -1.0; it must be from 0 to 1"),
     ],
 )
 def test_wrong_options_of_prepare_are_refused(option, message, tmp_path, monkeypatch, capsys):
@@ -117,3 +125,60 @@ def refusal(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     printed = capsys.readouterr()
     assert ended.value.code == 2 and printed.err.count("\n") == 1
     return printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "--images", "", "--out", "x"], "--images is empty; give a value, or leave it out"),
+        (["prepare", "--images=", "--out", "x"], "--images is empty; give a value, or leave it out"),
+        (
+            ["prepare", "--images", "x", ""],
+            "the argument after x is empty; give a value, or leave it out",
+        ),
+    ],
+)
+def test_an_unset_variable_of_the_shell_is_not_the_current_directory(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_a_name_with_a_line_end_stays_on_its_line(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "a\n\x1b[31mb"
+    monkeypatch.setattr(
+        sys, "argv", ["sdnet", "prepare", "--images", str(folder), "--out", str(tmp_path / "x")]
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "/a\\n\\x1b[31mb is not a folder" in capsys.readouterr().err.removesuffix("\n")
+
+
+def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(tmp_path):
+    folder = tmp_path / "\u4e2d"
+    ended = subprocess.run(
+        [sys.executable, "-m", "sdnet", "prepare", "--out", str(folder), "--per-pair", "1"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout.endswith("/\\u4e2d\n")) == (0, True), ended.stderr
+
+
+def test_training_resumes_from_the_last_epoch_also_beyond_9999_and_beside_copies(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for name in ("epoch_0002", "epoch_9999", "epoch_10000", "epoch_0003.bak", "epoch_old"):
+        (tmp_path / name).mkdir()
+    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_10000"
+
+
+def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "test.npz"
+    np.savez(data, np.zeros((2, 64, 128), np.uint8), np.arange(2))
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    told = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
+    assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in told
