@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import CorruptData, InputError
-from orchestrator.storage import ObjectMissing, Storage
+from orchestrator.storage import ObjectMissing, Storage, StorageMisused
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,8 @@ def read_checkpoint(storage: Storage, name: str) -> Encoded:
             content = storage.get(f"{FOLDER}{name}/{file}")
         except ObjectMissing as error:
             raise _corrupt(name, f"{file} is missing") from error
+        except StorageMisused as error:
+            raise _corrupt(name, f"{file} cannot be read: {error.detail}") from error
         if _checksum(content) != expected:
             raise _corrupt(name, f"{file} has {len(content)} bytes with another checksum than was written")
         files[file] = content
@@ -107,7 +109,10 @@ def read_checkpoint(storage: Storage, name: str) -> Encoded:
 
 def read_fields(storage: Storage, name: str) -> dict[str, Any]:
     """The content of a checkpoint's `state.json`, `files` included. Raises CorruptData, ObjectMissing."""
-    content = storage.get(f"{FOLDER}{name}/{STATE}")
+    try:
+        content = storage.get(f"{FOLDER}{name}/{STATE}")
+    except StorageMisused as error:
+        raise _corrupt(name, f"{STATE} cannot be read: {error.detail}") from error
     try:
         fields: dict[str, Any] = json.loads(content)
         expected = fields.pop("sha256")
@@ -146,9 +151,16 @@ def newest_valid(
             continue  # pruned since it was listed
         except CorruptData as error:
             logger.warning("%s", error)
-            storage.put(f"{FOLDER}{name}/{MARKER}", f"{error}\n".encode())
+            _mark(storage, name, error)
             corrupt.append(error)
     return None, None, corrupt
+
+
+def _mark(storage: Storage, name: str, error: CorruptData) -> None:
+    try:
+        storage.put(f"{FOLDER}{name}/{MARKER}", f"{error}\n".encode())
+    except StorageMisused as problem:  # it will be found corrupt again
+        logger.warning("%s could not be marked: %s", name, problem)
 
 
 def refuse_lost(storage: Storage, saved: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import socket
@@ -15,6 +16,8 @@ from orchestrator.storage.protocol import (
     StorageMisused,
     StorageUnavailable,
 )
+
+logger = logging.getLogger(__name__)
 
 _TEMPORARY = ".tmp"
 # A person must act before these can succeed. EPERM is not among them: lost mounts answer it.
@@ -135,7 +138,10 @@ def _names_below(folder: Path, prefix: str) -> Iterator[str]:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _names_below(Path(entry.path), f"{prefix}{entry.name}/")
+            try:
+                yield from _names_below(Path(entry.path), f"{prefix}{entry.name}/")
+            except PermissionError as error:
+                logger.warning("%s cannot be listed (%s)", entry.path, error.strerror)
         elif not entry.name.endswith(_TEMPORARY):
             yield prefix + entry.name
 

@@ -14,10 +14,9 @@ from orchestrator.ascend.environment import (
 )
 from orchestrator.ascend.host_tools import AscendHostTools
 from orchestrator.ascend.inventory import take_inventory
+from orchestrator.engine.ascend_start import physical_id
+from orchestrator.engine.rank.start import npu_numbers
 from orchestrator.errors import InputError
-from orchestrator.training.ascend_start import physical_id
-from orchestrator.training.seats import Seat, npu_numbers
-from sdnet.errors import InputError as JobInputError
 from tests.ascend_fakes.host import describe, install
 
 ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -72,19 +71,16 @@ def test_a_rank_in_a_container_names_its_device_as_cann_counts_it_there(tmp_path
     # /dev/davinci4 to 7 were given to the container; Ray and CANN call them 0 to 3.
     root = install(tmp_path, describe(1, devices=[4, 5, 6, 7]))
     host = take_inventory("10.0.0.1", tools=AscendHostTools(root))
-    seat = Seat("10.0.0.1", npus=(2,))
-    environment = rank_environment(
-        **RANK_5_OF_16, device="ascend", device_id=seat.npus[0], visible_devices=seat.npus
-    )
+    environment = rank_environment(**RANK_5_OF_16, device="ascend", device_id=2, visible_devices=(2,))
     assert (environment["ASCEND_RT_VISIBLE_DEVICES"], environment["DEVICE_ID"]) == ("2", "0")
-    assert physical_id(host, seat.npus[0]) == 6
-    everything = rank_environment(**RANK_5_OF_16, device="ascend", device_id=seat.npus[0])
+    assert physical_id(host, 2) == 6
+    everything = rank_environment(**RANK_5_OF_16, device="ascend", device_id=2)
     assert everything["DEVICE_ID"] == "2"
 
 
 def test_a_number_that_cann_does_not_have_is_refused_with_those_that_it_has(tmp_path):
     host = take_inventory("10.0.0.1", tools=AscendHostTools(install(tmp_path, describe(1, devices=[4, 5]))))
-    with pytest.raises(JobInputError) as refusal:
+    with pytest.raises(InputError) as refusal:
         physical_id(host, 4)
     assert str(refusal.value) == (
         "Ray gave a rank NPU 4 of 10.0.0.1, but CANN numbers the devices that the job may use there [0, 1]; "
@@ -95,7 +91,7 @@ def test_a_number_that_cann_does_not_have_is_refused_with_those_that_it_has(tmp_
 
 @pytest.mark.parametrize("shown", ["0-3", "", "x", "０", "-1"])
 def test_ids_of_ray_that_are_no_numbers_are_refused_by_the_variable_they_come_from(shown):
-    with pytest.raises(JobInputError, match="set ASCEND_RT_VISIBLE_DEVICES to numbers with commas"):
+    with pytest.raises(InputError, match="set ASCEND_RT_VISIBLE_DEVICES to numbers with commas"):
         npu_numbers(["0", shown], "10.0.0.1")
     assert npu_numbers(["7", "0"], "10.0.0.1") == (7, 0)
 

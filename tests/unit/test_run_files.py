@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
-
 from orchestrator.event_schema import is_event
 from orchestrator.events import EventLog
+from orchestrator.training.checkpoints import CheckpointsLost
+from rich.console import Console
+
 from orchestrator.launch import launch
 from orchestrator.report.html import render_report
 from orchestrator.report.live import line_of
@@ -23,7 +24,6 @@ from orchestrator.report.tables import print_summary
 from orchestrator.run_directory import RunDirectory, write_json
 from orchestrator.spec import JobSpec, spec_from_dict
 from orchestrator.stages.train import finished
-from orchestrator.training.checkpoints import CheckpointsLost
 from sdnet.checkpoint import read_origin
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import write_patches

@@ -52,8 +52,11 @@ class CompileCache:
         return {str(path.relative_to(self._directory)): _sha256(path) for path in files}
 
     def _is_whole(self) -> bool:
+        seal = self._directory / _SEAL
         try:
-            sealed = json.loads((self._directory / _SEAL).read_text(encoding="utf-8"))
+            if not seal.is_file():  # a FIFO would be waited for
+                return False
+            sealed = json.loads(seal.read_text(encoding="utf-8"))
             return bool(sealed) and sealed == self._checksums()
         except (OSError, ValueError):
             return False

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.engine.checkpoints import checkpoint_names, newest_valid, write_checkpoint
+from orchestrator.engine.checkpoints import CheckpointsLost, checkpoint_names, newest_valid, write_checkpoint
 from orchestrator.engine.control.failures import FailureKind, RankFailed, TrainingDiverged
 from orchestrator.engine.messages import GroupInfo, Notice, NoticeKind
 from orchestrator.engine.rank import saver as saver_module
@@ -102,6 +102,14 @@ def test_a_newer_state_replaces_the_one_that_waits_for_slow_storage() -> None:
     assert checkpoint_names(storage) == ["step_00000001", "step_00000004"]
 
 
+def test_an_error_while_encoding_a_state_reaches_the_step_loop() -> None:
+    saver = saver_of(MemoryStorage())
+    saver.save(1, lambda: {"weight": object()}, {})
+    with pytest.raises(InputError, match="neither arrays nor JSON"):
+        saver.flush()
+    saver.close()
+
+
 def test_a_refused_save_without_an_earlier_checkpoint_ends_training() -> None:
     storage = MemoryStorage()
     storage.away = True
@@ -157,13 +165,18 @@ def test_a_notice_that_only_another_rank_has_is_not_obeyed_alone() -> None:
 
 
 def restored_by(
-    storage: MemoryStorage, rank: int, name: str | None, avoid: frozenset[str] = frozenset()
+    storage: MemoryStorage,
+    rank: int,
+    name: str | None,
+    avoid: frozenset[str] = frozenset(),
+    saved: str | None = None,
 ) -> object:
     return choose_and_read(
         storage,
         FORMAT,
         rank=rank,
         avoid=avoid,
+        saved=saved,
         broadcast=lambda value: value if rank == 0 else name or "",
         record=Recorder(),
         wait=lambda seconds: None,
@@ -178,6 +191,13 @@ def test_a_rank_that_cannot_read_the_chosen_checkpoint_names_it() -> None:
         restored_by(storage, 1, name)
     failed = caught.value
     assert (failed.kind, failed.rank, failed.checkpoint) == (FailureKind.CORRUPT_CHECKPOINT, 1, name)
+
+
+def test_a_run_that_lost_its_checkpoints_is_refused_and_a_new_run_begins() -> None:
+    storage = MemoryStorage()
+    assert restored_by(storage, 0, None) is None
+    with pytest.raises(CheckpointsLost, match="although the run saved step_00000004"):
+        restored_by(storage, 0, None, saved="step_00000004")
 
 
 def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> None:

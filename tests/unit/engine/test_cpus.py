@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.training import cpus
-from orchestrator.training.cpus import bind_process, claim_cpus, least_crowded
+from orchestrator.engine.rank import cpus
+from orchestrator.engine.rank.cpus import bind_process, claim_cpus, least_crowded
 from sdnet.errors import InputError
 
 CLAIMS_ONE = """
 import sys
-from orchestrator.training.cpus import claim_cpus
+from orchestrator.engine.rank.cpus import claim_cpus
 print(*claim_cpus(1), flush=True)
 sys.stdin.read()
 """

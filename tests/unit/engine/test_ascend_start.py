@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.ascend.host_tools import ROOT_VARIABLE
-from orchestrator.training import ascend_start
-from orchestrator.training.ascend_start import clear_host
+from orchestrator.engine import ascend_start
+from orchestrator.engine.ascend_start import clear_host
 from tests.ascend_fakes.host import change, describe, install
 
 MARK = "/runs/this-one"

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from orchestrator.training.wakeful import wakeful
+from orchestrator.engine.rank.wakeful import wakeful
 
 libc = ctypes.PyDLL(None)  # keeps Python's lock while it sleeps, as MindSpore does
 

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.training.compile_cache import CompileCache, cache_key
-from sdnet.config import Recipe
+from orchestrator.engine.function import compile_key, sources_of, sources_of_package
+from orchestrator.engine.rank.compile_cache import CompileCache
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +41,7 @@ def test_graphs_of_a_process_that_was_killed_before_it_sealed_them_are_deleted(t
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda graph: graph.write_bytes(b"a grapH"),
         lambda graph: graph.unlink(),
@@ -51,6 +50,7 @@ def test_graphs_of_a_process_that_was_killed_before_it_sealed_them_are_deleted(t
         lambda graph: (graph.parents[1] / "sealed.json").write_text("[1]"),
         lambda graph: (graph.parents[1] / "sealed.json").write_bytes(b"\xff"),
         lambda graph: (graph.unlink(), os.mkfifo(graph)),
+        lambda graph: ((seal := graph.parents[1] / "sealed.json").unlink(), os.mkfifo(seal)),
     ],
     ids=[
         "a bit flipped",
@@ -60,50 +60,40 @@ def test_graphs_of_a_process_that_was_killed_before_it_sealed_them_are_deleted(t
         "a list",
         "not UTF-8",
         "a pipe",
+        "a pipe as the seal",
     ],
 )
-def test_what_is_not_as_it_was_sealed_is_not_trusted(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+def test_what_is_not_as_it_was_sealed_is_not_trusted(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
     cache, graph = filled(tmp_path)
     cache.seal()
-    spoil(graph)
+    damage(graph)
     assert not CompileCache(tmp_path, "key", 1).open()
     assert not graph.exists()
 
 
-@pytest.mark.parametrize("blocked", ["", "key"])
-def test_where_no_folder_can_be_made_graphs_are_compiled_and_not_kept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, blocked: str
-) -> None:
+@pytest.mark.parametrize("blocked", ["", "key", "key/rank_1"])
+def test_where_no_folder_can_be_made_mindspore_is_not_given_one(tmp_path: Path, blocked: str) -> None:
     root = tmp_path / "compiled"
-    if blocked:
-        root.mkdir()
+    (root / blocked).parent.mkdir(parents=True, exist_ok=True)
     (root / blocked).touch()
-    cache = CompileCache(root, "key", 1)
-    assert not cache.open()
+    with pytest.raises(OSError, match=str(root / blocked)):
+        CompileCache(root, "key", 1).open()
     assert not os.environ.get("MS_COMPILER_CACHE_ENABLE")
-    cache.seal()
-    [warning] = caplog.messages
-    assert "compiled graphs are not kept" in warning and str(root / blocked) in warning
     assert (root / blocked).read_bytes() == b""
 
 
-@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
-def test_a_file_in_the_place_of_a_ranks_graphs_is_replaced(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    (tmp_path / "key").mkdir()
-    make(tmp_path / "key" / "rank_1")
-    filled(tmp_path)[0].seal()
-    assert CompileCache(tmp_path, "key", 1).open()
+def test_other_sources_or_settings_have_other_graphs(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    one.write_text("x = 1")
+    two.write_text("x = 2")
+    keys = {compile_key([one], 8), compile_key([two], 8), compile_key([one], 9), compile_key([one, two], 8)}
+    assert len(keys) == 4 and compile_key([one], 8) in keys
 
 
-def test_another_recipe_or_group_finds_other_graphs() -> None:
-    recipe = Recipe()
-    keys = {
-        cache_key(recipe, 2, 2, 600),
-        cache_key(replace(recipe, lr=0.001), 2, 2, 600),
-        cache_key(recipe, 2, 1, 600),
-        cache_key(recipe, 3, 2, 600),
-        cache_key(recipe, 2, 2, 32),
-    }
-    assert len(keys) == 5 and cache_key(Recipe(), 2, 2, 600) in keys
+def test_the_graphs_of_a_function_depend_on_its_whole_package() -> None:
+    sources = sources_of(compile_key)
+    assert sources == sources_of_package("orchestrator")
+    assert {"function.py", "session.py", "launch.py"} <= {path.name for path in sources}
+    assert [path.name for path in sources_of_package("typing")] == ["typing.py"]

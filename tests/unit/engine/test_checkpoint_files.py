@@ -1,0 +1,129 @@
+"""Checkpoints in a directory: what a crash, a person or a bad disk leaves there never becomes a wrong resume."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.engine.checkpoints import (
+    CheckpointsLost,
+    checkpoint_names,
+    newest_valid,
+    prune,
+    read_checkpoint,
+    refuse_lost,
+)
+from orchestrator.storage import DirectoryStorage
+from tests.unit.engine.crashing import save
+from tests.unprivileged import as_nobody
+
+
+def folder_instead(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def pipe_instead(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def link_to_itself(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+@pytest.mark.parametrize("change", [folder_instead, pipe_instead, link_to_itself], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("file", ["arrays.npz", "state.json"])
+def test_where_a_file_can_never_be_read_the_checkpoint_before_is_used(
+    tmp_path: Path, change: Callable[[Path], None], file: str
+) -> None:
+    storage = DirectoryStorage(tmp_path)
+    earlier, newest = save(tmp_path, 3), save(tmp_path, 5)
+    change(tmp_path / "checkpoints" / newest / file)
+    name, _, corrupt = newest_valid(storage)
+    assert name == earlier
+    # A folder at the place of state.json is no state.json, so that checkpoint does not even exist.
+    assert all(newest in str(error) and file in str(error) for error in corrupt)
+    assert newest_valid(storage)[0] == earlier
+
+
+@pytest.mark.parametrize("locked", ["arrays.npz", "state.json", ""])
+def test_where_an_ordinary_user_may_not_read_a_file_the_checkpoint_before_is_used(
+    tmp_path: Path, locked: str
+) -> None:
+    tmp_path.chmod(0o777)
+    for parent in (tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+
+    def found() -> str:
+        root = tmp_path / "run"
+        root.mkdir()
+        earlier, newest = save(root, 3), save(root, 5)
+        (root / "checkpoints" / newest / locked).chmod(0)
+        name, _, _ = newest_valid(DirectoryStorage(root))
+        (root / "checkpoints" / newest / locked).chmod(0o700)
+        assert name == earlier
+        return "the earlier one"
+
+    assert as_nobody(found) == "the earlier one"
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_corrupt(tmp_path: Path) -> None:
+    earlier = save(tmp_path, 3)
+    folder = tmp_path / "checkpoints"
+    (folder / save(tmp_path, 5)).rename(folder / "step_00000009")
+    name, _, [corrupt] = newest_valid(DirectoryStorage(tmp_path))
+    assert name == earlier and "step_00000009" in str(corrupt) and "it holds step 5" in str(corrupt)
+
+
+def test_names_sort_as_steps_do_beyond_eight_digits(tmp_path: Path) -> None:
+    save(tmp_path, 99_999_999)
+    large = save(tmp_path, 100_000_000)
+    storage = DirectoryStorage(tmp_path)
+    assert newest_valid(storage)[0] == large
+    prune(storage, 1)
+    assert checkpoint_names(storage) == [large]
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_silently_begin_again(tmp_path: Path) -> None:
+    storage = DirectoryStorage(tmp_path)
+    refuse_lost(storage, None)  # a new run
+    with pytest.raises(CheckpointsLost, match=r"although the run saved step_00000007 \(all are gone\)"):
+        refuse_lost(storage, "step_00000007")
+    (tmp_path / "checkpoints" / save(tmp_path, 5) / "arrays.npz").write_bytes(b"")
+    assert newest_valid(storage)[0] is None
+    with pytest.raises(CheckpointsLost, match=r"no valid checkpoint \(corrupt: step_00000005\)"):
+        refuse_lost(storage, None)
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["new", "beside a corrupt one"])
+def test_a_crash_at_every_single_point_of_a_save_leaves_a_valid_checkpoint(
+    tmp_path: Path, damaged: bool
+) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    wanted = {step: read_checkpoint(DirectoryStorage(start), save(start, step)) for step in (3, 5, 7)}
+    if damaged:
+        os.truncate(start / "checkpoints" / "step_00000007" / "arrays.npz", 40)
+    else:
+        shutil.rmtree(start / "checkpoints" / "step_00000007")
+    subprocess.run([sys.executable, "-m", "tests.unit.engine.crashing", str(tmp_path), "7", "2"], check=True)
+    crashed = sorted((path for path in tmp_path.iterdir() if path != start), key=lambda path: int(path.name))
+    found_at = []
+    for root in crashed:
+        storage = DirectoryStorage(root)
+        name, found, corrupt = newest_valid(storage)
+        assert name is not None and found is not None and found == wanted[found.step]
+        assert len(corrupt) <= int(damaged)
+        found_at.append(found.step)
+        newest = save(root, 9)
+        prune(storage, 2)
+        assert newest_valid(storage)[0] == newest
+        assert [read_checkpoint(storage, kept).step for kept in checkpoint_names(storage)] == [found.step, 9]
+    # The old one until the new one is whole, from then on the new one; and many points of each.
+    assert found_at == sorted(found_at) and found_at.count(5) > 10 and found_at.count(7) > 3

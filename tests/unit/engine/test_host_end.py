@@ -1,0 +1,93 @@
+"""On a host: the ranks of a run are ended, those of others are not, and their stacks are saved first."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.ascend.fence import RUN_VARIABLE
+from orchestrator.engine.control.generation import Member
+from orchestrator.engine.host.end import end_hanging_ranks_here, end_ranks_here
+from orchestrator.processes import start_ticks
+from orchestrator.storage import DirectoryStorage
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str], int]]:
+    """Starts a process with the mark of a run; every one is gone after the test."""
+    started = []
+
+    def run(mark: str) -> int:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True); input()"],
+            env={RUN_VARIABLE: mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline() == b"\n"
+        started.append(process)
+        return process.pid
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def member(rank: int, host: str, pid: int, started: int | None = None) -> Member:
+    return Member(rank=rank, host=host, node=f"node-{host}", pid=pid, started=started)
+
+
+def has_ended(pid: int) -> bool:
+    """Also when its parent, which is this process, has not reaped it yet."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_host_ends_the_ranks_that_run_there_and_carry_the_mark(start: Callable[[str], int]) -> None:
+    mine, elsewhere, stranger = start("/runs/mine"), start("/runs/mine"), start("/runs/other")
+    members = [member(0, "here", mine), member(1, "there", elsewhere), member(2, "here", stranger)]
+    assert end_ranks_here("here", members, "/runs/mine") == ()
+    assert has_ended(mine) and not has_ended(elsewhere) and not has_ended(stranger)
+
+
+def test_a_process_that_got_the_pid_of_an_earlier_rank_is_not_killed(start: Callable[[str], int]) -> None:
+    new, old = start("/runs/mine"), start("/runs/mine")
+    members = [
+        member(0, "here", new, started=(start_ticks(new) or 0) - 1),
+        member(1, "here", old, started=start_ticks(old)),
+    ]
+    assert end_ranks_here("here", members, "/runs/mine") == ()
+    assert not has_ended(new) and has_ended(old)
+
+
+def test_the_stacks_of_a_hanging_rank_are_saved_before_it_is_ended(
+    tmp_path: Path, start: Callable[[str], int]
+) -> None:
+    pid = start("/runs/mine")
+    ended = end_hanging_ranks_here(
+        "here", [member(0, "here", pid)], "/runs/mine", DirectoryStorage(tmp_path), "logs/stacks.3/"
+    )
+    assert ended[0].stacks == "logs/stacks.3/rank_0.txt" and ended[0].problem == "" and ended[0].gone
+    assert "<module>" in (tmp_path / ended[0].stacks).read_text()
+    assert has_ended(pid)
+
+
+def test_a_rank_whose_stacks_cannot_be_written_is_ended_all_the_same(
+    tmp_path: Path, start: Callable[[str], int]
+) -> None:
+    pid = start("/runs/mine")
+    (tmp_path / "logs").touch()  # where the folder should be
+    ended = end_hanging_ranks_here(
+        "here", [member(4, "here", pid)], "/runs/mine", DirectoryStorage(tmp_path), "logs/stacks.3/"
+    )
+    assert ended[4].stacks == "" and "stacks.3" in ended[4].problem and ended[4].gone
+    assert has_ended(pid)
+
+
+def test_a_process_that_is_not_of_the_run_is_left_alone(tmp_path: Path, start: Callable[[str], int]) -> None:
+    pid = start("/runs/other")
+    ended = end_hanging_ranks_here(
+        "here", [member(3, "here", pid)], "/runs/mine", DirectoryStorage(tmp_path), "logs/"
+    )
+    assert ended[3].gone and not has_ended(pid)  # the rank has ended, and its pid went to another process
