@@ -27,6 +27,8 @@ from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.run_directory import RunDirectory, write_atomically, write_json
 from orchestrator.run_lock import locked
 from orchestrator.spec import JobSpec
+from orchestrator.storage import StorageError
+from orchestrator.telemetry.record import EventReader, EventWriter
 from sdnet.errors import InputError
 from sdnet.files import open_regular
 
@@ -92,7 +94,8 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
         notes = _claim(spec, run)
         with ray_session(spec.cluster):
             _report(notes)
-            return preprocess(spec, run, EventLog(run.events))
+            with EventWriter(run.storage) as writer:
+                return preprocess(spec, run, writer.record)
 
 
 def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog, notes: tuple[str, ...]) -> None:
@@ -102,7 +105,8 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventLog, notes: tuple
         from orchestrator.stages.train import train
 
         _report(notes)
-        preprocess(spec, run, events)
+        with EventWriter(run.storage) as writer:
+            preprocess(spec, run, writer.record)
         refuse_other_data(run, run.train_npz, run.test_npz)
         train(spec, run, events)
 
@@ -123,10 +127,11 @@ def _summarised(spec: JobSpec, run: RunDirectory, events: EventLog) -> Iterator[
     finally:
         events.emit("run_finished", status=status, reason=reason)
         try:
-            summary = build_summary(spec, run, events, status)
-            write_atomically(run.report, render_report(summary, events.read()))
+            history = EventReader(run.storage).read()
+            summary = build_summary(spec, run, history, status)
+            write_atomically(run.report, render_report(summary, history))
             write_json(run.summary, summary)
-        except (OSError, InputError) as error:
+        except (OSError, InputError, StorageError) as error:
             detail = getattr(error, "strerror", None) or str(error)
             raise StorageRefused(str(run.root), detail, reason) from error
 

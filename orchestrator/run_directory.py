@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage import DirectoryStorage
 from sdnet.errors import InputError, shown
 from sdnet.files import open_regular, whole_file
 from sdnet.paths import full_path, printable_path
@@ -36,6 +37,10 @@ class RunDirectory:
     @property
     def job(self) -> Path:
         return self.root / "job.yaml"
+
+    @property
+    def storage(self) -> DirectoryStorage:
+        return DirectoryStorage(self.root)
 
     @property
     def events(self) -> Path:

@@ -66,12 +66,7 @@ def _value(value: Any, hint: Any) -> Any:
         hints = typing.get_type_hints(hint)
         items = _checked(value, dict).items()
         return hint(**{name: _value(item, hints[name]) for name, item in items if name in hints})
-    if (
-        isinstance(value, int)
-        and abs(value) > _LARGEST_INT
-        or isinstance(value, float)
-        and not isfinite(value)
-    ):
+    if type(value) is int and abs(value) > _LARGEST_INT or type(value) is float and not isfinite(value):
         raise ValueError(f"{value!r} is out of range")
     if hint is float and type(value) is int:
         return float(value)

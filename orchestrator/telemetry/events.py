@@ -63,10 +63,10 @@ class Leaving(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDone(Event):
-    """A shard of image pairs became patches. done, shards: progress of the stage."""
+    """A shard of image pairs became patches. skipped: bad images; done, shards: progress of the stage."""
 
     shard: str
-    patches: dict[str, int]
+    patches: int
     skipped: int
     done: int
     shards: int

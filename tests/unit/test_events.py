@@ -3,13 +3,11 @@
 import logging
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from orchestrator.events import EventLog
-from orchestrator.report.live import follow
 from tests.disk import fill, small_disk
 
 
@@ -34,14 +32,6 @@ def test_events_wait_for_storage_that_is_away_and_come_in_order(
     assert steps(events) == [1, 2, 3, 4]
     [warning] = caplog.messages
     assert str(events.path) in warning and "wait in memory" in warning
-
-
-def test_a_waiting_event_is_written_though_no_other_follows_it(tmp_path: Path) -> None:
-    storage = tmp_path / "storage"
-    events = EventLog(storage / "events.jsonl")
-    events.emit("progress", step=1)
-    storage.mkdir()
-    assert next(follow(events, threading.Event()))["step"] == 1
 
 
 def test_a_process_that_ends_writes_what_waits(tmp_path: Path) -> None:
