@@ -17,13 +17,13 @@ from orchestrator.ascend.rank_table import read_rank_table
 from orchestrator.check.command import check
 from orchestrator.drill.command import drill
 from orchestrator.endings import EXIT_CODES, Commands, run_to_exit_code, tell
-from orchestrator.events import EventLog
 from orchestrator.interruption import exit_code_of, in_a_child
 from orchestrator.ray_session import prepare_environment, refuse_storage_of_ray
 from orchestrator.register.command import EPILOG as REGISTER_EPILOG
 from orchestrator.register.command import register
 from orchestrator.report import tables
-from orchestrator.report.live import line_of, live_view
+from orchestrator.report.live import live_view
+from orchestrator.report.reading import event_lines, existing_run, output_of, reading
 from orchestrator.restart import begin_again
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec, spec_from_dict
@@ -141,7 +141,7 @@ def preprocess(job: JobFile, set_: Overrides = None) -> None:
     refuse_storage_of_ray(spec.storage)
     run = RunDirectory.of(spec.storage, spec.name)
     run.create()
-    with live_view(EventLog(run.events), console):
+    with live_view(run.storage, console):
         manifest = preprocess_only(spec)
     patches = manifest["patches"]
     console.print(f"{patches['train']} training and {patches['test']} test patches in {run.data}")
@@ -215,10 +215,12 @@ def status(
     run: RunPath,
     as_json: AsJson = False,
 ) -> None:
-    """Tell where a running or finished job stands."""
+    """Show where a running or finished job stands."""
     from orchestrator.report.status import read_status
 
-    found = read_status(_existing_run(run))
+    directory = existing_run(run)
+    with reading(directory):
+        found = read_status(directory)
     if as_json:
         print(json.dumps(found))
     else:
@@ -233,24 +235,8 @@ def logs(
     ] = None,
 ) -> None:
     """Print a run's events as lines, or one rank's output."""
-    directory = _existing_run(run)
-    if rank is None:
-        for event in EventLog(directory.events).read():
-            text = line_of(event)
-            if text:
-                print(text)
-        return
-    path = directory.logs / f"rank_{rank}.log"
-    if not path.is_file():
-        ranks = sorted(log.stem for log in directory.logs.glob("rank_*.log") if log.is_file())
-        raise InputError(
-            f"rank {rank} has no log in {directory.logs}; there are: {', '.join(ranks) or 'none yet'}"
-        )
-    try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            sys.stdout.writelines(lines)
-    except PermissionError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); ask its owner for access") from None
+    directory = existing_run(run)
+    sys.stdout.writelines(event_lines(directory) if rank is None else output_of(directory, rank))
 
 
 def _launch(spec: JobSpec, restart: bool = False) -> dict:
@@ -263,7 +249,7 @@ def _launch(spec: JobSpec, restart: bool = False) -> dict:
         console.print(f"moved the earlier run to {moved_to}" if moved_to else "there is no earlier run")
     run.create()
     try:
-        with live_view(EventLog(run.events), console):
+        with live_view(run.storage, console):
             result = run_job(spec)
     except KeyboardInterrupt as interruption:
         tell("interrupted; launch again to go on from the last checkpoint")
@@ -272,20 +258,6 @@ def _launch(spec: JobSpec, restart: bool = False) -> dict:
         console.print(f"{run.root} is finished; nothing to do")
     tables.print_summary(console, result.summary)
     return result.summary
-
-
-def _existing_run(path: Path) -> RunDirectory:
-    run = RunDirectory(path)
-    try:
-        run.events.lstat()
-        there = True
-    except (FileNotFoundError, NotADirectoryError):
-        there = False
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a readable directory") from None
-    if not there:
-        raise InputError(f"{path} is not a run directory (it has no events.jsonl); give <storage>/<name>")
-    return run
 
 
 def main() -> None:

@@ -5,13 +5,17 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from orchestrator.report.live import all_fields_of, line_of
-
-Event = dict[str, Any]
+from orchestrator.report.lines import all_fields_of, line_of
+from orchestrator.telemetry import events
+from orchestrator.telemetry.event import Recorded
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 220, 40
 # Too many to read, or in the page's tables and curves already.
-_NOT_TOLD = frozenset({"shard_done", "progress", "checkpoint_saved", "epoch", "evaluating", "evaluated"})
+_LEFT_OUT = (
+    events.ShardDone, events.Progress, events.CheckpointSaved,
+    events.Epoch, events.Evaluating, events.Evaluated,
+)  # fmt: skip
+_COLUMNS = ("epoch", "step", "loss", "lr", "seconds", "fpr95", "accuracy")
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"
@@ -19,31 +23,41 @@ _STYLE = (
 )
 
 
-def render_report(summary: dict[str, Any], history: Sequence[Event]) -> str:
-    """A whole HTML document; whatever stands in the run's files is escaped."""
-    epochs = [event for event in history if event["event"] == "epoch"]
-    rated = [event for event in epochs if "fpr95" in event]
-    figures = [(name, value) for name, value in summary.items() if not isinstance(value, dict)]
-    figures += [
-        (f"{name}.{part}", value)
-        for name, group in summary.items() if isinstance(group, dict)
-        for part, value in group.items()
-    ]  # fmt: skip
-    columns = ("epoch", "step", "loss", "lr", "seconds", "fpr95", "accuracy")
-    told = [(_clock(event), _text(event)) for event in history if event["event"] not in _NOT_TOLD]
+def render_report(summary: dict[str, Any], history: Sequence[Recorded]) -> str:
+    """A whole HTML document; everything that comes from the run's files is escaped."""
+    epochs = [recorded.event for recorded in history if isinstance(recorded.event, events.Epoch)]
+    rates = [(epoch.epoch, epoch.fpr95) for epoch in epochs if epoch.fpr95 is not None]
     parts = [
-        _table(("", ""), figures),
-        _curve("mean loss of each epoch", [(event["epoch"], event["loss"]) for event in epochs]),
-        _curve("FPR95 on the test pairs", [(event["epoch"], event["fpr95"]) for event in rated]),
+        _table(("", ""), _figures(summary)),
+        _curve("mean loss of each epoch", [(epoch.epoch, epoch.loss) for epoch in epochs]),
+        _curve("FPR95 on the test pairs", rates),
         "<h2>Epochs</h2>",
-        _table(columns, [[event.get(column, "") for column in columns] for event in epochs]),
+        _table(_COLUMNS, [[getattr(epoch, column) for column in _COLUMNS] for epoch in epochs]),
         "<h2>What happened</h2>",
-        _table(("time", "event"), told),
+        _table(("time", "event"), _happened(history)),
     ]
     title = html.escape(f"{summary['name']}: {summary['status']}")
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     body = f"<h1>{title}</h1>{''.join(parts)}"
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+    # JSON may hold half of a surrogate pair, which no file can.
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _figures(summary: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The rows of the summary; a group of figures is one row each, at the end."""
+    single = [(name, value) for name, value in summary.items() if not isinstance(value, dict)]
+    groups = [(name, group) for name, group in summary.items() if isinstance(group, dict)]
+    return single + [(f"{name}.{part}", value) for name, group in groups for part, value in group.items()]
+
+
+def _happened(history: Sequence[Recorded]) -> list[tuple[str, str]]:
+    """Time and text of each event: what the live view prints, or else all of its fields."""
+    return [
+        (time.strftime("%F %T", time.gmtime(recorded.t)) + " UTC", line_of(event) or all_fields_of(event))
+        for recorded in history
+        if not isinstance(event := recorded.event, _LEFT_OUT)
+    ]
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -78,12 +92,3 @@ def _curve(title: str, points: Sequence[tuple[float, float]]) -> str:
         f'<h2>{html.escape(title)}</h2><svg width="{_WIDTH}" height="{_HEIGHT}">'
         f'<polyline fill="none" stroke="#06c" stroke-width="2" points="{line}"/>{texts}</svg>'
     )
-
-
-def _clock(event: Event) -> str:
-    return time.strftime("%F %T", time.gmtime(event["t"])) + " UTC"
-
-
-def _text(event: Event) -> str:
-    """What the live view prints of it; for events that it leaves out, their fields."""
-    return line_of(event) or all_fields_of(event)

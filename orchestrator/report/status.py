@@ -1,13 +1,16 @@
-"""`status`: where a run stands, read from its events alone, so that it works while others write."""
+"""`status`: where a run stands, read from its state and its events, so that it works while others write."""
 
+import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.events import EventLog
-from orchestrator.processes import is_alive
+from orchestrator.processes import is_alive, start_ticks
 from orchestrator.run_directory import RunDirectory
-
-Event = dict[str, Any]
+from orchestrator.telemetry import events
+from orchestrator.telemetry.event import Event, Recorded
+from orchestrator.telemetry.record import EventReader
+from orchestrator.telemetry.state import Owner, read_state
 
 
 def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
@@ -17,10 +20,58 @@ def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     `killed` when its process is gone and could not say how it ended. Only the host of the launch can
     see that; elsewhere the state stays `running`, and `last_event_s_ago` shows for how long nothing
     was written. epochs, steps: of the whole recipe, None while they are unknown. Never negative.
+    Raises StorageError, or CorruptData for a state that cannot be read.
     """
-    history = EventLog(run.events).read()
-    state, stage = "not started", None
-    found: dict[str, Any] = {
+    # In this order. A launch that ends meanwhile is not taken for a killed one: it records its end before it leaves
+    # the state and before its process is gone.
+    owner = read_state(run.storage).owner
+    gone = owner is not None and is_alive(owner.mark) is False
+    history = EventReader(run.storage).read()
+    silent_s = round(max((now or time.time()) - history[-1].t, 0.0), 1) if history else None
+    return {
+        "name": run.root.name,
+        "state": _state(owner, gone, history),
+        "stage": _stage(history),
+        **_progress(history),
+        "launches": _count(history, events.RunStarted),
+        "failures": _count(history, events.FailureDetected),
+        "restarts": _count(history, events.GroupRestarting),
+        "checkpoints": _count(history, events.CheckpointSaved),
+        "last_event_s_ago": silent_s,
+    }
+
+
+def _state(owner: Owner | None, gone: bool, history: Sequence[Recorded]) -> str:
+    """The state of a run whose owner is, or is not, gone."""
+    if owner is not None and not gone:
+        return "running"
+    launches = (
+        r.event for r in reversed(history) if isinstance(r.event, events.RunStarted | events.RunFinished)
+    )
+    match next(launches, None):
+        case events.RunFinished(status=status):
+            return status
+        case events.RunStarted(host=host, pid=pid) if owner is None:
+            # A launch of a version that knew no owner.
+            here = host == socket.gethostname()
+            return "killed" if here and start_ticks(pid) is None else "running"
+    return "not started" if owner is None else "killed"
+
+
+def _stage(history: Sequence[Recorded]) -> str | None:
+    """The newest stage of the launch that runs, or of `preprocess` on its own."""
+    for recorded in reversed(history):
+        match recorded.event:
+            case events.StageStarted(stage=stage):
+                return stage
+            case events.RunStarted() | events.RunFinished():
+                return None
+    return None
+
+
+def _progress(history: Sequence[Recorded]) -> dict[str, float | None]:
+    """How far the training is, with the newest figure of each kind."""
+    found: dict[str, float | None] = {
         "epoch": 0,
         "epochs": None,
         "step": 0,
@@ -29,47 +80,31 @@ def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "fpr95": None,
         "accuracy": None,
     }
-    counts = {"launches": 0, "failures": 0, "restarts": 0, "checkpoints": 0}
-    for event in history:
-        match event["event"]:
-            case "run_started":
-                state, stage = _state_of_launch(event), None
-                counts["launches"] += 1
-            case "run_finished":
-                state, stage = event["status"], None
-            case "stage_started":
-                stage = event["stage"]
-            case "failure_detected":
-                counts["failures"] += 1
-            case "group_restarting":
-                counts["restarts"] += 1
-            case "checkpoint_saved":
-                counts["checkpoints"] += 1
-        found |= _progress(event)
-    silent_s = round(max((now or time.time()) - history[-1]["t"], 0.0), 1) if history else None
-    return {
-        "name": run.root.name,
-        "state": state,
-        "stage": stage,
-        **found,
-        **counts,
-        "last_event_s_ago": silent_s,
-    }
+    for recorded in history:
+        new = _figures(recorded.event)
+        found |= {name: value for name, value in new.items() if value is not None}
+    return found
 
 
-def _state_of_launch(started: Event) -> str:
-    return "killed" if is_alive(started.get("process", "")) is False else "running"
-
-
-def _progress(event: Event) -> Event:
-    """What an event says of the training; `steps` of an epoch's event are of that epoch alone."""
-    match event["event"]:
-        case "epoch":
-            names = ("epoch", "epochs", "step", "loss", "fpr95", "accuracy")
-            total = {"steps": event["total_steps"]} if "total_steps" in event else {}
-            return {name: event[name] for name in names if name in event} | total
-        case "progress":
-            return {name: event[name] for name in ("step", "steps") if name in event}
-        case "first_step" | "resumed":
-            return {"step": event["step"]} if "step" in event else {}
+def _figures(event: Event) -> dict[str, float | None]:
+    """What an event says about the training; the `steps` of an epoch's event are of that epoch alone."""
+    match event:
+        case events.Epoch():
+            return {
+                "epoch": event.epoch,
+                "epochs": event.epochs,
+                "step": event.step,
+                "steps": event.total_steps,
+                "loss": event.loss,
+                "fpr95": event.fpr95,
+                "accuracy": event.accuracy,
+            }
+        case events.Progress(step=step, steps=steps):
+            return {"step": step, "steps": steps}
+        case events.FirstStep(step=step) | events.Resumed(step=step):
+            return {"step": step}
     return {}
+
+
+def _count(history: Sequence[Recorded], kind: type[Event]) -> int:
+    return sum(isinstance(recorded.event, kind) for recorded in history)

@@ -1,17 +1,21 @@
 """summary.json: what a run came to, made from its events, its manifest and its last checkpoint."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
-from orchestrator.events import EventLog
 from orchestrator.inputs import source_of
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
+from orchestrator.telemetry import events
+from orchestrator.telemetry.event import Event, Recorded
 from sdnet.errors import InputError
 from sdnet.files import read_json
 
 logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
 
 _PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "opencv-python-headless", "pyarrow")
 
@@ -39,73 +43,83 @@ def read_summary(run: RunDirectory) -> dict[str, Any] | None:
     return None
 
 
-def build_summary(spec: JobSpec, run: RunDirectory, events: EventLog, status: str) -> dict[str, Any]:
+def build_summary(
+    spec: JobSpec, run: RunDirectory, history: Sequence[Recorded], status: str
+) -> dict[str, Any]:
     """Everything of `summary.json`; figures that the run never reached are null."""
-    history = events.read()
-    last_epoch = _last(history, "epoch")
-    rated = [event for event in history if event["event"] == "epoch" and "fpr95" in event]
-    rates = rated[-1] if rated else {}
-    saved = _last(history, "checkpoint_saved")
+    epochs = [recorded.event for recorded in history if isinstance(recorded.event, events.Epoch)]
+    last_epoch = epochs[-1] if epochs else None
+    rated = [epoch for epoch in epochs if epoch.fpr95 is not None]
+    saved, group = _last(history, events.CheckpointSaved), _last(history, events.GroupStarted)
+    checkpoint = saved.checkpoint if saved else None
     manifest = _manifest(run)
     patches = manifest["patches"]
     return {
         "name": spec.name,
         "status": status,
-        "fpr95": rates.get("fpr95"),
-        "accuracy": rates.get("accuracy"),
-        "loss": last_epoch.get("loss"),
-        "epochs": last_epoch.get("epoch", 0),
-        "steps": last_epoch.get("step", 0),
-        "world_size": _last(history, "group_started").get("world_size"),
-        "restarts": sum(event["event"] == "group_restarting" for event in history),
+        "fpr95": rated[-1].fpr95 if rated else None,
+        "accuracy": rated[-1].accuracy if rated else None,
+        "loss": last_epoch.loss if last_epoch else None,
+        "epochs": last_epoch.epoch if last_epoch else 0,
+        "steps": last_epoch.step if last_epoch else 0,
+        "world_size": group.world_size if group else None,
+        "restarts": sum(isinstance(recorded.event, events.GroupRestarting) for recorded in history),
         "lost_steps": lost_steps(history),
         "data_source": source_of(spec.data),
         "patches": {"train": patches.get("train"), "test": patches.get("test")},
         "skipped_images": len(manifest["skipped"]),
-        "checkpoint": saved.get("checkpoint"),
-        **_origin(run, saved.get("checkpoint")),
+        "checkpoint": checkpoint,
+        **_origin(run, checkpoint),
         "seconds": {stage: seconds_in(history, stage) for stage in ("preprocess", "train", "evaluate")},
         "versions": {package: version(package) for package in _PACKAGES},
     }
 
 
-def lost_steps(history: list[dict[str, Any]]) -> int:
+def lost_steps(history: Sequence[Recorded]) -> int:
     """Global steps that were done, lost to a failure, and done again."""
     lost, reached = 0, 0
-    for event in history:
-        if event["event"] in ("progress", "epoch", "failure_detected"):
-            reached = max(reached, event["step"])
-        elif event["event"] == "resumed":
-            lost += max(reached - event["step"], 0)
-            reached = event["step"]
+    for recorded in history:
+        match recorded.event:
+            case events.Progress(step=step) | events.Epoch(step=step) | events.FailureDetected(step=step):
+                reached = max(reached, step)
+            case events.Resumed(step=step):
+                lost += max(reached - step, 0)
+                reached = step
     return lost
 
 
-def seconds_in(history: list[dict[str, Any]], stage: str) -> float | None:
+def seconds_in(history: Sequence[Recorded], stage: str) -> float | None:
     """Wall seconds that a stage took, over all launches; None when it never ran.
 
     Evaluation runs inside the training group; its seconds are those of the epochs' evaluations.
     """
     if stage == "evaluate":
-        spent = [event["evaluate_s"] for event in history if "evaluate_s" in event]
-        return round(sum(spent), 3) if spent else None
-    total, began = None, None
-    for event in history:
-        if event["event"] == "stage_started" and event["stage"] == stage:
-            began = event["t"]
-        ends = event["event"] == "run_finished" or (
-            event["event"] == "stage_finished" and event["stage"] == stage
-        )
-        if began is not None and ends:
-            # Measured by the stage where it ended: the clock may have been set since it began.
-            spent = event.get("seconds", max(event["t"] - began, 0.0))
-            total = round((total or 0.0) + spent, 3)
-            began = None
-    return total
+        epochs = (recorded.event for recorded in history if isinstance(recorded.event, events.Epoch))
+        spent = [epoch.evaluate_s for epoch in epochs if epoch.evaluate_s is not None]
+    else:
+        spent = list(_seconds_of_each(history, stage))
+    return round(sum(spent), 3) if spent else None
 
 
-def _last(history: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next((event for event in reversed(history) if event["event"] == name), {})
+def _seconds_of_each(history: Sequence[Recorded], stage: str) -> Iterator[float]:
+    """Wall seconds of each time that a launch was in the stage."""
+    began: float | None = None
+    for recorded in history:
+        match recorded.event:
+            case events.StageStarted(stage=name) if name == stage:
+                began = recorded.t
+            case events.StageFinished(stage=name, seconds=seconds) if name == stage and began is not None:
+                # Measured by the stage, if it could: the clock may have been set since it began.
+                yield max(recorded.t - began, 0.0) if seconds is None else seconds
+                began = None
+            case events.RunFinished() if began is not None:
+                yield max(recorded.t - began, 0.0)
+                began = None
+
+
+def _last(history: Sequence[Recorded], kind: type[E]) -> E | None:
+    """The newest event of a kind."""
+    return next((r.event for r in reversed(history) if isinstance(r.event, kind)), None)
 
 
 def _manifest(run: RunDirectory) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from ray.exceptions import (
 )
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.events import EventLog
 from orchestrator.inputs import images_folder, prepared_files, work_of
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec
+from orchestrator.telemetry import events
+from orchestrator.telemetry.event import Event
 from sdnet.data.prepare import finish
 from sdnet.data.shards import Shard, ShardReport, make_shard, read_good_shard
 from sdnet.data.store import open_patches, open_training_patches
@@ -27,13 +29,13 @@ from sdnet.data.work import Work
 
 # Tasks submitted beyond those that can run now: enough that no worker waits for the controller.
 _AHEAD = 2
-# A shard is begun at most so often; one that is lost each time may be what kills its workers.
+# A shard is started at most so often; one that is lost each time may be what kills its workers.
 _TRIES = 4
 _LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, LocalRayletDiedError)
 
 
 class ShardLost(OrchestratorError):
-    """Every worker that began a shard was gone before the end. Example: not enough memory."""
+    """Every worker that started a shard died before its end. Example: not enough memory."""
 
     def __init__(self, shard: str, reason: str):
         super().__init__(shard, reason)
@@ -60,28 +62,31 @@ class DataNotWritten(OrchestratorError):
         )
 
 
-def preprocess(spec: JobSpec, run: RunDirectory, events: EventLog) -> dict[str, Any]:
+def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]) -> dict[str, Any]:
     """Make data/train.npz, data/test.npz and data/manifest.json; returns the manifest.
 
-    Shards whose sums are right are not made again, and neither is a finished result. Needs a
+    Shards whose checksums match are not made again, and neither is a finished result. Needs a
     connected Ray, unless the job brings prepared files. Raises InputError when the images
     cannot make a training and a test set, ShardLost or DataNotWritten when the cluster or the
     storage fails.
     """
     if spec.data.prepared is not None:
         return _use_prepared(spec.data.prepared, run)
-    events.emit("stage_started", stage="preprocess")
+    record(events.StageStarted(stage="preprocess"))
     began = time.monotonic()
     try:
         work = work_of(spec.data, _images(spec, run), run)
-        manifest = finish(work, _make_shards(work, events))
+        manifest = finish(work, _make_shards(work, record))
     except OSError as error:
         cause = getattr(error, "cause", error)  # Ray wraps a task's own error
         raise DataNotWritten(str(run.data), cause.strerror or str(cause)) from error
-    skipped = len(manifest["skipped"])
-    seconds = round(time.monotonic() - began, 3)
-    events.emit(
-        "stage_finished", stage="preprocess", patches=manifest["patches"], skipped=skipped, seconds=seconds
+    record(
+        events.StageFinished(
+            stage="preprocess",
+            seconds=round(time.monotonic() - began, 3),
+            patches=manifest["patches"],
+            skipped=len(manifest["skipped"]),
+        )
     )
     return manifest
 
@@ -104,17 +109,17 @@ def _use_prepared(given: str, run: RunDirectory) -> dict[str, Any]:
     return {"patches": counts, "skipped": []}
 
 
-def _make_shards(work: Work, events: EventLog) -> dict[str, ShardReport]:
-    """Every shard's report, from disk where it is good and from a task where it is not."""
+def _make_shards(work: Work, record: Callable[[Event], None]) -> dict[str, ShardReport]:
+    """Every shard's report: from disk if its checksum matches, else from a new task."""
     work.directory.mkdir(parents=True, exist_ok=True)
     found = {shard.name: read_good_shard(shard, work.directory, work.patches) for shard in work.shards}
     reports = {name: report for name, report in found.items() if report is not None}
-    progress = _Progress(events, len(reports), len(work.shards))
+    progress = _Progress(record, len(reports), len(work.shards))
     waiting = deque(shard for shard in work.shards if shard.name not in reports)
     running: dict[ray.ObjectRef, Shard] = {}
     losses: Counter[str] = Counter()
     most = int(ray.cluster_resources().get("CPU", 1)) + _AHEAD
-    task = ray.remote(num_cpus=1, max_retries=0)(make_shard)  # lost shards are begun again below
+    task = ray.remote(num_cpus=1, max_retries=0)(make_shard)  # the loop below starts lost shards again
     while waiting or running:
         while waiting and len(running) < most:
             shard = waiting.popleft()
@@ -126,7 +131,7 @@ def _make_shards(work: Work, events: EventLog) -> dict[str, ShardReport]:
         except _LOST as error:
             losses[shard.name] += 1
             reason = _first_line(error)
-            events.emit("shard_lost", shard=shard.name, times=losses[shard.name], reason=reason)
+            record(events.ShardLost(shard=shard.name, times=losses[shard.name], reason=reason))
             if losses[shard.name] == _TRIES:
                 raise ShardLost(shard.name, reason) from None
             waiting.append(shard)
@@ -140,10 +145,10 @@ def _first_line(error: Exception) -> str:
 
 
 class _Progress:
-    """Tells of each finished shard, with the rate since the stage began."""
+    """Records each finished shard, with the rate since the stage began."""
 
-    def __init__(self, events: EventLog, done: int, shards: int):
-        self._events, self._done, self._shards = events, done, shards
+    def __init__(self, record: Callable[[Event], None], done: int, shards: int):
+        self._record, self._done, self._shards = record, done, shards
         self._pairs = 0
         self._began = time.monotonic()
 
@@ -151,7 +156,13 @@ class _Progress:
         self._done += 1
         self._pairs += len(shard.pairs)
         rate = self._pairs / max(time.monotonic() - self._began, 1e-9)
-        self._events.emit(
-            "shard_done", shard=shard.name, patches=report.patches, skipped=len(report.skipped),
-            done=self._done, shards=self._shards, pairs_per_s=round(rate, 1),
-        )  # fmt: skip
+        self._record(
+            events.ShardDone(
+                shard=shard.name,
+                patches=report.patches,
+                skipped=len(report.skipped),
+                done=self._done,
+                shards=self._shards,
+                pairs_per_s=round(rate, 1),
+            )
+        )

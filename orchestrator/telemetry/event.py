@@ -9,7 +9,11 @@ import re
 import types
 import typing
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, ClassVar, Self
+
+# Every whole number up to this one is exact as a float; JSON of other programs may hold larger ones.
+_LARGEST_INT = 1 << 53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,23 +54,26 @@ class Recorded:
 
 
 def _value(value: Any, hint: Any) -> Any:
-    """A JSON value as the type that a schema asks for. Raises TypeError when it is another type."""
+    """A JSON value as the type that a schema asks for. Raises TypeError or ValueError when it is another one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _value(value, next(a for a in arguments if a is not type(None)))
     if origin is tuple:
-        if not isinstance(value, list):
-            raise TypeError(f"{value!r} is not a list")
-        return tuple(_value(item, arguments[0]) for item in value)
+        return tuple(_value(item, arguments[0]) for item in _checked(value, list))
     if origin is dict:
-        if not isinstance(value, dict):
-            raise TypeError(f"{value!r} is not an object")
-        return {key: _value(item, arguments[1]) for key, item in value.items()}
+        return {key: _value(item, arguments[1]) for key, item in _checked(value, dict).items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         hints = typing.get_type_hints(hint)
-        return hint(**{name: _value(item, hints[name]) for name, item in value.items() if name in hints})
+        items = _checked(value, dict).items()
+        return hint(**{name: _value(item, hints[name]) for name, item in items if name in hints})
+    if type(value) is int and abs(value) > _LARGEST_INT or type(value) is float and not isfinite(value):
+        raise ValueError(f"{value!r} is out of range")
     if hint is float and type(value) is int:
         return float(value)
-    if hint is not Any and type(value) is not hint:
-        raise TypeError(f"{value!r} is not {hint}")
+    return value if hint is Any else _checked(value, hint)
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if type(value) is not kind:  # a bool is an int, too
+        raise TypeError(f"{value!r} is not {kind}")
     return value

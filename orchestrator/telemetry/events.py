@@ -12,18 +12,11 @@ from orchestrator.telemetry.event import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A launch took ownership of the run. host, pid: of the launcher."""
+    """A launch took ownership of the run. host, pid: of the launcher; run: its name, empty in older events."""
 
-    run: str
+    run: str = ""
     host: str
     pid: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRestarted(Event):
-    """The run begins again at step 1. moved_to: the folder that holds what earlier launches left."""
-
-    moved_to: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +28,13 @@ class RunFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunRestarted(Event):
+    """`launch --restart` began the run again at step 1. moved_to: folder with what earlier launches left."""
+
+    moved_to: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted(Event):
     """A stage began: preprocess or train."""
 
@@ -43,10 +43,12 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished(Event):
-    """A stage ended well. seconds: how long it took."""
+    """A stage ended well. seconds: measured by the stage; patches, skipped: what `preprocess` made and left out."""
 
     stage: str
     seconds: float | None = None
+    patches: dict[str, int] | None = None
+    skipped: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +63,10 @@ class Leaving(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDone(Event):
-    """A shard of image pairs became patches. done, shards: progress of the stage."""
+    """A shard of image pairs became patches. skipped: bad images; done, shards: progress of the stage."""
 
     shard: str
-    patches: dict[str, int]
+    patches: int
     skipped: int
     done: int
     shards: int
@@ -267,7 +269,7 @@ class Evaluated(Event):
 class Epoch(Event):
     """An epoch ended. seconds, evaluate_s: of its steps and of its evaluation. losses: mean of each term.
 
-    epochs, total_steps: of the whole recipe.
+    steps: of this epoch in this generation. epochs, total_steps: of the whole recipe.
     """
 
     epoch: int
@@ -304,7 +306,7 @@ class CheckpointFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointCorrupt(Event):
-    """A checkpoint is not what was written; an earlier one is used."""
+    """A checkpoint is not what was written; it was marked, and an earlier one is used."""
 
     checkpoint: str
     detail: str
@@ -315,25 +317,43 @@ class CheckpointCorrupt(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultInjected(Event):
-    """`drill` made a fault. proof: how it was seen to have happened."""
+    """`drill` made a fault. at: when, in unix seconds of its host; proof: how it was seen to have happened.
+
+    generation, step: of the group when it was chosen. damage, checkpoint: how which checkpoint was damaged.
+    """
 
     number: int
     fault: str
-    damage: str | None
     generation: int
     step: int
     rank: int
     host: str
+    at: float
     proof: str
+    damage: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostReturned(Event):
-    """A host that `drill` took away is back. problem: empty when it is."""
+    """A host that `drill` took away is back. problem: why it is not, or empty; note: what differs from before."""
 
     number: int
     host: str
     problem: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostMissing(Event):
+    """Ray did not list a host again that `drill` took away. waited_s: for how long `drill` waited."""
+
+    number: int
+    host: str
+    waited_s: float
+
+
+# Events themselves ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

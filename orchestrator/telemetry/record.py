@@ -2,10 +2,11 @@
 
 A writer is one process. It keeps lines in memory until storage has taken them, so storage that is away or full
 loses nothing and stops nobody. Segments are `events/<writer>/<number>.jsonl`. Readers merge the segments of all
-writers by time; `events.jsonl` is the merged file, which `merge_events` writes when a run ends.
+writers by time; `events.jsonl` is the merged file, which `merge_events` writes when a launch ends.
 """
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -13,8 +14,9 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,6 +35,9 @@ SCHEMAS: dict[str, type[Event]] = {
 # How long a line may wait for others before it is written. Shorter means more segments.
 _FLUSH_AFTER_S = 0.2
 _RETRY_AFTER_S = 1.0
+_FOLLOW_EVERY_S = 0.3
+# Year 5138. Calendar functions fail for much later times, which only a damaged line holds.
+_LATEST_S = 1e11
 # About 20 MB of lines: hours of events while storage is away.
 _MOST_LINES = 100_000
 
@@ -130,41 +135,116 @@ class EventWriter:
                     self._changed.wait_for(lambda: self._closed, timeout=_RETRY_AFTER_S)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An event with its place in the merged order. when: its time, but never before its writer's last event."""
+
+    when: float
+    name: str
+    line: int
+    recorded: Recorded
+
+    @property
+    def place(self) -> tuple[float, str, int]:
+        return self.when, self.name, self.line
+
+
 class EventReader:
-    """Reads a run's events and remembers which segments it has seen: they never change."""
+    """Reads a run's events and remembers what it has seen: segments never change.
+
+    A run of an older version has only `events.jsonl`. A run that was launched by both has segments, and events that
+    only `events.jsonl` holds. So both are read, and a line that is in both counts once.
+
+    Events are sorted by time, but events of one writer keep their order: its clock may have been set back.
+    """
 
     def __init__(self, storage: Storage):
         self._storage = storage
         self._seen: set[str] = set()
-        self._all: list[tuple[float, str, int, Recorded]] = []
+        self._latest: dict[str, float] = {}
+        self._merged: Counter[str] = Counter()
+        self._all: list[_Read] = []
 
     def read(self) -> list[Recorded]:
-        """Every event so far, by time. Raises StorageError when storage is away."""
+        """Every event so far. Raises StorageError when storage is away."""
         self.new()
-        return [entry[-1] for entry in sorted(self._all, key=lambda entry: entry[:3])]
+        return [entry.recorded for entry in sorted(self._all, key=lambda entry: entry.place)]
 
     def new(self) -> list[Recorded]:
-        """The events of segments that no earlier call has read, by time. Raises StorageError."""
-        found = []
-        for name in self._storage.list(FOLDER):
-            if name in self._seen:
-                continue
-            try:
-                content = self._storage.get(name)
-            except ObjectMissing:
-                continue  # a listing is a hint
-            self._seen.add(name)
-            for number, line in enumerate(content.splitlines()):
-                recorded = parse(line)
-                if recorded is not None:
-                    found.append((recorded.t, name, number, recorded))
-        found.sort(key=lambda entry: entry[:3])
+        """The events that no earlier call has returned. Raises StorageError."""
+        # Nothing counts as seen before everything is read: storage may fail in between.
+        contents = {}
+        for name in (MERGED, *self._storage.list(FOLDER)):
+            if name not in self._seen:
+                # A listing is a hint, and only a run that has ended once has a merged file.
+                with contextlib.suppress(ObjectMissing):
+                    contents[name] = self._storage.get(name)
+        self._seen |= {MERGED, *contents}
+        found = [entry for name, content in contents.items() for entry in self._entries(name, content)]
+        found.sort(key=lambda entry: entry.place)
         self._all += found
-        return [entry[-1] for entry in found]
+        return [entry.recorded for entry in found]
+
+    def _entries(self, name: str, content: bytes) -> Iterator[_Read]:
+        writer, skipped = name.rpartition("/")[0], 0
+        for number, line in enumerate(content.splitlines()):
+            recorded = parse(line)
+            if recorded is None:
+                skipped += 1
+            elif not self._is_merged(name, recorded):
+                when = max(recorded.t, self._latest.get(writer, 0.0))
+                self._latest[writer] = when
+                yield _Read(when, name, number, recorded)
+        if skipped:
+            logger.warning(
+                "%s/%s: skipped %d line(s) that are no events", self._storage.describe(), name, skipped
+            )
+
+    def _is_merged(self, name: str, recorded: Recorded) -> bool:
+        """Whether the event of a segment came from `events.jsonl` already; each line there stands for one event."""
+        if name != MERGED and not self._merged:
+            return False
+        key = json.dumps(recorded_to_dict(recorded), sort_keys=True)
+        if name == MERGED:
+            self._merged[key] += 1
+            return False
+        if self._merged[key] == 0:
+            return False
+        self._merged[key] -= 1
+        return True
+
+
+def follow(storage: Storage, stop: threading.Event, reader: EventReader | None = None) -> Iterator[Recorded]:
+    """Events as they appear, until `stop` is set and all that storage held by then has been returned.
+
+    reader: only what it has not read yet. While storage is away nothing appears; that is no error.
+    """
+    reader = reader or EventReader(storage)
+    while True:
+        ending = stop.is_set()
+        try:
+            new = reader.new()
+        except StorageError:
+            new = []
+        yield from new
+        if ending:
+            return
+        stop.wait(_FOLLOW_EVERY_S)
+
+
+def has_events(storage: Storage) -> bool:
+    """Whether a launch has recorded anything here. Raises StorageError."""
+    if storage.list(FOLDER):
+        return True
+    try:
+        storage.get_range(MERGED, 0, 1)
+    except ObjectMissing:
+        return False
+    return True
 
 
 def merge_events(storage: Storage) -> None:
-    """Write `events.jsonl` from all segments. Raises StorageError."""
+    """Write `events.jsonl` from all segments and what it held before. Raises StorageError."""
     lines = [json.dumps(recorded_to_dict(recorded)) for recorded in EventReader(storage).read()]
     storage.put(MERGED, "".join(f"{line}\n" for line in lines).encode())
 
@@ -172,15 +252,17 @@ def merge_events(storage: Storage) -> None:
 def parse(line: bytes) -> Recorded | None:
     """The event of a line of JSON; None when the line is no event at all."""
     try:
-        raw = json.loads(line)
-        t, name = float(raw["t"]), str(raw["event"])
-    except (ValueError, KeyError, TypeError):
+        raw: Any = json.loads(line)
+        t, name = raw["t"], raw["event"]
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+        return None
+    if type(t) not in (int, float) or not 0 <= t < _LATEST_S or not isinstance(name, str):
         return None
     try:
-        return Recorded(t, SCHEMAS[name].from_dict(raw))
+        return Recorded(float(t), SCHEMAS[name].from_dict(raw))
     except (KeyError, TypeError, ValueError):
         fields = {key: value for key, value in raw.items() if key not in ("t", "event")}
-        return Recorded(t, UnknownEvent(event=name, fields=fields))
+        return Recorded(float(t), UnknownEvent(event=name, fields=fields))
 
 
 def recorded_to_dict(recorded: Recorded) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from orchestrator.events import EventLog
+
 from orchestrator.inputs import work_of
 from orchestrator.ray_session import prepare_environment
 from orchestrator.report.live import follow

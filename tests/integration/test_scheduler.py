@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from orchestrator.training import scheduler
+
 from tests.integration.jobs import listening_addresses
 
 pytestmark = pytest.mark.integration

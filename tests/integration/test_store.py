@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-
 from orchestrator.training import store
+
 from tests.integration.jobs import listening_addresses
 
 pytestmark = pytest.mark.integration

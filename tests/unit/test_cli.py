@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,27 +10,12 @@ import numpy as np
 import pytest
 
 import sdnet.__main__
-from orchestrator.cli import app, main
-from orchestrator.events import EventLog
+from orchestrator.cli import app
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.record import has_events
 from sdnet.recipes import RECIPES
 from tests.disk import fill, small_disk
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs a command in this process; returns exit code, output and errors."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
-
-    return run
+from tests.unit.conftest import Cli
 
 
 @pytest.fixture
@@ -67,7 +49,7 @@ def refused(cli: Cli, job: Path, *options: str) -> str:
     assert code == 2 and err.startswith("sdnet-orchestrate: ") and err.count("\n") == 1
     assert "Traceback" not in out + err
     run = RunDirectory(job.parent / "runs" / "j")
-    assert "stage_started" not in [event["event"] for event in EventLog(run.events).read()]
+    assert not has_events(run.storage)
     assert not list(run.root.glob("data/*.npz")) and not run.summary.exists()
     return err
 
@@ -241,27 +223,6 @@ def test_a_plan_in_words_shows_stages_ranks_and_needs(cli: Cli, job: Path) -> No
     assert code == 0
     for word in ("preprocess", "train", "evaluate", "RANK_SIZE", "disk bytes"):
         assert word in out
-
-
-def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: Path) -> None:
-    code, _, err = cli("status", str(tmp_path))
-    assert code == 2 and "is not a run directory" in err
-    run = RunDirectory(tmp_path / "r")
-    run.create()
-    events = EventLog(run.events)
-    events.emit("run_started", name="r")
-    events.emit("stage_started", stage="train")
-    events.emit("epoch", epoch=1, step=6, loss=0.5, lr=0.1, steps=6, seconds=1.0, fpr95=0.25, accuracy=0.9)
-    events.emit("failure_detected", kind="rank_crashed", rank=1, host="h", detail="gone", step=7)
-    code, out, _ = cli("status", str(run.root), "--json")
-    found = json.loads(out)
-    assert code == 0 and found["state"] == "running" and found["stage"] == "train"
-    assert (found["epoch"], found["fpr95"], found["failures"]) == (1, 0.25, 1)
-    assert 0 <= found["last_event_s_ago"] < time.time()
-    code, out, _ = cli("logs", str(run.root))
-    assert code == 0 and "epoch 1: loss 0.5000" in out and "failure: rank_crashed rank 1 on h: gone" in out
-    code, _, err = cli("logs", str(run.root), "--rank", "3")
-    assert code == 2 and "rank 3 has no log" in err
 
 
 def test_help_examples_name_checkpoints_that_the_examples_before_them_leave() -> None:

@@ -1,4 +1,4 @@
-"""report.html: well-formed, whole for a run that got nowhere, and deaf to what names and logs contain."""
+"""report.html: well-formed, complete for a run that got nowhere, and nothing in it can become markup."""
 
 from typing import Any
 from xml.etree import ElementTree
@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.report.html import render_report
+from orchestrator.telemetry.event import Event, UnknownEvent
+from orchestrator.telemetry.events import FailureDetected, GivingUp, Progress
+from tests.unit.histories import epoch, events_of_every_schema, recorded
 
 SUMMARY: dict[str, Any] = {"name": "one", "status": "failed", "fpr95": None, "seconds": {"train": 1.5}}
-EPOCHS = [
-    {"t": 0.0, "event": "epoch", "epoch": n, "step": n, "loss": 1.0 / n, "lr": 0.1, "steps": 1,
-     "seconds": 2.0, "fpr95": 0.5 / n, "accuracy": 0.9}
-    for n in (1, 2, 3)
-]  # fmt: skip
+EPOCHS = recorded(
+    *((0.0, epoch(n, n, loss=1.0 / n, fpr95=0.5 / n, accuracy=0.9)) for n in (1, 2, 3)), (0.0, epoch(4, 4))
+)
 
 
 def parsed(page: str) -> ElementTree.Element:
@@ -26,23 +27,41 @@ def test_a_run_that_never_trained_has_a_report_without_curves() -> None:
     page = parsed(render_report(SUMMARY, []))
     assert page.findtext("body/h1") == "one: failed"
     assert page.findall("body/svg") == []
+    figures = [[cell.text for cell in row] for row in page.findall("body/table")[0]]
+    assert figures[1:] == [["name", "one"], ["status", "failed"], ["fpr95", "-"], ["seconds.train", "1.5"]]
 
 
 def test_loss_and_fpr95_are_drawn_and_each_epoch_has_a_row() -> None:
     page = parsed(render_report(SUMMARY, EPOCHS))
     lines = page.findall("body/svg/polyline")
-    assert [len(line.attrib["points"].split()) for line in lines] == [3, 3]
-    assert [row[0].text for row in page.findall("body/table")[1]] == ["epoch", "1", "2", "3"]
+    assert [len(line.attrib["points"].split()) for line in lines] == [4, 3]
+    rows = page.findall("body/table")[1]
+    assert [row[0].text for row in rows] == ["epoch", "1", "2", "3", "4"]
+    assert [cell.text for cell in rows[4]] == ["4", "4", "0.5", "0.1", "1.5", "-", "-"]
 
 
-def test_failures_are_told_in_the_words_of_the_live_view() -> None:
-    failure = {"t": 0.0, "event": "failure_detected", "kind": "hang", "rank": 1, "host": "h", "detail": "d"}
-    assert "failure: hang rank 1 on h: d" in render_report(SUMMARY, [failure])
+def test_events_are_shown_in_the_words_of_the_live_view_or_with_all_their_fields() -> None:
+    history = recorded(
+        (0.0, FailureDetected(kind="hang", rank=1, host="h", detail="d")),
+        (1.0, UnknownEvent(event="from_the_future", fields={"wings": 2})),
+        (2.0, Progress(step=1, steps=2)),
+    )
+    happened = parsed(render_report(SUMMARY, history)).findall("body/table")[2]
+    assert [[cell.text for cell in row] for row in happened] == [
+        ["time", "event"],
+        ["1970-01-01 00:00:00 UTC", "failure: hang rank 1 on h: d"],
+        ["1970-01-01 00:00:01 UTC", "from_the_future: wings 2"],
+    ]
 
 
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc"))))
 def test_what_a_failure_says_cannot_become_markup(detail: str) -> None:
-    event = {"t": 0.0, "event": "giving_up", "reason": f"<script>{detail}</script>"}
-    page = parsed(render_report(SUMMARY, [event]))
+    event = GivingUp(reason=f"<script>{detail}</script>")
+    page = parsed(render_report(SUMMARY, recorded((0.0, event))))
     assert page.find(".//script") is None
     assert detail in "".join(page.itertext())
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e10), events_of_every_schema()), max_size=4))
+def test_any_history_can_be_written_to_a_file(timed: list[tuple[float, Event]]) -> None:
+    assert render_report(SUMMARY, recorded(*timed)).encode()

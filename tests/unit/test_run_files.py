@@ -10,26 +10,33 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orchestrator.event_schema import is_event
-from orchestrator.events import EventLog
-from orchestrator.training.checkpoints import CheckpointsLost
 from rich.console import Console
+from tests.unit.saving import save
 
 from orchestrator.launch import launch
 from orchestrator.report.html import render_report
-from orchestrator.report.live import line_of
+from orchestrator.report.lines import line_of
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.report.tables import print_summary
 from orchestrator.run_directory import RunDirectory, write_json
 from orchestrator.spec import JobSpec, spec_from_dict
 from orchestrator.stages.train import finished
+from orchestrator.telemetry.events import (
+    CheckpointSaved,
+    FailureDetected,
+    GroupRestarting,
+    GroupStarted,
+    Progress,
+    Resumed,
+)
+from orchestrator.telemetry.record import EventReader
 from sdnet.checkpoint import read_origin
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import write_patches
 from sdnet.errors import InputError
 from sdnet.files import sha256_of
-from tests.unit.saving import save
+from tests.unit.histories import epoch, recorded
 from tests.unprivileged import as_nobody
 
 Change = Callable[[Path], object]
@@ -124,7 +131,7 @@ def test_a_summary_that_is_none_counts_as_missing_with_a_warning(run, caplog, co
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"patches": 3, "skipped": 7}', b"\xff", b"[" * 100_000])
 def test_a_manifest_that_is_none_costs_a_summary_only_its_figures(spec, run, content) -> None:
     run.manifest.write_bytes(content)
-    summary = build_summary(spec, run, EventLog(run.events), "failed")
+    summary = build_summary(spec, run, [], "failed")
     assert summary["patches"] == {"train": None, "test": None} and summary["skipped_images"] == 0
 
 
@@ -218,12 +225,33 @@ def test_a_checkpoint_beyond_the_end_of_the_recipe_is_refused(spec, run) -> None
 
 def test_a_summary_names_the_bytes_of_the_last_checkpoint(spec, run) -> None:
     directory = save(run.checkpoints, 5)
-    EventLog(run.events).emit("checkpoint_saved", step=5, checkpoint=directory.name)
-    summary = build_summary(spec, run, EventLog(run.events), "succeeded")
+    saved = CheckpointSaved(step=5, checkpoint=directory.name, stall_s=0.1, save_s=0.2)
+    summary = build_summary(spec, run, recorded((1.0, saved)), "succeeded")
     assert summary["checkpoint_sha256"] == sha256_of(directory / "model.ckpt")
     assert summary["weights_sha256"] == read_origin(directory)["weights_sha256"] is not None
     (directory / "state.json").unlink()
-    assert build_summary(spec, run, EventLog(run.events), "succeeded")["weights_sha256"] is None
+    assert build_summary(spec, run, recorded((1.0, saved)), "succeeded")["weights_sha256"] is None
+
+
+def test_a_summary_has_the_figures_of_the_newest_events(spec, run) -> None:
+    history = recorded(
+        (1.0, GroupStarted(generation=1, world_size=4, hosts=("a",))),
+        (2.0, epoch(1, 3, loss=0.9, fpr95=0.3, accuracy=0.8)),
+        (3.0, Progress(step=5)),
+        (4.0, FailureDetected(kind="hang", step=6)),
+        (5.0, GroupRestarting(reason="")),
+        (6.0, GroupStarted(generation=2, world_size=2, hosts=("a",))),
+        (7.0, Resumed(checkpoint="step_00000003", step=3)),
+        (8.0, epoch(2, 6, loss=0.5)),
+    )
+    summary = build_summary(spec, run, history, "stopped")
+    expected = {
+        "name": "j", "status": "stopped", "fpr95": 0.3, "accuracy": 0.8, "loss": 0.5, "epochs": 2, "steps": 6,
+        "world_size": 2, "restarts": 1, "lost_steps": 3, "checkpoint": None,
+    }  # fmt: skip
+    assert {key: summary[key] for key in expected} == expected
+    never = build_summary(spec, run, [], "failed")
+    assert never.keys() == summary.keys() and (never["loss"], never["steps"]) == (None, 0)
 
 
 def test_lost_checkpoints_are_an_input_error_that_crosses_processes(tmp_path) -> None:
@@ -265,10 +293,10 @@ def test_any_line_of_json_in_the_events_leaves_every_reader_at_work(tmp_path_fac
     run = RunDirectory(tmp_path_factory.mktemp("run"))
     run.events.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     spec = spec_from_dict({"name": "j"}, "job")
-    history = EventLog(run.events).read()
-    for event in history:
-        assert line_of(event) is None or isinstance(line_of(event), str)
-    summary = build_summary(spec, run, EventLog(run.events), "failed")
+    history = EventReader(run.storage).read()
+    for one in history:
+        assert line_of(one.event) is None or isinstance(line_of(one.event), str)
+    summary = build_summary(spec, run, history, "failed")
     assert render_report(summary, history).startswith("<!doctype html>")
     assert read_status(run)["name"] == run.root.name
 

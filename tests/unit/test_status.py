@@ -1,18 +1,35 @@
-"""`status` says where a run stands, also when its launcher was killed or the clock was set back."""
+"""`status` shows where a run stands, also when its launcher was killed or the clock was set back."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.events import EventLog
-from orchestrator.processes import is_alive, process_mark
+from orchestrator.processes import process_mark
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import seconds_in
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import (
+    Epoch,
+    Progress,
+    Resumed,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
+from orchestrator.telemetry.state import Owner, RunState, write_state
+from tests.unit.histories import epoch, put_old_run, record, recorded
+
+HERE = socket.gethostname()
+ME = Owner(host=HERE, pid=os.getpid(), mark=process_mark(os.getpid()))
+STARTED = RunStarted(run="r", host=HERE, pid=os.getpid())
+STOPPED = RunFinished(status="stopped", reason="interrupted")
 
 
 @pytest.fixture
@@ -23,68 +40,124 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 @pytest.fixture
-def ended() -> Iterator[str]:
-    """The mark of a process that has ended, whose id nobody has yet."""
+def ended() -> Iterator[Owner]:
+    """A process that has ended, whose id nobody has yet."""
     process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
     mark = process_mark(process.pid)
     process.communicate()
-    yield mark
+    yield Owner(host=HERE, pid=process.pid, mark=mark)
 
 
-def test_a_process_is_known_by_its_start_as_well_as_its_id(ended: str) -> None:
-    mine = process_mark(os.getpid())
-    assert is_alive(mine) is True and is_alive(ended) is False
-    assert is_alive(mine + "0") is False  # another process that got the same id
-    assert process_mark(2**22 + 1) == ""
+def state_of(run: RunDirectory, owner: Owner | None) -> str:
+    write_state(run.storage, RunState(owner=owner))
+    state: str = read_status(run)["state"]
+    return state
 
 
-@pytest.mark.parametrize("mark", ["", "another-boot/pid:[1] 1 2", "text", "a b c d"])
-def test_of_a_process_on_another_host_or_in_another_container_nothing_is_known(mark: str) -> None:
-    assert is_alive(mark) is None
+def test_a_run_without_events_has_not_started(run: RunDirectory) -> None:
+    found = read_status(run)
+    assert (found["state"], found["stage"], found["last_event_s_ago"]) == ("not started", None, None)
 
 
-@pytest.mark.parametrize(("finished", "state"), [(False, "killed"), (True, "stopped")])
-def test_a_run_whose_launcher_was_killed_is_not_running(
-    run: RunDirectory, ended: str, finished: bool, state: str
+def test_a_run_whose_launcher_was_killed_is_not_running(run: RunDirectory, ended: Owner) -> None:
+    record(run.storage, RunStarted(run="r", host=HERE, pid=ended.pid), StageStarted(stage="train"))
+    assert state_of(run, ended) == "killed"
+    assert read_status(run)["stage"] == "train"
+
+
+def test_a_launcher_whose_id_another_process_has_now_is_gone(run: RunDirectory) -> None:
+    record(run.storage, STARTED)
+    where, pid, started = ME.mark.rsplit(" ", 2)
+    earlier = replace(ME, mark=f"{where} {pid} {int(started) - 1}")
+    assert state_of(run, earlier) == "killed"
+    assert state_of(run, ME) == "running"
+
+
+def test_a_launcher_on_another_host_counts_as_running(run: RunDirectory, ended: Owner) -> None:
+    record(run.storage, STARTED)
+    assert state_of(run, replace(ended, mark="another boot " + ended.mark)) == "running"
+
+
+def test_a_launch_that_ended_says_how(run: RunDirectory, ended: Owner) -> None:
+    record(run.storage, STARTED, StageStarted(stage="train"), STOPPED)
+    assert state_of(run, None) == "stopped" and read_status(run)["stage"] is None
+    # The launcher was killed after its last event, before it could leave the state.
+    assert state_of(run, ended) == "stopped"
+    # The next launch owns the run already; its first event is still on its way.
+    assert state_of(run, ME) == "running"
+
+
+def test_a_launcher_that_was_killed_before_its_first_event_is_known_from_the_state(
+    run: RunDirectory, ended: Owner
 ) -> None:
-    events = EventLog(run.events)
-    events.emit("run_started", name="r", host="h", pid=1, process=ended)
-    events.emit("stage_started", stage="train")
-    if finished:
-        events.emit("run_finished", status="stopped", reason="interrupted")
-    assert read_status(run)["state"] == state
+    assert state_of(run, ended) == "killed"
 
 
-def test_a_run_that_is_launched_again_runs(run: RunDirectory, ended: str) -> None:
-    events = EventLog(run.events)
-    events.emit("run_started", name="r", host="h", pid=1, process=ended)
-    events.emit("run_started", name="r", host="h", pid=2, process=process_mark(os.getpid()))
+def test_a_run_that_is_launched_again_runs(run: RunDirectory, ended: Owner) -> None:
+    record(run.storage, RunStarted(run="r", host=HERE, pid=ended.pid), STOPPED, STARTED)
+    assert state_of(run, ME) == "running"
+    assert read_status(run)["launches"] == 2
+
+
+def test_a_run_of_version_1_is_shown_from_its_events_alone(run: RunDirectory, ended: Owner) -> None:
+    put_old_run(run.storage)
     found = read_status(run)
-    assert (found["state"], found["launches"]) == ("running", 2)
+    assert (found["state"], found["launches"]) == ("running", 1)  # its launcher was on another host
+    assert (found["epoch"], found["epochs"], found["step"], found["steps"]) == (1, 2, 3, 6)
+    line = f'{{"t": 6, "event": "run_started", "name": "r", "host": "{HERE}", "pid": {ended.pid}}}\n'
+    with run.events.open("a") as file:
+        file.write(line)
+    assert read_status(run)["state"] == "killed"
 
 
-def test_steps_are_those_of_the_whole_recipe_and_never_fewer_than_the_step(run: RunDirectory) -> None:
-    events = EventLog(run.events)
-    events.emit("run_started", name="r")
-    events.emit("epoch", epoch=2, step=10, loss=0.5, lr=0.1, steps=5, seconds=1.0)
-    assert (read_status(run)["step"], read_status(run)["steps"]) == (10, None)
-    events.emit("progress", step=12, steps=20)
-    assert (read_status(run)["step"], read_status(run)["steps"]) == (12, 20)
-    events.emit("epoch", epoch=3, epochs=4, step=15, total_steps=20, loss=0.4, lr=0.1, steps=5, seconds=1.0)
+@pytest.mark.parametrize(
+    ("happened", "step", "steps"),
+    [
+        ((epoch(2, 10),), 10, None),
+        ((epoch(2, 10), Progress(step=12, steps=20)), 12, 20),
+        ((Progress(step=12, steps=20), Progress(step=13)), 13, 20),
+        ((epoch(3, 15, epochs=4, total_steps=20),), 15, 20),
+        ((epoch(3, 15, total_steps=20), Resumed(checkpoint="step_00000010", step=10)), 10, 20),
+    ],
+)
+def test_steps_are_those_of_the_whole_recipe_and_never_fewer_than_the_step(
+    run: RunDirectory, happened: tuple[Epoch | Progress | Resumed, ...], step: int, steps: int | None
+) -> None:
+    record(run.storage, STARTED, *happened)
     found = read_status(run)
-    assert (found["epoch"], found["epochs"], found["step"], found["steps"]) == (3, 4, 15, 20)
-    events.emit("resumed", checkpoint="step_00000010", step=10)
-    assert read_status(run)["step"] == 10
+    assert (found["step"], found["steps"]) == (step, steps)
+
+
+def test_rates_of_an_earlier_epoch_stay_until_there_are_newer_ones(run: RunDirectory) -> None:
+    record(run.storage, epoch(1, 3, fpr95=0.25, accuracy=0.9), epoch(2, 6, loss=0.4))
+    found = read_status(run)
+    assert (found["loss"], found["fpr95"], found["accuracy"]) == (0.4, 0.25, 0.9)
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_age(run: RunDirectory) -> None:
-    EventLog(run.events).emit("run_started", name="r")
+    record(run.storage, STARTED)
     assert read_status(run, now=1.0)["last_event_s_ago"] == 0.0
 
 
 def test_seconds_of_a_stage_are_measured_and_never_negative_after_the_clock_was_set_back() -> None:
-    began = {"t": 1000.0, "event": "stage_started", "stage": "train"}
-    ended = {"t": 400.0, "event": "stage_finished", "stage": "train"}
-    assert seconds_in([began, {**ended, "seconds": 12.5}], "train") == 12.5
-    assert seconds_in([began, ended], "train") == 0.0
-    assert seconds_in([began, {"t": 400.0, "event": "run_finished"}], "train") == 0.0
+    began = (1000.0, StageStarted(stage="train"))
+    measured, unmeasured = StageFinished(stage="train", seconds=12.5), StageFinished(stage="train")
+    assert seconds_in(recorded(began, (400.0, measured)), "train") == 12.5
+    assert seconds_in(recorded(began, (400.0, unmeasured)), "train") == 0.0
+    assert seconds_in(recorded(began, (400.0, STOPPED)), "train") == 0.0
+
+
+def test_seconds_of_a_stage_are_the_sum_over_all_launches() -> None:
+    history = recorded(
+        (0.0, StageStarted(stage="preprocess")),
+        (3.0, StageFinished(stage="preprocess", seconds=2.5)),
+        (3.0, StageStarted(stage="train")),
+        (10.0, STOPPED),
+        (20.0, StageStarted(stage="train")),
+        (22.0, epoch(1, 3, evaluate_s=0.5)),
+        (23.0, epoch(2, 6, evaluate_s=0.25)),
+        (25.0, StageFinished(stage="train")),
+    )
+    seconds = {stage: seconds_in(history, stage) for stage in ("preprocess", "train", "evaluate")}
+    assert seconds == {"preprocess": 2.5, "train": 12.0, "evaluate": 0.75}
+    assert seconds_in(history[:1], "train") is None and seconds_in(history[:1], "evaluate") is None

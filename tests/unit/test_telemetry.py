@@ -1,8 +1,6 @@
-"""Typed events on disk, their writer and readers, and the run's state."""
+"""Typed events on disk, and the run's state."""
 
-import dataclasses
 import json
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +12,13 @@ from orchestrator.errors import CorruptData
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
 from orchestrator.telemetry.describe import events_page
 from orchestrator.telemetry.event import Event, UnknownEvent
-from orchestrator.telemetry.events import CheckpointSaved, Epoch, FirstStep, RankEnd, RunStarted
-from orchestrator.telemetry.record import SCHEMAS, EventReader, EventWriter, merge_events, parse
+from orchestrator.telemetry.events import CheckpointSaved, Epoch, RunStarted
+from orchestrator.telemetry.record import SCHEMAS, parse
 from orchestrator.telemetry.state import Attempt, Process, RunState, read_state, write_state
 from tests.unit.engine.fakes import MemoryStorage
+from tests.unit.histories import OLD_LINES, events_of_every_schema
 
 ROOT = Path(__file__).resolve().parents[2]
-SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
-    str: st.text(max_size=8), int: st.integers(-(2**53), 2**53), bool: st.booleans(),
-    float: st.floats(allow_nan=False, allow_infinity=False),
-    RankEnd: st.builds(RankEnd, st.integers(), st.text(), st.text(), st.booleans()),
-}  # fmt: skip
-
-
-def values_of(hint: Any) -> st.SearchStrategy[Any]:
-    """Values of a field's type."""
-    arguments = typing.get_args(hint)
-    if hint in SIMPLE:
-        return SIMPLE[hint]
-    if typing.get_origin(hint) is tuple:
-        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
-    if typing.get_origin(hint) is dict:
-        return st.dictionaries(st.text(max_size=3), values_of(arguments[1]), max_size=3)
-    return st.none() | values_of(next(a for a in arguments if a is not type(None)))
-
-
-def events_of_every_schema() -> st.SearchStrategy[Event]:
-    known = [schema for schema in SCHEMAS.values() if schema is not UnknownEvent]
-    return st.one_of(
-        [st.builds(schema, **{n: values_of(h) for n, h in fields_of(schema).items()}) for schema in known]
-    )
-
-
-def fields_of(schema: type[Event]) -> dict[str, Any]:
-    hints = typing.get_type_hints(schema)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
 
 
 @given(event=events_of_every_schema())
@@ -74,80 +44,40 @@ def test_reading_an_event_of_another_version_never_fails(
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"{", b"[]", b"1", b'{"t": 1}', b'{"event": "x"}', b'{"t": "a", "event": 1}', b"\xff"]
-)
+    "line",
+    [
+        b"", b"{", b"[]", b"1", b"null", b'"t"', b'{"t": 1}', b'{"event": "x"}', b'{"t": "a", "event": 1}', b"\xff",
+        b'{"t": NaN, "event": "x"}', b'{"t": 1e12, "event": "x"}', b'{"t": true, "event": "x"}', b"[" * 100_000,
+        b'{"t": 1, "event": ["x"]}',
+    ],
+)  # fmt: skip
 def test_a_line_that_is_no_event_is_skipped(line: bytes) -> None:
     assert parse(line) is None
 
 
-def test_events_of_several_writers_are_merged_by_time(tmp_path: Path) -> None:
-    storage = DirectoryStorage(tmp_path)
-    times = iter([3.0, 1.0, 2.0])
-    with EventWriter(storage, lambda: next(times)) as a, EventWriter(storage, lambda: next(times)) as b:
-        a.record(FirstStep(step=30))
-        b.record(FirstStep(step=10))
-        b.record(FirstStep(step=20))
-    assert [r.event for r in EventReader(storage).read()] == [FirstStep(step=s) for s in (10, 20, 30)]
-    merge_events(storage)
-    lines = (tmp_path / "events.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [10, 20, 30]
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+    max_leaves=4,
+)
 
 
-def test_a_reader_returns_only_what_is_new(tmp_path: Path) -> None:
-    storage = DirectoryStorage(tmp_path)
-    reader = EventReader(storage)
-    with EventWriter(storage) as writer:
-        writer.record(FirstStep(step=1))
-        assert writer.flush() and [r.event for r in reader.new()] == [FirstStep(step=1)]
-        writer.record(FirstStep(step=2))
-        assert writer.flush() and [r.event for r in reader.new()] == [FirstStep(step=2)]
-    assert reader.new() == [] and len(reader.read()) == 2
+@given(event=events_of_every_schema(), values=st.lists(JSON_VALUES, min_size=1, max_size=3))
+def test_a_field_of_any_other_type_makes_an_unknown_event_and_no_error(
+    event: Event, values: list[Any]
+) -> None:
+    raw = event.to_dict(1.0)
+    for name, value in zip([key for key in raw if key not in ("t", "event")], values, strict=False):
+        raw[name] = value
+    found = parse(json.dumps(raw).encode())
+    assert found is not None and type(found.event) in (type(event), UnknownEvent)
 
 
-def test_events_wait_in_memory_while_storage_is_away() -> None:
-    storage = MemoryStorage()
-    storage.away = True
-    with EventWriter(storage) as writer:
-        for step in range(5):
-            writer.record(FirstStep(step=step))
-        assert not writer.flush()
-        storage.away = False
-    assert [r.event for r in EventReader(storage).read()] == [FirstStep(step=step) for step in range(5)]
-
-
-def test_a_gap_is_marked_when_storage_was_away_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.telemetry.record._MOST_LINES", 3)
-    storage = MemoryStorage()
-    storage.away = True
-    with EventWriter(storage) as writer:
-        for step in range(5):
-            writer.record(FirstStep(step=step))
-        storage.away = False
-    found = [recorded.event for recorded in EventReader(storage).read()]
-    assert [event.name for event in found] == ["events_lost", "first_step", "first_step", "first_step"]
-    assert found[0].count == 2  # type: ignore[attr-defined]
-
-
-def test_a_listed_segment_that_is_gone_is_skipped() -> None:
-    class Lagging(MemoryStorage):
-        def list(self, prefix: str) -> list[str]:
-            return [*super().list(prefix), "events/somebody/000000.jsonl"]
-
-    storage = Lagging()
-    with EventWriter(storage) as writer:
-        writer.record(FirstStep(step=1))
-    assert len(EventReader(storage).read()) == 1
-
-
-def test_an_unknown_event_survives_the_merge() -> None:
-    storage = MemoryStorage()
-    line = b'{"t": 1.0, "event": "from_the_future", "wings": [2]}'
-    storage.put("events/x/000000.jsonl", line + b"\n")
-    assert EventReader(storage).read()[0].event == UnknownEvent(
-        event="from_the_future", fields={"wings": [2]}
-    )
-    merge_events(storage)
-    assert json.loads(storage.get("events.jsonl")) == json.loads(line)
+@pytest.mark.parametrize("loss", ["NaN", "Infinity", "1" + "0" * 400])
+def test_a_figure_that_nothing_can_print_or_draw_makes_an_unknown_event(loss: str) -> None:
+    line = json.dumps({**OLD_LINES[2], "loss": "here"}).replace('"here"', loss)
+    found = parse(line.encode())
+    assert found is not None and isinstance(found.event, UnknownEvent)
 
 
 def test_the_page_of_events_is_the_one_that_the_schemas_give() -> None:

@@ -1,0 +1,90 @@
+"""`status` and `logs` read any run, and name what is none or cannot be read in one line with the remedy."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.run_directory import RunDirectory
+from orchestrator.storage import DirectoryStorage, StorageUnavailable
+from orchestrator.telemetry.events import FailureDetected, RunStarted, StageStarted
+from orchestrator.telemetry.state import RunState, write_state
+from tests.unit.conftest import Cli
+from tests.unit.histories import epoch, put_old_run, record
+
+
+def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("status", str(tmp_path))
+    assert code == 2 and f"{tmp_path} is not a run directory (it has no events); give <storage>/<name>" in err
+    run = RunDirectory(tmp_path / "r")
+    run.create()
+    record(
+        run.storage,
+        RunStarted(run="r", host=socket.gethostname(), pid=os.getpid()),
+        StageStarted(stage="train"),
+        epoch(1, 6, fpr95=0.25, accuracy=0.9),
+        FailureDetected(kind="rank_crashed", rank=1, host="h", detail="gone", step=7),
+    )
+    code, out, _ = cli("status", str(run.root), "--json")
+    found = json.loads(out)
+    assert code == 0 and found["state"] == "running" and found["stage"] == "train"
+    assert (found["epoch"], found["fpr95"], found["failures"]) == (1, 0.25, 1)
+    assert 0 <= found["last_event_s_ago"] < time.time()
+    code, out, _ = cli("logs", str(run.root))
+    assert code == 0 and "epoch 1: loss 0.5000" in out and "failure: rank_crashed rank 1 on h: gone" in out
+    code, _, err = cli("logs", str(run.root), "--rank", "3")
+    assert code == 2 and "rank 3 has no log" in err
+
+
+@pytest.mark.parametrize("command", ["status", "logs"])
+def test_a_run_of_version_1_and_one_that_was_just_taken_can_be_read(
+    cli: Cli, tmp_path: Path, command: str
+) -> None:
+    put_old_run(DirectoryStorage(tmp_path))
+    code, out, _ = cli(command, str(tmp_path))
+    assert code == 0 and ("epochs" in out or "epoch 1: loss 0.5000" in out)
+    (tmp_path / "events.jsonl").unlink()
+    write_state(DirectoryStorage(tmp_path), RunState())
+    assert cli(command, str(tmp_path))[0] == 0
+
+
+@pytest.mark.parametrize("command", ["status", "logs"])
+def test_events_that_cannot_be_read_are_one_line_with_the_remedy(
+    cli: Cli, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "events.jsonl").mkdir()
+    code, out, err = cli(command, str(tmp_path))
+    assert (code, out) == (2, "")
+    assert err == (
+        f"sdnet-orchestrate: {tmp_path}/events.jsonl cannot be used (Is a directory); "
+        "correct its type or its permissions\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "logs"])
+def test_storage_that_is_away_is_one_line_with_the_remedy(
+    cli: Cli, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_old_run(DirectoryStorage(tmp_path))
+
+    def away(storage: DirectoryStorage, prefix: str) -> list[str]:
+        raise StorageUnavailable(prefix, "Stale file handle")
+
+    monkeypatch.setattr(DirectoryStorage, "list", away)
+    code, out, err = cli(command, str(tmp_path))
+    assert (code, out) == (1, "")
+    assert err == (
+        f"sdnet-orchestrate: {tmp_path}/events/ cannot be reached or written (Stale file handle); "
+        "mount or free the storage\n"
+    )
+
+
+def test_a_state_that_is_damaged_is_one_line_with_the_remedy(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{")
+    code, out, err = cli("status", str(tmp_path))
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert err.startswith(f"sdnet-orchestrate: {tmp_path}/state.json is corrupt (not a run state: ")
+    assert err.endswith("; remove the file to resume from checkpoints\n")
