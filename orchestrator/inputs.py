@@ -1,14 +1,15 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
-import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.engine.checkpoints import checkpoint_names, read_fields
+from orchestrator.errors import CorruptData
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import DataSpec, JobSpec
+from orchestrator.storage import StorageError
 from sdnet.data.sen12 import split_scenes
 from sdnet.data.shards import pairs_per_shard
 from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
@@ -18,7 +19,6 @@ from sdnet.errors import InputError
 from sdnet.metrics import check_labels
 from sdnet.paths import full_path
 
-_CHECKPOINT = re.compile(r"step_\d{8,}")
 # Keys that refuse data or say where they are, and so cannot change what a run trains on without
 # changing the checksums of its data, which its checkpoints keep.
 _NO_IDENTITY = ("max_bad_images", "layout", "max_pixels")
@@ -167,12 +167,11 @@ def prepared_files(given: str) -> tuple[Path, Path]:
 
 def _recorded_checksums(run: RunDirectory) -> dict[str, str]:
     """Checksums of the data in the newest checkpoint that can be read; all of a run have the same."""
-    named = [path for path in run.checkpoints.glob("step_*") if _CHECKPOINT.fullmatch(path.name)]
-    for path in sorted(named, key=lambda path: int(path.name.removeprefix("step_")), reverse=True):
+    for name in reversed(checkpoint_names(run.storage)):
         try:
-            recorded = json.loads((path / "state.json").read_text(encoding="utf-8")).get("data", {})
-            return {str(name): str(checksum) for name, checksum in recorded.items()}
-        except (OSError, ValueError, AttributeError):
+            recorded = read_fields(run.storage, name).get("data", {})
+            return {str(file): str(checksum) for file, checksum in recorded.items()}
+        except (StorageError, CorruptData, AttributeError):
             continue  # a corrupt checkpoint is judged when it is resumed
     return {}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from orchestrator.events import EventLog
-from tests.unit.saving import save
 
 from orchestrator.run_directory import RunDirectory
 from sdnet.config import SyntheticConfig
@@ -16,6 +15,7 @@ from sdnet.data.synthetic import make_tree
 from tests.integration.jobs import STEPS, job_file
 from tests.integration.ray_node import RayCluster
 from tests.launching import events_of, saved, wait_for
+from tests.unit.sdnet_checkpoints import save
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

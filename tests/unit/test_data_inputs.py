@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.engine.checkpoints import Encoded, write_checkpoint
 from orchestrator.inputs import (
     check_inputs,
     data_identity,
@@ -26,7 +27,7 @@ from sdnet.data.prepare import prepare
 from sdnet.data.store import checksums_of
 from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
-from tests.unit.saving import save
+from tests.unit.sdnet_checkpoints import save
 
 Make = Callable[..., JobSpec]
 
@@ -63,9 +64,8 @@ def run_of(spec: JobSpec) -> RunDirectory:
 
 def keep_checkpoint(run: RunDirectory, data: dict[str, str] | None, step: int = 9) -> None:
     """A checkpoint, as far as its state names its data; None for one of an older version."""
-    folder = run.checkpoints / f"step_{step:08d}"
-    folder.mkdir()
-    write_json(folder / "state.json", {"step": step, **({"data": data} if data is not None else {})})
+    fields = {"step": step} if data is None else {"step": step, "data": data}
+    write_checkpoint(run.storage, Encoded({}, fields))
 
 
 def finish(run: RunDirectory, train: Path, test: Path) -> None:
@@ -193,7 +193,6 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over_for_the_one_before(make
     keep_checkpoint(run, {"train.npz": "other"}, step=8)
     keep_checkpoint(run, None, step=100_000_000)
     (run.checkpoints / "step_100000000/state.json").write_text(content)
-    (run.checkpoints / "step_00000200.corrupt").mkdir()
     with pytest.raises(InputError, match="were trained with another"):
         refuse_other_data(run, folder / "train.npz", folder / "test.npz")
 

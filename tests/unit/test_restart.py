@@ -6,27 +6,28 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.events import EventLog
 from orchestrator.restart import begin_again
 from orchestrator.run_directory import RunDirectory
 from orchestrator.run_lock import locked
+from orchestrator.telemetry.events import RunRestarted
+from orchestrator.telemetry.record import EventReader
+from orchestrator.telemetry.state import Process, RunState, read_state, write_state
 from sdnet.errors import InputError
-from tests.unit.saving import save
+from tests.unit.sdnet_checkpoints import save
+
+RANK = Process(host="a", pid=22, started=7)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    """A run that was killed: a checkpoint, two groups, patches and graphs."""
+    """A run that was killed in its second generation: a checkpoint, patches and graphs."""
     made = RunDirectory(tmp_path / "j")
     made.create()
     save(made.checkpoints, 3)
     (made.data / "train.npz").write_bytes(b"patches")
     made.compiled.mkdir()
     made.job.write_text("name: j\n")
-    events = EventLog(made.events)
-    for generation, pid in ((1, 11), (2, 22)):
-        events.emit("group_starting", generation=generation, world_size=1)
-        events.emit("rank_joined", rank=0, host="a", pid=pid, started=7)
+    write_state(made.storage, RunState(generation=2, ranks={"0": RANK}, saved="step_00000003", trained_s=9.0))
     return made
 
 
@@ -39,8 +40,9 @@ def test_everything_but_patches_and_graphs_is_moved_and_nothing_is_lost(run: Run
     aside = begin_again(run)
     assert aside == run.root / "before_restart.1"
     assert before <= below(aside)
-    assert below(run.root) - {f"before_restart.1/{name}" for name in before} == {
-        "data/train.npz", "launch.lock", "events.jsonl",
+    left = below(run.root) - {f"before_restart.1/{name}" for name in before}
+    assert {name for name in left if not name.startswith("events/")} == {
+        "data/train.npz", "launch.lock", "state.json",
     }  # fmt: skip
     run.create()
     assert not run.holds_checkpoints() and run.compiled.is_dir()
@@ -48,13 +50,12 @@ def test_everything_but_patches_and_graphs_is_moved_and_nothing_is_lost(run: Run
 
 def test_the_ranks_of_the_last_group_are_still_known_to_the_fence(run: RunDirectory) -> None:
     begin_again(run)
-    [moved, rank] = EventLog(run.events).read()
-    assert (moved["event"], moved["moved_to"]) == ("run_restarted", "before_restart.1")
-    assert {**rank, "t": 0} == {
-        "t": 0, "event": "rank_joined", "rank": 0, "host": "a", "pid": 22, "started": 7,
-    }  # fmt: skip
+    [moved] = EventReader(run.storage).read()
+    assert moved.event == RunRestarted(moved_to="before_restart.1")
+    # Everything else is of the run that was moved.
+    assert read_state(run.storage) == RunState(generation=2, ranks={"0": RANK})
     begin_again(run)
-    assert [event["pid"] for event in EventLog(run.events).read() if event["event"] == "rank_joined"] == [22]
+    assert read_state(run.storage).ranks == {"0": RANK}
 
 
 def test_each_restart_has_its_own_folder(run: RunDirectory) -> None:
@@ -71,6 +72,8 @@ def test_what_cannot_be_used_can_be_moved(run: RunDirectory) -> None:
     run.events.unlink()
     run.events.mkdir()
     run.summary.symlink_to("summary.json")
+    run.state.unlink()
+    run.state.mkdir()
     assert begin_again(run) is not None
     run.create()
 

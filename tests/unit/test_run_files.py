@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from tests.unit.saving import save
 
+from orchestrator.engine.checkpoints import CheckpointsLost
 from orchestrator.launch import launch
 from orchestrator.report.html import render_report
 from orchestrator.report.lines import line_of
@@ -31,17 +31,19 @@ from orchestrator.telemetry.events import (
     Resumed,
 )
 from orchestrator.telemetry.record import EventReader
+from orchestrator.telemetry.state import RunState, write_state
 from sdnet.checkpoint import read_origin
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import write_patches
 from sdnet.errors import InputError
 from sdnet.files import sha256_of
 from tests.unit.histories import epoch, recorded
+from tests.unit.sdnet_checkpoints import save
 from tests.unprivileged import as_nobody
 
 Change = Callable[[Path], object]
-FILES = ("job.yaml", "events.jsonl", "summary.json", "data/manifest.json")
-FOLDERS = ("data", "checkpoints", "logs", "plan")
+FILES = ("job.yaml", "events.jsonl", "state.json", "summary.json", "data/manifest.json")
+FOLDERS = ("data", "checkpoints", "logs", "plan", "events")
 
 
 def link_to_itself(path: Path) -> None:
@@ -158,10 +160,9 @@ def test_checkpoints_beside_a_job_that_cannot_be_read_are_not_trained_on(spec, r
 
 def lose(run: RunDirectory, how: str) -> None:
     """Take the checkpoints away of a run that saved two of them."""
-    events = EventLog(run.events)
     for step in (3, 5):
         directory = save(run.checkpoints, step)
-        events.emit("checkpoint_saved", step=step, checkpoint=directory.name)
+        write_state(run.storage, RunState(saved=directory.name))
         if how == "corrupt":
             os.truncate(directory / "model.ckpt", 7)
         elif how == "gone":
@@ -174,7 +175,7 @@ def lose(run: RunDirectory, how: str) -> None:
     ("how", "reason"),
     [
         ("gone", "(all are gone)"),
-        ("corrupt", "(step_00000003.corrupt, step_00000005.corrupt are corrupt)"),
+        ("corrupt", "(corrupt: step_00000003, step_00000005)"),
     ],
 )
 @pytest.mark.parametrize("finished", [False, True])
@@ -184,10 +185,10 @@ def test_a_run_that_lost_all_its_checkpoints_says_so_and_does_not_begin_again(
     lose(run, how)
     if finished:
         write_json(run.summary, {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"})
-    for _ in range(2):  # what was set aside the first time is still lost the second time
+    for _ in range(2):  # what was marked the first time is still lost the second time
         said = refusal(spec)
         assert said.startswith("the run has finished, but " if finished else str(run.checkpoints))
-        assert "the run saved 2, the last one step_00000005" in said and reason in said
+        assert "although the run saved step_00000005" in said and reason in said
         assert said.endswith("put one back, or launch with --restart to train from step 1")
 
 
@@ -215,12 +216,11 @@ def test_a_checkpoint_beyond_the_end_of_the_recipe_is_refused(spec, run) -> None
     for path in (run.train_npz, run.test_npz):
         write_patches(path, 20, [np.zeros((20, 64, 128), np.uint8)], np.arange(20) % 2)
     steps = steps_per_epoch(20, spec.global_batch) * spec.train.epochs
-    events = EventLog(run.events)
     save(run.checkpoints, steps)
-    assert finished(spec, run, events) is not None
+    assert finished(spec, run, [].append) is not None
     save(run.checkpoints, steps + 1)
     with pytest.raises(InputError, match=f"step {steps + 1}, but the recipe ends at step {steps}; move"):
-        finished(spec, run, events)
+        finished(spec, run, [].append)
 
 
 def test_a_summary_names_the_bytes_of_the_last_checkpoint(spec, run) -> None:
@@ -257,9 +257,9 @@ def test_a_summary_has_the_figures_of_the_newest_events(spec, run) -> None:
 def test_lost_checkpoints_are_an_input_error_that_crosses_processes(tmp_path) -> None:
     import pickle
 
-    error = CheckpointsLost("/runs/j/checkpoints", 4, "step_00000009", ("a", "b", "c", "d"))
+    error = CheckpointsLost("/runs/j/checkpoints", "step_00000009", ("a", "b", "c", "d"))
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - ours, as Ray does it
-    assert "(a, b, c, ... are corrupt)" in str(error)
+    assert "(corrupt: a, b, c, ...)" in str(error)
 
 
 JSON = st.recursive(
@@ -301,22 +301,8 @@ def test_any_line_of_json_in_the_events_leaves_every_reader_at_work(tmp_path_fac
     assert read_status(run)["name"] == run.root.name
 
 
-def test_skipped_lines_are_counted_in_one_warning(tmp_path, caplog) -> None:
-    events = EventLog(tmp_path / "events.jsonl")
-    events.emit("run_started", name="x")
-    with events.path.open("ab") as file:
-        file.write(b'{"t": 1, "event": "epoch"}\n{"t": "now", "event": "first_step"}\n\xff\n[]\n')
-    assert [[event["event"] for event in events.read()] for _ in range(2)] == [["run_started"]] * 2
-    [warning] = caplog.messages
-    assert "events.jsonl: skipped 4 line(s) that are not whole events" in warning
-
-
 def test_a_printed_summary_shows_every_digit_of_a_checksum_on_a_narrow_terminal() -> None:
     page = Console(width=60, record=True, file=io.StringIO())
     print_summary(page, {"name": "j", "status": "succeeded", "weights_sha256": "0123456789abcdef" * 4})
     digits = "".join(character for character in page.export_text() if character in "0123456789abcdef")
     assert digits.count("0123456789abcdef") == 4
-
-
-def test_the_event_of_a_launch_that_is_told_to_stop_is_a_whole_event() -> None:
-    assert is_event({"t": 1.0, "event": "leaving", "ranks": 2})
