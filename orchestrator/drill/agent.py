@@ -1,7 +1,7 @@
-"""Takes its own host away and brings it back: `python -m orchestrator.drill.agent`, an order on stdin.
+"""Takes its own host away and brings it back: `python -m orchestrator.drill.agent`, with the order on stdin.
 
-It outlives the Ray worker that started it and that worker's Ray node, because it belongs to
-neither: the process that was started ends at once and leaves its work to a child.
+It must outlive the Ray worker that started it, and that worker's Ray node. So the process that was started ends at
+once, and a child in a session of its own does the work.
 """
 
 import os
@@ -13,45 +13,51 @@ import psutil
 
 from orchestrator.drill import link
 from orchestrator.drill.faults import Fault
-from orchestrator.drill.inject import Order, tell
+from orchestrator.drill.inject import Order, Record, fault_of
 from orchestrator.drill.ray_node import RayNode, kill_trees
-from orchestrator.events import EventLog
 from orchestrator.processes import still_running
+from orchestrator.telemetry.events import HostReturned
+from orchestrator.telemetry.record import EventWriter
 
 _AWAY_S = {Fault.KILL_HOST: 10.0, Fault.PARTITION: 12.0}
-# The worker that started us must first answer the drill, which would otherwise aim again.
+# The worker that started us must answer the drill first. Without its answer the drill would make a second fault.
 _HEAD_START_S = 1.0
-# Ray tells a raylet that it was given up as soon as they speak again; then the raylet ends.
+# A raylet that Ray gave up learns it as soon as they are connected again; then it ends.
 _VERDICT_S = 30.0
 _START_TRIES = 3
+# Storage may need a moment after the link is up again. The drill waits longer for the host.
+_STORAGE_RETURN_S = 60.0
 
 
 def carry_out(order: Order) -> None:
-    """Make the fault and report it, bring the host back and report that."""
+    """Make the fault, bring the host back, and record both."""
     # Before anything is started: Ray's workers, and what they start, have a low priority.
     note, problem = order.node.priority.take(), ""
-    time.sleep(_HEAD_START_S)
-    try:
-        if order.target.fault is Fault.KILL_HOST:
-            _kill_host(order)
-        else:
-            _partition(order)
-    except (OSError, RuntimeError, subprocess.SubprocessError, psutil.Error) as error:
-        problem = " ".join(str(error).split())
-    EventLog(order.target.run.events).emit(
-        "host_returned", number=order.target.number, host=order.target.host, problem=problem, note=note
-    )
+    with EventWriter(order.target.run.storage) as events:
+        time.sleep(_HEAD_START_S)
+        try:
+            if order.target.fault is Fault.KILL_HOST:
+                _kill_host(order, events.record)
+            else:
+                _partition(order, events.record)
+        except (OSError, RuntimeError, subprocess.SubprocessError, psutil.Error) as error:
+            problem = " ".join(str(error).split())
+        returned = HostReturned(
+            number=order.target.number, host=order.target.host, problem=problem, note=note
+        )
+        events.record(returned)
+        _wait_for_storage(events)
 
 
-def _kill_host(order: Order) -> None:
+def _kill_host(order: Order, record: Record) -> None:
     at = time.time()
     gone = order.node.kill()
-    tell(order.target, at, f"the raylet and {gone - 1} processes below it are gone")
+    record(fault_of(order.target, at, f"the raylet and {gone - 1} processes below it are gone"))
     time.sleep(_AWAY_S[Fault.KILL_HOST])
     start_again(order.node)
 
 
-def _partition(order: Order) -> None:
+def _partition(order: Order, record: Record) -> None:
     interface = link.interface_of(order.target.host)
     if interface is None:
         raise RuntimeError(f"no interface has the address {order.target.host}")
@@ -62,21 +68,27 @@ def _partition(order: Order) -> None:
         time.sleep(seconds)
     finally:
         link.heal(interface, routes)
-    # Told now: the storage may be behind the link that was down.
     if not down:
         raise RuntimeError(f"{interface} did not go down")
-    tell(order.target, at, f"{interface} was down for {seconds:.0f} s")
+    record(fault_of(order.target, at, f"{interface} was down for {seconds:.0f} s"))
     raylet = order.node.raylet.process()
     if raylet is None or not still_running([raylet], _VERDICT_S):
         order.node.kill()  # what the raylet may have left
         start_again(order.node)
 
 
+def _wait_for_storage(events: EventWriter) -> None:
+    """Wait, but not for ever, until the events are on storage: what storage refuses at the end is lost."""
+    deadline = time.monotonic() + _STORAGE_RETURN_S
+    while not events.flush() and time.monotonic() < deadline:
+        time.sleep(1.0)
+
+
 def start_again(node: RayNode, tries: int = _START_TRIES) -> None:
     """Start the node again. Raises RuntimeError when no try succeeds.
 
-    `ray start` gives up after 30 s, for example on busy cores, but leaves the raylet that it has
-    started: that one is ended before the next try, or the host would join twice.
+    `ray start` gives up after 30 s, for example on busy cores, but does not end the raylet that it
+    started. That one is killed before the next try, or the host would join twice.
     """
     before = node.raylets()
     problem = ""
@@ -91,7 +103,7 @@ def start_again(node: RayNode, tries: int = _START_TRIES) -> None:
 
 
 def main() -> None:
-    """Read the order, and carry it out in a child that nobody waits for."""
+    """Read the order, and carry it out in a child process that is not waited for."""
     order = Order.from_json(sys.stdin.read())
     if os.fork():
         os._exit(0)

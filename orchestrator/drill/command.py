@@ -22,7 +22,7 @@ from orchestrator.terminal import plain_console, wide_console
 from sdnet.errors import InputError
 from sdnet.paths import path_option
 
-# Each fault takes seconds to minutes; more than this is a slip.
+# Each fault takes seconds to minutes; a larger number is a typing error.
 _MOST_FAULTS = 1000
 
 
@@ -34,19 +34,21 @@ def drill(
     faults: Annotated[
         str | None,
         typer.Option(
-            help=f"Of {', '.join(Fault)}: a list with commas; left out, all that the cluster can show."
+            help=f"Of {', '.join(Fault)}, separated by commas. Default: all that the cluster can show."
         ),
     ] = None,
     count: Annotated[int, typer.Option(help="How many faults to make.")] = 10,
-    seed: Annotated[int, typer.Option(help="Decides their order, the ranks, and how files are spoilt.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Decides the order of faults, the ranks, and how files are damaged.")
+    ] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Run the job twice, the second time with faults made on purpose, and compare the ends.
+    """Run the job twice, the second time with deliberate faults, and compare the results.
 
-    The runs are <storage>/<name>-drill-clean and <name>-drill; drill.json in the second one keeps
+    The runs are <storage>/<name>-drill-clean and <name>-drill; drill.json in the second one is
     the report. Exit code 0 when every fault happened, the run ended with the same bytes, and every
     host is back in the cluster.
     """
@@ -57,7 +59,7 @@ def drill(
     refuse_storage_of_ray(spec.storage)
     run_directories(spec)  # an earlier drill is refused before anything starts
     console = plain_console(stderr=True)
-    show = (lambda events: nullcontext()) if as_json else partial(live_view, console=console)
+    show = (lambda storage: nullcontext()) if as_json else partial(live_view, console=console)
     try:
         with hosts_of(spec.cluster) as hosts:
             rehearsal = Rehearsal(spec, hosts, show)
@@ -91,7 +93,7 @@ def print_drill(console: Console, result: dict[str, Any]) -> None:
 def _possible(
     wanted: tuple[Fault, ...] | None, spec: JobSpec, spare_hosts: dict[str, str]
 ) -> tuple[Fault, ...]:
-    """Those of the wanted faults that this cluster can show; what is left out is said in one line."""
+    """The wanted faults that this cluster can show; prints one line about those that it cannot."""
     reasons = reasons_against(
         local=spec.cluster.address == "local", keep=spec.checkpoint.keep, spare_hosts=spare_hosts
     )

@@ -11,9 +11,9 @@ from sdnet.errors import InputError
 class Fault(StrEnum):
     """What is done to the run.
 
-    kill_rank: a rank's process is killed. kill_host: a host's Ray node is killed with all that
-    runs below it, and comes back. freeze: a rank's process is stopped. partition: a host's link
-    is down for a while. corrupt_checkpoint: the newest checkpoint is spoilt and a rank killed.
+    kill_rank: a rank's process is killed. kill_host: a host's Ray node is killed with all its
+    processes, and started again. freeze: a rank's process is stopped. partition: a host's link
+    is down for a while. corrupt_checkpoint: the newest checkpoint is damaged and a rank killed.
     """
 
     KILL_RANK = "kill-rank"
@@ -24,22 +24,22 @@ class Fault(StrEnum):
 
 
 class Damage(StrEnum):
-    """How a checkpoint is spoilt."""
+    """How a checkpoint is damaged."""
 
     FLIP_A_BIT = "a bit flipped"
     TRUNCATE = "truncated"
     REMOVE = "removed"
 
 
-# They take a whole host away for a while, so it must be one that neither head nor launcher is on.
+# They take a whole host away for a while, so neither the head nor the launcher may be on it.
 OF_HOSTS = (Fault.KILL_HOST, Fault.PARTITION)
-# Fewer could not be told apart: the run must go on for a while between two faults.
+# With fewer, two faults could not be distinguished: the run must make steps between them.
 STEPS_BETWEEN = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One fault to come: `number` from 1, due after `step` global steps; `draw` in [0, 1) picks the rank."""
+    """One planned fault: `number` from 1, due after `step` global steps; `draw` in [0, 1) picks the rank."""
 
     number: int
     fault: Fault
@@ -48,7 +48,7 @@ class Planned:
     damage: Damage
 
     def choose(self, ranks: Sequence[int]) -> int:
-        """The rank that it hits, of those that it may hit."""
+        """The rank that it hits, out of those that it may hit."""
         return ranks[int(self.draw * len(ranks))]
 
 

@@ -1,7 +1,7 @@
-"""Makes one fault, on the host that has the rank it is aimed at.
+"""Makes one fault, on the host of the rank that it is aimed at.
 
-Only processes that carry the mark of the run are touched, and only faults that were seen to have
-happened are told, as `fault_injected` in events.jsonl.
+Only processes with the mark of the run are touched. A fault is recorded, as `fault_injected`, only after it was
+seen to have happened.
 """
 
 import json
@@ -9,29 +9,39 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from orchestrator.ascend.fence import RUN_VARIABLE
-from orchestrator.drill.faults import Damage, Fault
+from orchestrator.drill.faults import OF_HOSTS, Damage, Fault
 from orchestrator.drill.ray_node import RayNode, node_above
-from orchestrator.events import EventLog
+from orchestrator.engine.checkpoints import checkpoint_names
 from orchestrator.log_files import open_log
-from orchestrator.processes import still_running
+from orchestrator.processes import start_ticks, still_running
 from orchestrator.run_directory import RunDirectory
+from orchestrator.storage import StorageError
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.events import FaultInjected
+from orchestrator.telemetry.record import EventWriter
 
 _SEEN_WITHIN_S = 10.0
 
+Record = Callable[[Event], None]
+
 
 class NotNow(Exception):
-    """The rank or the checkpoint that was aimed at is not there any more; aim again."""
+    """The rank or the checkpoint that was aimed at is not there any more; the drill aims again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One fault, aimed. generation, step: of the group when it was chosen."""
+    """One fault, aimed at a rank. generation, step: of the group when the rank was chosen.
+
+    host, pid, started: the rank's process. started: in clock ticks after boot, None when unknown.
+    """
 
     run: RunDirectory
     number: int
@@ -42,11 +52,12 @@ class Target:
     rank: int
     host: str
     pid: int
+    started: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the process that outlives a host's Ray node shall do: its fault, and the node to bring back."""
+    """The work of the process that outlives a host's Ray node: its fault, and the node to bring back."""
 
     target: Target
     node: RayNode
@@ -67,60 +78,63 @@ class Order:
 
 
 def inject(address: str, target: Target) -> str:
-    """On the host with this address, the target's: make the fault; returns why not, or nothing.
+    """On the target's host, which has this address: make the fault; returns why not, or an empty string.
 
-    A fault of a whole host is left to a process that outlives this one; it tells of it by itself.
+    A fault of a whole host is left to a process that outlives this one and records it by itself.
     """
     try:
-        match target.fault:
-            case Fault.KILL_RANK:
-                _kill(_process(target), target)
-            case Fault.FREEZE:
-                _freeze(_process(target), target)
-            case Fault.CORRUPT_CHECKPOINT:
-                _spoil_and_kill(_process(target), target)
-            case Fault.KILL_HOST | Fault.PARTITION:
-                _leave_to_agent(Order(target, node_above()))
-    except (NotNow, psutil.Error) as error:
+        if target.fault in OF_HOSTS:
+            _leave_to_agent(Order(target, node_above()))
+        else:
+            with EventWriter(target.run.storage) as events:
+                _hit_rank(target, events.record)
+    except (NotNow, psutil.Error, StorageError) as error:
         return str(error)
     return ""
 
 
-def tell(target: Target, at: float, proof: str, **more: str) -> None:
-    """Write down that the fault has happened, `at` unix seconds, and how that was seen."""
-    EventLog(target.run.events).emit(
-        "fault_injected",
-        number=target.number, fault=target.fault.value, rank=target.rank, host=target.host,
-        step=target.step, generation=target.generation, at=round(at, 3), proof=proof, **more,
-    )  # fmt: skip
+def fault_of(target: Target, at: float, proof: str, checkpoint: str | None = None) -> FaultInjected:
+    """The event of a fault that happened `at` unix seconds; proof: how that was seen."""
+    return FaultInjected(
+        number=target.number,
+        fault=target.fault.value,
+        generation=target.generation,
+        step=target.step,
+        rank=target.rank,
+        host=target.host,
+        at=round(at, 3),
+        proof=proof,
+        damage=None if checkpoint is None else target.damage.value,
+        checkpoint=checkpoint,
+    )
 
 
-def saved_checkpoints(run: RunDirectory) -> list[Path]:
-    """Checkpoint directories that are whole, oldest first; those set aside are not among them."""
-    named = run.checkpoints.glob("step_*")
-    return sorted(path for path in named if path.name.removeprefix("step_").isdigit())
+def _hit_rank(target: Target, record: Record) -> None:
+    process, at = _process(target), time.time()
+    match target.fault:
+        case Fault.KILL_RANK:
+            _kill(process)
+            record(fault_of(target, at, f"process {process.pid} is gone"))
+        case Fault.FREEZE:
+            _stop(process)
+            record(fault_of(target, at, f"process {process.pid} is stopped"))
+        case Fault.CORRUPT_CHECKPOINT:
+            _corrupt_and_kill(process, target, record)
 
 
 def _process(target: Target) -> psutil.Process:
     process = psutil.Process(target.pid)
     # The id may be another process's by now.
-    if process.environ().get(RUN_VARIABLE) != str(target.run.root):
+    same = target.started in (None, start_ticks(target.pid))
+    if not same or process.environ().get(RUN_VARIABLE) != str(target.run.root):
         raise NotNow(f"process {target.pid} is not rank {target.rank} of this run")
     return process
 
 
-def _kill(process: psutil.Process, target: Target, proof: str = "", **more: str) -> None:
-    at = time.time()
+def _kill(process: psutil.Process) -> None:
     process.kill()
     if still_running([process], _SEEN_WITHIN_S):
         raise NotNow(f"process {process.pid} does not end")
-    tell(target, at, f"{proof}process {process.pid} is gone", **more)
-
-
-def _freeze(process: psutil.Process, target: Target) -> None:
-    at = time.time()
-    _stop(process)
-    tell(target, at, f"process {process.pid} is stopped")
 
 
 def _stop(process: psutil.Process) -> None:
@@ -132,19 +146,35 @@ def _stop(process: psutil.Process) -> None:
         os.sched_yield()
 
 
-def _spoil_and_kill(process: psutil.Process, target: Target) -> None:
-    """The rank that writes is stopped first, so that no checkpoint newer than the spoilt one appears."""
+def _corrupt_and_kill(process: psutil.Process, target: Target, record: Record) -> None:
+    """Damage the newest checkpoint and kill the rank that writes them.
+
+    The rank is stopped first. Else it could write a newer checkpoint, and nobody would read the damaged one.
+    """
     _stop(process)
-    saved = saved_checkpoints(target.run)
-    if len(saved) < 2:
+    try:
+        name, damage = _damage_newest(target)
+    except (NotNow, StorageError, OSError):
         process.resume()
+        raise
+    at = time.time()
+    _kill(process)
+    record(fault_of(target, at, f"{name}/{damage}, process {process.pid} is gone", checkpoint=name))
+
+
+def _damage_newest(target: Target) -> tuple[str, str]:
+    """Damage the newest checkpoint; returns its name, and what was done. Raises NotNow, StorageError or OSError."""
+    names = checkpoint_names(target.run.storage)
+    if len(names) < 2:
         raise NotNow("there is no earlier checkpoint to go back to")
-    newest = saved[-1]
-    _kill(process, target, f"{newest.name}/{spoil(newest, target.damage)}, ", checkpoint=newest.name)
+    return names[-1], damage_checkpoint(target.run.checkpoints / names[-1], target.damage)
 
 
-def spoil(checkpoint: Path, damage: Damage) -> str:
-    """Damage a file of a checkpoint; returns which one, and how."""
+def damage_checkpoint(checkpoint: Path, damage: Damage) -> str:
+    """Damage a data file of a checkpoint; returns which one, and how.
+
+    Never `state.json`: without that file a checkpoint does not exist, so none could be found corrupt.
+    """
     match damage:
         case Damage.FLIP_A_BIT:
             victim = checkpoint / "model.ckpt"
@@ -157,13 +187,13 @@ def spoil(checkpoint: Path, damage: Damage) -> str:
             victim = checkpoint / "optimizer.ckpt"
             os.truncate(victim, victim.stat().st_size // 2)
         case Damage.REMOVE:
-            victim = checkpoint / "state.json"
+            victim = checkpoint / "model.ckpt"
             victim.unlink()
     return f"{victim.name} {damage.value}"
 
 
 def _leave_to_agent(order: Order) -> None:
-    """Start the process that takes the host away and brings it back; returns when it is on its own."""
+    """Start the process that takes the host away and brings it back; returns once it is on its own."""
     with open_log(order.target.run.logs / "drill_agents.log") as log:
         subprocess.run(
             [sys.executable, "-m", "orchestrator.drill.agent"],

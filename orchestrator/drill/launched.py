@@ -1,5 +1,6 @@
 """A `launch` in a process of its own, which ends with the block that it was started for."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -8,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.drill.outcome import Event
-from orchestrator.events import EventLog
 from orchestrator.log_files import open_log
 from orchestrator.run_directory import RunDirectory
+from orchestrator.storage import StorageError
+from orchestrator.telemetry.event import Recorded
+from orchestrator.telemetry.record import EventReader
 
 _POLL_S = 0.2
 # An interrupted launch ends its group within 15 s and then Ray.
@@ -20,12 +22,15 @@ _ENDS_WITHIN_S = 60.0
 
 @dataclass
 class Launched:
-    """A launch that runs, and all events of its run so far."""
+    """A launch that runs, and all events of its run so far, in the order in which they became visible."""
 
     run: RunDirectory
     process: "subprocess.Popen[bytes]"
-    history: list[Event] = field(default_factory=list)
-    _position: int = 0
+    history: list[Recorded] = field(default_factory=list)
+    _reader: EventReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reader = EventReader(self.run.storage)
 
     def until(self, happened: Callable[[], bool]) -> bool:
         """Wait until it has happened, reading events; False when the launch ends first."""
@@ -43,12 +48,12 @@ class Launched:
         self.until(lambda: False)
 
     def read(self) -> None:
-        """Take in the events that are new."""
-        new, self._position = EventLog(self.run.events).read_from(self._position)
-        self.history += new
+        """Add the events that are new. While storage is away there are none: the launch waits for it, too."""
+        with contextlib.suppress(StorageError):
+            self.history += self._reader.new()
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line that it printed."""
         lines = _output_of(self.run).read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")

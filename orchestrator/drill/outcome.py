@@ -1,179 +1,199 @@
-"""What a run's events say of a drill: where the group stands, and what each fault came to. Pure."""
+"""What a run's events say about a drill: where the group stands, and what each fault cost. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.drill.faults import OF_HOSTS, Planned
 from orchestrator.report.summary import seconds_in
+from orchestrator.telemetry import events
+from orchestrator.telemetry.event import Recorded
+from orchestrator.telemetry.state import Process, RunState
 
-Event = dict[str, Any]
+_STEPPED = (events.FirstStep, events.Progress, events.CheckpointSaved, events.Epoch)
+_ENDED = (events.HangFound, events.FailureDetected, events.RunFinished)
 
-_STEPPED = ("first_step", "progress", "checkpoint_saved", "epoch")
-_ENDED = ("hang_found", "failure_detected", "run_finished")
+OfFault = TypeVar("OfFault", events.FaultInjected, events.HostReturned, events.HostMissing)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A generation that steps. ranks: host and process id of each."""
+    """A generation that makes steps. ranks: the process of each."""
 
     generation: int
     step: int
-    ranks: dict[int, tuple[str, int]]
+    ranks: Mapping[int, Process]
 
 
-def stepping_group(history: Sequence[Event]) -> Group | None:
-    """The newest generation, if it has done its first step and nothing is known to have ended it."""
-    generation = _of_last_generation(history)
-    names = {event["event"] for event in generation}
-    if "first_step" not in names or names & set(_ENDED):
+def stepping_group(history: Sequence[Recorded], state: RunState) -> Group | None:
+    """The newest generation, if it has done its first step and nothing is known to have ended it.
+
+    state: the run's; it may be a moment older or newer than the events. Then there is no group yet.
+    """
+    generation = [recorded.event for recorded in _last_generation(history)]
+    started = any(isinstance(event, events.FirstStep) for event in generation)
+    if not started or any(isinstance(event, _ENDED) for event in generation):
+        return None
+    number = next(e.generation for e in generation if isinstance(e, events.GroupStarting))
+    if state.generation != number or not state.ranks:
         return None
     return Group(
-        generation=generation[0]["generation"],
-        step=max(event["step"] for event in generation if event["event"] in _STEPPED),
-        ranks={e["rank"]: (e["host"], e["pid"]) for e in generation if e["event"] == "rank_joined"},
+        generation=number,
+        step=max(event.step for event in generation if isinstance(event, _STEPPED)),
+        ranks={int(rank): process for rank, process in state.ranks.items()},
     )
 
 
-def recovery_of(history: Sequence[Event], number: int, generation: int) -> Event | None:
-    """The event that shows the run stepping again after fault `number`, which hit this generation.
+def recovered_at(history: Sequence[Recorded], number: int, generation: int) -> float | None:
+    """When the run made a step again after fault `number`, which hit this generation; None if it did not.
 
-    It is the first step of a later generation; or, when a host came back and the same generation
-    goes on, the first step after that.
+    That is the first step of a later generation. Or a host came back before anybody missed it, and the
+    same generation goes on: then it is the first step after that.
     """
     current, returned = 0, False
-    for event in history:
-        if event["event"] == "group_starting":
-            current = event["generation"]
-        elif event["event"] == "host_returned" and event["number"] == number:
-            returned = not event["problem"]
-        elif (
-            event["event"] == "first_step"
-            and current > generation
-            or event["event"] in _STEPPED
-            and current == generation
-            and returned
-        ):
-            return event
+    for recorded in history:
+        match recorded.event:
+            case events.GroupStarting(generation=current):
+                pass
+            case events.HostReturned(number=of, problem=problem) if of == number:
+                returned = not problem
+            case events.FirstStep() if current > generation:
+                return recorded.t
+            case event if isinstance(event, _STEPPED) and current == generation and returned:
+                return recorded.t
     return None
 
 
-def return_of(history: Sequence[Event], number: int) -> Event | None:
+def return_of(history: Sequence[Recorded], number: int) -> events.HostReturned | None:
     """The event that the host of fault `number` is back, or with `problem`, why it is not."""
-    return _told(history, "host_returned", number)
+    return _of_fault(history, events.HostReturned, number)
 
 
-def was_made(history: Sequence[Event], number: int) -> bool:
+def was_made(history: Sequence[Recorded], number: int) -> bool:
     """Whether fault `number` is known to have happened."""
-    return _told(history, "fault_injected", number) is not None
+    return _of_fault(history, events.FaultInjected, number) is not None
 
 
-def waited_for_host(history: Sequence[Event], number: int) -> bool:
-    """Whether the run could go on after fault `number` only with the host that the fault took away.
+def waited_for_host(history: Sequence[Recorded], number: int) -> bool:
+    """Whether the run could continue after fault `number` only with the host that the fault took away.
 
     The first group after the fault began to start while that host was away, and yet it has a rank
     there. So no other host was free. That is right on a cluster without a spare host; where there
     is one, it shows that the spare host is not usable.
     """
-    fault, returned = _told(history, "fault_injected", number), return_of(history, number)
-    if fault is None or returned is None:
+    fault = _of_fault(history, events.FaultInjected, number)
+    returned_at = _time_of_return(history, number)
+    if fault is None or returned_at is None:
         return False
-    later = [event for event in history if event.get("generation", 0) > fault["generation"]]
-    group = next((event for event in later if event["event"] == "group_started"), None)
-    if group is None or fault["host"] not in group["hosts"]:
-        return False
-    began = next(
-        event["t"] for event in later
-        if event["event"] == "group_starting" and event["generation"] == group["generation"]
-    )  # fmt: skip
-    return bool(began < returned["t"])
+    began: dict[int, float] = {}
+    for recorded in history:
+        match recorded.event:
+            case events.GroupStarting(generation=generation):
+                began[generation] = recorded.t
+            case events.GroupStarted(generation=generation, hosts=hosts) if generation > fault.generation:
+                return fault.host in hosts and began[generation] < returned_at
+    return False
 
 
-def fault_report(history: Sequence[Event], planned: Planned, why_not: str) -> dict[str, Any]:
+def fault_report(history: Sequence[Recorded], planned: Planned, why_not: str) -> dict[str, Any]:
     """One fault as drill.json has it; `fired` only when it was seen, and a lost host came back.
 
-    why_not: what stood in its way when it was last tried.
+    why_not: what prevented it when it was last tried.
     """
     report: dict[str, Any] = {"number": planned.number, "fault": planned.fault.value, "fired": False}
-    told = _told(history, "fault_injected", planned.number)
-    if told is None:
+    injected = _of_fault(history, events.FaultInjected, planned.number)
+    if injected is None:
         return {**report, "rank": None, "host": None, "step": None, "proof": why_not or "the run had ended",
                 "named": None, "seconds_lost": None, "waited_for_host": False}  # fmt: skip
-    failure = next((event for event in history if _is_failure_of(event, told["generation"])), None)
-    recovery = recovery_of(history, planned.number, told["generation"])
-    corrupt = _set_aside(history, told.get("checkpoint"))
-    proof = told["proof"] if corrupt is None else f"{told['proof']}, set aside as {corrupt}"
-    fired = corrupt is not None or "checkpoint" not in told
-    if planned.fault in OF_HOSTS:
-        problem = _why_host_is_not_back(history, planned.number)
-        fired = fired and not problem
-        proof += f", {problem or _how_host_is_back(history, planned.number)}"
+    at = recovered_at(history, planned.number, injected.generation)
+    fired, proof = _seen(history, planned, injected)
     return {
         **report,
         "fired": fired,
-        "rank": told["rank"],
-        "host": told["host"],
-        "step": told["step"],
+        "rank": injected.rank,
+        "host": injected.host,
+        "step": injected.step,
         "proof": proof,
-        "named": failure and failure["kind"],
-        "seconds_lost": recovery and round(max(recovery["t"] - told["at"], 0.0), 1),
+        "named": _failure_of(history, injected.generation),
+        "seconds_lost": None if at is None else round(max(at - injected.at, 0.0), 1),
         "waited_for_host": planned.fault in OF_HOSTS and waited_for_host(history, planned.number),
     }
 
 
-def mean_step_s(history: Sequence[Event]) -> float | None:
-    """Mean seconds of a step of the last generation, saving included, evaluating and the first step not."""
-    generation = _of_last_generation(history)
-    first = next((event for event in generation if event["event"] == "first_step"), None)
-    epochs = [event for event in generation if event["event"] == "epoch"]
-    if first is None or not epochs or epochs[-1]["step"] == first["step"]:
+def mean_step_s(history: Sequence[Recorded]) -> float | None:
+    """Mean seconds of a step of the last generation, with saving, without evaluating and the first step."""
+    generation = _last_generation(history)
+    first = next(((r.t, r.event.step) for r in generation if isinstance(r.event, events.FirstStep)), None)
+    epochs = [(r.t, r.event) for r in generation if isinstance(r.event, events.Epoch)]
+    if first is None or not epochs or epochs[-1][1].step == first[1]:
         return None
-    evaluating = sum(event.get("evaluate_s", 0.0) for event in epochs)
-    steps: int = epochs[-1]["step"] - first["step"]
-    return float(epochs[-1]["t"] - first["t"] - evaluating) / steps
+    evaluating_s = sum(epoch.evaluate_s or 0.0 for _, epoch in epochs)
+    last_t, last = epochs[-1]
+    return (last_t - first[0] - evaluating_s) / (last.step - first[1])
 
 
-def goodput(history: Sequence[Event], steps: int, step_s: float | None) -> float | None:
+def goodput(history: Sequence[Recorded], steps: int, step_s: float | None) -> float | None:
     """The share of the train stage's wall time that undisturbed steps would have taken."""
-    train_s = seconds_in(list(history), "train")
+    train_s = seconds_in(history, "train")
     return None if not train_s or step_s is None else round(steps * step_s / train_s, 4)
 
 
-def _of_last_generation(history: Sequence[Event]) -> Sequence[Event]:
-    starts = [number for number, event in enumerate(history) if event["event"] == "group_starting"]
+def _last_generation(history: Sequence[Recorded]) -> Sequence[Recorded]:
+    starts = [at for at, recorded in enumerate(history) if isinstance(recorded.event, events.GroupStarting)]
     return history[starts[-1] :] if starts else ()
 
 
-def _told(history: Sequence[Event], name: str, number: int) -> Event | None:
-    return next((event for event in history if event["event"] == name and event["number"] == number), None)
+def _of_fault(history: Sequence[Recorded], kind: type[OfFault], number: int) -> OfFault | None:
+    """The first event of this kind about fault `number`."""
+    for recorded in history:
+        if isinstance(recorded.event, kind) and recorded.event.number == number:
+            return recorded.event
+    return None
 
 
-def _why_host_is_not_back(history: Sequence[Event], number: int) -> str:
+def _time_of_return(history: Sequence[Recorded], number: int) -> float | None:
+    for recorded in history:
+        if isinstance(recorded.event, events.HostReturned) and recorded.event.number == number:
+            return recorded.t
+    return None
+
+
+def _seen(history: Sequence[Recorded], planned: Planned, injected: events.FaultInjected) -> tuple[bool, str]:
+    """Whether everything that belongs to the fault was seen, and how."""
+    fired, proof = True, injected.proof
+    if injected.checkpoint is not None:
+        fired = _was_found_corrupt(history, injected.checkpoint)
+        proof += ", found corrupt" if fired else ""
+    if planned.fault in OF_HOSTS:
+        problem = _why_host_is_not_back(history, planned.number)
+        fired = fired and not problem
+        proof += f", {problem or _how_host_is_back(history, planned.number)}"
+    return fired, proof
+
+
+def _why_host_is_not_back(history: Sequence[Recorded], number: int) -> str:
     """Empty when the host of fault `number` is back."""
-    returned, missing = return_of(history, number), _told(history, "host_missing", number)
+    returned, missing = return_of(history, number), _of_fault(history, events.HostMissing, number)
     if returned is None:
         return "the host did not report that it is back"
-    if missing is not None and not returned["problem"]:
-        return f"Ray did not list the host again within {missing['waited_s']:.0f} s"
-    problem: str = returned["problem"]
-    return problem
+    if missing is not None and not returned.problem:
+        return f"Ray did not list the host again within {missing.waited_s:.0f} s"
+    return returned.problem
 
 
-def _how_host_is_back(history: Sequence[Event], number: int) -> str:
+def _how_host_is_back(history: Sequence[Recorded], number: int) -> str:
     returned = return_of(history, number)
-    note = returned.get("note") if returned else ""
-    return f"the host is back {note}" if note else "the host is back"
+    return f"the host is back {returned.note}" if returned and returned.note else "the host is back"
 
 
-def _is_failure_of(event: Event, generation: int) -> bool:
-    return event["event"] == "failure_detected" and event["generation"] == generation
-
-
-def _set_aside(history: Sequence[Event], checkpoint: str | None) -> str | None:
-    """The name under which a spoilt checkpoint was set aside, once it was."""
-    for event in history:
-        if event["event"] == "checkpoint_corrupt" and checkpoint:
-            name: str = event["checkpoint"]
-            if name.startswith(f"{checkpoint}."):
-                return name
+def _failure_of(history: Sequence[Recorded], generation: int) -> str | None:
+    """The kind of failure as which the run detected the end of a generation."""
+    for recorded in history:
+        if isinstance(recorded.event, events.FailureDetected) and recorded.event.generation == generation:
+            return recorded.event.kind
     return None
+
+
+def _was_found_corrupt(history: Sequence[Recorded], checkpoint: str) -> bool:
+    found = (r.event.checkpoint for r in history if isinstance(r.event, events.CheckpointCorrupt))
+    return checkpoint in found

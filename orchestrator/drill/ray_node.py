@@ -18,7 +18,7 @@ from orchestrator.processes import still_running
 _RAYLET = "raylet"
 _LOG_MONITOR = "log_monitor.py"
 _IDENTITY = ("--gcs-address=", "--node_ip_address=")
-# Gone meanwhile, or another user's.
+# Gone by now, or another user's.
 _NOT_OURS = (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, PermissionError)
 _GONE_WITHIN_S = 10.0
 _STARTED_WITHIN_S = 60.0

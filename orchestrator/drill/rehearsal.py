@@ -1,6 +1,5 @@
 """The drill itself: the clean run, then the same run again while faults are made."""
 
-import filecmp
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,24 +10,29 @@ import yaml
 
 from orchestrator.drill.faults import OF_HOSTS, Fault, Planned, plan_faults
 from orchestrator.drill.hosts import Hosts
-from orchestrator.drill.inject import Target, inject, saved_checkpoints
+from orchestrator.drill.inject import Target, inject
 from orchestrator.drill.launched import Launched, launched
 from orchestrator.drill.outcome import (
-    Event,
     Group,
     fault_report,
     goodput,
     mean_step_s,
-    recovery_of,
+    recovered_at,
     return_of,
     stepping_group,
     was_made,
 )
-from orchestrator.errors import OrchestratorError
-from orchestrator.events import EventLog
+from orchestrator.engine.checkpoints import checkpoint_names, read_checkpoint, step_of
+from orchestrator.errors import CorruptData, OrchestratorError
+from orchestrator.report.reading import reading
 from orchestrator.report.summary import read_summary
 from orchestrator.run_directory import RunDirectory, write_atomically, write_json
 from orchestrator.spec import JobSpec
+from orchestrator.storage import Storage, StorageError
+from orchestrator.telemetry.event import Recorded
+from orchestrator.telemetry.events import HostMissing
+from orchestrator.telemetry.record import EventReader, EventWriter, has_events, merge_events
+from orchestrator.telemetry.state import read_state
 from sdnet.errors import InputError
 
 # One fault may show as several failures: a host lost, and a start that failed before it is back.
@@ -39,24 +43,26 @@ _HOST_BACK_S = 240.0
 _ALL_BACK_S = 30.0
 _AIM_AGAIN_S = 0.5
 
-Shows = Callable[[EventLog], AbstractContextManager[None]]
+Shows = Callable[[Storage], AbstractContextManager[None]]
 
 
 class CleanRunFailed(OrchestratorError):
-    """The job does not even succeed undisturbed. Example: the loss is not finite."""
+    """The job fails without any fault. Example: the loss is not finite."""
 
-    def __init__(self, run: str, last_words: str):
-        super().__init__(run, last_words)
-        self.run, self.last_words = run, last_words
+    def __init__(self, run: str, last_line: str):
+        super().__init__(run, last_line)
+        self.run, self.last_line = run, last_line
 
     def __str__(self) -> str:
-        return f"the undisturbed run {self.run} did not succeed: {self.last_words}"
+        return f"the undisturbed run {self.run} did not succeed: {self.last_line}"
 
 
 def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
-    """Of the undisturbed run, and of the disturbed one."""
+    """Of the undisturbed run, and of the disturbed one. Raises InputError when an earlier drill is there."""
     clean, disturbed = (RunDirectory.of(spec.storage, spec.name + end) for end in ("-drill-clean", "-drill"))
-    if disturbed.events.exists():
+    with reading(disturbed):
+        earlier = has_events(disturbed.storage)
+    if earlier:
         raise InputError(
             f"{disturbed.root} holds an earlier drill; delete it, or give this one another `--set name=...`"
         )
@@ -73,14 +79,14 @@ class Rehearsal:
         self._why_not: dict[int, str] = {}
 
     def run(self, faults: Sequence[Fault], count: int, seed: int) -> dict[str, Any]:
-        """Both runs; returns what drill.json holds, which is written, too."""
+        """Both runs; writes drill.json and returns what it holds."""
         steps = self._run_undisturbed()["steps"]
         planned = plan_faults(faults, count, seed, steps)
         history = self._run_disturbed(planned)
         missing = self._missing_hosts()
         reports = [fault_report(history, fault, self._why_not.get(fault.number, "")) for fault in planned]
         summary = read_summary(self._disturbed)
-        step_s = mean_step_s(EventLog(self._clean.events).read())
+        step_s = mean_step_s(EventReader(self._clean.storage).read())
         result = {
             "name": self._spec.name,
             "seed": seed,
@@ -95,6 +101,7 @@ class Rehearsal:
             "faults": reports,
         }
         write_json(self._disturbed.root / "drill.json", result)
+        merge_events(self._disturbed.storage)  # again: some came after the end of the launch
         return result
 
     def _run_undisturbed(self) -> dict[str, Any]:
@@ -102,12 +109,12 @@ class Rehearsal:
             launch.until_end()
         summary = read_summary(self._clean)
         if launch.process.returncode == 2:
-            raise InputError(launch.last_words.removeprefix("sdnet-orchestrate: "))
+            raise InputError(launch.last_line.removeprefix("sdnet-orchestrate: "))
         if summary is None or summary["status"] != "succeeded":
-            raise CleanRunFailed(str(self._clean.root), launch.last_words)
+            raise CleanRunFailed(str(self._clean.root), launch.last_line)
         return summary
 
-    def _run_disturbed(self, planned: Sequence[Planned]) -> list[Event]:
+    def _run_disturbed(self, planned: Sequence[Planned]) -> list[Recorded]:
         most = max(self._spec.recovery.max_failures, _FAILURES_A_FAULT * len(planned))
         job = self._spec.values()
         job["data"] = {"prepared": str(self._clean.data)}
@@ -126,7 +133,7 @@ class Rehearsal:
         path = run.root / "drill.yaml"
         whole = {**job, "name": run.root.name, "storage": str(run.root.parent)}
         write_atomically(path, yaml.safe_dump(whole, sort_keys=False))
-        with self._show(EventLog(run.events)), launched(path, run) as launch:
+        with self._show(run.storage), launched(path, run) as launch:
             yield launch
 
     def _make(self, planned: Planned, launch: Launched) -> bool:
@@ -141,27 +148,27 @@ class Rehearsal:
             target = _target(planned, group, planned.choose(ranks), launch.run)
             problem = self._hosts.call(target.host, partial(inject, target=target))
             launch.read()
-            # The answer may be lost with the host that the fault takes away.
+            # A fault of a host may take the answer away with it.
             if not problem or was_made(launch.history, planned.number):
                 return self._recovered(target, launch)
-            # The group has changed since its events were read; aim again.
+            # The group has changed since it was read; aim again.
             self._why_not[planned.number] = problem
             time.sleep(_AIM_AGAIN_S)
         return False
 
     def _may_hit(self, fault: Fault, group: Group) -> list[int]:
         if fault is Fault.CORRUPT_CHECKPOINT:
-            return [0]  # it writes the checkpoints
+            return [0]  # this rank writes the checkpoints
         if fault not in OF_HOSTS:
             return sorted(group.ranks)
         spare = self.spare_hosts
         fit = {host for host, uncuttable in spare.items() if fault is Fault.KILL_HOST or not uncuttable}
-        return sorted(rank for rank, (host, _) in group.ranks.items() if host in fit)
+        return sorted(rank for rank, process in group.ranks.items() if process.host in fit)
 
     def _recovered(self, target: Target, launch: Launched) -> bool:
-        """Wait for the run to step again, and for the host if it was one; False when the run ends first."""
+        """Wait until the run makes steps again and a lost host is back; False when the run ends first."""
         number, generation = target.number, target.generation
-        recovered = launch.until(lambda: recovery_of(launch.history, number, generation) is not None)
+        recovered = launch.until(lambda: recovered_at(launch.history, number, generation) is not None)
         if target.fault in OF_HOSTS:
             self._await_return(number, target.host, launch)
         return recovered
@@ -172,10 +179,11 @@ class Rehearsal:
         while time.monotonic() < deadline:
             launch.read()
             returned = return_of(launch.history, number)
-            if returned is not None and (returned["problem"] or self._hosts.is_alive(host)):
+            if returned is not None and (returned.problem or self._hosts.is_alive(host)):
                 return
             time.sleep(_AIM_AGAIN_S)
-        EventLog(launch.run.events).emit("host_missing", number=number, host=host, waited_s=_HOST_BACK_S)
+        with EventWriter(launch.run.storage) as events:
+            events.record(HostMissing(number=number, host=host, waited_s=_HOST_BACK_S))
         launch.read()
 
     def _missing_hosts(self) -> list[str]:
@@ -189,28 +197,46 @@ class Rehearsal:
 
 
 def ready_group(planned: Planned, launch: Launched) -> Group | None:
-    """The group, if it steps, the fault is due, and there is a checkpoint to go back to."""
-    group = stepping_group(launch.history)
+    """The group, if it makes steps, the fault is due, and there is a checkpoint to go back to.
+
+    None while storage is away. Raises CorruptData for a state that cannot be read.
+    """
     needed = 2 if planned.fault is Fault.CORRUPT_CHECKPOINT else 1
-    if group is None or group.step < planned.step or len(saved_checkpoints(launch.run)) < needed:
+    try:
+        group = stepping_group(launch.history, read_state(launch.run.storage))
+        if group is None or group.step < planned.step:
+            return None
+        return group if len(checkpoint_names(launch.run.storage)) >= needed else None
+    except StorageError:
         return None
-    return group
 
 
 def _target(planned: Planned, group: Group, rank: int, run: RunDirectory) -> Target:
-    host, pid = group.ranks[rank]
+    process = group.ranks[rank]
     return Target(
-        run=run, number=planned.number, fault=planned.fault, damage=planned.damage,
-        generation=group.generation, step=group.step, rank=rank, host=host, pid=pid,
-    )  # fmt: skip
+        run=run,
+        number=planned.number,
+        fault=planned.fault,
+        damage=planned.damage,
+        generation=group.generation,
+        step=group.step,
+        rank=rank,
+        host=process.host,
+        pid=process.pid,
+        started=process.started,
+    )
 
 
 def same_bytes(one: RunDirectory, other: RunDirectory) -> bool:
-    """Whether the last checkpoints of two runs hold the same weights and optimizer state."""
-    newest = [checkpoints[-1] for run in (one, other) if (checkpoints := saved_checkpoints(run))]
-    if len(newest) < 2 or newest[0].name != newest[1].name:
+    """Whether the last checkpoints of two runs are of the same step and hold the same weights and optimizer state.
+
+    Their names may differ: a checkpoint that is written again gets another name. Raises StorageError.
+    """
+    newest = [(run.storage, names[-1]) for run in (one, other) if (names := checkpoint_names(run.storage))]
+    if len(newest) < 2 or len({step_of(name) for _, name in newest}) > 1:
         return False
-    return all(
-        filecmp.cmp(newest[0] / name, newest[1] / name, shallow=False)
-        for name in ("model.ckpt", "optimizer.ckpt")
-    )
+    try:
+        first, second = (read_checkpoint(storage, name) for storage, name in newest)
+    except CorruptData:
+        return False
+    return first.files == second.files

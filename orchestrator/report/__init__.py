@@ -1,1 +1,1 @@
-"""What the run directory tells people: summary, status, plots and html."""
+"""What people read about a run: live view, lines, status, summary, report."""

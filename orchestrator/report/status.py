@@ -22,8 +22,8 @@ def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     was written. epochs, steps: of the whole recipe, None while they are unknown. Never negative.
     Raises StorageError, or CorruptData for a state that cannot be read.
     """
-    # In this order. A launch that ends meanwhile is not taken for a killed one: it records its end before it leaves
-    # the state and before its process is gone.
+    # In this order: a launch that ends now must not look killed. It records its end before it clears the owner and
+    # before its process is gone, so the events that are read last show the end.
     owner = read_state(run.storage).owner
     gone = owner is not None and is_alive(owner.mark) is False
     history = EventReader(run.storage).read()
