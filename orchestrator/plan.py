@@ -1,23 +1,20 @@
 """What a job will do, worked out without touching anything: ranks, environments, rank table, needs.
 
-Pure but for looking at the data, as `launch` does first. `launch` finds out the rest when it runs:
-which port the scheduler gets, and, on a cluster that the job does not name, which hosts there are.
+Pure, except that it looks at the data as `launch` does. What only the running cluster knows is marked: the port of the
+scheduler, and, when the job names no hosts, which hosts there are.
 """
 
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.ascend.environment import FAILURE_BUDGET_S, rank_environment, rendezvous_of
-from orchestrator.ascend.placement import AscendHost, Npu, Place, place
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
 from orchestrator.inputs import Supply, batch_problem, notes_of, supply_of
 from orchestrator.memory import memory_bytes
+from orchestrator.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
 
-# Scheduler ports are chosen when a generation starts; this one stands for it in a plan.
-_PORT_STANDS_FOR = 65535
 _PATCH_BYTES = 64 * 128
 _MODEL_BYTES = 5.4e6
 # A rank's resident memory with MindSpore imported and SDNet compiled, measured on CPU.
@@ -30,17 +27,6 @@ class PlannedStage:
 
     name: str
     work: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRank:
-    """Where a rank runs and every variable MindSpore will find there."""
-
-    rank: int
-    host: str
-    local_rank: int
-    device: str
-    environment: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +78,7 @@ def build_plan(spec: JobSpec) -> Plan:
     supply = supply_of(spec.data)
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
-    ranks = _ascend_ranks(spec, run, places) if places else _ranks_by_count(spec.cluster)
+    ranks = planned_ranks(spec.cluster, run, places)
     needs = _needs(spec, supply, len(ranks))
     return Plan(
         name=spec.name,
@@ -127,18 +113,6 @@ def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:
     )
 
 
-def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:
-    """Place the job's ranks on the hosts that it names."""
-    hosts = tuple(
-        AscendHost(
-            address=host.address,
-            npus=tuple(Npu(device_id=device, device_ip=ip) for device, ip in sorted(host.devices.items())),
-        )
-        for host in cluster.hosts
-    )
-    return place(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
-
-
 def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
     recipe = spec.train
     ranks = spec.cluster.max_workers
@@ -153,67 +127,6 @@ def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
         PlannedStage("train", f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}"),
         PlannedStage("evaluate", f"FPR95 and accuracy {every}"),
     )
-
-
-def _ascend_ranks(spec: JobSpec, run: RunDirectory, places: tuple[Place, ...]) -> tuple[PlannedRank, ...]:
-    scheduler = places[0].host.address
-    return tuple(
-        PlannedRank(
-            rank=place.rank,
-            host=place.host.address,
-            local_rank=place.local_rank,
-            device=f"npu {place.npu.device_id}",
-            environment=rank_environment(
-                rank=place.rank,
-                local_rank=place.local_rank,
-                world_size=len(places),
-                scheduler_host=scheduler,
-                scheduler_port=_PORT_STANDS_FOR,
-                device="ascend",
-                rendezvous=rendezvous_of(spec.cluster.rendezvous, "ascend"),
-                threads=spec.cluster.threads,
-                failure_budget_s=FAILURE_BUDGET_S,
-                soc=spec.cluster.soc,
-                device_id=place.npu.device_id,
-                visible_devices=(place.npu.device_id,),
-                rank_table_path=str(run.plan / "rank_table.json"),
-            ),
-        )
-        for place in places
-    )
-
-
-def _ranks_by_count(cluster: ClusterSpec) -> tuple[PlannedRank, ...]:
-    """Ranks on hosts that are not known yet; they are numbered, and their devices left open."""
-    per_host = cluster.workers_per_host or (
-        cluster.max_workers
-        if cluster.address == "local"
-        else max(1, (os.cpu_count() or 1) // cluster.threads)
-    )
-    ranks = []
-    rendezvous = "dynamic_cluster" if cluster.device == "ascend" else rendezvous_of(cluster.rendezvous, "cpu")
-    for rank in range(cluster.max_workers):
-        host, local_rank = divmod(rank, per_host)
-        ranks.append(
-            PlannedRank(
-                rank=rank,
-                host="this host" if cluster.address == "local" else f"host {host}",
-                local_rank=local_rank,
-                device="cpu" if cluster.device == "cpu" else "npu, as the host is asked",
-                environment=rank_environment(
-                    rank=rank,
-                    local_rank=local_rank,
-                    world_size=cluster.max_workers,
-                    scheduler_host="rank-0-host",
-                    scheduler_port=_PORT_STANDS_FOR,
-                    device="cpu",
-                    rendezvous=rendezvous,
-                    threads=cluster.threads,
-                    failure_budget_s=FAILURE_BUDGET_S,
-                ),
-            )
-        )
-    return tuple(ranks)
 
 
 def _needs(spec: JobSpec, supply: Supply, ranks: int) -> dict[str, int]:

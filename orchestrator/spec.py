@@ -6,7 +6,6 @@ anything starts. The rest of the program sees frozen objects only.
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.engine.control.size import RankNeeds, room_of
 from orchestrator.job_values import JobValues, values_of_dict, values_of_file
 from orchestrator.ray_address import host_and_port
 from orchestrator.spec_faults import Fault, refusal, type_faults, value_faults
@@ -137,8 +137,8 @@ class ClusterSpec(Section):
     def why_too_large(self, available: Sequence[int]) -> str:
         """Why hosts that have so many of `rank_resource` each can never hold the group; empty if they can."""
         resource, each = self.rank_resource
-        most = math.inf if self.workers_per_host is None else self.workers_per_host
-        room = sum(int(min(number // each, most)) for number in available)
+        needs = RankNeeds({resource: each}, self.workers_per_host)
+        room = room_of([{resource: number} for number in available], needs)
         if room >= self.min_workers:
             return ""
         per_host = "" if self.workers_per_host is None else f" at {self.workers_per_host} a host"

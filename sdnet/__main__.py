@@ -121,7 +121,7 @@ def train(
 
 
 @app.command(
-    name="eval", epilog="Example: sdnet eval --checkpoint runs/one/checkpoints/step_00000123 --data test.npz"
+    name="eval", epilog="Example: sdnet eval --checkpoint runs/one/checkpoints/step_00000030 --data test.npz"
 )
 def evaluate(
     checkpoint: CheckpointPath,
@@ -144,7 +144,7 @@ def evaluate(
 
 
 @app.command(
-    epilog="Example: sdnet export --checkpoint runs/one/checkpoints/step_00000123 --out sdnet.mindir"
+    epilog="Example: sdnet export --checkpoint runs/one/checkpoints/step_00000030 --out sdnet.mindir"
 )
 def export(
     checkpoint: CheckpointPath,

@@ -15,7 +15,7 @@ from orchestrator.ascend.environment import (
     StatedRendezvous,
     rendezvous_of,
 )
-from orchestrator.engine.rank.start import StartOptions
+from orchestrator.engine.options import StartOptions
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from orchestrator.ascend.environment import rank_environment, thread_variables
 from orchestrator.ascend.fence import RUN_VARIABLE
-from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.generation import Member
+from orchestrator.engine.options import StartOptions
 
 # NumPy's linear algebra may draw initial weights. By default it uses the newest kernels of each host's CPU, and
 # results differ in their last bit between AVX2 and AVX-512. Other architectures ignore the variable.
@@ -27,7 +27,7 @@ def process_environment(threads: int, run: str) -> dict[str, str]:
 def environment_of(
     rank: int,
     members: Sequence[Member],
-    config: MindSporeConfig,
+    options: StartOptions,
     address: tuple[str, int] | None,
     rank_table_path: str | None,
 ) -> dict[str, str]:
@@ -41,11 +41,11 @@ def environment_of(
         world_size=len(members),
         scheduler_host=scheduler_host,
         scheduler_port=scheduler_port,
-        device=config.device,
-        rendezvous=config.resolved_rendezvous,
-        threads=config.threads,
-        failure_budget_s=config.failure_budget_s,
-        soc=config.soc,
+        device=options.device,
+        rendezvous=options.rendezvous,
+        threads=options.threads,
+        failure_budget_s=options.failure_budget_s,
+        soc=options.soc,
         device_id=npus[0] if npus else None,
         visible_devices=npus,
         rank_table_path=rank_table_path,

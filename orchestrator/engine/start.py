@@ -33,7 +33,7 @@ def start_group(
             join_group,
             info,
             rank,
-            environment_of(rank, members, config, address, None if start is None else start.rank_table_path),
+            environment_of(rank, members, options, address, None if start is None else start.rank_table_path),
             address,
             None if start is None else start.shares[rank],
             options,

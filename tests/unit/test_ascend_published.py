@@ -6,7 +6,7 @@ from orchestrator.ascend.placement import AscendHost, Npu, place
 from orchestrator.ascend.published import job_of_rank_table
 from orchestrator.ascend.rank_table import build_rank_table, merge_rank_tables
 from orchestrator.errors import InputError
-from orchestrator.plan import ascend_places
+from orchestrator.planned_ranks import ascend_places
 from orchestrator.spec import spec_from_dict
 
 

@@ -13,6 +13,7 @@ import sdnet.__main__
 from orchestrator.cli import app
 from orchestrator.run_directory import RunDirectory
 from orchestrator.telemetry.record import has_events
+from sdnet.data.sampler import steps_per_epoch
 from sdnet.recipes import RECIPES
 from tests.disk import fill, small_disk
 from tests.unit.conftest import Cli
@@ -231,7 +232,9 @@ def test_help_examples_name_checkpoints_that_the_examples_before_them_leave() ->
     (step,) = set(re.findall(r"step_\d+", ours))
     assert f"checkpoint     │ {step} " in readme  # the transcript of `make demo`
     theirs = " ".join(str(command.epilog) for command in sdnet.__main__.app.registered_commands)
-    assert set(re.findall(r"epoch_\d+", theirs)) == {f"epoch_{RECIPES['demo'].epochs:04d}"}
+    # `sdnet prepare` makes 480 training patches when it is given no images.
+    steps = steps_per_epoch(480, RECIPES["demo"].batch) * RECIPES["demo"].epochs
+    assert set(re.findall(r"step_\d+", theirs)) == {f"step_{steps:08d}"}
 
 
 def test_a_home_directory_is_found_in_options_and_in_the_job(

@@ -69,7 +69,6 @@ def test_a_new_run_has_nothing_to_move(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_can_be_moved(run: RunDirectory) -> None:
-    run.events.unlink()
     run.events.mkdir()
     run.summary.symlink_to("summary.json")
     run.state.unlink()

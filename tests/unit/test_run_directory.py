@@ -1,15 +1,14 @@
-"""The run directory: small files are whole or absent, events are never mixed or half read."""
+"""The run directory: small files are whole or absent, and what is in the way is named."""
 
 import json
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
 
-from orchestrator.events import EventLog
 from orchestrator.run_directory import RunDirectory, write_atomically, write_json
+from orchestrator.storage import DirectoryStorage
 from sdnet.errors import InputError
 
 
@@ -42,46 +41,12 @@ def test_storage_that_ray_train_cannot_write_to_is_refused(tmp_path: Path) -> No
         RunDirectory.of(folder, "job")
 
 
-def test_events_of_many_writers_never_mix(tmp_path: Path) -> None:
-    events = EventLog(tmp_path / "events.jsonl")
-
-    def write(writer: int) -> None:
-        for number in range(100):
-            events.emit("tried", writer=writer, number=number, filler="x" * 200)
-
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    read = events.read()
-    assert len(read) == 400
-    for writer in range(4):
-        assert [event["number"] for event in read if event["writer"] == writer] == list(range(100))
-
-
-def test_a_half_written_last_line_is_not_read_and_a_broken_one_is_passed_over(tmp_path: Path) -> None:
-    events = EventLog(tmp_path / "events.jsonl")
-    assert events.read() == []
-    events.emit("run_started", name="x")
-    with events.path.open("a") as file:
-        file.write('{"t": 1, "event": "cut of\n{"t": 2, "event": "first_step", "step": 1}\n{"t": 3, "ev')
-    assert [event["event"] for event in events.read()] == ["run_started", "first_step"]
-
-
-def test_an_event_with_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:
-    events = EventLog(tmp_path / "events.jsonl")
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        events.emit("epoch", loss=float("nan"))
-    assert events.read() == []
-
-
 @pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o077, 0o600)])
 def test_files_of_a_run_have_the_mode_that_the_umask_gives(tmp_path: Path, mask: int, mode: int) -> None:
     before = os.umask(mask)
     try:
         write_json(tmp_path / "summary.json", {})
-        EventLog(tmp_path / "events.jsonl").emit("run_started", name="x")
+        DirectoryStorage(tmp_path).put("state.json", b"{}")
     finally:
         os.umask(before)
     assert [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()] == [mode, mode]

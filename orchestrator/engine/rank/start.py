@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import ray
 
-from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.environment import Collective, Device, Rendezvous
 from orchestrator.engine.control.generation import Member
 from orchestrator.engine.messages import GroupInfo
+from orchestrator.engine.options import StartOptions
 from orchestrator.engine.rank.cpus import bind_process, compute_on, limit_kernels
 from orchestrator.engine.rank.link import open_link
 from orchestrator.engine.rank.scheduler import start_scheduler
@@ -22,26 +21,6 @@ from orchestrator.errors import InputError
 from orchestrator.processes import start_ticks
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartOptions:
-    """What a worker needs of `MindSporeConfig` to start."""
-
-    device: Device
-    threads: int
-    collective: Collective
-    rendezvous: Rendezvous
-    start_timeout_s: float
-    failure_budget_s: float
-    soc: Soc
-    scheduler_log: str | None
-    preload: tuple[str, ...]
-
-    @property
-    def on_device(self) -> bool:
-        """Whether tensors live on an NPU; a rehearsal with mccl computes on the CPU."""
-        return self.device == "ascend" and self.collective == "auto"
 
 
 @dataclass(frozen=True, slots=True)

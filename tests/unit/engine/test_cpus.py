@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator.engine.rank import cpus
 from orchestrator.engine.rank.cpus import bind_process, claim_cpus, least_crowded
-from sdnet.errors import InputError
+from orchestrator.errors import InputError
 
 CLAIMS_ONE = """
 import sys

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.__main__ import main, newest_checkpoint
+from sdnet.__main__ import main
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.store import checksums_of, open_training_patches
 from sdnet.data.synthetic import make_tree
 from sdnet.recipes import RECIPES
+from sdnet.train_folder import newest_checkpoint
 from sdnet.trainer import Trainer
 
 
@@ -167,11 +168,23 @@ def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(tmp_path):
     assert (ended.returncode, ended.stdout.endswith("/\\u4e2d\n")) == (0, True), ended.stderr
 
 
-def test_training_resumes_from_the_last_epoch_also_beyond_9999_and_beside_copies(tmp_path):
+def test_training_resumes_from_the_newest_checkpoint_and_not_from_copies_or_corrupt_ones(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
     assert newest_checkpoint(tmp_path) is None
     for name in ("epoch_0002", "epoch_9999", "epoch_10000", "epoch_0003.bak", "epoch_old"):
         (tmp_path / name).mkdir()
-    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_10000"
+    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_10000"  # of an earlier version
+    for name in (
+        "step_99999999",
+        "step_100000000",
+        "step_100000000.2",
+        "step_00000003.bak",
+        "step_300000000",
+    ):
+        (checkpoints / name).mkdir()
+    (checkpoints / "step_300000000" / "corrupt").touch()
+    assert newest_checkpoint(tmp_path) == checkpoints / "step_100000000.2"
 
 
 def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
