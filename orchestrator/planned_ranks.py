@@ -35,6 +35,8 @@ def planned_ranks(
     unknown = _unknown(cluster, places)
     options = start_options(cluster)
     own = process_environment(cluster.threads, str(run.root))
+    if not options.on_device:
+        own |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": KNOWN_AT_START}
     table = str(run.plan / "rank_table.json") if cluster.device == "ascend" else None
     seen: dict[str, int] = {}
     ranks = []

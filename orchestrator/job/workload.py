@@ -51,7 +51,7 @@ def train_sdnet(job: SdnetJob) -> dict[str, Any]:
     """Train this rank to the end of the recipe; returns the same on every rank."""
     session = get_session()
     with _errors_of_the_engine():
-        train, test = _open(job)
+        train, test = open_data(job)
         trainer = Trainer(
             job.recipe,
             train,
@@ -174,7 +174,7 @@ def _part(state: State, prefix: str) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _open(job: SdnetJob) -> tuple[PatchFile, PatchFile]:
+def open_data(job: SdnetJob) -> tuple[PatchFile, PatchFile]:
     """Open the data. The launcher has read them, so here a missing file is a failure of storage."""
     try:
         for path in (job.train, job.test):
