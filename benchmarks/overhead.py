@@ -29,12 +29,13 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.ascend.environment import thread_variables
-from orchestrator.events import EventLog
+from orchestrator.engine.rank.cpus import compute_on
 from orchestrator.launch import launch
 from orchestrator.ray_session import prepare_environment
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import spec_from_dict
-from orchestrator.engine.rank.cpus import compute_on
+from orchestrator.telemetry.events import CheckpointSaved, Epoch
+from orchestrator.telemetry.record import EventReader
 from sdnet.data.store import open_patches, write_patches
 
 TARGET = 1.05
@@ -72,10 +73,7 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int, threads: int) ->
 
 
 def launched(folder: Path, number: int, batch: int, epochs: int, threads: int) -> tuple[list[float], float]:
-    """Seconds of each epoch but the first inside `launch`, and those that saving stalled them.
-
-    As its events tell.
-    """
+    """Seconds of each epoch but the first inside `launch`, and seconds that saving stalled them, by its events."""
     spec = spec_from_dict(
         {
             "name": f"overhead-{number}",
@@ -87,13 +85,12 @@ def launched(folder: Path, number: int, batch: int, epochs: int, threads: int) -
         },
         "overhead",
     )
-    events = EventLog(RunDirectory.of(spec.storage, spec.name).events)
     launch(spec)
-    told = events.read()
+    happened = [r.event for r in EventReader(RunDirectory.of(spec.storage, spec.name).storage).read()]
     # What comes after the first epoch, whose own save is the first that counts.
-    told = told[1 + next(at for at, event in enumerate(told) if event["event"] == "epoch") :]
-    stalls = [event["stall_s"] for event in told if event["event"] == "checkpoint_saved"]
-    return [event["seconds"] for event in told if event["event"] == "epoch"], sum(stalls)
+    later = happened[1 + next(at for at, event in enumerate(happened) if isinstance(event, Epoch)) :]
+    stalls = [event.stall_s for event in later if isinstance(event, CheckpointSaved)]
+    return [event.seconds for event in later if isinstance(event, Epoch)], sum(stalls)
 
 
 def make_patches(folder: Path, samples: int) -> None:

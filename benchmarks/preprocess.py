@@ -59,16 +59,17 @@ def bare_task_seconds(pairs: tuple[Pair, ...], per_pair: int) -> float:
 
 def stage_seconds(spec: JobSpec) -> float:
     """One run of the stage into an empty directory."""
-    from orchestrator.events import EventLog
     from orchestrator.run_directory import RunDirectory
     from orchestrator.stages.preprocess import preprocess
+    from orchestrator.telemetry.record import EventWriter
 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as storage:
         run = RunDirectory.of(storage, spec.name)
         run.create()
-        begun = time.perf_counter()
-        preprocess(spec, run, EventLog(run.events))
-        return time.perf_counter() - begun
+        with EventWriter(run.storage) as events:
+            began = time.perf_counter()
+            preprocess(spec, run, events.record)
+            return time.perf_counter() - began
 
 
 def measure(images: Path, per_pair: int, repeats: int) -> dict[str, object]:

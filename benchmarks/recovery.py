@@ -23,11 +23,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the bed of the tests
 
 from orchestrator.run_directory import RunDirectory  # noqa: E402
+from orchestrator.telemetry import events  # noqa: E402
+from orchestrator.telemetry.event import Event  # noqa: E402
+from orchestrator.telemetry.record import EventReader  # noqa: E402
+from orchestrator.telemetry.state import Process, read_state  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402
 from tests.hosts.ending import Terminated  # noqa: E402
 from tests.hosts.network import why_impossible  # noqa: E402
 from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
-from tests.launching import Event, events_of, wait_for  # noqa: E402
+from tests.launching import wait_for  # noqa: E402
 
 TARGETS_S = {"host_killed_s": 12.0, "rank_killed_s": 9.0}
 JOB = """
@@ -40,14 +44,14 @@ recovery: {max_failures: 100}
 evaluate: {every_epochs: 10000}
 """
 # What ends each part; together they are the way from the fault to the first new step.
-PARTS = {
-    "detected": "failure_detected",
-    "fenced": "fenced",
-    "started": "workers_started",
-    "joined": "group_started",
-    "resumed": "resumed",
-    "compiled": "compiled",
-    "first_step": "first_step",
+PARTS: dict[str, type[Event]] = {
+    "detected": events.FailureDetected,
+    "fenced": events.Fenced,
+    "started": events.WorkersStarted,
+    "joined": events.GroupStarted,
+    "resumed": events.Resumed,
+    "compiled": events.Compiled,
+    "first_step": events.FirstStep,
 }
 
 
@@ -63,27 +67,29 @@ def training(cluster: Bed) -> Iterator[RunDirectory]:
 
 
 def wait_until_ready(run: RunDirectory, time_before: float) -> None:
-    """For standbys that were started, and a checkpoint that was saved, after that time."""
-    for name in ("standbys_ready", "checkpoint_saved"):
-        wait_for(run, lambda event, name=name: event["event"] == name and event["t"] > time_before)
+    """Wait for standbys that were started, and a checkpoint that was saved, after that time."""
+    wait_for(run, events.StandbysReady, since=time_before)
+    wait_for(run, events.CheckpointSaved, since=time_before)
 
 
 def measure(run: RunDirectory, make_fault: Callable[[], None]) -> dict[str, float]:
     """Make the fault; returns the seconds of each part."""
     at = time.time()
     make_fault()
-    wait_for(run, lambda event: event["event"] == "first_step" and event["t"] > at)
+    wait_for(run, events.FirstStep, since=at)
+    later = [recorded for recorded in EventReader(run.storage).read() if recorded.t > at]
     parts = {}
     since = at
-    for part, name in PARTS.items():
-        ended = next(event["t"] for event in events_of(run, name) if event["t"] > at)
+    for part, kind in PARTS.items():
+        ended = next(recorded.t for recorded in later if isinstance(recorded.event, kind))
         parts[part], since = round(ended - since, 3), ended
     return parts
 
 
-def last_ranks(run: RunDirectory) -> list[Event]:
-    """Where the ranks of the newest generation are."""
-    return events_of(run, "rank_joined")[-2:]
+def last_ranks(run: RunDirectory) -> list[Process]:
+    """The processes of the newest generation, rank 0 first."""
+    ranks = read_state(run.storage).ranks
+    return [ranks[str(rank)] for rank in range(len(ranks))]
 
 
 def kill_ranks(times: int) -> list[dict[str, float]]:
@@ -95,7 +101,7 @@ def kill_ranks(times: int) -> list[dict[str, float]]:
             began = 0.0
             for turn in range(times):
                 wait_until_ready(run, began)
-                pid = last_ranks(run)[turn % 2]["pid"]
+                pid = last_ranks(run)[turn % 2].pid
                 found.append(measure(run, lambda pid=pid: os.kill(pid, signal.SIGKILL)))
                 began = time.time()
     return found
@@ -108,7 +114,7 @@ def kill_hosts(times: int) -> list[dict[str, float]]:
         began = 0.0
         for _ in range(times):
             wait_until_ready(run, began)
-            used = {event["host"] for event in last_ranks(run)}
+            used = {process.host for process in last_ranks(run)}
             victim = next(host for host in cluster.hosts[1:] if host.address in used)
             found.append(measure(run, victim.kill))
             began = time.time()

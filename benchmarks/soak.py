@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the bed of the tests
 
 from orchestrator.ascend.fence import RUN_VARIABLE  # noqa: E402
+from orchestrator.engine import checkpoints  # noqa: E402
+from orchestrator.storage import DirectoryStorage  # noqa: E402
+from orchestrator.telemetry.record import FOLDER, MERGED  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402
 from tests.hosts.ending import Terminated  # noqa: E402
 from tests.hosts.network import why_impossible  # noqa: E402
@@ -104,18 +107,36 @@ def keep_logs(cluster: Bed, logs: Path) -> Path:
         for session in host.directory.glob("ray/session_*"):
             if not session.is_symlink():
                 shutil.copytree(session / "logs", kept / host.name, dirs_exist_ok=True)
-    for run in {path.parent for path in cluster.storage.glob("*/events.jsonl")}:
-        shutil.copytree(run / "logs", kept / run.name)
-        shutil.copy(run / "events.jsonl", kept / run.name)
+    for logs_of_run in cluster.storage.glob("*/logs"):
+        run, copy = logs_of_run.parent, kept / logs_of_run.parent.name
+        shutil.copytree(logs_of_run, copy)
+        if (run / MERGED).exists():
+            shutil.copy(run / MERGED, copy)
+        elif (run / FOLDER).exists():  # the launch could not merge them
+            shutil.copytree(run / FOLDER, copy / FOLDER)
     return kept
 
 
 def left_behind(cluster: Bed) -> list[str]:
     """Half-written checkpoints, processes of a run or an agent, and what Ray holds though its job is over."""
-    left = [str(path.relative_to(cluster.storage)) for path in cluster.storage.glob("*/checkpoints/.step_*")]
+    left = [
+        f"{run.name}/{path}"
+        for run in cluster.storage.iterdir()
+        if run.is_dir()
+        for path in half_written(DirectoryStorage(run))
+    ]
     ours = [process for host in cluster.hosts for process in host.processes() if is_of_a_run(process)]
     _, alive = psutil.wait_procs(ours, timeout=GRACE_S)
     return left + [described(process) for process in alive] + held_in_vain(cluster.ask_ray)
+
+
+def half_written(storage: DirectoryStorage) -> list[str]:
+    """Objects of checkpoints that are neither valid nor marked as corrupt, and temporary files."""
+    objects = storage.list(checkpoints.FOLDER)
+    ended = (f"/{checkpoints.STATE}", f"/{checkpoints.MARKER}")
+    whole = {name.rpartition("/")[0] for name in objects if name.endswith(ended)}
+    temporary = [str(path.relative_to(storage.root)) for path in storage.root.glob("checkpoints/**/.*")]
+    return [name for name in objects if name.rpartition("/")[0] not in whole] + temporary
 
 
 def described(process: psutil.Process) -> str:

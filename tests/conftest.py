@@ -14,7 +14,8 @@ import pytest
 
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.run_directory import RunDirectory
-from tests.launching import NoteSeconds, events_of
+from orchestrator.telemetry.events import FirstStep
+from tests.launching import NoteSeconds, times_of
 
 # Before any test module is read: Ray fixes its authentication when it is first imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -45,7 +46,7 @@ def note_seconds(record_testsuite_property: Callable[[str, object], None]) -> No
     """Tells `--junitxml` how long it took from a unix time to the first new step after it."""
 
     def note(run: RunDirectory, since: float) -> None:
-        waited = [event["t"] - since for event in events_of(run, "first_step") if event["t"] > since]
+        waited = [t - since for t in times_of(run, FirstStep) if t > since]
         assert waited, f"{run.root.name}: no first step after {since}"
         record_testsuite_property(f"{run.root.name}: seconds to the first new step", round(waited[0], 1))
 

@@ -2,27 +2,55 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
-from orchestrator.events import EventLog
-from orchestrator.report.live import follow
+from orchestrator.engine.checkpoints import checkpoint_names, step_of
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.events import CheckpointSaved
+from orchestrator.telemetry.record import EventReader, follow
 
-Event = dict[str, Any]
+E = TypeVar("E", bound=Event)
 # The fixture `note_seconds`: a run, and the unix time of a fault or of launching again after one.
 NoteSeconds = Callable[[RunDirectory, float], None]
 
 
-def wait_for(run: RunDirectory, wanted: Callable[[Event], bool]) -> Event:
-    """The first event that is wanted; the test's time-out ends a wait that is in vain."""
-    return next(event for event in follow(EventLog(run.events), threading.Event()) if wanted(event))
+def wait_for(
+    run: RunDirectory, kind: type[E], wanted: Callable[[E], bool] = lambda event: True, since: float = 0.0
+) -> E:
+    """The first event of this kind that is wanted, recorded after the unix time `since`.
+
+    The test's time-out ends a wait that is in vain.
+    """
+    for recorded in follow(run.storage, threading.Event()):
+        if isinstance(recorded.event, kind) and recorded.t > since and wanted(recorded.event):
+            return recorded.event
+    raise AssertionError("the follower ended by itself")
 
 
-def saved(step: int) -> Callable[[Event], bool]:
-    """Whether an event tells of a checkpoint of this step or a later one."""
-    return lambda event: event["event"] == "checkpoint_saved" and event["step"] >= step
+def wait_for_checkpoint(run: RunDirectory, step: int) -> CheckpointSaved:
+    """The event of the first checkpoint of this step or a later one."""
+    return wait_for(run, CheckpointSaved, lambda saved: saved.step >= step)
 
 
-def events_of(run: RunDirectory, name: str) -> list[Event]:
+def events_of(run: RunDirectory, kind: type[E]) -> list[E]:
     """All events of one kind so far."""
-    return [event for event in EventLog(run.events).read() if event["event"] == name]
+    return [r.event for r in EventReader(run.storage).read() if isinstance(r.event, kind)]
+
+
+def times_of(run: RunDirectory, kind: type[Event]) -> list[float]:
+    """Unix times of all events of one kind so far."""
+    return [r.t for r in EventReader(run.storage).read() if isinstance(r.event, kind)]
+
+
+def names_of(run: RunDirectory) -> list[str]:
+    """Names of all events so far."""
+    return [r.event.name for r in EventReader(run.storage).read()]
+
+
+def last_checkpoint(run: RunDirectory, step: int) -> Path:
+    """The directory of the newest checkpoint, which must be of this step."""
+    name = checkpoint_names(run.storage)[-1]
+    assert step_of(name) == step
+    return run.checkpoints / name

@@ -15,6 +15,8 @@ from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.record import EventReader
 
+# What runs the command line, in the environment of this process.
+PYTHON = sys.executable
 _POLL_S = 0.2
 # An interrupted launch ends its group within 15 s and then Ray.
 _ENDS_WITHIN_S = 60.0
@@ -62,7 +64,7 @@ class Launched:
 @contextmanager
 def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
     """Launch the job; when the block ends before the launch does, it is stopped as by Ctrl-C."""
-    command = [sys.executable, "-m", "orchestrator.cli", "launch", str(job)]
+    command = [PYTHON, "-m", "orchestrator.cli", "launch", str(job)]
     with open_log(_output_of(run), empty=True) as output:
         # A session of its own: Ctrl-C on the terminal must reach it through us alone, and only once.
         process = subprocess.Popen(

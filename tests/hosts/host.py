@@ -102,7 +102,7 @@ class Host:
     def processes(self, word: str = "") -> list[psutil.Process]:
         """The processes whose name or an argument begins with `word`.
 
-        Examples: `raylet`, `gcs_server`, `ray::` (its workers), `orchestrator.training.scheduler`.
+        Examples: `raylet`, `gcs_server`, `ray::` (its workers), `orchestrator.engine.rank.scheduler`.
         """
         found = []
         for pid in self.pids():

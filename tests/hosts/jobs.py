@@ -4,9 +4,10 @@ import hashlib
 import subprocess
 
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import RankJoined
 from tests.hosts.bed import Bed
 from tests.hosts.host import Host
-from tests.launching import wait_for
+from tests.launching import last_checkpoint, wait_for
 
 _JOB = """
 name: {name}
@@ -43,8 +44,8 @@ def ended_well(process: "subprocess.Popen[str]") -> None:
 
 
 def weights(run: RunDirectory) -> dict[str, str]:
-    """Sums of the last checkpoint's files."""
-    last = run.checkpoints / f"step_{STEPS:08d}"
+    """Checksums of the last checkpoint's files."""
+    last = last_checkpoint(run, STEPS)
     return {
         name: hashlib.sha256((last / name).read_bytes()).hexdigest()
         for name in ("model.ckpt", "optimizer.ckpt")
@@ -53,5 +54,5 @@ def weights(run: RunDirectory) -> dict[str, str]:
 
 def host_of(cluster: Bed, run: RunDirectory, rank: int) -> Host:
     """The host of a rank of the first group, as soon as it has joined."""
-    joined = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == rank)
-    return next(host for host in cluster.hosts if host.address == joined["host"])
+    joined = wait_for(run, RankJoined, lambda joined: joined.rank == rank)
+    return next(host for host in cluster.hosts if host.address == joined.host)

@@ -8,12 +8,13 @@ import psutil
 import pytest
 
 from orchestrator.ascend.rank_table import SuperPod, read_rank_table
+from orchestrator.telemetry.events import GroupStarted, RankJoined
 from tests.ascend_fakes.host import describe
 from tests.hosts.bed import bed
 from tests.hosts.network import why_impossible
 from tests.hosts.npus import give_npus
 from tests.hosts.test_bed import QUICK_TO_NOTICE
-from tests.launching import events_of, saved, wait_for
+from tests.launching import events_of, wait_for_checkpoint
 
 pytestmark = [
     pytest.mark.hosts,
@@ -53,10 +54,10 @@ def test_the_rank_table_follows_the_devices_that_are_left_when_a_host_dies() -> 
         give_npus(lost, describe(3, soc="a3", devices=[5], pod="1"))
         cluster.start_ray()
         process, run = cluster.launch(JOB)
-        wait_for(run, saved(1))
-        joined = events_of(run, "rank_joined")
-        assert [event["host"] for event in joined] == [lost.address, kept.address, kept.address]
-        neighbours = [set(psutil.Process(event["pid"]).cpu_affinity() or ()) for event in joined[1:]]
+        wait_for_checkpoint(run, 1)
+        joined = events_of(run, RankJoined)
+        assert [event.host for event in joined] == [lost.address, kept.address, kept.address]
+        neighbours = [set(psutil.Process(event.pid).cpu_affinity() or ()) for event in joined[1:]]
         assert os.cpu_count() == 1 or not neighbours[0] & neighbours[1]
         assert ranks(run.plan / "rank_table.1.json") == [
             (f"1/{lost.address}", "5", "192.168.3.6", "0"),
@@ -74,7 +75,7 @@ def test_the_rank_table_follows_the_devices_that_are_left_when_a_host_dies() -> 
         assert read_rank_table(newest, "a3").super_pods == (
             SuperPod(super_pod_id="9", server_ids=(f"9/{kept.address}",)),
         )
-        last = events_of(run, "group_started")[-1]
-        assert newest.read_text() == (run.plan / f"rank_table.{last['generation']}.json").read_text()
+        last = events_of(run, GroupStarted)[-1]
+        assert newest.read_text() == (run.plan / f"rank_table.{last.generation}.json").read_text()
         summary = json.loads(run.summary.read_text())
         assert summary["status"] == "succeeded" and summary["restarts"] >= 1

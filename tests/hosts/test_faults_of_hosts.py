@@ -9,11 +9,20 @@ import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import (
+    FailureDetected,
+    FirstStep,
+    GroupStarted,
+    RankJoined,
+    Resumed,
+    RunFinished,
+    Straggler,
+)
 from tests.hosts.bed import Bed
 from tests.hosts.host import Host
 from tests.hosts.jobs import ended_well, host_of, launch, weights
 from tests.hosts.network import why_impossible
-from tests.launching import NoteSeconds, events_of, saved, wait_for
+from tests.launching import NoteSeconds, events_of, wait_for, wait_for_checkpoint
 
 pytestmark = [
     pytest.mark.hosts,
@@ -26,10 +35,10 @@ pytestmark = [
 
 def failed_over(run: RunDirectory, lost: str) -> None:
     """One failure, the loss of that host, and a group of full size on the others."""
-    [failure] = events_of(run, "failure_detected")
-    assert (failure["kind"], failure["host"]) == ("host_lost", lost)
-    last = events_of(run, "group_started")[-1]
-    assert last["world_size"] == 2 and lost not in last["hosts"]
+    [failure] = events_of(run, FailureDetected)
+    assert (failure.kind, failure.host) == ("host_lost", lost)
+    last = events_of(run, GroupStarted)[-1]
+    assert last.world_size == 2 and lost not in last.hosts
 
 
 @contextmanager
@@ -57,25 +66,25 @@ def test_a_rank_that_is_slower_than_the_others_is_named_with_its_host(
 ) -> None:
     process, run = launch(cluster, "straggling", epochs=20)
     host = host_of(cluster, run, 1)
-    slow = events_of(run, "rank_joined")[1]["pid"]
-    wait_for(run, lambda event: event["event"] == "first_step")
+    slow = wait_for(run, RankJoined, lambda joined: joined.rank == 1).pid
+    wait_for(run, FirstStep)
     with slowed(psutil.Process(slow)):
-        told = wait_for(run, lambda event: event["event"] == "straggler")
-    assert (told["rank"], told["host"]) == (1, host.address) and told["factor"] >= 2
+        straggler = wait_for(run, Straggler)
+    assert (straggler.rank, straggler.host) == (1, host.address) and straggler.factor >= 2
     ended_well(process)
-    assert len(events_of(run, "straggler")) == 1 and not events_of(run, "failure_detected")
+    assert len(events_of(run, Straggler)) == 1 and not events_of(run, FailureDetected)
 
 
 def test_a_slow_and_lossy_link_is_no_failure(cluster: Bed, clean: RunDirectory) -> None:
     process, run = launch(cluster, "lossy")
     host = host_of(cluster, run, 1)
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     host.impair_link(delay_ms=200, loss_percent=5)
-    wait_for(run, saved(6))
-    assert not events_of(run, "run_finished")
+    wait_for_checkpoint(run, 6)
+    assert not events_of(run, RunFinished)
     host.clear_link()
     ended_well(process)
-    assert not events_of(run, "failure_detected") and len(events_of(run, "group_started")) == 1
+    assert not events_of(run, FailureDetected) and len(events_of(run, GroupStarted)) == 1
     assert weights(run) == weights(clean)
 
 
@@ -85,7 +94,7 @@ def test_the_host_of_a_rank_is_killed(
 ) -> None:
     process, run = launch(cluster, f"without-host-of-{rank}")
     host = host_of(cluster, run, rank)
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     killed_at = time.time()
     host.kill()
     ended_well(process)
@@ -101,18 +110,18 @@ def test_the_host_of_the_launcher_and_the_controller_is_killed_and_the_job_launc
 ) -> None:
     host = cluster.hosts[1]
     process, run = launch(cluster, "launched-again", on=host)
-    wait_for(run, lambda event: event["event"] == "first_step")
+    wait_for(run, FirstStep)
     [controller] = host.processes("ray::GroupController")
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     killed_at = time.time()
     host.kill()
     process.wait()
-    assert not controller.is_running() and not events_of(run, "run_finished")
+    assert not controller.is_running() and not events_of(run, RunFinished)
     again, _ = launch(cluster, "launched-again", on=cluster.hosts[2])
     ended_well(again)
-    [resumed] = events_of(run, "resumed")
-    assert resumed["step"] >= 2
-    assert host.address not in events_of(run, "group_started")[-1]["hosts"]
+    [resumed] = events_of(run, Resumed)
+    assert resumed.step >= 2
+    assert host.address not in events_of(run, GroupStarted)[-1].hosts
     note_seconds(run, killed_at)
     assert weights(run) == weights(clean)
     cluster.restart(host)
@@ -122,11 +131,11 @@ def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(cluster, "headless")
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     lost_at = time.time()
     cluster.head.lose_power()
     process.wait()
-    assert not events_of(run, "run_finished")
+    assert not events_of(run, RunFinished)
     # What an operator does on the hosts that are left: the old Ray ends, a new one starts.
     others = Bed(cluster.hosts[1:], cluster.storage)
     for host in others.hosts:
@@ -134,9 +143,9 @@ def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
     others.start_ray()
     again, _ = launch(others, "headless")
     ended_well(again)
-    [resumed] = events_of(run, "resumed")
-    assert resumed["step"] >= 2
-    assert set(events_of(run, "group_started")[-1]["hosts"]) <= {host.address for host in others.hosts}
+    [resumed] = events_of(run, Resumed)
+    assert resumed.step >= 2
+    assert set(events_of(run, GroupStarted)[-1].hosts) <= {host.address for host in others.hosts}
     note_seconds(run, lost_at)
     assert weights(run) == weights(clean)
     for host in others.hosts:
@@ -158,7 +167,7 @@ def test_a_host_whose_link_stays_down_or_whose_raylet_is_told_to_end_is_left_out
 ) -> None:
     process, run = launch(cluster, lose.__name__.replace("_", "-"))
     host = host_of(cluster, run, 1)
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     lost_at = time.time()
     lose(host)
     ended_well(process)
@@ -174,11 +183,11 @@ def test_a_host_whose_link_comes_back_too_late_ends_its_ranks(
 ) -> None:
     process, run = launch(cluster, "healed")
     host = host_of(cluster, run, 0)
-    cut_off = psutil.Process(wait_for(run, lambda event: event["event"] == "rank_joined")["pid"])
-    wait_for(run, saved(2))
+    cut_off = psutil.Process(wait_for(run, RankJoined).pid)
+    wait_for_checkpoint(run, 2)
     cut_at = time.time()
     host.cut_link()
-    wait_for(run, lambda event: event["event"] == "failure_detected")
+    wait_for(run, FailureDetected)
     assert cut_off.is_running()
     host.heal_link()
     _, alive = psutil.wait_procs([cut_off], timeout=60)
@@ -196,13 +205,13 @@ def test_a_host_whose_raylet_is_frozen_is_left_out(
 ) -> None:
     process, run = launch(cluster, "frozen")
     host = host_of(cluster, run, 0)
-    rank = psutil.Process(wait_for(run, lambda event: event["event"] == "rank_joined")["pid"])
-    wait_for(run, saved(2))
+    rank = psutil.Process(wait_for(run, RankJoined).pid)
+    wait_for_checkpoint(run, 2)
     # Ranks need no raylet to step; the run must not be over before it is missed.
     host.impair_link(delay_ms=100)
     frozen_at = time.time()
     [raylet] = host.freeze("raylet")
-    wait_for(run, lambda event: event["event"] == "failure_detected")
+    wait_for(run, FailureDetected)
     host.clear_link()
     ended_well(process)
     assert raylet.status() == psutil.STATUS_STOPPED

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from orchestrator.telemetry.events import FailureDetected, GroupStarted
 from tests.hosts.bed import bed
 from tests.hosts.network import why_impossible
 from tests.hosts.test_bed import QUICK_TO_NOTICE
-from tests.launching import events_of, saved, wait_for
+from tests.launching import events_of, wait_for, wait_for_checkpoint
 
 pytestmark = [
     pytest.mark.hosts,
@@ -33,18 +34,18 @@ def test_a_host_that_dies_is_replaced_and_when_it_is_back_all_three_rate_the_net
     with bed(3, QUICK_TO_NOTICE) as cluster:
         cluster.start_ray()
         process, run = cluster.launch(JOB)
-        first = wait_for(run, lambda event: event["event"] == "group_started")
-        wait_for(run, saved(2))
+        first = wait_for(run, GroupStarted)
+        wait_for_checkpoint(run, 2)
         victim = next(
-            host for host in cluster.hosts if host.address in first["hosts"] and host is not cluster.head
+            host for host in cluster.hosts if host.address in first.hosts and host is not cluster.head
         )
         victim.kill()
         output, _ = process.communicate()
         assert process.returncode == 0, output
-        first_failure = events_of(run, "failure_detected")[0]
-        assert first_failure["kind"] == "host_lost" and first_failure["host"] == victim.address
-        last = events_of(run, "group_started")[-1]
-        assert last["world_size"] == 2 and victim.address not in last["hosts"]
+        first_failure = events_of(run, FailureDetected)[0]
+        assert first_failure.kind == "host_lost" and first_failure.host == victim.address
+        last = events_of(run, GroupStarted)[-1]
+        assert last.world_size == 2 and victim.address not in last.hosts
         summary = json.loads(run.summary.read_text())
         assert summary["status"] == "succeeded" and summary["restarts"] >= 1
         cluster.restart(victim)

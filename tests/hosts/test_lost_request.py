@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from orchestrator.telemetry.events import FailureDetected, GroupStarting
 from tests.hosts.bed import bed
 from tests.hosts.jobs import ended_well
 from tests.hosts.network import why_impossible
@@ -48,5 +49,5 @@ def test_a_group_starts_on_hosts_that_ray_takes_for_busy_after_a_lost_request() 
         ended_well(process)
         [gcs_log] = cluster.head.directory.glob("ray/session_2*/logs/gcs_server.out")
         assert gcs_log.read_text().count("Failed to lease resource") == 2
-        assert len(events_of(run, "group_starting")) == 1
-        assert not events_of(run, "failure_detected")
+        assert len(events_of(run, GroupStarting)) == 1
+        assert not events_of(run, FailureDetected)

@@ -1,12 +1,12 @@
 """What benchmarks/soak.py concludes from a drill, and what it keeps of one that failed."""
 
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from orchestrator.storage import DirectoryStorage
 from tests.hosts.bed import bed
 from tests.hosts.network import why_impossible
 
@@ -39,6 +39,19 @@ def test_a_free_host_without_a_rank_and_a_host_that_left_ray_are_both_named(soak
     assert soak.unused_hosts({"error": "the drill did not start"}) == []
 
 
+def test_half_written_checkpoints_are_named_and_valid_or_corrupt_ones_are_not(
+    soak: ModuleType, tmp_path: Path
+) -> None:
+    for name in ("1/model.ckpt", "1/state.json", "2/model.ckpt", "2/corrupt", "3/model.ckpt", "3/.x.tmp"):
+        path = tmp_path / "checkpoints" / f"step_0000000{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert soak.half_written(DirectoryStorage(tmp_path)) == [
+        "checkpoints/step_00000003/model.ckpt",
+        "checkpoints/step_00000003/.x.tmp",
+    ]
+
+
 def test_the_logs_of_a_failed_soak_outlive_its_hosts(soak: ModuleType, tmp_path: Path) -> None:
     with bed(hosts=2) as cluster:
         for host in cluster.hosts:
@@ -49,7 +62,11 @@ def test_the_logs_of_a_failed_soak_outlive_its_hosts(soak: ModuleType, tmp_path:
         run = cluster.storage / "soak-drill"
         (run / "logs").mkdir(parents=True)
         (run / "logs" / "rank_0.log").write_text("rank 0")
-        (run / "events.jsonl").write_text(json.dumps({"event": "run_started"}))
+        (run / "events.jsonl").write_text("merged")
+        killed = cluster.storage / "soak-drill-clean"
+        for name in ("logs/rank_0.log", "events/a/000000.jsonl"):
+            (killed / name).parent.mkdir(parents=True)
+            (killed / name).write_text(name)
         (tmp_path / "mine").touch()
         directory = soak.keep_logs(cluster, tmp_path)
     assert directory.parent == tmp_path and (tmp_path / "mine").exists()
@@ -58,5 +75,7 @@ def test_the_logs_of_a_failed_soak_outlive_its_hosts(soak: ModuleType, tmp_path:
         "host1/raylet.out": "raylet of host1",
         "host2/raylet.out": "raylet of host2",
         "soak-drill/rank_0.log": "rank 0",
-        "soak-drill/events.jsonl": '{"event": "run_started"}',
+        "soak-drill/events.jsonl": "merged",
+        "soak-drill-clean/rank_0.log": "logs/rank_0.log",
+        "soak-drill-clean/events/a/000000.jsonl": "events/a/000000.jsonl",
     }

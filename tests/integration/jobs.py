@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import RankJoined
 from tests.integration.ray_node import RayCluster, program
-from tests.launching import wait_for
+from tests.launching import last_checkpoint, wait_for
 
 JOB = """
 name: {name}
@@ -92,8 +93,7 @@ def succeeded(process: "subprocess.Popen[str]") -> None:
 
 def pid_of(run: RunDirectory, rank: int) -> int:
     """The process of a rank of the first group, as soon as it has joined."""
-    pid: int = wait_for(run, lambda event: event["event"] == "rank_joined" and event["rank"] == rank)["pid"]
-    return pid
+    return wait_for(run, RankJoined, lambda joined: joined.rank == rank).pid
 
 
 def listening_addresses(pid: int) -> set[str]:
@@ -116,8 +116,8 @@ def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
 
 
 def weights(run: RunDirectory, step: int = STEPS) -> dict[str, str]:
-    """Sums of the last checkpoint's files."""
-    last = run.checkpoints / f"step_{step:08d}"
+    """Checksums of the last checkpoint's files."""
+    last = last_checkpoint(run, step)
     return {
         name: hashlib.sha256((last / name).read_bytes()).hexdigest()
         for name in ("model.ckpt", "optimizer.ckpt")

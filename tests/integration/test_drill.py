@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import CheckpointCorrupt, FaultInjected, RankJoined, RunStarted
 from tests.integration.jobs import STEPS, job_file
-from tests.launching import events_of, saved, wait_for
+from tests.launching import events_of, wait_for_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -46,8 +47,8 @@ def test_a_rank_killed_in_a_drill_is_named_timed_and_costs_no_byte(clean: RunDir
     [fault] = report["faults"]
     assert fault["fired"] and fault["named"] == "rank_crashed" and fault["seconds_lost"] > 0
     run = RunDirectory(storage / "short-drill")
-    [told] = events_of(run, "fault_injected")
-    assert told["proof"].endswith("is gone") and told["step"] >= STEPS / 2
+    [injected] = events_of(run, FaultInjected)
+    assert injected.proof.endswith("is gone") and injected.step >= STEPS / 2
     assert json.loads((run.root / "drill.json").read_text()) == report
 
 
@@ -58,18 +59,18 @@ def test_every_fault_of_one_machine_is_survived_with_the_same_bytes(tmp_path: Pa
     named = {fault["fault"]: fault["named"] for fault in report["faults"]}
     assert named == {"kill-rank": "rank_crashed", "freeze": "hang", "corrupt-checkpoint": "rank_crashed"}
     run = RunDirectory(tmp_path / "three-drill")
-    [corrupt] = events_of(run, "checkpoint_corrupt")
-    assert (run.checkpoints / corrupt["checkpoint"]).exists()
-    assert not list(run.checkpoints.glob(".step_*"))
+    [corrupt] = events_of(run, CheckpointCorrupt)
+    assert (run.checkpoints / corrupt.checkpoint / "corrupt").exists()
+    assert not list(run.checkpoints.rglob(".*"))
 
 
 @pytest.mark.soak
 def test_an_interrupted_drill_stops_its_run_cleanly(tmp_path: Path) -> None:
     process = drill(tmp_path, "stopped", 400, "--faults", "freeze", "--count", "1")
     run = RunDirectory(tmp_path / "stopped-drill-clean")
-    wait_for(run, saved(2))
-    [begun] = events_of(run, "run_started")
-    pids = [begun["pid"], *(event["pid"] for event in events_of(run, "rank_joined"))]
+    wait_for_checkpoint(run, 2)
+    [launch] = events_of(run, RunStarted)
+    pids = [launch.pid, *(joined.pid for joined in events_of(run, RankJoined))]
     processes = [psutil.Process(pid) for pid in pids]
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate()

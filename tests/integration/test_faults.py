@@ -11,17 +11,34 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.engine.checkpoints import checkpoint_names
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import (
+    CheckpointCorrupt,
+    CheckpointSaved,
+    Compiled,
+    Evaluated,
+    Evaluating,
+    FailureDetected,
+    FirstStep,
+    GroupEnded,
+    GroupRestarting,
+    GroupStarted,
+    HangFound,
+    Leaving,
+    RankJoined,
+    Resumed,
+)
 from tests.integration.jobs import launch, on_a_terminal, pid_of, stopped, succeeded, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import NoteSeconds, events_of, saved, wait_for
+from tests.launching import NoteSeconds, events_of, wait_for, wait_for_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def wait_for_workers_to_end(run: RunDirectory) -> None:
     """Ray ends the workers of a launcher that was killed; until then they may still save."""
-    pids = [event["pid"] for event in events_of(run, "rank_joined")]
+    pids = [event.pid for event in events_of(run, RankJoined)]
     ranks = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     _, alive = psutil.wait_procs(ranks, timeout=60)
     assert not alive
@@ -46,14 +63,14 @@ def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
 ) -> None:
     process, run = launch(ray_cluster, storage, f"killed-{rank}")
     victim = pid_of(run, rank)
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     killed_at = time.time()
     os.kill(victim, signal.SIGKILL)
     succeeded(process)
     note_seconds(run, killed_at)
-    [failure] = events_of(run, "failure_detected")
-    assert (failure["kind"], failure["rank"]) == ("rank_crashed", rank)
-    assert [event["cached"] for event in events_of(run, "compiled")] == [False, True]
+    [failure] = events_of(run, FailureDetected)
+    assert (failure.kind, failure.rank) == ("rank_crashed", rank)
+    assert [event.cached for event in events_of(run, Compiled)] == [False, True]
     assert json.loads(run.summary.read_text())["restarts"] == 1
     assert weights(run) == weights(clean)
 
@@ -64,15 +81,15 @@ def test_a_rank_killed_while_it_evaluates_is_replaced_and_the_evaluation_done_ag
 ) -> None:
     process, run = launch(ray_cluster, storage, "unrated")
     victim = pid_of(run, 1)
-    wait_for(run, lambda event: event["event"] == "evaluating")
+    wait_for(run, Evaluating)
     killed_at = time.time()
     os.kill(victim, signal.SIGKILL)
     succeeded(process)
     note_seconds(run, killed_at)
-    [failure] = events_of(run, "failure_detected")
-    assert (failure["kind"], failure["rank"]) == ("rank_crashed", 1)
-    assert [event["epoch"] for event in events_of(run, "evaluating")] == [1, 1, 2]
-    assert [event["epoch"] for event in events_of(run, "evaluated")] == [1, 2]
+    [failure] = events_of(run, FailureDetected)
+    assert (failure.kind, failure.rank) == ("rank_crashed", 1)
+    assert [event.epoch for event in events_of(run, Evaluating)] == [1, 1, 2]
+    assert [event.epoch for event in events_of(run, Evaluated)] == [1, 2]
     assert weights(run) == weights(clean)
 
 
@@ -81,17 +98,17 @@ def test_a_frozen_rank_is_named_looked_into_and_replaced(
 ) -> None:
     process, run = launch(ray_cluster, storage, "frozen", "--set", "recovery.step_timeout_s=8")
     frozen = pid_of(run, 1)
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     frozen_at = time.time()
     os.kill(frozen, signal.SIGSTOP)
     succeeded(process)
     note_seconds(run, frozen_at)
-    [hang] = events_of(run, "hang_found")
-    [ended] = events_of(run, "group_ended")
-    [failure] = events_of(run, "failure_detected")
-    assert hang["ranks"] == [1] and (failure["kind"], failure["rank"]) == ("hang", 1)
-    assert [(one["rank"], one["gone"]) for one in ended["ranks"]] == [(0, True), (1, True)]
-    assert all("train_rank" in Path(one["stacks"]).read_text() for one in ended["ranks"])
+    [hang] = events_of(run, HangFound)
+    [ended] = events_of(run, GroupEnded)
+    [failure] = events_of(run, FailureDetected)
+    assert hang.ranks == (1,) and (failure.kind, failure.rank) == ("hang", 1)
+    assert [(one.rank, one.gone) for one in ended.ranks] == [(0, True), (1, True)]
+    assert all("train_rank" in (run.root / one.stacks).read_text() for one in ended.ranks)
     assert not psutil.pid_exists(frozen)
     assert weights(run) == weights(clean)
 
@@ -103,19 +120,19 @@ def test_a_group_whose_scheduler_was_killed_starts_again_with_another(
     with_a_scheduler = ("--set", "cluster.rendezvous=dynamic_cluster")
     process, run = launch(ray_cluster, storage, "headless", *with_a_scheduler)
     owner = pid_of(run, 0)
-    wait_for(run, lambda event: event["event"] == "first_step")
+    wait_for(run, FirstStep)
     [scheduler] = [
         child
         for child in psutil.Process(owner).children()
-        if "orchestrator.training.scheduler" in child.cmdline()
+        if "orchestrator.engine.rank.scheduler" in child.cmdline()
     ]
     killed_at = time.time()
     scheduler.kill()
     succeeded(process)
     note_seconds(run, killed_at)
-    [failure] = events_of(run, "failure_detected")
-    assert failure["kind"] == "scheduler_lost"
-    assert len(events_of(run, "first_step")) == 2  # the group had not reached its end
+    [failure] = events_of(run, FailureDetected)
+    assert failure.kind == "scheduler_lost"
+    assert len(events_of(run, FirstStep)) == 2  # the group had not reached its end
     assert weights(run) == weights(clean)
 
 
@@ -128,29 +145,30 @@ def truncate(path: Path) -> None:
     [flip_a_bit, *(pytest.param(damage, marks=pytest.mark.soak) for damage in (truncate, Path.unlink))],
     ids=lambda damage: damage.__name__,
 )
-def test_a_checkpoint_that_was_spoilt_is_set_aside_and_the_one_before_is_used(
+def test_a_corrupt_checkpoint_is_marked_and_the_one_before_is_used(
     ray_cluster: RayCluster,
     clean: RunDirectory,
     storage: Path,
     note_seconds: NoteSeconds,
     damage: Callable[[Path], None],
 ) -> None:
-    name = f"spoilt-{damage.__name__}".replace("_", "-")
+    name = f"corrupt-{damage.__name__}".replace("_", "-")
     first, run = launch(ray_cluster, storage, name)
-    wait_for(run, saved(4))  # an earlier one is there, too
+    wait_for_checkpoint(run, 4)  # an earlier one is there, too
     first.kill()
     first.communicate()
     wait_for_workers_to_end(run)
-    newest = sorted(run.checkpoints.glob("step_*"))[-1]
+    newest = run.checkpoints / checkpoint_names(run.storage)[-1]
     damage(newest / "model.ckpt")
     launched_at = time.time()
     again, _ = launch(ray_cluster, storage, name)
     succeeded(again)
     note_seconds(run, launched_at)
-    [corrupt] = events_of(run, "checkpoint_corrupt")
-    assert corrupt["checkpoint"] == f"{newest.name}.corrupt" and "model.ckpt" in corrupt["detail"]
-    [resumed] = events_of(run, "resumed")
-    assert resumed["checkpoint"] < newest.name
+    [corrupt] = events_of(run, CheckpointCorrupt)
+    assert corrupt.checkpoint == newest.name and "model.ckpt" in corrupt.detail
+    assert (newest / "corrupt").exists()
+    [resumed] = events_of(run, Resumed)
+    assert resumed.checkpoint < newest.name
     assert json.loads(run.summary.read_text())["status"] == "succeeded"
     assert weights(run) == weights(clean)
 
@@ -159,7 +177,7 @@ def test_a_killed_launcher_is_launched_again_and_ends_with_the_same_bytes(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     first, run = launch(ray_cluster, storage, "relaunched")
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     second, _ = launch(ray_cluster, storage, "relaunched")
     refusal, _ = second.communicate()
     assert second.returncode == 2 and "is being run by" in refusal
@@ -169,7 +187,7 @@ def test_a_killed_launcher_is_launched_again_and_ends_with_the_same_bytes(
     third, _ = launch(ray_cluster, storage, "relaunched")
     succeeded(third)
     note_seconds(run, launched_at)
-    assert events_of(run, "resumed")
+    assert events_of(run, Resumed)
     assert weights(run) == weights(clean)
 
 
@@ -177,11 +195,11 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path
 ) -> None:
     process, run = launch(ray_cluster, storage, "interrupted")
-    wait_for(run, saved(1))
+    wait_for_checkpoint(run, 1)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate()
     assert process.returncode == 130 and "launch again to go on" in output
-    assert "the launch ends: 2 rank(s) save first" in output
+    assert "stopping: 2 rank(s) save first" in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     again, _ = launch(ray_cluster, storage, "interrupted")
     succeeded(again)
@@ -195,19 +213,19 @@ def test_a_closed_terminal_and_a_signal_to_its_group_spare_ray_until_the_ranks_h
     with on_a_terminal(ray_cluster, storage, "hung-up", tmp_path / "out", *more_steps_than_it_can_do) as (
         process, terminal, run,
     ):  # fmt: skip
-        wait_for(run, saved(1))
+        wait_for_checkpoint(run, 1)
         # The kernel sends SIGHUP to the terminal's processes; then the group is ended, as `timeout` does it.
         os.close(terminal)
-        wait_for(run, lambda event: event["event"] == "leaving")
+        wait_for(run, Leaving)
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGHUP
     output = (tmp_path / "out").read_text()
-    assert "the launch ends: 2 rank(s) save first" in output and "did not save within" not in output
+    assert "stopping: 2 rank(s) save first" in output and "did not save within" not in output
     assert output.endswith("interrupted; launch again to go on from the last checkpoint\n")
     [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
-    assert events_of(run, "checkpoint_saved")[-1]["step"] == int(left)
+    assert events_of(run, CheckpointSaved)[-1].step == int(left)
     assert json.loads(run.summary.read_text())["status"] == "stopped"
-    assert {event["hosts"][0] for event in events_of(run, "group_started")} == {"127.0.0.1"}
+    assert {event.hosts[0] for event in events_of(run, GroupStarted)} == {"127.0.0.1"}
 
 
 @pytest.mark.soak
@@ -215,7 +233,7 @@ def test_a_killed_controller_ends_the_launch_in_one_line_and_the_next_resumes_wi
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "uncontrolled")
-    wait_for(run, saved(2))
+    wait_for_checkpoint(run, 2)
     controller_of(run).kill()
     output, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in output
@@ -234,7 +252,7 @@ def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "impatient")
-    wait_for(run, saved(1))
+    wait_for_checkpoint(run, 1)
     assert process.stdout is not None
     with stopped([controller_of(run)]):
         process.send_signal(signal.SIGINT)
@@ -261,5 +279,5 @@ def test_a_loss_that_is_not_finite_ends_the_job_at_once_and_names_the_step(
     output, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in output
     assert "the loss is not finite at step" in output and "lower train.lr" in output
-    assert not events_of(run, "group_restarting")
+    assert not events_of(run, GroupRestarting)
     assert json.loads(run.summary.read_text())["status"] == "failed"

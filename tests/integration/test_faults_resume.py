@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import FailureDetected, GroupRestarting, GroupStarted, RankJoined, Resumed
 from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import events_of, saved, wait_for
+from tests.launching import events_of, last_checkpoint, wait_for, wait_for_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(400)]
 
@@ -23,8 +24,8 @@ _SEED, _KILLS = 20261123, 3
 
 
 def end_of(run: RunDirectory) -> dict[str, Any]:
-    """What the last checkpoint holds: sums of its files, and the rate that belongs to the weights."""
-    state = json.loads((run.checkpoints / f"step_{_STEPS:08d}" / "state.json").read_text())
+    """What the last checkpoint holds: checksums of its files, and the rate that belongs to the weights."""
+    state = json.loads((last_checkpoint(run, _STEPS) / "state.json").read_text())
     return {**weights(run, _STEPS), "fpr95": state["metrics"]["fpr95"]}
 
 
@@ -37,10 +38,10 @@ def longer(ray_cluster: RayCluster, storage: Path) -> RunDirectory:
 
 
 def kill_a_rank_after(run: RunDirectory, generation: int, step: int, rank: int) -> None:
-    """In this generation, as soon as the checkpoint of the step, or of a later one, is told."""
-    wait_for(run, lambda event: event["event"] == "group_started" and event["generation"] == generation)
-    wait_for(run, saved(step))
-    newest = [event["pid"] for event in events_of(run, "rank_joined") if event["rank"] == rank][-1]
+    """In this generation, as soon as there is a checkpoint of this step or a later one."""
+    wait_for(run, GroupStarted, lambda group: group.generation == generation)
+    wait_for_checkpoint(run, step)
+    newest = [joined.pid for joined in events_of(run, RankJoined) if joined.rank == rank][-1]
     os.kill(newest, signal.SIGKILL)
 
 
@@ -58,8 +59,8 @@ def test_a_run_killed_at_random_steps_ends_with_the_same_bytes(
     for generation, (step, rank) in enumerate(random_kills(), start=1):
         kill_a_rank_after(run, generation, step, rank)
     succeeded(process)
-    assert [event["kind"] for event in events_of(run, "failure_detected")] == ["rank_crashed"] * _KILLS
-    assert any(event["step"] % 12 for event in events_of(run, "resumed"))  # in the middle of an epoch
+    assert [event.kind for event in events_of(run, FailureDetected)] == ["rank_crashed"] * _KILLS
+    assert any(event.step % 12 for event in events_of(run, Resumed))  # in the middle of an epoch
     assert end_of(run) == end_of(longer)
 
 
@@ -74,5 +75,5 @@ def test_a_run_that_may_not_fail_is_launched_again_by_hand_and_ends_with_the_sam
         assert process.returncode == 1 and "above recovery.max_failures 0" in output
     process, run = launch(ray_cluster, storage, "by-hand", *options)
     succeeded(process)
-    assert not events_of(run, "group_restarting") and len(events_of(run, "resumed")) == 2
+    assert not events_of(run, GroupRestarting) and len(events_of(run, Resumed)) == 2
     assert end_of(run) == end_of(longer)

@@ -9,9 +9,10 @@ import pytest
 from ray._private.utils import get_system_memory, get_used_memory
 
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import FailureDetected, GivingUp, GroupStarted
 from tests.integration.jobs import job_file, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import NoteSeconds, events_of
+from tests.launching import NoteSeconds, events_of, times_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
@@ -87,10 +88,10 @@ def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert "the fourth step does not add up" in line and "the step after 3 failed 2 times" in line
-    failures = events_of(run, "failure_detected")
-    assert [(failure["kind"], failure["step"]) for failure in failures] == [("step_failed", 3)] * 2
-    [given_up] = events_of(run, "giving_up")
-    assert given_up["reason"] == "the step after 3 failed 2 times the same way"
+    failures = events_of(run, FailureDetected)
+    assert [(failure.kind, failure.step) for failure in failures] == [("step_failed", 3)] * 2
+    [given_up] = events_of(run, GivingUp)
+    assert given_up.reason == "the step after 3 failed 2 times the same way"
     assert json.loads(run.summary.read_text())["status"] == "failed"
 
 
@@ -99,10 +100,10 @@ def test_an_exception_in_the_step_that_does_not_come_back_costs_a_restart(
 ) -> None:
     done, run = launch_with(AN_ACCIDENT, ray_cluster, storage, "accident")
     assert done.returncode == 0, done.stdout + done.stderr
-    [failure] = events_of(run, "failure_detected")
-    assert (failure["kind"], failure["step"]) == ("step_failed", 3)
-    assert "the fourth step did not add up this time" in failure["detail"]
-    note_seconds(run, failure["t"])
+    [failure] = events_of(run, FailureDetected)
+    assert (failure.kind, failure.step) == ("step_failed", 3)
+    assert "the fourth step did not add up this time" in failure.detail
+    note_seconds(run, times_of(run, FailureDetected)[0])
     assert weights(run) == weights(clean)
 
 
@@ -116,11 +117,11 @@ def test_a_rank_that_takes_all_memory_is_killed_named_and_replaced(
         RAY_memory_usage_threshold=str((get_used_memory() + ROOM) / get_system_memory()),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    failures = events_of(run, "failure_detected")
+    failures = events_of(run, FailureDetected)
     # Others may follow until the kernel has taken back what the rank held.
-    assert {failure["kind"] for failure in failures} == {"out_of_memory"}
-    assert failures[0]["rank"] is not None and "low on memory" in failures[0]["detail"]
+    assert {failure.kind for failure in failures} == {"out_of_memory"}
+    assert failures[0].rank is not None and "low on memory" in failures[0].detail
     assert (run.root / "memory_taken").exists()
-    assert len(events_of(run, "group_started")) == 2
-    note_seconds(run, failures[0]["t"])
+    assert len(events_of(run, GroupStarted)) == 2
+    note_seconds(run, times_of(run, FailureDetected)[0])
     assert weights(run) == weights(clean)

@@ -2,16 +2,26 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.events import (
+    CheckpointCorrupt,
+    CheckpointFailed,
+    CheckpointSaved,
+    FailureDetected,
+    FirstStep,
+    Resumed,
+    RunStarted,
+)
 from tests.disk import fill, small_disk
 from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import Event, NoteSeconds, events_of, saved, wait_for
+from tests.launching import NoteSeconds, events_of, times_of, wait_for, wait_for_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
@@ -19,14 +29,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300
 _FAULT_S = 20.0
 
 
-def first_step(event: Event) -> bool:
-    return event["event"] == "first_step"
-
-
-# As a checkpoint is told, Ray Train writes a note of it, too, and takes the group down when it cannot.
-@pytest.mark.parametrize("moment", [first_step, saved(1)], ids=["training", "saving"])
+@pytest.mark.parametrize("moment", [FirstStep, CheckpointSaved], ids=["training", "saving"])
 def test_a_run_outlives_storage_that_is_away_for_a_while(
-    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, moment: Callable[[Event], bool]
+    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, moment: type[Event]
 ) -> None:
     mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
     mount.mkdir()
@@ -40,9 +45,9 @@ def test_a_run_outlives_storage_that_is_away_for_a_while(
     succeeded(process)
     assert "could not be written: [Errno 20]" in (run.logs / "rank_0.log").read_text()
     # When Ray Train's own note fails, the group starts again; its rank's unwritten events go with it.
-    failures = events_of(run, "failure_detected")
-    assert {failure["kind"] for failure in failures} <= {"storage"}
-    assert failures or events_of(run, "checkpoint_failed")
+    failures = events_of(run, FailureDetected)
+    assert {failure.kind for failure in failures} <= {"storage"}
+    assert len(failures) + len(events_of(run, CheckpointFailed)) > 0
     assert json.loads(run.summary.read_text())["status"] == "succeeded"
     assert weights(run) == weights(clean)
 
@@ -57,14 +62,14 @@ def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
     ray_cluster: RayCluster, clean: RunDirectory, disk: Path
 ) -> None:
     process, run = launch(ray_cluster, disk, "full")
-    wait_for(run, saved(1))
+    wait_for_checkpoint(run, 1)
     filler = fill(disk)
     time.sleep(_FAULT_S)
     filler.unlink()
     succeeded(process)
-    told = events_of(run, "checkpoint_failed")
-    assert told and all("No space left" in event["detail"] for event in told)
-    assert not events_of(run, "checkpoint_corrupt")
+    failed = events_of(run, CheckpointFailed)
+    assert failed and all("No space left" in event.detail for event in failed)
+    assert not events_of(run, CheckpointCorrupt)
     assert json.loads(run.summary.read_text())["status"] == "succeeded"
     assert weights(run) == weights(clean)
 
@@ -73,7 +78,7 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     ray_cluster: RayCluster, clean: RunDirectory, disk: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
-    wait_for(run, saved(3))
+    wait_for_checkpoint(run, 3)
     filler = fill(disk)
     output, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in output
@@ -83,8 +88,8 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     again, _ = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
     succeeded(again)
     note_seconds(run, launched_at)
-    assert [event["step"] for event in events_of(run, "resumed")] == [3]
-    assert not events_of(run, "checkpoint_corrupt")
+    assert [event.step for event in events_of(run, Resumed)] == [3]
+    assert not events_of(run, CheckpointCorrupt)
     assert weights(run) == weights(clean)
 
 
@@ -94,15 +99,15 @@ def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
     logs, away = tmp_path / "blocked" / "logs", tmp_path / "away"
     with_a_scheduler = ("--set", "cluster.rendezvous=dynamic_cluster")
     process, run = launch(ray_cluster, tmp_path, "blocked", *with_a_scheduler)
-    wait_for(run, lambda event: event["event"] == "run_started")
+    wait_for(run, RunStarted)
     logs.rename(away)
-    failed = wait_for(run, lambda event: event["event"] == "failure_detected")
+    wait_for(run, FailureDetected)
     away.rename(logs)
     succeeded(process)
-    note_seconds(run, failed["t"])
-    failures = events_of(run, "failure_detected")
-    assert {failure["kind"] for failure in failures} == {"storage"}
-    assert str(logs) in failures[0]["detail"]
+    note_seconds(run, times_of(run, FailureDetected)[0])
+    failures = events_of(run, FailureDetected)
+    assert {failure.kind for failure in failures} == {"storage"}
+    assert str(logs) in failures[0].detail
     assert weights(run) == weights(clean)
 
 
@@ -110,12 +115,12 @@ def test_a_log_that_cannot_be_written_stops_the_run_at_once_with_its_path(
     ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path
 ) -> None:
     process, run = launch(ray_cluster, tmp_path, "in-the-way")
-    wait_for(run, lambda event: event["event"] == "run_started")
+    wait_for(run, RunStarted)
     (run.logs / "rank_1.log").mkdir()  # after the launch has looked
     output, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in output
     assert "Is a directory" in output.splitlines()[-1] and "rank_1.log" in output.splitlines()[-1]
-    assert [failure["kind"] for failure in events_of(run, "failure_detected")] == ["path_blocked"]
+    assert [failure.kind for failure in events_of(run, FailureDetected)] == ["path_blocked"]
     (run.logs / "rank_1.log").rmdir()
     again, _ = launch(ray_cluster, tmp_path, "in-the-way")
     succeeded(again)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from orchestrator.events import EventLog
 
+from orchestrator.engine.checkpoints import checkpoint_names
 from orchestrator.run_directory import RunDirectory
+from orchestrator.telemetry.events import CheckpointSaved, Evaluated
 from sdnet.config import SyntheticConfig
 from sdnet.data.synthetic import make_tree
 from tests.integration.jobs import STEPS, job_file
 from tests.integration.ray_node import RayCluster
-from tests.launching import events_of, saved, wait_for
+from tests.launching import events_of, names_of, wait_for_checkpoint
 from tests.unit.sdnet_checkpoints import save
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -39,13 +40,13 @@ def test_the_run_directory_holds_what_the_design_says(clean: RunDirectory) -> No
     assert all(seconds > 0 for seconds in summary["seconds"].values())
     state = json.loads((clean.checkpoints / summary["checkpoint"] / "state.json").read_text())
     assert state["step"] == STEPS and state["metrics"]["fpr95"] == summary["fpr95"]
-    told = [event["event"] for event in EventLog(clean.events).read()]
+    happened = names_of(clean)
     order = ["run_started", "stage_started", "shard_done", "stage_finished", "group_starting", "rank_joined",
              "group_started", "first_step", "epoch", "run_finished"]  # fmt: skip
-    assert [told.index(name) for name in order] == sorted(told.index(name) for name in order)
+    assert [happened.index(name) for name in order] == sorted(happened.index(name) for name in order)
     assert clean.job.exists() and clean.manifest.exists()
-    [first, second] = events_of(clean, "evaluated")
-    assert (first["epoch"], second["epoch"], second["fpr95"]) == (1, 2, summary["fpr95"])
+    [first, second] = events_of(clean, Evaluated)
+    assert (first.epoch, second.epoch, second.fpr95) == (1, 2, summary["fpr95"])
     assert "clean: succeeded" in clean.report.read_text()
 
 
@@ -56,7 +57,7 @@ def test_each_rank_logs_its_epochs_in_the_published_form(clean: RunDirectory) ->
 
 
 def test_only_the_newest_checkpoints_and_the_best_are_kept(clean: RunDirectory) -> None:
-    kept = sorted(path.name for path in clean.checkpoints.glob("step_*"))
+    kept = checkpoint_names(clean.storage)
     assert kept[-2:] == [f"step_{STEPS - 1:08d}", f"step_{STEPS:08d}"] and len(kept) <= 3
 
 
@@ -88,7 +89,7 @@ def test_images_replaced_under_a_run_are_refused_before_a_rank_starts(
     )
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
     assert "trained with another test.npz (checksum 111111111111, now" in refused.stderr
-    happened = [event["event"] for event in EventLog(run.events).read()]
+    happened = names_of(run)
     assert "stage_finished" in happened and "group_starting" not in happened
 
 
@@ -118,12 +119,12 @@ def test_a_submitted_job_that_is_stopped_saves_first(ray_cluster: RayCluster, st
     long = ("--set", "train.epochs=200")
     begun = ray_cluster.submit_launch(job, "--submission-id", "halted", "--no-wait", overrides=long)
     assert begun.returncode == 0, begun.stderr
-    wait_for(run, saved(1))
+    wait_for_checkpoint(run, 1)
     stopped = ray_cluster.run("ray", "job", "stop", "--address", ray_cluster.dashboard, "halted")
     assert stopped.returncode == 0 and "Job 'halted' was stopped" in stopped.stdout
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
-    assert events_of(run, "checkpoint_saved")[-1]["step"] == int(left)
+    assert events_of(run, CheckpointSaved)[-1].step == int(left)
 
 
 def test_evaluate_gives_the_runs_own_bits_for_any_number_of_workers(

@@ -13,17 +13,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from orchestrator.events import EventLog
 
 from orchestrator.inputs import work_of
 from orchestrator.ray_session import prepare_environment
-from orchestrator.report.live import follow
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, spec_from_dict
+from orchestrator.telemetry.events import ShardDone, ShardLost, StageFinished
+from orchestrator.telemetry.record import EventWriter
 from sdnet.config import SyntheticConfig
 from sdnet.data.prepare import prepare
 from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
+from tests.launching import events_of, names_of, wait_for
 
 pytestmark = pytest.mark.integration
 PAIRS, SHARDS = 48, 6
@@ -40,7 +41,12 @@ def stage() -> Iterator[Stage]:
     from orchestrator.stages.preprocess import preprocess
 
     ray.init(address="local", num_cpus=7, include_dashboard=False, log_to_driver=False)
-    yield lambda spec, run: preprocess(spec, run, EventLog(run.events))
+
+    def run_stage(spec: JobSpec, run: RunDirectory) -> dict:
+        with EventWriter(run.storage) as events:
+            return preprocess(spec, run, events.record)
+
+    yield run_stage
     ray.shutdown()
 
 
@@ -84,7 +90,7 @@ def results(out: Path) -> dict[str, bytes]:
 
 
 def shards_done(run: RunDirectory) -> list[str]:
-    return [event["shard"] for event in EventLog(run.events).read() if event["event"] == "shard_done"]
+    return [done.shard for done in events_of(run, ShardDone)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -110,8 +116,7 @@ def test_a_killed_worker_costs_its_shard_only_and_no_byte(stage, images, expecte
     killed = trap.when_a_worker_is_in_it(lambda pid: os.kill(pid, signal.SIGKILL))
     stage(spec, run)
     assert killed.result(timeout=60) != os.getpid()
-    lost = [event for event in EventLog(run.events).read() if event["event"] == "shard_lost"]
-    assert [(event["shard"], event["times"]) for event in lost] == [(trap.shard, 1)]
+    assert [(lost.shard, lost.times) for lost in events_of(run, ShardLost)] == [(trap.shard, 1)]
     assert results(run.data) == expected
     assert sorted(shards_done(run)).count(trap.shard) == 1 and len(shards_done(run)) == SHARDS
 
@@ -189,17 +194,18 @@ def test_too_many_bad_images_end_the_stage_and_few_are_in_its_manifest(stage, im
     assert [item["image"] for item in manifest["skipped"]] == [bad.relative_to(root).as_posix()]
 
 
-def test_progress_is_told_with_each_shard(stage, images, tmp_path):
+def test_progress_is_recorded_with_each_shard(stage, images, tmp_path):
     spec = job(images, tmp_path)
     run = directory(spec)
-    stage(spec, run)
-    events = EventLog(run.events).read()
-    assert [event["event"] for event in events] == [
-        "stage_started", *["shard_done"] * SHARDS, "stage_finished",
-    ]  # fmt: skip
-    told = events[1:-1]
-    assert [event["done"] for event in told] == list(range(1, SHARDS + 1))
-    assert all(event["shards"] == SHARDS and event["pairs_per_s"] > 0 for event in told)
+    manifest = stage(spec, run)
+    assert names_of(run) == ["stage_started", *["shard_done"] * SHARDS, "stage_finished"]
+    shards = events_of(run, ShardDone)
+    assert [shard.done for shard in shards] == list(range(1, SHARDS + 1))
+    assert all(shard.shards == SHARDS for shard in shards)
+    assert all(shard.patches > 0 and shard.pairs_per_s > 0 for shard in shards)
+    [finished] = events_of(run, StageFinished)
+    assert (finished.patches, finished.skipped) == (manifest["patches"], 0)
+    assert finished.seconds is not None and finished.seconds > 0
 
 
 class Trap:
@@ -245,8 +251,4 @@ def _copied(images: Path, tmp_path: Path) -> Path:
 
 
 def _wait_for_shards(run: RunDirectory, count: int) -> None:
-    seen = (
-        event for event in follow(EventLog(run.events), threading.Event()) if event["event"] == "shard_done"
-    )
-    for _ in zip(range(count), seen, strict=False):
-        pass
+    wait_for(run, ShardDone, lambda shard: shard.done == count)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from orchestrator.training import scheduler
 
+from orchestrator.engine.rank import scheduler
 from tests.integration.jobs import listening_addresses
 
 pytestmark = pytest.mark.integration
 
 _STARTS_ONE_AND_WAITS = """
 import sys, threading
-from orchestrator.training.scheduler import start_scheduler
+from orchestrator.engine.rank.scheduler import start_scheduler
 scheduler = start_scheduler("127.0.0.1", 2, timeout_s=60, failure_budget_s=60, soc="910b")
 print(scheduler.process.pid, flush=True)
 threading.Event().wait()

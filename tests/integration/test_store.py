@@ -7,25 +7,26 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from orchestrator.training import store
 
+from orchestrator.engine.rank import store
 from tests.integration.jobs import listening_addresses
 
 pytestmark = pytest.mark.integration
 
-_MEETS = """
+_JOINS = """
 import sys
 import mindspore
-from orchestrator.training.store import meet, open_store
+from orchestrator.engine.rank.store import connect_store, join_through_store, open_store
 rank, world_size = int(sys.argv[1]), int(sys.argv[2])
 mindspore.set_device("CPU")
 if rank == 0:
-    host, port = open_store("127.0.0.1", world_size, 60)
+    store, (host, port) = open_store("127.0.0.1", world_size, 60)
     print(port, flush=True)
+    sys.stdin.readline()
 else:
-    host, port = "127.0.0.1", int(sys.argv[3])
-sys.stdin.readline()
-meet((host, port), rank, world_size, 60)
+    sys.stdin.readline()
+    store = connect_store(("127.0.0.1", int(sys.argv[3])), world_size, 60)
+join_through_store(store, rank, world_size, 60)
 from mindspore.communication import get_group_size, get_rank
 print(get_rank(), get_group_size(), flush=True)
 sys.stdin.readline()
@@ -33,10 +34,10 @@ sys.stdin.readline()
 
 _CHOOSES = """
 import sys
-from orchestrator.training import store
+from orchestrator.engine.rank import store
 chosen = map(int, sys.argv[1:])
 store.free_port = lambda host: next(chosen)
-print(*store.open_store("127.0.0.1", 2, 60), flush=True)
+print(*store.open_store("127.0.0.1", 2, 60)[1], flush=True)
 """
 
 
@@ -51,7 +52,7 @@ def thief() -> Iterator[int]:
 
 def rank_process(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", _MEETS, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", _JOINS, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Dependencies point down: cli -> launch -> stages -> training, ascend, recovery -> sdnet."""
+"""Dependencies point down: cli -> {launch, check, drill, report} -> stages -> engine -> {ascend, storage, telemetry}."""
 
 import ast
 from pathlib import Path
@@ -12,9 +12,9 @@ PURE = (
     "orchestrator/ascend/rank_table.py",
     "orchestrator/ascend/placement.py",
     "orchestrator/ascend/environment.py",
-    "orchestrator/recovery/policy.py",
-    "orchestrator/recovery/interval.py",
-    "orchestrator/recovery/watchdog.py",
+    "orchestrator/engine/rank/interval.py",
+    "orchestrator/engine/environment.py",
+    "orchestrator/planned_ranks.py",
     "orchestrator/drill/faults.py",
     "orchestrator/drill/outcome.py",
     "orchestrator/spec.py",
@@ -22,12 +22,10 @@ PURE = (
 )
 # What each layer of the orchestrator must not reach up to.
 ABOVE = {
-    "ascend": {"cli", "drill", "launch", "stages", "training"},
-    "recovery": {"cli", "drill", "launch", "stages", "training"},
-    "training": {"cli", "drill", "launch", "stages"},
+    "ascend": {"cli", "drill", "job", "launch", "stages"},
     "stages": {"cli", "drill", "launch"},
     "register": {"cli", "drill", "launch"},
-    "report": {"cli", "drill", "launch", "stages", "training"},
+    "report": {"cli", "drill", "launch", "stages"},
     "drill": {"cli"},
 }
 
