@@ -1,4 +1,4 @@
-"""Dependencies point down: cli -> {launch, check, drill, report} -> stages -> engine -> {ascend, storage, telemetry}."""
+"""Dependencies point down: cli -> {launch, check, drill, report} -> stages -> engine -> what it stands on."""
 
 import ast
 from pathlib import Path

@@ -14,7 +14,7 @@ from orchestrator.telemetry.describe import events_page
 from orchestrator.telemetry.event import Event, UnknownEvent
 from orchestrator.telemetry.events import CheckpointSaved, Epoch, RunStarted
 from orchestrator.telemetry.record import SCHEMAS, parse
-from orchestrator.telemetry.state import Attempt, Process, RunState, read_state, write_state
+from orchestrator.telemetry.state import Attempt, Owner, Process, RunState, read_state, write_state
 from tests.unit.engine.fakes import MemoryStorage
 from tests.unit.histories import OLD_LINES, events_of_every_schema
 
@@ -92,7 +92,7 @@ def test_every_schema_has_a_name_of_its_own_and_says_what_it_means() -> None:
 
 
 STATE = RunState(
-    owner=Process(host="h0", pid=3, started=15), generation=2, ranks={"0": Process(host="h1", pid=9)},
+    owner=Owner(host="h0", pid=3, mark="15"), generation=2, ranks={"0": Process(host="h1", pid=9)},
     attempts=(Attempt(kind="hang", step=4),), trained_s=2.5, failures=1, ended="x",
 )  # fmt: skip
 
