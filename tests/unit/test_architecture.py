@@ -111,3 +111,64 @@ CONTROL = sorted((ROOT / "orchestrator" / "engine" / "control").glob("*.py"))
 @pytest.mark.parametrize("path", CONTROL, ids=lambda p: p.name)
 def test_the_controllers_decisions_know_neither_ray_nor_mindspore(path: Path) -> None:
     assert not imported_packages(path) & {"ray", "mindspore"}
+
+
+DOOR = ROOT / "orchestrator" / "engine" / "ray_train"
+EVERYWHERE = sorted(
+    path
+    for top in ("sdnet", "orchestrator", "tests", "benchmarks", "examples")
+    for path in (ROOT / top).rglob("*.py")
+)
+# Tests that are about Ray's private names, each with the reason.
+MAY_USE_PRIVATE_NAMES = {
+    "tests/unit/engine/test_ray_contract.py": "it says which private name moved",
+    "tests/unit/engine/test_ray_replaced.py": "it proves what the replaced names do",
+    "tests/integration/test_faults_step.py": "it sets the memory limit from what Ray itself measures",
+}
+
+
+def private_names_of_ray(path: Path) -> set[str]:
+    """The modules and names of Ray that a file imports or reads, and that Ray keeps to itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = imported_modules(path)
+    names |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return {name for name in names if name.startswith("ray.") and is_private(name.split("."))}
+
+
+def is_private(parts: list[str]) -> bool:
+    return any(part.startswith("_") for part in parts) or parts[1:3] == ["core", "generated"]
+
+
+@pytest.mark.parametrize("path", EVERYWHERE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_door_uses_rays_private_modules(path: Path) -> None:
+    if DOOR not in path.parents and str(path.relative_to(ROOT)) not in MAY_USE_PRIVATE_NAMES:
+        assert private_names_of_ray(path) == set()
+
+
+def test_the_search_for_private_names_finds_each_way_to_write_one(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    for text in (
+        "import ray._private.utils",
+        "import ray._private as p",
+        "from ray import _private",
+        "from ray.train.v2 import _internal",
+        "from ray.train.v2._internal.exceptions import X",
+        "from ray.core.generated.common_pb2 import ActorDeathCause",
+        "from ray.autoscaler._private.util import validate_config",
+        "import ray\ndef f():\n    return ray._raylet.NAME",
+    ):
+        path.write_text(text)
+        assert private_names_of_ray(path), text
+
+
+def test_one_file_alone_replaces_names_of_ray() -> None:
+    """Elsewhere nothing of Ray is assigned to, and `setattr` is used for our own objects only."""
+    ours = {"orchestrator/terminal.py": "it sets streams of `sys`"}
+    replacing = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr")
+        or (isinstance(node, ast.Assign) and any(ast.unparse(t).startswith("ray.") for t in node.targets))
+    }
+    assert replacing - set(ours) == {"orchestrator/engine/ray_train/ray_start.py"}

@@ -14,6 +14,7 @@ from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.host.end import end_hanging_ranks_here, end_ranks_here
 from orchestrator.engine.messages import Heartbeat, Notice
 from orchestrator.engine.rank.link import deliver_notice, read_heartbeat
+from orchestrator.engine.ray_train.ray_core import draining_nodes
 from orchestrator.every_host import Answer, HostTask, ask_every_host
 from orchestrator.storage import Storage
 from orchestrator.telemetry.events import RankEnd
@@ -61,8 +62,7 @@ class RayCluster:
 
     def draining(self) -> Mapping[str, float | None]:
         """See `control.ports.Cluster`."""
-        nodes: dict[str, int] = ray._private.state.state.get_draining_nodes()
-        return {node: deadline_ms / 1000 if deadline_ms else None for node, deadline_ms in nodes.items()}
+        return draining_nodes()
 
     def end_ranks(self, members: Sequence[Member]) -> Mapping[str, tuple[int, ...]]:
         """See `control.ports.Cluster`. This host is not asked through Ray: a task needs seconds to start."""

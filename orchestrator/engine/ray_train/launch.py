@@ -14,6 +14,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.engine.ray_train.controller import ControllerSettings, GroupController
 from orchestrator.engine.ray_train.no_notes import no_notes
+from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class ControlledTrainer(DataParallelTrainer):
         """As Ray Train does it, with our class of controller; its policies are ours, so Ray Train's are dropped."""
         for name in ("scaling_policy", "failure_policy"):
             kwargs.pop(name)
-        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        here = {NODE_ID_LABEL: ray.get_runtime_context().get_node_id()}
         environment = {"env_vars": {**get_env_vars_to_propagate(), **_CONTROLLER_ENVIRONMENT}}
         actor = ray.remote(num_cpus=0, label_selector=here, runtime_env=environment)(GroupController)
         self._controller = actor.remote(settings=self._settings, scaling_config=self.scaling_config, **kwargs)

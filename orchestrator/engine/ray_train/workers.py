@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupContext
@@ -21,6 +20,7 @@ from orchestrator.engine.control.ports import Clock
 from orchestrator.engine.control.size import RankNeeds, assign
 from orchestrator.engine.rank.start import preload
 from orchestrator.engine.ray_train.free_hosts import asking_hosts_for_news
+from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class ControlledWorkers(WorkerGroup):
         """With a limit for each host, name the host of every bundle: placement groups know no such limit."""
         if self._needs.per_host is not None:
             nodes = self._nodes_with_room(worker_group_context.num_workers)
-            selector = [{RAY_NODE_ID_KEY: node} for node in nodes]
+            selector = [{NODE_ID_LABEL: node} for node in nodes]
             worker_group_context = replace(worker_group_context, label_selector=selector)
         return super()._create_placement_group(scaling_config, worker_group_context)
 
