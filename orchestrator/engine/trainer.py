@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import RunConfig, ScalingConfig
+from ray.train.v2.api import config as v2
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.engine.checkpoints import checkpoint_names, read_fields
@@ -115,7 +117,7 @@ class MindSporeTrainer:
     ):
         self._function, self._config = train_loop_per_worker, train_loop_config
         self._recovery = recovery or RecoveryConfig()
-        self._scaling = scaling_config or ScalingConfig(num_workers=1)
+        self._scaling = _version_2(scaling_config or v2.ScalingConfig(num_workers=1))
         self._run_config = run_config or RunConfig()
         self._format = state_format or NpzFormat()
         self._root = _run_directory(self._run_config)
@@ -140,7 +142,7 @@ class MindSporeTrainer:
             functools.partial(run_rank, self._call(), self._rank_settings(storage)),
             self._controller_settings(storage),
             self._ray_scaling(),
-            RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
+            v2.RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
         )
         try:
             value = trainer.fit().return_value
@@ -206,14 +208,17 @@ class MindSporeTrainer:
 
     def rank_needs(self) -> RankNeeds:
         """What each rank takes of a host: what `scaling_config` says, else its threads, or one NPU."""
-        given = self._scaling.resources_per_worker
+        limit = self._recovery.workers_per_host
+        given: dict[str, float] | None = self._scaling.resources_per_worker  # type: ignore[assignment]  # or Ray Tune's
+        if given:
+            return RankNeeds(given, limit)
         own = {"CPU": float(self._mindspore.threads)}
         if self._mindspore.device == "ascend":
             own = {"CPU": 1.0, "NPU": 1.0}
-        return RankNeeds(given or own, self._recovery.workers_per_host)
+        return RankNeeds(own, limit)
 
-    def _ray_scaling(self) -> ScalingConfig:
-        return ScalingConfig(
+    def _ray_scaling(self) -> v2.ScalingConfig:
+        return v2.ScalingConfig(
             num_workers=self._scaling.num_workers,
             resources_per_worker=dict(self.rank_needs().resources),
             placement_strategy=self._scaling.placement_strategy,
@@ -229,6 +234,16 @@ class MindSporeTrainer:
             metrics=fields.get("metrics", {}),
             value=value,
         )
+
+
+def _version_2(config: ScalingConfig) -> v2.ScalingConfig:
+    """The configuration, which is of Ray Train's version 2 wherever the environment did not turn that off."""
+    if not isinstance(config, v2.ScalingConfig):
+        raise InputError(
+            f"scaling_config is a {type(config).__module__}.{type(config).__name__}, of version 1 of Ray Train; "
+            "unset RAY_TRAIN_V2_ENABLED"
+        )
+    return config
 
 
 def _run_directory(run_config: RunConfig) -> Path:

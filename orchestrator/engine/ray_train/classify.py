@@ -8,13 +8,13 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
-from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from orchestrator.engine.control.failures import (
     BLAME,
@@ -68,8 +68,7 @@ def classify(error: TrainingFailedError) -> Failure:
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         failures = [_of_rank(rank, cause) for rank, cause in sorted(error.worker_failures.items())]
         return min(failures, key=lambda failure: BLAME.index(failure.kind))
-    cause = error.controller_failure if isinstance(error, ControllerError) else error
-    cause = _innermost(cause)
+    cause = _innermost(error.controller_failure if isinstance(error, ControllerError) else error)
     if isinstance(cause, WorkerGroupStartupFailedError):
         dead = cause.__cause__
         kind = _of_dead_actor(dead) if isinstance(dead, RayActorError) else FailureKind.START_FAILED

@@ -3,12 +3,13 @@
 import functools
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import ray
 from ray.train.v2._internal.execution.worker_group.worker import Worker
 
+from orchestrator.engine.answers import as_reference
 from orchestrator.engine.control.generation import Member
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.host.end import end_hanging_ranks_here, end_ranks_here
@@ -24,6 +25,11 @@ T = TypeVar("T")
 _FENCE_ANSWER_S = 10.0
 # Each rank's stacks take up to 10 s.
 _STACKS_ANSWER_S = 40.0
+
+
+def ask(worker: Worker, function: Callable[..., T], *args: object) -> "ray.ObjectRef[T]":
+    """Call a function on a worker, in its main thread; returns a reference of its result."""
+    return as_reference(worker.execute_async(function, *args))
 
 
 class ControllerClock:
@@ -103,13 +109,13 @@ class RayRanks:
 
     def __init__(self, workers: Sequence[Worker], group: str, clock: ControllerClock):
         self._workers, self._group, self._clock = list(workers), group, clock
-        self._asked: dict[int, tuple[Any, float]] = {}
+        self._asked: dict[int, tuple[ray.ObjectRef[Heartbeat], float]] = {}
 
     def ask(self) -> None:
         """See `control.ports.Ranks`."""
         for rank, worker in enumerate(self._workers):
             if rank not in self._asked:
-                self._asked[rank] = worker.execute_async(read_heartbeat, self._group), self._clock.now()
+                self._asked[rank] = ask(worker, read_heartbeat, self._group), self._clock.now()
 
     def answers(self) -> Mapping[int, Heartbeat]:
         """See `control.ports.Ranks`."""
@@ -132,7 +138,7 @@ class RayRanks:
     def notify(self, notice: Notice) -> None:
         """See `control.ports.Ranks`."""
         for worker in self._workers:
-            worker.execute_async(deliver_notice, self._group, notice)
+            ask(worker, deliver_notice, self._group, notice)
 
     def kill(self) -> None:
         """See `control.ports.Ranks`."""

@@ -23,13 +23,10 @@ def ray_for_one_job() -> Iterator[None]:
     * A loopback address stays one. Ray replaces it by an address that other hosts reach.
     """
     with ExitStack() as replaced:
+        unmonitored = {"no_monitor": True, "include_log_monitor": False}
         for module, name, value in (
             (services, "ConsolePopen", partial(_in_own_process_group, services.ConsolePopen)),
-            (
-                parameter,
-                "RayParams",
-                partial(parameter.RayParams, no_monitor=True, include_log_monitor=False),
-            ),
+            (parameter, "RayParams", partial(parameter.RayParams, **unmonitored)),  # type: ignore[arg-type]
             (services, "resolve_ip_for_localhost", _unchanged),
         ):
             replaced.enter_context(_replaced(module, name, value))

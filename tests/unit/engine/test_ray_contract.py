@@ -101,6 +101,21 @@ PARAMETERS = {
 }  # fmt: skip
 
 
+# Names that only annotations use.
+TYPES = (
+    f"{V2}.execution.callback:RayTrainCallback",
+    f"{V2}.execution.callback:TrainContextCallback",
+    f"{V2}.execution.callback:WorkerCallback",
+    f"{V2}.execution.worker_group.placement_group_handle:PlacementGroupHandle",
+    f"{V2}.util:ObjectRefWrapper",
+)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_type_of_ray_train_is_where_the_engine_imports_it(name: str) -> None:
+    assert isinstance(found(name), type)
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_private_callable_takes_the_parameters_that_the_engine_gives(name: str) -> None:
     parameters = [parameter for parameter in inspect.signature(found(name)).parameters if parameter != "self"]
