@@ -31,7 +31,7 @@ _FILE_TROUBLES = (
 class Commands(TyperGroup):
     """The commands, each of which ends in one line when a signal interrupts it."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         """Run the chosen command."""
         try:
             return super().invoke(ctx)

@@ -4,8 +4,6 @@ Pure NumPy, from the descriptors of every pair. The result does not depend on th
 on who computed the descriptors.
 """
 
-from typing import Any
-
 import numpy as np
 
 from sdnet.bootstrap import fpr95_interval
@@ -33,7 +31,7 @@ def assess(
     places: Places | None = None,
     threshold: float | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The rates of a test set, as plain values for JSON.
 
     opt, sar: float32 [N, D], of the pairs of the file. labels: [N]. places: of the optical patches;
@@ -41,7 +39,7 @@ def assess(
     (`metrics.best_threshold`). seed: of the interval and of the hard negatives.
     """
     distances = distances_of(opt, sar)
-    found: dict[str, Any] = {"pairs": len(labels), **_rates(distances, labels)}
+    found: dict[str, object] = {"pairs": len(labels), **_rates(distances, labels)}
     if threshold is not None:
         found["threshold"] = threshold
         found["accuracy_at_threshold"] = accuracy_at(threshold, distances, labels)
@@ -94,7 +92,7 @@ def _row(
     )
 
 
-def _hard_negatives(opt: np.ndarray, sar: np.ndarray, places: Places, seed: int) -> dict[str, Any] | None:
+def _hard_negatives(opt: np.ndarray, sar: np.ndarray, places: Places, seed: int) -> dict[str, object] | None:
     """Rates when each match's rival is a patch of the same scene; None where no scene has one."""
     drawn = draw_hard_negatives(places, seed)
     with_rival = np.flatnonzero(drawn >= 0)

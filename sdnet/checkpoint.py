@@ -98,7 +98,7 @@ class Snapshot:
             remove(temporary, ignore_errors=True)
 
     @classmethod
-    def parse(cls, files: Mapping[str, bytes], fields: Mapping[str, Any], place: Path) -> "Snapshot":
+    def parse(cls, files: Mapping[str, bytes], fields: Mapping[str, object], place: Path) -> "Snapshot":
         """The snapshot that became these files. place: of the checkpoint, for messages.
 
         Raises InputError when they are of another program.
@@ -215,7 +215,7 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _write_state(path: Path, content: dict[str, Any]) -> None:
+def _write_state(path: Path, content: dict[str, object]) -> None:
     signed = {**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}
     _write(path, json.dumps(signed, indent=2).encode())
 
@@ -251,7 +251,7 @@ def _unreadable(path: Path, error: OSError) -> Exception:
     return error
 
 
-def _canonical(content: dict[str, Any]) -> bytes:
+def _canonical(content: dict[str, object]) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 

@@ -106,9 +106,9 @@ class MindSporeTrainer:
 
     def __init__(
         self,
-        train_loop_per_worker: Callable[..., Any],
+        train_loop_per_worker: Callable[..., object],
         *,
-        train_loop_config: dict[str, Any] | None = None,
+        train_loop_config: Mapping[str, object] | None = None,
         mindspore_config: MindSporeConfig | None = None,
         scaling_config: ScalingConfig | None = None,
         run_config: RunConfig | None = None,
@@ -160,7 +160,7 @@ class MindSporeTrainer:
         config.preload = config.preload or (module_of(self._function),)
         return config
 
-    def _call(self) -> Callable[[], Any]:
+    def _call(self) -> Callable[[], object]:
         """The training function with its configuration, as it is sent to the ranks."""
         parameters = inspect.signature(self._function).parameters
         arguments = (self._config or {},) if parameters else ()
@@ -224,7 +224,7 @@ class MindSporeTrainer:
             placement_strategy=self._scaling.placement_strategy,
         )
 
-    def _result(self, storage: DirectoryStorage, value: Any) -> Result:
+    def _result(self, storage: DirectoryStorage, value: object) -> Result:
         names = checkpoint_names(storage)
         fields = read_fields(storage, names[-1]) if names else {}
         return Result(

@@ -3,7 +3,6 @@
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from orchestrator.processes import is_alive, start_ticks
 from orchestrator.run_directory import RunDirectory
@@ -13,7 +12,7 @@ from orchestrator.telemetry.record import EventReader
 from orchestrator.telemetry.state import Owner, read_state
 
 
-def read_status(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
+def read_status(run: RunDirectory, now: float | None = None) -> dict[str, object]:
     """State, stage, epoch, step, rates and failures of a running or finished job.
 
     state: `not started`, `running`, how the last launch ended (`succeeded`, `failed`, `stopped`), or

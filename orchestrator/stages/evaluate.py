@@ -6,7 +6,6 @@ whichever worker computes it, and its descriptors are the same to the last bit.
 
 import socket
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,7 @@ def evaluate_checkpoint(
     batch: int,
     distances_path: Path | None = None,
     train: Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What `sdnet.assessment.assess` finds in `data`, and which weights it belongs to, as JSON values.
 
     The same bits for any number of workers. `checkpoint_sha256` and `weights_sha256` are those of

@@ -55,7 +55,7 @@ def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
 
 def _merge(
     work: Work, reports: dict[str, ShardReport], skipped: list[dict[str, str]], fingerprint: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     for name, shards in (("train", work.train), ("test", work.test)):
         if not any(reports[shard.name].patches for shard in shards):
             constant = sum(len(reports[shard.name].constant_images) for shard in shards)
@@ -86,7 +86,7 @@ def _merge(
     return manifest
 
 
-def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
+def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, object] | None:
     """The manifest, if it was made of these shards and its files still have their sums; None otherwise."""
     try:
         manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.
 
 def _write_train(
     work: Work, reports: dict[str, ShardReport], shifts: dict[str, SceneShift] | None
-) -> tuple[int, dict[str, Any]]:
+) -> tuple[int, dict[str, object]]:
     """Write train.npz; returns how many pairs it holds, and its size and sum."""
     path, places = work.out / "train.npz", places_of(work, work.train, reports)
     extras = places.extras()
@@ -142,7 +142,7 @@ def _write_train(
     return total, _size_and_sum(path)
 
 
-def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, Any]]:
+def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, object]]:
     """Write test.npz; returns how many pairs it holds, and its size and sum."""
     path = work.out / "test.npz"
     places = places_of(work, work.test, reports)
@@ -199,5 +199,5 @@ def _skipped(work: Work, reports: dict[str, ShardReport]) -> list[dict[str, str]
     return bad + orphans(work)
 
 
-def _size_and_sum(path: Path) -> dict[str, Any]:
+def _size_and_sum(path: Path) -> dict[str, object]:
     return {"size": path.stat().st_size, "sha256": sha256_of(path)}

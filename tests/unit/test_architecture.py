@@ -1,6 +1,8 @@
 """Dependencies point down: cli -> {launch, check, drill, report} -> stages -> engine -> what it stands on."""
 
 import ast
+import io
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,18 @@ def test_one_file_alone_replaces_names_of_ray() -> None:
         or (isinstance(node, ast.Assign) and any(ast.unparse(t).startswith("ray.") for t in node.targets))
     }
     assert replacing - set(ours) == {"orchestrator/engine/ray_train/ray_start.py"}
+
+
+MOST_ANY_PER_THOUSAND_LINES = 6
+
+
+def test_any_is_rare() -> None:
+    """Each `Any` switches type checks off for whatever it touches; imports of it count, too."""
+    text = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    names = [
+        token
+        for path in SOURCES
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+        if token.type == tokenize.NAME and token.string == "Any"
+    ]
+    assert len(names) <= MOST_ANY_PER_THOUSAND_LINES * text.count("\n") / 1000

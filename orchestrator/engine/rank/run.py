@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray.train
 import ray.train.collective
@@ -60,7 +59,7 @@ class RankSettings:
     compile_key: str
 
 
-def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
+def run_rank(train_fn: Callable[[], object], settings: RankSettings) -> object:
     """Run the training function in this rank to its end; returns what it returns on every rank."""
     link = current_link()
     _write_output_to(settings.logs / f"rank_{link.rank}.log")
@@ -73,8 +72,8 @@ def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
 
 
 def _run(
-    train_fn: Callable[[], Any], settings: RankSettings, link: RankLink, record: Callable[[Event], None]
-) -> Any:
+    train_fn: Callable[[], object], settings: RankSettings, link: RankLink, record: Callable[[Event], None]
+) -> object:
     session: Session | None = None
     try:
         session = _open_session(settings, link, record)
