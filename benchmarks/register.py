@@ -19,7 +19,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
     )
 
     def run(pair: Pair) -> Found:
-        found = register_images(*map(image_from_array, pair), config, net)
+        optical, sar = map(image_from_array, pair)
+        found = register_images(optical, sar, config, net)
         matrix = None if found.transform is None else found.transform.matrix
         return matrix, found.verdict.trusted, found.verdict.evidence
 
@@ -101,19 +102,20 @@ def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
 
 def phase_correlation(pair: Pair) -> Found:
     window = cv2.createHanningWindow((EDGE, EDGE), cv2.CV_32F)
-    (right, down), response = cv2.phaseCorrelate(*(np.float32(image) for image in pair), window)
+    optical, sar = (image.astype(np.float32) for image in pair)
+    (right, down), response = cv2.phaseCorrelate(optical, sar, window)
     return np.array([[1, 0, right], [0, 1, down], [0, 0, 1.0]]), True, response
 
 
 def sift(pair: Pair) -> Found:
-    finder = cv2.SIFT_create(nfeatures=2000)
+    finder = cv2.SIFT_create(nfeatures=2000)  # type: ignore[attr-defined]
     (points, first), (others, second) = (finder.detectAndCompute(image, None) for image in pair)
     matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(first, second, k=2)
     good = [best for best, other in matches if best.distance < 0.8 * other.distance]
     if len(good) < 4:
         return None, True, len(good)
-    source = np.float64([points[match.queryIdx].pt for match in good])
-    target = np.float64([others[match.trainIdx].pt for match in good])
+    source = np.array([points[match.queryIdx].pt for match in good])
+    target = np.array([others[match.trainIdx].pt for match in good])
     rows, _ = cv2.estimateAffine2D(source, target, method=cv2.USAC_MAGSAC, ransacReprojThreshold=3.0)
     return (None if rows is None else affine(rows).matrix), True, len(good)
 
@@ -197,10 +199,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     plain, near = {}, {}
     for name, run in functions.items():
         plain[name] = {
-            s: runs.once(f"plain {name} {s}", run, lambda s=s: pairs[s]) for s in dict.fromkeys(scene_of)
+            s: runs.once(f"plain {name} {s}", run, partial(pairs.__getitem__, s))
+            for s in dict.fromkeys(scene_of)
         }
         near[name] = [
-            runs.once(f"near {name} {n}", run, lambda n=n: _warped_pair(pairs, scene_of[n], n, False))
+            runs.once(f"near {name} {n}", run, partial(_warped_pair, pairs, scene_of[n], n, False))
             for n in range(arguments.warps)
         ]
     rows, best = _near_rows(plain, near, scene_of)
@@ -210,7 +213,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             runs.once(
                 f"wide {name} {n}",
                 ours(name, True, net),
-                lambda n=n: _warped_pair(pairs, scene_of[n], n, True),
+                partial(_warped_pair, pairs, scene_of[n], n, True),
             )
             for n in range(arguments.wide)
         ]
@@ -269,7 +272,13 @@ def _strangers(pairs: dict[str, Pair], runs: Runs, arguments: argparse.Namespace
         top, left = corner * (EDGE - CROP)
         return np.ascontiguousarray(pairs[scene][sensor][top : top + CROP, left : left + CROP])
 
-    draws = []
+    def strangers(first: str, second: str, corners: np.ndarray, turns: int) -> Pair:
+        return square(first, 0, corners[0]), np.rot90(square(second, 1, corners[1]), turns).copy()
+
+    def same_place(scene: str, corner: np.ndarray) -> Pair:
+        return square(scene, 0, corner), square(scene, 1, corner)
+
+    draws: list[tuple[str, str, np.ndarray, int]] = []
     while len(draws) < arguments.strangers:
         first, second = rng.integers(0, len(names), 2)
         corners, turns = rng.integers(0, 2, (2, 2)), int(rng.integers(0, 4))
@@ -278,14 +287,14 @@ def _strangers(pairs: dict[str, Pair], runs: Runs, arguments: argparse.Namespace
     wrong = [
         runs.once(
             f"stranger {arguments.stranger_method} {number}", run,
-            lambda d=draw: (square(d[0], 0, d[2][0]), np.rot90(square(d[1], 1, d[2][1]), d[3]).copy()),
+            partial(strangers, *draw),
         )
         for number, draw in enumerate(draws)
     ]  # fmt: skip
     right = [
         runs.once(
             f"square {arguments.stranger_method} {scene} {corner}", run,
-            lambda s=scene, c=corner: (square(s, 0, _CORNERS[c]), square(s, 1, _CORNERS[c])),
+            partial(same_place, scene, _CORNERS[corner]),
         )
         for scene in names
         for corner in range(4)

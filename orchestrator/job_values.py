@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -63,9 +63,9 @@ def values_of_file(file: FilePath, overrides: tuple[str, ...]) -> JobValues:
     return _overridden({key: node.plain() for key, node in root.value.items()}, str(file), root, overrides)
 
 
-def values_of_dict(raw: dict[str, object], source: str, overrides: tuple[str, ...]) -> JobValues:
+def values_of_dict(raw: Mapping[str, object], source: str, overrides: tuple[str, ...]) -> JobValues:
     """Values that a program made, changed by `key.path=value` overrides. Raises InputError."""
-    return _overridden(copy.deepcopy(raw), source, None, overrides)
+    return _overridden(dict(copy.deepcopy(raw)), source, None, overrides)
 
 
 def text_faults(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:

@@ -6,6 +6,7 @@ scheduler, and, when the job names no hosts, which hosts there are.
 
 import os
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from orchestrator.ascend.rank_table import RankTable, build_rank_table
 from orchestrator.inputs import Supply, batch_problem, notes_of, supply_of
@@ -49,7 +50,7 @@ class Plan:
     warning: str
 
 
-def plan_as_dict(plan: Plan) -> dict[str, object]:
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
     """The plan as JSON values; `rank_table` is there only for Ascend jobs that name their hosts."""
     table = plan.rank_table
     fields = {

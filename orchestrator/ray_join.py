@@ -107,7 +107,7 @@ def _knock(address: str, name: str) -> None:
 
 def _accepts(address: str, token: str, name: str) -> bool:
     """Whether the head answers a harmless question that comes with this token, or with none."""
-    import grpc  # type: ignore[import-untyped]
+    import grpc
 
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     no_proxy = (("grpc.enable_http_proxy", 0),)  # as Ray's own client

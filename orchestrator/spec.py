@@ -7,7 +7,7 @@ anything starts. The rest of the program sees frozen objects only.
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -262,7 +262,7 @@ def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
     return _checked(values_of_file(path, overrides))
 
 
-def spec_from_dict(raw: dict[str, object], source: str, overrides: tuple[str, ...] = ()) -> JobSpec:
+def spec_from_dict(raw: Mapping[str, object], source: str, overrides: tuple[str, ...] = ()) -> JobSpec:
     """Check a job given as plain values. Raises InputError as `load_spec` does, without lines."""
     return _checked(values_of_dict(raw, source, overrides))
 

@@ -4,6 +4,8 @@ Pure NumPy, from the descriptors of every pair. The result does not depend on th
 on who computed the descriptors.
 """
 
+from typing import Any
+
 import numpy as np
 
 from sdnet.bootstrap import fpr95_interval
@@ -31,7 +33,7 @@ def assess(
     places: Places | None = None,
     threshold: float | None = None,
     seed: int = 0,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The rates of a test set, as plain values for JSON.
 
     opt, sar: float32 [N, D], of the pairs of the file. labels: [N]. places: of the optical patches;

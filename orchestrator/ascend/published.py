@@ -1,6 +1,7 @@
 """A job that does what the published `run_train.sh RANK_TABLE_FILE DATA_PATH` did."""
 
 from pathlib import Path
+from typing import Any
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.rank_table import RankTable, TableServer, has_legal_groups
@@ -11,7 +12,7 @@ from orchestrator.errors import InputError
 _LR, _LR_ON_EIGHT = 0.004, 0.01
 
 
-def job_of_rank_table(table: RankTable, data: Path) -> dict[str, object]:
+def job_of_rank_table(table: RankTable, data: Path) -> dict[str, Any]:
     """The plain values of a job (for `spec_from_dict`) on the table's hosts and devices.
 
     data: a folder with train.npz and test.npz, as the published scripts want it, or a SEN1-2

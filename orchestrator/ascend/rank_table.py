@@ -73,7 +73,7 @@ class RankTable:
     def world_size(self) -> int:
         return sum(len(server.devices) for server in self.servers)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """The table as HCCL reads it: every scalar is a string."""
         servers, rank = [], 0
         for server in self.servers:

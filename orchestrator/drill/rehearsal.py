@@ -78,7 +78,7 @@ class Rehearsal:
         self._clean, self._disturbed = run_directories(spec)
         self._why_not: dict[int, str] = {}
 
-    def run(self, faults: Sequence[Fault], count: int, seed: int) -> dict[str, object]:
+    def run(self, faults: Sequence[Fault], count: int, seed: int) -> dict[str, Any]:
         """Both runs; writes drill.json and returns what it holds."""
         steps = self._run_undisturbed()["steps"]
         planned = plan_faults(faults, count, seed, steps)

@@ -51,7 +51,7 @@ def register_pairs(
 
 def register_one(
     pair: PairFiles, out: Path, config: RegisterConfig, checkpoint: Path | None, threads: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Register one pair on `threads` CPUs: its row. status: trusted, not_trusted or unusable."""
     compute_on(threads)
     names = {"optical": printable_path(str(pair.optical)), "sar": printable_path(str(pair.sar))}

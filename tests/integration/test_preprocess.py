@@ -112,7 +112,7 @@ def test_any_number_of_workers_makes_the_bytes_of_one_process(
 
 def test_a_killed_worker_costs_its_shard_only_and_no_byte(stage, images, expected, tmp_path):
     spec = job(_copied(images, tmp_path), tmp_path)
-    run, trap = directory(spec), Trap(Path(spec.data.images), tmp_path)
+    run, trap = directory(spec), Trap(Path(str(spec.data.images)), tmp_path)
     killed = trap.when_a_worker_is_in_it(lambda pid: os.kill(pid, signal.SIGKILL))
     stage(spec, run)
     assert killed.result(timeout=60) != os.getpid()
@@ -125,7 +125,7 @@ def test_after_the_launcher_was_killed_only_what_was_missing_is_made(stage, imag
     import ray
 
     spec = job(_copied(images, tmp_path), tmp_path)
-    run, trap = directory(spec), Trap(Path(spec.data.images), tmp_path)
+    run, trap = directory(spec), Trap(Path(str(spec.data.images)), tmp_path)
     address = ray.get_runtime_context().gcs_address
     path = tmp_path / "job.yaml"
     raw = {**spec.values(), "cluster": {"address": address}}

@@ -66,9 +66,12 @@ def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], No
     return lambda text: monkeypatch.setenv("RAY_AUTH_TOKEN", text)
 
 
-def test_the_right_token_is_accepted(head: Head, token: Callable[[str], None]) -> None:
+def test_the_right_token_is_accepted_without_a_word(
+    head: Head, token: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
     token(TOKEN)
     check_cluster(head(TOKEN), "'h:1'")
+    assert caplog.messages == []
 
 
 def test_a_wrong_or_missing_token_is_named_with_its_source(

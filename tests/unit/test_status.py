@@ -50,8 +50,7 @@ def ended() -> Iterator[Owner]:
 
 def state_of(run: RunDirectory, owner: Owner | None) -> str:
     write_state(run.storage, RunState(owner=owner))
-    state: str = read_status(run)["state"]
-    return state
+    return str(read_status(run)["state"])
 
 
 def test_a_run_without_events_has_not_started(run: RunDirectory) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema.exceptions import ValidationError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerHealthCheckFailedError,
@@ -182,7 +183,10 @@ def test_each_private_name_of_the_door_is_explained_and_has_a_contract() -> None
 
 
 def test_the_cause_of_an_actors_death_names_memory_and_hosts() -> None:
-    from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
+    from ray.core.generated.common_pb2 import (  # type: ignore[attr-defined]
+        ActorDeathCause,
+        ActorDiedErrorContext,
+    )
 
     died = ActorDeathCause(
         actor_died_error_context=ActorDiedErrorContext(reason=ActorDiedErrorContext.NODE_DIED)
@@ -192,7 +196,7 @@ def test_the_cause_of_an_actors_death_names_memory_and_hosts() -> None:
 
 
 def test_the_token_can_be_read_whatever_the_mode_and_forgotten() -> None:
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     loader = AuthenticationTokenLoader.instance()
     assert callable(loader.reset_cache)
@@ -219,7 +223,7 @@ def test_ray_train_finds_its_marker_in_storage_that_keeps_nothing(tmp_path: Path
 
 
 def test_the_label_of_a_node_is_the_one_that_ray_gives_it() -> None:
-    from ray._raylet import RAY_NODE_ID_KEY
+    from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
     assert NODE_ID_LABEL == RAY_NODE_ID_KEY
 
@@ -236,7 +240,10 @@ def test_ray_accepts_the_launcher_file_that_we_ship() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     text = (ROOT / "cluster_configs" / "ray" / "on-premise.yaml").read_text(encoding="utf-8")
-    validate_config(prepare_config(yaml.safe_load(text)))
+    config = prepare_config(yaml.safe_load(text))
+    validate_config(config)
+    with pytest.raises(ValidationError, match="no_such_key"):
+        validate_config({**config, "no_such_key": 1})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The parts of the network that the published one does not have."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
@@ -61,7 +63,7 @@ def test_orientation_channels_do_not_see_the_sign_of_contrast():
     assert np.abs(cell(x * 0).asnumpy()).max() < 1e-5
 
 
-def layers(**fields: str) -> dict[str, tuple[int, ...]]:
+def layers(**fields: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of what a network owns, without the fixed factors of its batch norms."""
     shapes = weights.shapes(SDNet(Recipe(**fields), training=True))
     return {name: shape for name, shape in shapes.items() if not name.endswith(("gamma", "beta"))}
