@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +94,7 @@ class Trainer:
         self._mine = slices_of_rank(rank, world_size, self._parts)
         net = SDNet(recipe, training=True)
         weights.load(net, weights.initial(net, recipe.seed))
-        self._step = TrainStep(net, replace(recipe, batch=self._part, slice_batch=0), self._parts, world_size)
+        self._step = TrainStep(net, recipe, self._part, self._parts, world_size)
         self._views: Views | None = None
         if changes_patches(recipe) or train.images.shape[1] != VIEW:
             self._views = Views(recipe, train)

@@ -17,7 +17,6 @@ from orchestrator.ascend.inventory import take_inventory
 from orchestrator.errors import InputError
 from orchestrator.training.ascend_start import physical_id
 from orchestrator.training.seats import Seat, npu_numbers
-from sdnet.errors import InputError as JobInputError
 from tests.ascend_fakes.host import describe, install
 
 ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -84,7 +83,7 @@ def test_a_rank_in_a_container_names_its_device_as_cann_counts_it_there(tmp_path
 
 def test_a_number_that_cann_does_not_have_is_refused_with_those_that_it_has(tmp_path):
     host = take_inventory("10.0.0.1", tools=AscendHostTools(install(tmp_path, describe(1, devices=[4, 5]))))
-    with pytest.raises(JobInputError) as refusal:
+    with pytest.raises(InputError) as refusal:
         physical_id(host, 4)
     assert str(refusal.value) == (
         "Ray gave a rank NPU 4 of 10.0.0.1, but CANN numbers the devices that the job may use there [0, 1]; "
@@ -95,7 +94,7 @@ def test_a_number_that_cann_does_not_have_is_refused_with_those_that_it_has(tmp_
 
 @pytest.mark.parametrize("shown", ["0-3", "", "x", "０", "-1"])
 def test_ids_of_ray_that_are_no_numbers_are_refused_by_the_variable_they_come_from(shown):
-    with pytest.raises(JobInputError, match="set ASCEND_RT_VISIBLE_DEVICES to numbers with commas"):
+    with pytest.raises(InputError, match="set ASCEND_RT_VISIBLE_DEVICES to numbers with commas"):
         npu_numbers(["0", shown], "10.0.0.1")
     assert npu_numbers(["7", "0"], "10.0.0.1") == (7, 0)
 
