@@ -57,7 +57,7 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int, threads: int) ->
     recipe = Recipe(epochs=epochs, batch=batch)
     net = SDNet(recipe, training=True)
     weights.load(net, weights.initial(net, recipe.seed))
-    step = TrainStep(net, recipe, slices=1, world_size=1)
+    step = TrainStep(net, recipe, recipe.batch, slices=1, world_size=1)
     images = open_patches(train).images
     order = np.random.default_rng(0).permutation(len(images))
     seconds = []
