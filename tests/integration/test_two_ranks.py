@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.run_directory import RunDirectory
-from orchestrator.stages.train import process_environment
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.stages.train import process_environment
 
 pytestmark = pytest.mark.integration
 
