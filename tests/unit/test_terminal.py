@@ -104,9 +104,9 @@ def test_a_link_in_place_of_a_log_ends_a_drill_in_one_line(job: Path) -> None:
 
 def test_an_interrupted_command_ends_in_one_line() -> None:
     script = (
-        "import sys, threading; from orchestrator import cli\n"
+        "import sys, threading; from orchestrator import cli; import orchestrator.cli.commands.plan as plan\n"
         "def wait(*_):\n    print('waits', flush=True); threading.Event().wait()\n"
-        "cli.program.load_spec = wait\n"
+        "plan.load_spec = wait\n"
         "sys.argv = ['sdnet-orchestrate', 'plan', 'job.yaml']; cli.main()"
     )
     with subprocess.Popen(

@@ -4,7 +4,6 @@ import json
 import sys
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.interruption import exit_code_of
+from orchestrator.cli.options import AsJson, JobFile, Overrides
 from orchestrator.cli.terminal import plain_console, wide_console
 from orchestrator.drill.faults import Fault, parse_faults, reasons_against
 from orchestrator.drill.hosts import hosts_of
@@ -20,17 +20,13 @@ from orchestrator.job.spec.job_spec import JobSpec, load_spec
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report.live import live_view
 from sdnet.errors import InputError
-from sdnet.paths import path_option
 
 # Each fault takes seconds to minutes; a larger number is a typing error.
 _MOST_FAULTS = 1000
 
 
 def drill(
-    job: Annotated[
-        Path,
-        typer.Argument(metavar="CLUSTER_YAML", help="The job: see cluster_configs/.", callback=path_option),
-    ],
+    job: JobFile,
     faults: Annotated[
         str | None,
         typer.Option(
@@ -41,10 +37,8 @@ def drill(
     seed: Annotated[
         int, typer.Option(help="Decides the order of faults, the ranks, and how files are damaged.")
     ] = 0,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    set_: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the job twice, the second time with deliberate faults, and compare the results.
 

@@ -27,7 +27,7 @@ from orchestrator.ascend.rank_table.table import (
     read_rank_table,
 )
 from orchestrator.ascend.rank_table.text import read_table_text, why_hccl_skips_path
-from orchestrator.cli.terminal import plain_console
+from orchestrator.cli.options import AsJson, console
 from orchestrator.errors import InputError
 from orchestrator.job.run_directory import write_atomically
 from orchestrator.job.spec.job_spec import load_spec
@@ -38,7 +38,6 @@ rank_table_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = plain_console()
 
 AnySocOption = Annotated[
     Soc | None,
@@ -117,7 +116,7 @@ def merge(
 def validate(
     table: TableFile,
     soc: AnySocOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a table against every rule of HCCL; exit code 2 and every fault when it breaks one.
 

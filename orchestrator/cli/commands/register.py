@@ -6,14 +6,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.job.spec.job_spec import spec_from_dict
+from orchestrator.cli.options import AsJson, ClusterAddress, cluster_of
 from orchestrator.register.pairs import list_pairs
 from sdnet.paths import path_option
-
-EPILOG = (
-    "Example: sdnet-orchestrate register pairs.csv -o registered --workers 4. "
-    "Exit code 3: at least one pair could not be used, or its match cannot be trusted."
-)
 
 
 def register(
@@ -45,16 +40,14 @@ def register(
         str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
     ] = "log_gabor",
     workers: Annotated[int, typer.Option(min=1, help="How many workers a local Ray starts.")] = 1,
-    address: Annotated[str, typer.Option(help="local, auto or host:port, as cluster.address.")] = "local",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    address: ClusterAddress = "local",
+    as_json: AsJson = False,
 ) -> None:
     """Register many pairs of images, each as `sdnet register` does, on the workers of a cluster."""
     from orchestrator.register.on_workers import TABLE, register_pairs, summary_of
     from sdnet.registration.command import config_of
 
-    cluster = spec_from_dict(
-        {"name": "register", "cluster": {"address": address, "workers": workers}}, "register"
-    ).cluster
+    cluster = cluster_of("register", address, workers)
     config = config_of(model, search, measure, checkpoint is not None)
     counts = summary_of(register_pairs(list_pairs(pairs), out, config, checkpoint, cluster))
     if as_json:
