@@ -63,7 +63,3 @@ def main() -> None:
     prepare_environment()
     print_any_text(sys.stdout)
     sys.exit(run_to_exit_code(app))
-
-
-if __name__ == "__main__":
-    main()
