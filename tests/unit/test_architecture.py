@@ -15,7 +15,6 @@ PURE = (
     "ascend/placement.py",
     "ascend/environment.py",
     "ascend/rank_table",
-    "engine/control",
     "engine/environment.py",
     "engine/rank/interval.py",
     "job/plan.py",
@@ -33,7 +32,8 @@ MAY_IMPORT = {
     "telemetry": {"storage", "errors"},
     "ascend": {"errors"},
     "engine": {"ascend", *_BASE},
-    "ray_cluster": {"sdnet"},
+    # The one door to Ray's private names is part of the engine; starting Ray needs some of them.
+    "ray_cluster": {"engine.ray_train", "errors", "sdnet"},
     # A launch writes the report of its run; a report reads what the job wrote, and runs none of it.
     "report": {"job.inputs", "job.plan", "job.run_directory", "job.spec", "sdnet", *_ENGINE},
     "job": {"report", "ray_cluster", "sdnet", *_ENGINE},
@@ -46,7 +46,7 @@ MAY_IMPORT = {
 MOST_MODULES = 12
 
 
-def modules_imported(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
     """Every module the file imports, also inside functions; of `from a import b` both `a` and `a.b`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -57,8 +57,8 @@ def modules_imported(path: Path) -> set[str]:
     return found
 
 
-def packages_imported(path: Path) -> set[str]:
-    return {module.split(".")[0] for module in modules_imported(path)}
+def imported_packages(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imported_modules(path)}
 
 
 def files_of(name: str) -> list[Path]:
@@ -72,7 +72,7 @@ def files_of(name: str) -> list[Path]:
 def forbidden_imports(package: str) -> Iterator[str]:
     allowed = {package, *MAY_IMPORT[package]}
     for path in files_of(package):
-        for module in modules_imported(path):
+        for module in imported_modules(path):
             top, _, rest = module.partition(".")
             if top == "orchestrator" and rest:
                 # `from orchestrator.job import spec` gives `job` as well, which says less than `job.spec`.
@@ -100,18 +100,18 @@ def test_dependencies_point_down(package: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("sdnet/**/*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_sdnet_knows_nothing_of_ray_or_the_orchestrator(path: Path) -> None:
-    assert not packages_imported(path) & {"ray", "orchestrator"}
+    assert not imported_packages(path) & {"ray", "orchestrator"}
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_what_decides_imports_neither_ray_nor_mindspore(name: str) -> None:
     for path in files_of(name):
-        assert not packages_imported(path) & {"ray", "mindspore"}, path
+        assert not imported_packages(path) & {"ray", "mindspore"}, path
 
 
 def test_a_stage_does_not_know_who_runs_it() -> None:
     for path in files_of("job/stages"):
-        assert not modules_imported(path) & {"orchestrator.job.launch", "orchestrator.job.demo"}, path
+        assert not imported_modules(path) & {"orchestrator.job.launch", "orchestrator.job.demo"}, path
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -127,10 +127,18 @@ def test_every_folder_of_modules_is_a_package() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_is_loaded_through_pickle_and_no_shell_is_run(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert "pickle" not in packages_imported(path)
+    assert "pickle" not in imported_packages(path)
     assert "allow_pickle=True" not in text and "shell=True" not in text and "yaml.load(" not in text
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+CONTROL = sorted((ROOT / "orchestrator" / "engine" / "control").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONTROL, ids=lambda p: p.name)
+def test_the_controllers_decisions_know_neither_ray_nor_mindspore(path: Path) -> None:
+    assert not imported_packages(path) & {"ray", "mindspore"}
