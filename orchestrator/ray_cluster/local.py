@@ -74,7 +74,7 @@ def _in_a_group_of_its_own(
     popen: Any, *arguments: Any, preexec_fn: Callable[[], object] | None = None, **settings: Any
 ) -> Any:
     def prepare() -> None:
-        # It is blocked here while Ray starts (signal_handlers.py), and Ray ends its processes with it.
+        # It is blocked here while Ray starts (interruption.py), and Ray ends its processes with it.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         if preexec_fn is not None:
             preexec_fn()
