@@ -30,10 +30,10 @@ import numpy as np
 
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.engine.rank.cpus import compute_on
-from orchestrator.launch import launch
-from orchestrator.ray_session import prepare_environment
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import spec_from_dict
+from orchestrator.job.launch import launch
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import spec_from_dict
+from orchestrator.ray_cluster.session import prepare_environment
 from orchestrator.telemetry.events import CheckpointSaved, Epoch
 from orchestrator.telemetry.record import EventReader
 from sdnet.data.store import open_patches, write_patches

@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from orchestrator.ray_session import prepare_environment, ray_session
-from orchestrator.spec import ClusterSpec, JobSpec, spec_from_dict
+from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
+from orchestrator.ray_cluster.session import prepare_environment, ray_session
 from sdnet.config import PatchConfig
 from sdnet.data.sen12 import Pair, find_pairs
 
@@ -59,8 +59,8 @@ def bare_task_seconds(pairs: tuple[Pair, ...], per_pair: int) -> float:
 
 def stage_seconds(spec: JobSpec) -> float:
     """One run of the stage into an empty directory."""
-    from orchestrator.run_directory import RunDirectory
-    from orchestrator.stages.preprocess import preprocess
+    from orchestrator.job.run_directory import RunDirectory
+    from orchestrator.job.stages.preprocess import preprocess
     from orchestrator.telemetry.record import EventWriter
 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as storage:

@@ -28,8 +28,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the bed of the tests
 
-from orchestrator.ascend.fence import RUN_VARIABLE  # noqa: E402
 from orchestrator.engine import checkpoints  # noqa: E402
+from orchestrator.engine.host.left_over import RUN_VARIABLE  # noqa: E402
 from orchestrator.storage import DirectoryStorage  # noqa: E402
 from orchestrator.telemetry.record import FOLDER, MERGED  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402

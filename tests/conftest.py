@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.ascend.fence import RUN_VARIABLE
-from orchestrator.run_directory import RunDirectory
+from orchestrator.engine.host.left_over import RUN_VARIABLE
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FirstStep
 from tests.launching import NoteSeconds, times_of
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.ascend.device_report import DeviceReport, HostInventory, hosts_to_place_on, soc_of
+from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory, hosts_to_place_on, soc_of
 from orchestrator.ascend.placement import largest_group, place
-from orchestrator.ascend.rank_table import build_rank_table
+from orchestrator.ascend.rank_table.table import build_rank_table
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
+from orchestrator.engine.host.every_host import Answer
 from orchestrator.errors import InputError
-from orchestrator.every_host import Answer
-from orchestrator.spec import ClusterSpec
+from orchestrator.job.spec.job_spec import ClusterSpec
 
 State = Literal["ok", "warn", "fail"]
 

@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
-from orchestrator.check.command import check
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
+from orchestrator.cli.commands.check import check
 from tests.ascend_fakes.host import describe, install
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from orchestrator.engine.checkpoints import checkpoint_names
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import (
     CheckpointCorrupt,
     CheckpointSaved,

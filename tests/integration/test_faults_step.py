@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray._private.utils import get_system_memory, get_used_memory
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FailureDetected, GivingUp, GroupStarted
 from tests.integration.jobs import job_file, weights
 from tests.integration.ray_node import RayCluster
@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300
 # `sdnet-orchestrate`, with a training function that does something else before its fourth step.
 WITH_A_FAULT = """
 from orchestrator.cli import main
-from orchestrator.ray_session import prepare_environment
+from orchestrator.ray_cluster.session import prepare_environment
 
 prepare_environment()
-from orchestrator.stages import train as stage
+from orchestrator.job.stages import train as stage
 
 {fault}
 

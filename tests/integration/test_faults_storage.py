@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import (
     CheckpointCorrupt,

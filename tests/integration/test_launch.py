@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator.engine.checkpoints import checkpoint_names
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import CheckpointSaved, Evaluated
 from sdnet.config import SyntheticConfig
 from sdnet.data.synthetic import make_tree

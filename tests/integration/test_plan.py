@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plan import build_plan, plan_as_dict
-from orchestrator.planned_ranks import KNOWN_AT_START
-from orchestrator.spec import load_spec
+from orchestrator.job.plan import build_plan, plan_as_dict
+from orchestrator.job.planned_ranks import KNOWN_AT_START
+from orchestrator.job.spec.job_spec import load_spec
 from tests.integration.ray_node import RayCluster
 
 pytestmark = pytest.mark.integration

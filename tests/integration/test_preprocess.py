@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.inputs import work_of
-from orchestrator.ray_session import prepare_environment
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec, spec_from_dict
+from orchestrator.job.inputs import work_of
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
+from orchestrator.ray_cluster.session import prepare_environment
 from orchestrator.telemetry.events import ShardDone, ShardLost, StageFinished
 from orchestrator.telemetry.record import EventWriter
 from sdnet.config import SyntheticConfig
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAPPED = """
 import sys
 from pathlib import Path
-from orchestrator.stages import preprocess
+from orchestrator.job.stages import preprocess
 from tests.integration.shard_trap import make_shard_or_wait
 fifo, shard, job = sys.argv[1:]
 preprocess.make_shard = make_shard_or_wait(Path(fifo), shard)
@@ -49,7 +49,7 @@ def stage() -> Iterator[Stage]:
     os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
     import ray
 
-    from orchestrator.stages.preprocess import preprocess
+    from orchestrator.job.stages.preprocess import preprocess
 
     ray.init(address="local", num_cpus=7, include_dashboard=False, log_to_driver=False)
 
@@ -110,7 +110,7 @@ def test_any_number_of_workers_makes_the_bytes_of_one_process(
 ):
     import ray
 
-    from orchestrator.stages import preprocess as module
+    from orchestrator.job.stages import preprocess as module
 
     # A task asks for one CPU; with fewer tasks in flight than CPUs, fewer workers work.
     monkeypatch.setattr(module, "_AHEAD", workers - int(ray.cluster_resources()["CPU"]))
@@ -122,7 +122,7 @@ def test_any_number_of_workers_makes_the_bytes_of_one_process(
 
 
 def test_a_killed_worker_costs_its_shard_only_and_no_byte(stage, images, expected, tmp_path, monkeypatch):
-    from orchestrator.stages import preprocess as module
+    from orchestrator.job.stages import preprocess as module
 
     spec = job(images, tmp_path)
     run, trap = directory(spec), Trap(tmp_path)
@@ -173,7 +173,7 @@ def test_a_finished_stage_is_not_done_again(stage, images, tmp_path):
 
 
 def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_by_name(stage, images, tmp_path, monkeypatch):
-    from orchestrator.stages import preprocess as module
+    from orchestrator.job.stages import preprocess as module
 
     make = module.make_shard
 
@@ -189,7 +189,7 @@ def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_by_name(stage, im
 
 
 def test_storage_that_refuses_ends_the_stage_in_one_line(stage, images, tmp_path):
-    from orchestrator.stages.preprocess import DataNotWritten
+    from orchestrator.job.stages.preprocess import DataNotWritten
 
     spec = job(images, tmp_path)
     run = directory(spec)

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.ascend.cli import rank_table_app
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
+from orchestrator.cli.commands.rank_table import rank_table_app
 from orchestrator.errors import InputError
 from tests.ascend_fakes.host import describe, install
 from tests.unit import rank_table_cases

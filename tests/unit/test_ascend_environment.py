@@ -12,10 +12,10 @@ from orchestrator.ascend.environment import (
     scheduler_environment,
     timeouts,
 )
-from orchestrator.ascend.host_tools import AscendHostTools
-from orchestrator.ascend.inventory import take_inventory
-from orchestrator.engine.ascend_start import physical_id
+from orchestrator.ascend.inventory.host_inventory import take_inventory
+from orchestrator.ascend.inventory.host_tools import AscendHostTools
 from orchestrator.engine.rank.start import npu_numbers
+from orchestrator.engine.start.ascend import physical_id
 from orchestrator.errors import InputError
 from tests.ascend_fakes.host import describe, install
 

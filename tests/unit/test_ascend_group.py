@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from orchestrator.ascend.device_report import DeviceReport, HostInventory
 from orchestrator.ascend.group import ascend_group, ranks_by_host
+from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory
 from orchestrator.errors import InputError
 
 

@@ -2,16 +2,16 @@
 
 import pytest
 
-from orchestrator.ascend.device_ids import with_both_ids
-from orchestrator.ascend.device_report import DeviceReport, soc_of
-from orchestrator.ascend.fault_codes import FaultLevel, faults_of
-from orchestrator.ascend.host_tools import ROOT_VARIABLE, AscendHostTools
-from orchestrator.ascend.id_lists import ids_in_list
-from orchestrator.ascend.inventory import take_inventory
-from orchestrator.ascend.npu_smi import ChipIds
-from orchestrator.ascend.npu_smi_table import DeviceProcess, parse_info
+from orchestrator.ascend.inventory.device_ids import with_both_ids
+from orchestrator.ascend.inventory.device_report import DeviceReport, soc_of
+from orchestrator.ascend.inventory.fault_codes import FaultLevel, faults_of
+from orchestrator.ascend.inventory.host_inventory import take_inventory
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE, AscendHostTools
+from orchestrator.ascend.inventory.id_lists import ids_in_list
+from orchestrator.ascend.inventory.npu_smi import ChipIds
+from orchestrator.ascend.inventory.npu_smi_table import DeviceProcess, parse_info
 from orchestrator.ascend.placement import place
-from orchestrator.ascend.rank_table import build_rank_table
+from orchestrator.ascend.rank_table.table import build_rank_table
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import change, describe, install
 from tests.ascend_fakes.recorded import recorded

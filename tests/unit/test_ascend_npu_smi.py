@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ascend import hccn, npu_smi
-from orchestrator.ascend.npu_smi import ChipIds, Health, UnreadableOutput
-from orchestrator.ascend.npu_smi_table import ListedDevice, parse_info
+from orchestrator.ascend.inventory import hccn, npu_smi
+from orchestrator.ascend.inventory.npu_smi import ChipIds, Health, UnreadableOutput
+from orchestrator.ascend.inventory.npu_smi_table import ListedDevice, parse_info
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import describe
 from tests.ascend_fakes.recorded import recorded

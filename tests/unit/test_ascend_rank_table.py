@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
-from orchestrator.ascend.rank_table import (
+from orchestrator.ascend.rank_table.rules import faults_in_table, faults_in_text
+from orchestrator.ascend.rank_table.table import (
     build_rank_table,
     hosts_of_table,
     merge_rank_tables,
     read_rank_table,
     table_from_dict,
 )
-from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
 from orchestrator.errors import InputError
 from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, built, device, host
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from orchestrator.ascend.rank_table import table_from_dict
-from orchestrator.ascend.rank_table_fault import ABSENT
-from orchestrator.ascend.rank_table_rules import judge_table, judge_text
-from orchestrator.ascend.rank_table_text import table_of_text
+from orchestrator.ascend.rank_table.fault import ABSENT
+from orchestrator.ascend.rank_table.rules import judge_table, judge_text
+from orchestrator.ascend.rank_table.table import table_from_dict
+from orchestrator.ascend.rank_table.text import table_of_text
 from tests.unit import rank_table_cases, rank_table_old_cases
 from tests.unit.rank_table_builders import GONE, LEGAL, WARNED, in_cloud, in_lab, one
 from tests.unit.rank_tables import CLOUD_FORM

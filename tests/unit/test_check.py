@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ascend.device_report import DeviceReport, HostInventory
-from orchestrator.ascend.fault_codes import faults_of
-from orchestrator.ascend.fence import LeftOver
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory
+from orchestrator.ascend.inventory.fault_codes import faults_of
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts, Questions, StorageFacts, gather
 from orchestrator.check.judge import Needs, judge_capacity, judge_group, judge_host
 from orchestrator.check.ping import neighbours, ping_from_host
-from orchestrator.every_host import Answer
-from orchestrator.spec import ClusterSpec
+from orchestrator.engine.host.every_host import Answer
+from orchestrator.engine.host.left_over import LeftOver
+from orchestrator.job.spec.job_spec import ClusterSpec
 from tests.ascend_fakes.host import describe, install
 
 GIB = 2**30

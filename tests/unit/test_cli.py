@@ -11,7 +11,7 @@ import pytest
 
 import sdnet.__main__
 from orchestrator.cli import app
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.record import has_events
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.recipes import RECIPES

@@ -10,7 +10,7 @@ import pytest
 # Says that it waits, then waits for the signal; what the block raises is printed with its exit code.
 _WAITS = """
 import signal, sys
-from orchestrator.interruption import exit_code_of, interruptible
+from orchestrator.cli.interruption import exit_code_of, interruptible
 try:
     with interruptible():
         print("waits", flush=True)
@@ -22,7 +22,8 @@ except KeyboardInterrupt as interruption:
 # As Ray starts: it takes the signal for itself, which comes while it does so.
 _STARTS_RAY = """
 import os, signal
-from orchestrator.interruption import exit_code_of, interruptible, keeping_signal_handlers
+from orchestrator.cli.interruption import exit_code_of, interruptible
+from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 try:
     with interruptible():
         with keeping_signal_handlers():
@@ -37,7 +38,7 @@ except KeyboardInterrupt as interruption:
 # As a group that saves after the first signal: later ones must not end that.
 _SAVES = """
 import os, signal
-from orchestrator.interruption import interruptible
+from orchestrator.cli.interruption import interruptible
 with interruptible():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -136,7 +137,7 @@ def test_what_a_child_returns_raises_or_dies_of_is_known_to_its_parent() -> None
     script = """
 import os
 from orchestrator.errors import OrchestratorError
-from orchestrator.interruption import in_a_child
+from orchestrator.cli.interruption import in_a_child
 from sdnet.errors import InputError
 print(in_a_child(lambda: 3))
 def refuse(): raise InputError("no such thing")
@@ -160,7 +161,7 @@ def test_a_child_that_has_answered_is_ended_without_a_word() -> None:
     # With a thread, as MindSpore has: it may take the signal, whatever the main thread masks.
     refused_often = """
 import threading
-from orchestrator.interruption import in_a_child, interruptible
+from orchestrator.cli.interruption import in_a_child, interruptible
 from sdnet.errors import InputError
 def work():
     threading.Thread(target=threading.Event().wait, daemon=True).start()

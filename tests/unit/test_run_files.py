@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.engine.checkpoints import CheckpointsLost
-from orchestrator.launch import launch
+from orchestrator.job.launch import launch
+from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
+from orchestrator.job.stages.train import finished
 from orchestrator.report.html import render_report
 from orchestrator.report.lines import line_of
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.report.tables import print_summary
-from orchestrator.run_directory import RunDirectory, write_json
-from orchestrator.spec import JobSpec, spec_from_dict
-from orchestrator.stages.train import finished
 from orchestrator.telemetry.events import (
     CheckpointSaved,
     FailureDetected,

@@ -19,8 +19,8 @@ import psutil
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.environment import scheduler_environment
+from orchestrator.engine.host.log_files import open_log
 from orchestrator.errors import ClusterError
-from orchestrator.log_files import open_log
 
 _PR_SET_PDEATHSIG = 1
 _PORT_TRIES = 5

@@ -17,7 +17,6 @@ from ray.train.v2._internal.execution.controller.controller import TrainControll
 from ray.train.v2._internal.execution.worker_group.worker import Worker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 
-from orchestrator.engine.ascend_start import server_id_of_host
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings, GroupControl
 from orchestrator.engine.control.rank_order import in_rank_order, local_ranks, numbered
@@ -27,7 +26,8 @@ from orchestrator.engine.rank.start import describe_worker
 from orchestrator.engine.ray_train.cluster import ControllerClock, RayCluster, RayRanks
 from orchestrator.engine.ray_train.policies import ControlledFailures, GroupSize
 from orchestrator.engine.ray_train.workers import ControlledWorkersFactory, StandbyWorkers
-from orchestrator.engine.start import start_group
+from orchestrator.engine.start.ascend import server_id_of_host
+from orchestrator.engine.start.group import start_group
 from orchestrator.storage import Storage
 from orchestrator.telemetry.events import LeftoversEnded
 from orchestrator.telemetry.record import EventWriter
