@@ -108,7 +108,7 @@ def test_a_frozen_rank_is_named_looked_into_and_replaced(
     [failure] = events_of(run, FailureDetected)
     assert hang.ranks == (1,) and (failure.kind, failure.rank) == ("hang", 1)
     assert [(one.rank, one.gone) for one in ended.ranks] == [(0, True), (1, True)]
-    assert all("train_rank" in (run.root / one.stacks).read_text() for one in ended.ranks)
+    assert all("train_sdnet" in (run.root / one.stacks).read_text() for one in ended.ranks)
     assert not psutil.pid_exists(frozen)
     assert weights(run) == weights(clean)
 
@@ -278,6 +278,6 @@ def test_a_loss_that_is_not_finite_ends_the_job_at_once_and_names_the_step(
     process, run = launch(ray_cluster, storage, "diverged", "--set", "train.lr=1.0e+30", python=unbounded)
     output, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in output
-    assert "the loss is not finite at step" in output and "lower train.lr" in output
+    assert "the loss is not finite at step" in output and "lower the learning rate" in output
     assert not events_of(run, GroupRestarting)
     assert json.loads(run.summary.read_text())["status"] == "failed"

@@ -31,7 +31,11 @@ from orchestrator.ascend.rank_table.server_rules import (
     order_warnings,
     server_list_faults,
 )
-from orchestrator.ascend.rank_table.super_pod_rules import is_one_super_pod, lists_super_pods, super_pod_faults
+from orchestrator.ascend.rank_table.super_pod_rules import (
+    is_one_super_pod,
+    lists_super_pods,
+    super_pod_faults,
+)
 
 COMPLETED, INITIALIZING = "completed", "initializing"
 _VERSIONS = ("1.0", "1.2")
