@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.ascend.rank_table.fault import ABSENT, Fault, decimal
 from orchestrator.ascend.rank_table.group_list_rules import (
     GROUP_LIST,
     instance_faults,
     list_at,
     old_form_faults,
 )
-from orchestrator.ascend.rank_table.fault import ABSENT, Fault, decimal
 
 
 @dataclass(slots=True)

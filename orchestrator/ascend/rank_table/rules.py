@@ -11,7 +11,6 @@ from typing import Any
 
 from orchestrator.ascend import device_groups
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.rank_table.group_list import is_lab, read_old_form
 from orchestrator.ascend.rank_table.fault import (
     ABSENT,
     INVALID,
@@ -24,7 +23,7 @@ from orchestrator.ascend.rank_table.fault import (
     code_of_text,
     decimal,
 )
-from orchestrator.ascend.rank_table.text import table_of_text
+from orchestrator.ascend.rank_table.group_list import is_lab, read_old_form
 from orchestrator.ascend.rank_table.server_rules import (
     ServerListRules,
     ServerSeats,
@@ -36,6 +35,7 @@ from orchestrator.ascend.rank_table.super_pod_rules import (
     lists_super_pods,
     super_pod_faults,
 )
+from orchestrator.ascend.rank_table.text import table_of_text
 
 COMPLETED, INITIALIZING = "completed", "initializing"
 _VERSIONS = ("1.0", "1.2")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.ascend import device_groups
-from orchestrator.ascend.rank_table.address_rules import AddressRules
 from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.rank_table.address_rules import AddressRules
 from orchestrator.ascend.rank_table.fault import (
     ABSENT,
     INVALID,

@@ -13,12 +13,12 @@ from typing import Any
 
 from orchestrator.ascend import device_groups
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.rank_table.group_list import read_old_form
 from orchestrator.ascend.placement import AscendHost, Npu, Place
 from orchestrator.ascend.rank_table.fault import is_ipv4, one_line
+from orchestrator.ascend.rank_table.group_list import read_old_form
 from orchestrator.ascend.rank_table.rules import faults_in_table, faults_in_text
-from orchestrator.ascend.rank_table.text import read_table_text, table_of_text
 from orchestrator.ascend.rank_table.super_pod_rules import lists_super_pods
+from orchestrator.ascend.rank_table.text import read_table_text, table_of_text
 from orchestrator.errors import InputError
 
 # Keys that HCCL may read and that we only pass on: ports, backup addresses, keys of newer versions.
