@@ -1,5 +1,6 @@
 """The run directory: where everything of one run lies, and how small files are written whole."""
 
+import errno
 import json
 import os
 import tempfile
@@ -16,6 +17,7 @@ from sdnet.paths import full_path, printable_path
 
 # Room for what a group writes before it trains: logs, events, a rank table.
 _PROBE_BYTES = 1 << 16
+_OTHER_STORAGE = "give a writable directory in `storage`"
 _REMEDY = "make it yours to read and write, or move it away (`launch --restart` does)"
 
 
@@ -95,7 +97,14 @@ class RunDirectory:
 
     def make_root(self) -> None:
         """Make the directory alone, and prove that it can be written. Raises InputError."""
-        _make_writable(self.root, "give a writable directory in `storage`")
+        _make_writable(self.root, _OTHER_STORAGE)
+
+    def refuse_file_in_the_way(self) -> None:
+        """Raise InputError, as `make_root` would, when a file lies where a directory must; nothing is made."""
+        first = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+        if not first.is_dir():
+            reason = os.strerror(errno.EEXIST if first == self.root else errno.ENOTDIR)
+            raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
 
     def create(self) -> None:
         """Make the directory and its folders, and prove that a run can use what is there.
