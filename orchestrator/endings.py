@@ -3,10 +3,6 @@
 import errno
 import sys
 from collections.abc import Callable
-from typing import Any
-
-import typer
-from typer.core import TyperGroup
 
 from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
@@ -26,18 +22,6 @@ _FILE_TROUBLES = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO,
 )  # fmt: skip
-
-
-class Commands(TyperGroup):
-    """The commands, each of which ends in one line when a signal interrupts it."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the chosen command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as interruption:
-            tell("interrupted")
-            raise typer.Exit(exit_code_of(interruption)) from None
 
 
 def run_to_exit_code(app: Callable[[], object]) -> int:

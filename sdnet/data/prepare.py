@@ -21,20 +21,30 @@ from sdnet.data.shards import Shard, ShardReport, make_shard, patches_path, read
 from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
 from sdnet.data.work import Work, orphans, refuse_too_many
 from sdnet.errors import InputError
-from sdnet.files import sha256_of, sweep, whole_file
+from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
 
 _CHUNK = 4096  # patches held in memory at once while merging: 32 MiB
 
 
 def prepare(work: Work) -> dict[str, Any]:
     """Preprocess in this process, one shard after another; returns the manifest. Errors: as `finish`."""
-    work.directory.mkdir(parents=True, exist_ok=True)
+    make_place(work)
     reports = {
         shard.name: read_good_shard(shard, work.directory, work.patches)
         or make_shard(shard, work.directory, work.patches)
         for shard in work.shards
     }
     return finish(work, reports)
+
+
+def make_place(work: Work) -> None:
+    """Make the folder of the shards. Raises InputError when something is in the way of it, or of a result."""
+    for path in (work.out / name for name in ("train.npz", "test.npz", "manifest.json")):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, and a file must lie there; move it away")
+    if work.directory.exists() and not work.directory.is_dir():
+        raise InputError(f"{work.directory} is a file, and a folder must lie there; move it away")
+    make_folder(work.directory)
 
 
 def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def _merge(
 def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
     """The manifest, if it was made of these shards and its files still have their sums; None otherwise."""
     try:
-        manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = read_json(out / "manifest.json")
         same = manifest["fingerprint"] == fingerprint
         whole = same and all(_size_and_sum(out / name) == known for name, known in manifest["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,11 +53,16 @@ def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, m
         ("export --checkpoint {tmp}/x.ckpt --out {tmp}/folder.mindir", "cannot be written (Is a directory)"),
         ("prepare --images {tmp} --out {tmp}/out", "{tmp}"),
         ("prepare --out {tmp}/file/out", "folder {tmp}/file/out cannot be written (Not a directory)"),
+        ("prepare --out {tmp}/a", "{tmp}/a/train.npz is a folder, and a file must lie there; move it away"),
+        ("prepare --out {tmp}/b", "{tmp}/b/shards is a file, and a folder must lie there; move it away"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "folder.mindir").mkdir()
+    (tmp_path / "a/train.npz").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/shards").touch()
     monkeypatch.setattr(sys, "argv", ["sdnet", *arguments.format(tmp=tmp_path).split()])
     with pytest.raises(SystemExit) as caught:
         main()
@@ -92,6 +98,55 @@ def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
         np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), np.arange(16) % 2)
     told = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
     assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in told
+
+
+# `prepare` up to the moment when its folder of synthetic images is there.
+_PREPARES = """
+import signal, sys
+from sdnet.data import synthetic
+def wait(*arguments):
+    print("waits", flush=True)
+    signal.pause()
+synthetic.make_tree = wait
+from sdnet.__main__ import main
+sys.argv = ["sdnet", "prepare", "--out", sys.argv[1]]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_prepare_in_one_line_and_leaves_no_images(signum, code, tmp_path):
+    command = [sys.executable, "-c", _PREPARES, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "waits\n"
+        process.send_signal(signum)
+        assert process.communicate() == ("", "sdnet: interrupted\n")
+    assert process.returncode == code
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_images_that_a_killed_prepare_left_are_removed(tmp_path, monkeypatch):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
+    (tmp_path / "out/.images-x1/tree").mkdir(parents=True)
+    arguments = ["prepare", "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_path_that_only_a_late_write_meets_is_one_line_too(tmp_path, monkeypatch, capsys):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
+    in_the_way = tmp_path / "out/shards/train-00000.npz"
+    in_the_way.mkdir(parents=True)
+    arguments = ["prepare", "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    remedy = "move away what lies there, or give access to it"
+    assert capsys.readouterr().err == f"error: {in_the_way} cannot be used (Is a directory); {remedy}\n"
 
 
 @pytest.mark.parametrize(
