@@ -67,12 +67,7 @@ def _merge(
     work: Work, reports: dict[str, ShardReport], skipped: list[dict[str, str]], fingerprint: str
 ) -> dict[str, Any]:
     for name, shards in (("train", work.train), ("test", work.test)):
-        if not any(reports[shard.name].patches for shard in shards):
-            constant = sum(len(reports[shard.name].constant_images) for shard in shards)
-            raise InputError(
-                f"the {name} scenes gave no patch ({constant} of their images have one value only); "
-                "lower data.patches.min_distance_px, or look at the images"
-            )
+        _refuse_no_patch(name, [reports[shard.name] for shard in shards])
     shifts = estimate_shifts(work, reports) if work.patches.align else None
     with ThreadPoolExecutor() as pool:  # checksums and copies, which run beside each other
         train = pool.submit(_write_train, work, reports, shifts)
@@ -94,6 +89,19 @@ def _merge(
     with whole_file(work.out / "manifest.json") as file:
         file.write((json.dumps(manifest, indent=2) + "\n").encode())
     return manifest
+
+
+def _refuse_no_patch(side: str, reports: list[ShardReport]) -> None:
+    if any(report.patches for report in reports):
+        return
+    constant = sum(len(report.constant_images) for report in reports)
+    bad = [f"{image} {reason}" for report in reports for image, reason in report.skipped]
+    why = f"{constant} of their images have one value only"
+    if bad:
+        why += f", {len(bad)} cannot be used: {bad[0]}" + ("; ..." if bad[1:] else "")
+    raise InputError(
+        f"the {side} scenes gave no patch ({why}); lower data.patches.min_distance_px, or look at the images"
+    )
 
 
 def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
