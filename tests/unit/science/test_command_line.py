@@ -1,5 +1,6 @@
 """`sdnet`: the scenes that are named are split so; wrong input is one line and exit code 2."""
 
+import hashlib
 import json
 import os
 import signal
@@ -16,8 +17,9 @@ from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.store import checksums_of, open_training_patches
 from sdnet.data.synthetic import make_tree
+from sdnet.loop import EpochReport
 from sdnet.recipes import RECIPES
-from sdnet.train_folder import newest_checkpoint
+from sdnet.train_folder import FolderHooks, newest_checkpoint
 from sdnet.trainer import Trainer
 
 
@@ -240,6 +242,38 @@ def test_training_resumes_from_the_newest_checkpoint_and_not_from_copies_or_corr
         (checkpoints / name).mkdir()
     (checkpoints / "step_300000000" / "corrupt").touch()
     assert newest_checkpoint(tmp_path) == checkpoints / "step_100000000.2"
+
+
+def test_training_does_not_begin_again_where_checkpoints_were_lost(tmp_path, monkeypatch, capsys):
+    for name in ("train.npz", "test.npz"):
+        labels = np.ones(16, int) if name == "train.npz" else np.arange(16) % 2
+        np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), labels)
+    train = f"train --data {tmp_path} --recipe demo --batch 8 --out {tmp_path}"
+    for left in ("published/checkpoint_SDNet_3.ckpt", "group/checkpoints/step_00000004/corrupt"):
+        (tmp_path / left).parent.mkdir(parents=True)
+        (tmp_path / left).touch()
+        told = refusal(f"{train}/{left.partition('/')[0]}", monkeypatch, capsys)
+        assert f"{tmp_path / left} is of an earlier run, and no checkpoint to resume from is left" in told
+
+    corrupt = tmp_path / "run/checkpoints/step_00000004"
+    corrupt.mkdir(parents=True)
+    told = refusal(f"{train}/run", monkeypatch, capsys)
+    remedy = f"move {corrupt} away to resume from the checkpoint before it"
+    assert told == f"error: {corrupt}/state.json is missing; {remedy}\n"
+
+
+def test_an_epoch_prints_the_checksum_of_the_weights_that_it_wrote(tmp_path, capsys):
+    np.savez(tmp_path / "train.npz", np.zeros((16, 64, 128), np.uint8), np.ones(16, int))
+    trainer = Trainer(replace(RECIPES["demo"], batch=8), open_training_patches(tmp_path / "train.npz"))
+    (tmp_path / "checkpoints").mkdir()
+    rates = {"fpr95": 0.5, "accuracy": 0.5}
+    FolderHooks(tmp_path).epoch_finished(
+        trainer, EpochReport(1, 2, {"total": 1.0}, 0.002, 2, 1.5, rates, 0.1)
+    )
+    trainer.close()
+    written = tmp_path / "checkpoint_SDNet_1.ckpt"
+    checksum = hashlib.sha256(written.read_bytes()).hexdigest()
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {written} (SHA-256 {checksum})"
 
 
 def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
