@@ -16,7 +16,7 @@ from orchestrator.ascend.published import job_of_rank_table
 from orchestrator.ascend.rank_table import read_rank_table
 from orchestrator.check.command import check
 from orchestrator.drill.command import drill
-from orchestrator.endings import EXIT_CODES, run_to_exit_code, tell
+from orchestrator.endings import EXIT_CODES, Commands, run_to_exit_code, tell
 from orchestrator.interruption import exit_code_of, in_a_child
 from orchestrator.ray_session import prepare_environment, refuse_storage_of_ray
 from orchestrator.register.command import EPILOG as REGISTER_EPILOG
@@ -28,7 +28,7 @@ from orchestrator.restart import begin_again
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import JobSpec, load_spec, spec_from_dict
 from orchestrator.terminal import plain_console
-from sdnet.command_line import Commands, print_any_text
+from sdnet.command_line import print_any_text
 from sdnet.config import MOST_BATCH
 from sdnet.errors import InputError
 from sdnet.paths import path_option

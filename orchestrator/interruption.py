@@ -11,9 +11,24 @@ from multiprocessing.connection import Connection
 from typing import TypeVar, cast
 
 from orchestrator.errors import OrchestratorError
-from sdnet.interruption import ENDING_SIGNALS, exit_code_of, interruptible
+from sdnet.interruption import (
+    ENDING_SIGNALS,
+    exit_code_of,
+    interrupt_silently,
+    interruptible,
+    leave_interrupted,
+    received_signal,
+)
 
-__all__ = ["ChildDied", "exit_code_of", "in_a_child", "interruptible", "keeping_signal_handlers"]
+__all__ = [
+    "ChildDied",
+    "exit_code_of",
+    "in_a_child",
+    "interruptible",
+    "keeping_signal_handlers",
+    "leave_interrupted",
+    "received_signal",
+]
 
 T = TypeVar("T")
 # A child that compiles a graph obeys SIGTERM when the compiler returns.
@@ -88,6 +103,8 @@ def in_a_child(function: Callable[[], T]) -> T:
 def _report(answer: Connection, function: Callable[[], object]) -> None:
     """In the child: send what `function` returned or raised."""
     os.setsid()
+    for signum in ENDING_SIGNALS:  # the parent says what there is to say
+        signal.signal(signum, interrupt_silently)
     reply: tuple[object, Exception | None]
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)

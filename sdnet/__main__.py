@@ -13,18 +13,17 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.command_line import Commands, print_any_text, refuse_empty
+from sdnet.command_line import print_any_text, refuse_empty
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
 from sdnet.files import is_permanent, make_folder, remove
-from sdnet.interruption import exit_code_of, interruptible
+from sdnet.interruption import interruptible, leave_interrupted, received_signal
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
 
 app = typer.Typer(
     name="sdnet",
-    cls=Commands,
     help="SDNet, a network that matches optical and SAR patches, on one device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -228,8 +227,17 @@ def _use_graphs() -> None:
 def main() -> None:
     """Run the command line; wrong input is one line on stderr and exit code 2."""
     print_any_text(sys.stdout, sys.stderr)
-    with interruptible():
-        sys.exit(_run())
+    code = 1
+    with interruptible(silent=True):
+        try:
+            code = _run()
+        except BaseException:  # after a signal: of a library that it interrupted
+            if received_signal() is None:
+                raise
+    signum = received_signal()
+    if signum is not None:
+        leave_interrupted("sdnet", signum)
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -252,10 +260,6 @@ def _run() -> int:
     except ArithmeticError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as interruption:
-        # Outside the commands: while the arguments were read, or just after the end.
-        print("sdnet: interrupted", file=sys.stderr)
-        return exit_code_of(interruption)
     return 0
 
 

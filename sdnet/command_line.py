@@ -1,27 +1,10 @@
 """What both command lines do with their arguments and their output."""
 
 import io
-import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
-
-import typer
-from typer.core import TyperGroup
+from typing import TextIO
 
 from sdnet.errors import InputError
-from sdnet.interruption import exit_code_of
-
-
-class Commands(TyperGroup):
-    """The commands, each of which ends in one line when a signal interrupts it."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the chosen command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as interruption:
-            print(f"{self.name}: interrupted", file=sys.stderr)
-            raise typer.Exit(exit_code_of(interruption)) from None
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:
