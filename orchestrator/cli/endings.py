@@ -8,12 +8,17 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli.interruption import exit_code_of, interruptible
 from orchestrator.cli.terminal import standard_streams
 from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
 from sdnet.command_line import refuse_empty
 from sdnet.errors import InputError, one_line
+from sdnet.interruption import (
+    exit_code_of,
+    interruptible,
+    leave_interrupted,
+    received_signal,
+)
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 130 interrupted by Ctrl-C, "
@@ -21,6 +26,8 @@ EXIT_CODES = (
 )
 # What these commands make is on disk; their output only comments on it.
 _RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export", "register")
+# After a signal they have something to say: they save, and end processes on other hosts.
+_TALK_AFTER_A_SIGNAL = ("launch", "demo", "preprocess", "drill", "check", "register")
 # Of a file or its disk, and not of the program: a traceback would not help.
 _FILE_TROUBLES = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
@@ -42,8 +49,12 @@ class Commands(TyperGroup):
 
 def run_to_exit_code(app: Callable[[], object]) -> int:
     """Run the command line, print why it failed, and return its exit code."""
-    with standard_streams() as streams, interruptible():
-        code = _run(app)
+    silent = not set(_TALK_AFTER_A_SIGNAL) & set(sys.argv[1:2])
+    with standard_streams() as streams, interruptible(silent=silent):
+        code = _run(app, silent)
+        signum = received_signal()
+        if silent and signum is not None:
+            leave_interrupted("sdnet-orchestrate", signum)
         lost = streams.why_output_was_lost()
         if lost:
             tell(f"standard output could not be written ({lost})")
@@ -56,7 +67,7 @@ def tell(message: str) -> None:
     print(f"sdnet-orchestrate: {message}", file=sys.stderr)
 
 
-def _run(app: Callable[[], object]) -> int:
+def _run(app: Callable[[], object], silent: bool) -> int:
     try:
         refuse_empty(sys.argv[1:])
         app()
@@ -77,4 +88,9 @@ def _run(app: Callable[[], object]) -> int:
         # Outside the commands: while the arguments were read, or just after the end.
         tell("interrupted")
         return exit_code_of(interruption)
+    except Exception:
+        if not silent or received_signal() is None:
+            raise
+        # Of a library that the signal interrupted; the caller says so.
+        return 1
     return 0

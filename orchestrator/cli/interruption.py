@@ -1,31 +1,19 @@
-"""Signals that end a command: Ctrl-C, SIGTERM from job managers, SIGHUP from a closed terminal."""
+"""Signals that end a command, beside libraries that take them for themselves: Ray and MindSpore."""
 
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from types import FrameType
 from typing import TypeVar, cast
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.ray_cluster.signal_handlers import ENDING_SIGNALS
+from sdnet.interruption import ENDING_SIGNALS, interrupt_silently
 
 T = TypeVar("T")
 # A child that compiles a graph obeys SIGTERM when the compiler returns.
 _CHILD_ENDS_WITHIN_S = 5.0
-# The signal that `interruptible` turned into an exception last.
-_last_received: int = signal.SIGINT
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end. Example: SIGHUP, because the terminal was closed."""
-
-    def __init__(self, signum: int = signal.SIGINT):
-        super().__init__(signum)
-        self.signum = signum
 
 
 class ChildDied(OrchestratorError):
@@ -38,40 +26,6 @@ class ChildDied(OrchestratorError):
     def __str__(self) -> str:
         how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
         return f"the process that did the work ended with {how}; look at the host's memory, and run it again"
-
-
-def exit_code_of(interruption: KeyboardInterrupt) -> int:
-    """128 plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
-    # Ray raises a KeyboardInterrupt of its own for a signal that comes while it waits.
-    signum = interruption.signum if isinstance(interruption, Interrupted) else _last_received
-    return 128 + int(signum)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise Interrupted in the main thread when one of ENDING_SIGNALS arrives. Call it in the main thread.
-
-    SIGTERM and SIGHUP count once: `timeout` sends SIGTERM twice and a closing terminal may send both, and
-    the second one must not end the work that the first one began, such as saving. A second Ctrl-C does
-    interrupt it. A signal that was ignored before, as `nohup` does with SIGHUP, stays ignored.
-    """
-    before = {signum: signal.getsignal(signum) for signum in ENDING_SIGNALS}
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        global _last_received
-        _last_received = signum
-        for once in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(once, _no_op)
-        raise Interrupted(signum)
-
-    for signum, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(signum, interrupt)
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
 
 
 def in_a_child(function: Callable[[], T]) -> T:
@@ -108,6 +62,8 @@ def in_a_child(function: Callable[[], T]) -> T:
 def _report(answer: Connection, function: Callable[[], object]) -> None:
     """In the child: send what `function` returned or raised."""
     os.setsid()
+    for signum in ENDING_SIGNALS:  # the parent says what there is to say
+        signal.signal(signum, interrupt_silently)
     reply: tuple[object, Exception | None]
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
@@ -122,7 +78,3 @@ def _report(answer: Connection, function: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         return  # the parent, which sent the signal, reports it
     answer.send(reply)
-
-
-def _no_op(signum: int, frame: FrameType | None) -> None:
-    """The first signal is being obeyed. A handler, not SIG_IGN: child processes inherit SIG_IGN."""

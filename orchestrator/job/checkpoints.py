@@ -29,7 +29,7 @@ def newest_checkpoint(
     """
     name, encoded, corrupt = newest_valid(run.storage)
     for error in corrupt:
-        record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=str(error)))
+        record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=error.detail))
     if name is not None and encoded is not None:
         return Newest(name, encoded.step)
     try:

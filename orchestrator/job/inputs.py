@@ -117,7 +117,7 @@ def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
     if mismatch:
         raise InputError(
             f"the checkpoints of {run.root} were trained with another {mismatch}; put the data back, "
-            "give the job another `name`, or delete the directory to begin again"
+            "give the job another `name`, or launch with --restart to begin again"
         )
 
 
@@ -142,7 +142,7 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
     if changed:
         raise InputError(
             f"images {spec.data.images} changed after {run.root} was finished; put them back, "
-            "give the job another `name`, or delete the directory to begin again"
+            "give the job another `name`, or launch with --restart to begin again"
         )
 
 

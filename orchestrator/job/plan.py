@@ -73,8 +73,9 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def build_plan(spec: JobSpec) -> Plan:
-    """Plan the job. Raises InputError when the data or the devices cannot make it."""
+    """Plan the job. Raises InputError when the data, the devices or the storage cannot make it."""
     run = RunDirectory.of(spec.storage, spec.name)
+    run.refuse_file_in_the_way()
     supply = supply_of(spec.data)
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None

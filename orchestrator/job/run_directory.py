@@ -1,5 +1,6 @@
 """The run directory: where everything of one run lies, and how small files are written whole."""
 
+import errno
 import json
 import os
 import tempfile
@@ -16,7 +17,8 @@ from sdnet.paths import full_path, printable_path
 
 # Room for what a group writes before it trains: logs, events, a rank table.
 _PROBE_BYTES = 1 << 16
-_REMEDY = "make it yours to read and write, or move it away (`launch --restart` does)"
+_OTHER_STORAGE = "give a writable directory in `storage`"
+_REMEDY = "make it yours to read and write, or move it away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,14 @@ class RunDirectory:
 
     def make_root(self) -> None:
         """Make the directory alone, and prove that it can be written. Raises InputError."""
-        _make_writable(self.root, "give a writable directory in `storage`")
+        _make_writable(self.root, _OTHER_STORAGE)
+
+    def refuse_file_in_the_way(self) -> None:
+        """Raise InputError, as `make_root` would, when a file lies where a directory must; nothing is made."""
+        first = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+        if not first.is_dir():
+            reason = os.strerror(errno.EEXIST if first == self.root else errno.ENOTDIR)
+            raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
 
     def create(self) -> None:
         """Make the directory and its folders, and prove that a run can use what is there.
@@ -105,12 +114,25 @@ class RunDirectory:
         self.make_root()
         segments = self.root / FOLDER
         for directory in (self.data, self.checkpoints, self.logs, self.plan, segments):
-            _make_writable(directory, _REMEDY)
+            _make_writable(directory, self._remedy(directory))
         for path in (self.job, self.events, self.state, self.summary, self.manifest):
-            _check_readable(path)
+            self._check_readable(path)
         for path in (self.report, self.train_npz, self.test_npz, *self.logs.glob("*.log")):
             if path.is_dir() or path.is_fifo():
-                raise InputError(f"{path} is not a regular file; {_REMEDY}")
+                raise InputError(f"{path} is not a regular file; {self._remedy(path)}")
+
+    def _check_readable(self, path: Path) -> None:
+        try:
+            open_regular(path).close()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); {self._remedy(path)}") from None
+
+    def _remedy(self, path: Path) -> str:
+        """What to do about a path in the way; a restart leaves the data where they are."""
+        stays = path.is_relative_to(self.data)
+        return _REMEDY if stays else f"{_REMEDY} (`launch --restart` does)"
 
     def holds_checkpoints(self) -> bool:
         """Whether training has left a checkpoint here, valid or corrupt."""
@@ -125,17 +147,8 @@ def _make_writable(directory: Path, remedy: str) -> None:
             probe.write(bytes(_PROBE_BYTES))  # a full disk takes names, and no bytes
             probe.flush()
     except OSError as error:
-        what = "storage " if remedy != _REMEDY else ""
+        what = "storage " if remedy == _OTHER_STORAGE else ""
         raise InputError(f"{what}{directory} cannot be written ({error.strerror}); {remedy}") from None
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        open_regular(path).close()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

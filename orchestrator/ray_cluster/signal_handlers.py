@@ -5,8 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# The signals that end a command: Ctrl-C, SIGTERM from job managers, SIGHUP from a closed terminal.
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from sdnet.interruption import ENDING_SIGNALS
 
 
 @contextmanager

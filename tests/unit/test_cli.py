@@ -87,8 +87,13 @@ def test_a_batch_above_the_data_is_known_before_anything_starts(cli: Cli, job: P
 
 def test_storage_that_cannot_be_written_is_named(cli: Cli, job: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code, _, err = cli("launch", str(job), "--set", f"storage={tmp_path / 'file'}")
-    assert code == 2 and "cannot be written" in err and "writable directory" in err
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/demo").symlink_to(tmp_path / "nowhere")
+    for storage in ("file", "file/below", "runs"):
+        override = ("--set", f"storage={tmp_path / storage}", "--set", "name=demo")
+        code, _, err = cli("launch", str(job), *override)
+        assert code == 2 and "cannot be written" in err and "writable directory" in err
+        assert cli("plan", str(job), *override) == (2, "", err)
 
 
 def test_a_full_disk_is_named_before_anything_starts(cli: Cli, job: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.interruption import exit_code_of
 from orchestrator.cli.options import AsJson, JobFile, Overrides
 from orchestrator.cli.terminal import plain_console, wide_console
 from orchestrator.drill.faults import Fault, parse_faults, reasons_against
@@ -20,6 +19,7 @@ from orchestrator.job.spec.job_spec import JobSpec, load_spec
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report.live import live_view
 from sdnet.errors import InputError
+from sdnet.interruption import exit_code_of
 
 # Each fault takes seconds to minutes; a larger number is a typing error.
 _MOST_FAULTS = 1000

@@ -7,7 +7,6 @@ import typer
 
 from orchestrator.ascend.rank_table.table import read_rank_table
 from orchestrator.cli.endings import tell
-from orchestrator.cli.interruption import exit_code_of
 from orchestrator.cli.options import Overrides, console
 from orchestrator.job.restart import begin_again
 from orchestrator.job.run_directory import RunDirectory
@@ -17,6 +16,7 @@ from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report import tables
 from orchestrator.report.live import live_view
 from sdnet.errors import InputError
+from sdnet.interruption import exit_code_of
 from sdnet.paths import path_option
 
 

@@ -21,7 +21,7 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
-from sdnet.data.prepare import finish
+from sdnet.data.prepare import finish, make_place
 from sdnet.data.shards import Shard, ShardReport, make_shard, read_good_shard
 from sdnet.data.store import open_patches, open_training_patches
 from sdnet.data.synthetic import make_tree
@@ -111,7 +111,7 @@ def _use_prepared(given: str, run: RunDirectory) -> dict[str, Any]:
 
 def _make_shards(work: Work, record: Callable[[Event], None]) -> dict[str, ShardReport]:
     """Every shard's report: from disk if its checksum matches, else from a new task."""
-    work.directory.mkdir(parents=True, exist_ok=True)
+    make_place(work)
     found = {shard.name: read_good_shard(shard, work.directory, work.patches) for shard in work.shards}
     reports = {name: report for name, report in found.items() if report is not None}
     progress = _Progress(record, len(reports), len(work.shards))
