@@ -52,6 +52,7 @@ with interruptible():
 _IMPORTS = """
 import os, signal, sys
 from orchestrator import cli
+from orchestrator.cli.commands import plan as plan_command
 from sdnet import __main__ as sdnet_command
 def import_mindspore(*arguments):
     os.write(1, b"waits\\n")
@@ -60,7 +61,7 @@ def import_mindspore(*arguments):
     except KeyboardInterrupt:
         os.write(2, b"pages of C++ text")
         raise ImportError("initialization failed") from None
-sdnet_command._use_graphs = cli.load_spec = import_mindspore
+sdnet_command._use_graphs = plan_command.load_spec = import_mindspore
 programs = {
     "sdnet": (sdnet_command.main, ["eval", "--checkpoint", "x", "--data", "y"]),
     "sdnet-orchestrate": (cli.main, ["plan", "job.yaml"]),
