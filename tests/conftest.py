@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -16,6 +17,10 @@ from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FirstStep
 from tests.launching import NoteSeconds, times_of
+
+# A busy machine must not fail a property, so no example has a time limit.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # Before any test module is read: Ray fixes its authentication when it is first imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
