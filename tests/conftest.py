@@ -33,7 +33,7 @@ FORBID_SKIPS = "SDNET_FORBID_SKIPS"
 # In the environment of every process that a test starts, so that a survivor gives itself away
 # and two suites on one machine do not blame each other.
 SESSION = "SDNET_TEST_SESSION"
-# A process that was told to end may need a moment to be gone.
+# A process may need a moment to end after its signal.
 _GRACE_S = 10.0
 
 
@@ -48,7 +48,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def note_seconds(record_testsuite_property: Callable[[str, object], None]) -> NoteSeconds:
-    """Tells `--junitxml` how long it took from a unix time to the first new step after it."""
+    """Records in `--junitxml` the seconds from a unix time to the first new step after it."""
 
     def note(run: RunDirectory, since: float) -> None:
         waited = [t - since for t in times_of(run, FirstStep) if t > since]

@@ -336,16 +336,16 @@ def test_a_launch_that_is_told_to_stop_does_so_within_a_second_in_every_phase(
 ) -> None:
     made = bench()
     made.start("h0")
-    told = []
+    stopped_at = []
 
     def stop() -> None:
-        told.append(made.clock.now())
+        stopped_at.append(made.clock.now())
         assert made.control.leave() is False
         made.clock.stop()
 
     made.clock.at(7.0, stop)
     phase(made)
-    assert made.clock.now() - told[0] <= 1.0
+    assert made.clock.now() - stopped_at[0] <= 1.0
 
 
 def test_no_generation_starts_after_the_launch_was_told_to_stop() -> None:
