@@ -365,6 +365,18 @@ def test_ranks_that_compute_are_asked_to_save_and_leave() -> None:
     assert made.control.failed(Failure(FailureKind.RANK_CRASHED, 0, "killed")) is Decision.STOP
 
 
+def test_a_step_that_is_newer_than_the_last_heartbeat_is_saved_when_the_launch_ends() -> None:
+    made = bench()
+    made.start("h0")
+    made.ticks(2)
+    made.ranks.all_beat(STEPPING)
+    assert made.control.leave() is False and made.control.computes
+    made.control.tick()  # asks at once, although no second has passed
+    made.control.tick()
+    assert made.control.leave() is True
+    assert [notice.kind for notice in made.ranks.notices] == [NoticeKind.STOP]
+
+
 def test_a_function_that_reports_no_step_has_nothing_to_save() -> None:
     made = bench()
     made.start("h0")
