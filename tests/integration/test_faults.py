@@ -256,10 +256,10 @@ def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
     assert process.stdout is not None
     with stopped([controller_of(run)]):
         process.send_signal(signal.SIGINT)
-        assert any("Ctrl-C again leaves at once" in line for line in process.stdout)
+        assert any("interrupt again to leave at once" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate()
-        # The first one alone would have waited, and told that it did so in vain.
+        # After the first one alone it would have waited in vain, and reported that.
         assert process.returncode == 130 and "did not save within" not in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     wait_for_workers_to_end(run)
