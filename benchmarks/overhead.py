@@ -1,7 +1,7 @@
 """What the orchestrator costs a step: one rank inside `launch` against a bare MindSpore loop.
 
 Both sides train the same recipe on the same patches, in processes with the same environment,
-held to the same number of CPUs. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats,
+pinned to the same number of CPUs. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats,
 checkpoints at `every_s: auto`) and then the bare loop, which only gathers a batch and calls the step.
 Epochs are short and evaluation waits for the last, so an epoch's seconds are its steps'. The
 first epoch compiles and is not counted; each side's figure is its median epoch over all rounds.

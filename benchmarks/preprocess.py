@@ -3,7 +3,7 @@
     python benchmarks/preprocess.py [IMAGES] [--per-pair 12] [--repeats 3] [--json]
 
 The stage's time has everything in it but the start of Ray and of its workers: listing, splitting,
-tasks, SIFT, writing shards, merging, sums and manifest. The bare side decodes both images of a
+tasks, SIFT, writing shards, merging, checksums and manifest. The bare side decodes both images of a
 pair, finds SIFT keypoints on the optical one and cuts windows at the strongest; it writes nothing.
 Both sides take turns and the median of each counts. The bare side is also run on both workers at
 once, in the stage's processes and so with its memory setting: what is missing there is the machine's,

@@ -39,7 +39,7 @@ from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
 from tests.ray_leftovers import held_in_vain  # noqa: E402
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "psutil")
-# A process that was told to end may need a moment to be gone.
+# A process may need a moment to end after its signal.
 GRACE_S = 10.0
 LOGS = ROOT / "runs" / "soak-logs"
 STEPS_A_FAULT = 24

@@ -13,7 +13,14 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.command_line import print_any_text, refuse_empty
+from sdnet.command_line import (
+    MeasureOption,
+    ModelOption,
+    NetworkOption,
+    SearchOption,
+    print_any_text,
+    refuse_empty,
+)
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
 from sdnet.files import is_permanent, make_folder, remove
@@ -183,21 +190,10 @@ def register(
     ],
     sar: Annotated[Path, typer.Argument(help="The image that is warped onto it.", callback=path_option)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", callback=path_option)],
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="A network that helps; left out, hand-made templates do it alone.", callback=path_option
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")
-    ] = "affine",
-    search: Annotated[
-        str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
-    ] = "near",
-    measure: Annotated[
-        str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
-    ] = "log_gabor",
+    checkpoint: NetworkOption = None,
+    model: ModelOption = "affine",
+    search: SearchOption = "near",
+    measure: MeasureOption = "log_gabor",
 ) -> None:
     """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
     from sdnet.registration.command import config_of, register_files

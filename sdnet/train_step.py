@@ -214,7 +214,7 @@ class TrainStep:
         return self.update.losses.asnumpy().copy()
 
     def set_losses(self, sums: np.ndarray) -> None:
-        """Go on summing losses from here."""
+        """Continue the sums of losses from here."""
         self.update.losses.set_data(Tensor(sums))
 
     def first_bad_step(self) -> int | None:

@@ -1,4 +1,4 @@
-"""What one host tells the doctor. Runs on that host; judges nothing, changes nothing but its probe file."""
+"""What `check` asks one host. Runs on that host, judges nothing, and changes only its probe file."""
 
 import os
 import platform

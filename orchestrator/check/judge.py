@@ -104,8 +104,8 @@ def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
         return Finding(host, "versions", "fail", seen, f"install {', '.join(missing)}")
     other = [name for name in _MUST_AGREE if facts.versions.get(name) != reference.versions.get(name)]
     if other:
-        told = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)
-        return Finding(host, "versions", "fail", seen, f"the first host has {told}; install the same")
+        versions = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)
+        return Finding(host, "versions", "fail", seen, f"the first host has {versions}; install the same")
     if facts.versions.get("driver") != reference.versions.get("driver"):
         remedy = f"the first host has driver {reference.versions.get('driver')}; better the same everywhere"
         return Finding(host, "versions", "warn", seen, remedy)

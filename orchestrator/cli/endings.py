@@ -36,7 +36,7 @@ _FILE_TROUBLES = (
 
 
 class Commands(TyperGroup):
-    """The commands, each of which ends in one line when a signal interrupts it."""
+    """The commands. Each ends in one line when a signal interrupts it."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""

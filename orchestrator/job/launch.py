@@ -60,7 +60,7 @@ class StorageRefused(OrchestratorError):
         ended = f"{self.reason}; also, " if self.reason else ""
         return (
             f"{ended}storage {self.path} could not be written ({self.detail}); "
-            "free or mount it, and launch again to go on"
+            "free or mount it, and launch again to resume"
         )
 
 

@@ -45,13 +45,7 @@ def planned_ranks(
         seen[member.host] += 1
         environment = {**own, **environment_of(member.rank, members, options, (members[0].host, 1), table)}
         marked = {name: KNOWN_AT_START if name in unknown else value for name, value in environment.items()}
-        device = (
-            "cpu"
-            if cluster.device == "cpu"
-            else f"npu {places[member.rank].npu.device_id}"
-            if places
-            else "npu"
-        )
+        device = _device_of(cluster, places, member.rank)
         ranks.append(PlannedRank(member.rank, member.host, local_rank, device, dict(sorted(marked.items()))))
     return tuple(ranks)
 
@@ -71,6 +65,12 @@ def start_options(cluster: ClusterSpec) -> StartOptions:
         rendezvous=rendezvous_of(cluster.rendezvous, cluster.device),
         soc=cluster.soc,
     )
+
+
+def _device_of(cluster: ClusterSpec, places: Sequence[Place] | None, rank: int) -> str:
+    if cluster.device == "cpu":
+        return "cpu"
+    return f"npu {places[rank].npu.device_id}" if places else "npu"
 
 
 def _members_of(places: Sequence[Place]) -> tuple[Member, ...]:

@@ -1,7 +1,7 @@
 """The headers of all image formats that are read, without decoding one pixel.
 
 A file of 100 bytes can announce 10^10 pixels, so its header is checked before a decoder allocates
-memory. The formats are told apart by their first bytes, not by their suffix.
+memory. The first bytes decide the format, not the suffix.
 """
 
 import re

@@ -105,7 +105,7 @@ def _refuse_no_patch(side: str, reports: list[ShardReport]) -> None:
 
 
 def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest, if it was made of these shards and its files still have their sums; None otherwise."""
+    """The manifest, if it was made of these shards and its files match their checksums; None otherwise."""
     try:
         manifest: dict[str, Any] = read_json(out / "manifest.json")
         same = manifest["fingerprint"] == fingerprint
@@ -117,11 +117,11 @@ def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
 
 def _fingerprint(work: Work, reports: dict[str, ShardReport]) -> str:
     """Hash of what the merged files are made of, and of what was left out."""
-    sums = sorted(
+    checksums = sorted(
         (name, report.sha256, report.skipped, report.constant_images, report.constant_windows)
         for name, report in reports.items()
     )
-    return hashlib.sha256(json.dumps([work.patches.negatives, work.seed, sums]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([work.patches.negatives, work.seed, checksums]).encode()).hexdigest()
 
 
 def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

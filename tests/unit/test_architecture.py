@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "engine": {"ascend", *_BASE},
     # The one door to Ray's private names is part of the engine; starting Ray needs some of them.
     "ray_cluster": {"engine.ray_train", "errors", "sdnet"},
-    # A launch writes the report of its run; a report reads what the job wrote, and runs none of it.
+    # `job` and `report` import each other: a launch writes its run's report, and a report reads the files of a run.
     "report": {"job.inputs", "job.plan", "job.run_directory", "job.spec", "sdnet", *_ENGINE},
     "job": {"report", "ray_cluster", "sdnet", *_ENGINE},
     "register": {"job.spec", "ray_cluster", "sdnet", *_ENGINE},

@@ -1,4 +1,4 @@
-"""Holders of a device are told; what our runs left over is found by its mark, and only that is ended."""
+"""Processes that hold a device are reported. Only what our runs left over, found by its mark, is killed."""
 
 import subprocess
 import sys

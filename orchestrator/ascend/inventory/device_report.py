@@ -91,10 +91,10 @@ class HostInventory:
         """The same host with these devices alone; one that is not there is a problem of the host."""
         kept = tuple(device for device in self.devices if device.device_id in device_ids)
         missing = sorted(set(device_ids) - {device.device_id for device in kept})
-        told = tuple(
+        named = tuple(
             f"{self.address}: the job names NPU {device}, but the host has none" for device in missing
         )
-        return replace(self, devices=kept, problems=self.problems + told)
+        return replace(self, devices=kept, problems=self.problems + named)
 
     def physical_id(self, number_in_cann: int) -> int | None:
         """Physical id of the device that CANN and Ray know by this number; None when there is none."""

@@ -75,10 +75,10 @@ class _Survey:
         conf = self._hccn_conf()
         # The tools take a second a call on real hosts; devices are independent of each other.
         with ThreadPoolExecutor(max_workers=8) as pool:
-            told = list(pool.map(lambda device: self._device(device, info, conf), info.devices))
-        for _, problems in told:
+            reports = list(pool.map(lambda device: self._device(device, info, conf), info.devices))
+        for _, problems in reports:
             self.problems.extend(problems)
-        return tuple(report for report, _ in told), info.version
+        return tuple(report for report, _ in reports), info.version
 
     def _missing(self, nodes: tuple[int, ...] | list[int], why: str) -> None:
         self.problems.extend(f"{self.address}: /dev/davinci{node} is there, but {why}" for node in nodes)

@@ -42,7 +42,7 @@ def launch(
         ),
     ] = False,
 ) -> None:
-    """Run the job to its end; launched again, go on where it stopped."""
+    """Run the job to its end. Launched again, resume where it stopped."""
     if job is not None and rank_table is None and data is None:
         launch_and_show(load_spec(job, tuple(set_ or ())), restart)
     elif job is None and rank_table is not None and data is not None:
@@ -66,7 +66,7 @@ def launch_and_show(spec: JobSpec, restart: bool = False) -> dict[str, Any]:
         with live_view(run.storage, console):
             result = run_job(spec)
     except KeyboardInterrupt as interruption:
-        tell("interrupted; launch again to go on from the last checkpoint")
+        tell("interrupted; launch again to resume from the last checkpoint")
         raise typer.Exit(exit_code_of(interruption)) from None
     if result.already_done:
         console.print(f"{run.root} is finished; nothing to do")

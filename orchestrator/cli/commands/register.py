@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli.options import AsJson, ClusterAddress, cluster_of
 from orchestrator.register.pairs import list_pairs
+from sdnet.command_line import MeasureOption, ModelOption, NetworkOption, SearchOption
 from sdnet.paths import path_option
 
 
@@ -24,21 +25,10 @@ def register(
             "--out", "-o", help="Gets a folder for each pair, and register.csv.", callback=path_option
         ),
     ],
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="A network that helps; left out, hand-made templates do it alone.", callback=path_option
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")
-    ] = "affine",
-    search: Annotated[
-        str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
-    ] = "near",
-    measure: Annotated[
-        str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
-    ] = "log_gabor",
+    checkpoint: NetworkOption = None,
+    model: ModelOption = "affine",
+    search: SearchOption = "near",
+    measure: MeasureOption = "log_gabor",
     workers: Annotated[int, typer.Option(min=1, help="How many workers a local Ray starts.")] = 1,
     address: ClusterAddress = "local",
     as_json: AsJson = False,

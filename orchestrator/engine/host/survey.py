@@ -17,8 +17,8 @@ class HostsDidNotAnswer(OrchestratorError):
         self.reasons = dict(reasons)
 
     def __str__(self) -> str:
-        told = "; ".join(f"{address}: {reason}" for address, reason in self.reasons.items())
-        return f"no inventory of {told}; look at those hosts with `sdnet-orchestrate check`"
+        reasons = "; ".join(f"{address}: {reason}" for address, reason in self.reasons.items())
+        return f"no inventory of {reasons}; look at those hosts with `sdnet-orchestrate check`"
 
 
 def survey_hosts(

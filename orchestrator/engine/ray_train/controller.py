@@ -6,6 +6,7 @@ iteration runs in a thread of its own, so that `leave` is answered at once in ev
 
 import asyncio
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,8 @@ from orchestrator.telemetry.record import EventWriter
 from orchestrator.telemetry.state import read_state
 
 _LOOK_EVERY_S = 0.1
+# Two polls of Ray Train and an answer: the first step may be newer than the last heartbeat.
+_HEARTBEAT_WITHIN_S = 0.9
 _DESCRIBE_S = 120.0
 
 
@@ -93,6 +96,10 @@ class GroupController(TrainController):
         """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""
         saving = self._control.leave()
         self._clock.stop()
+        give_up = time.monotonic() + _HEARTBEAT_WITHIN_S
+        while not saving and self._control.computes and time.monotonic() < give_up:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            saving = self._control.leave()
         while saving and not self.get_state().is_terminal():
             await asyncio.sleep(_LOOK_EVERY_S)
         return saving

@@ -56,7 +56,7 @@ class Node:
     size: int = 1
 
     def plain(self) -> Any:
-        """The value as plain dicts, lists and scalars, of which no two share a part."""
+        """The value as plain dicts, lists and scalars. No two of them share a part."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):

@@ -89,17 +89,17 @@ def test_training_does_not_go_on_with_other_data(swapped, tmp_path, monkeypatch,
     trainer = Trainer(recipe, open_training_patches(train), data=checksums_of(train, test))
     trainer.snapshot().write(tmp_path / "run/epoch_0000")
     write(swapped, 2)
-    told = refusal(
+    line = refusal(
         f"train --data {tmp_path} --out {tmp_path}/run --recipe demo --batch 8", monkeypatch, capsys
     )
-    assert f"epoch_0000 was trained with another {swapped} (checksum " in told and "put the data back" in told
+    assert f"epoch_0000 was trained with another {swapped} (checksum " in line and "put the data back" in line
 
 
 def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
     for name in ("train.npz", "test.npz"):
         np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), np.arange(16) % 2)
-    told = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
-    assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in told
+    line = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
+    assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in line
 
 
 # `prepare` up to the moment when its folder of synthetic images is there.
@@ -165,8 +165,8 @@ def test_a_path_that_only_a_late_write_meets_is_one_line_too(tmp_path, monkeypat
     ],
 )
 def test_wrong_options_of_prepare_are_refused(option, message, tmp_path, monkeypatch, capsys):
-    told = refusal(f"prepare --images {tmp_path} --out {tmp_path}/out {option}", monkeypatch, capsys)
-    assert message in told
+    line = refusal(f"prepare --images {tmp_path} --out {tmp_path}/out {option}", monkeypatch, capsys)
+    assert message in line
 
 
 def test_prepare_says_that_its_pairs_are_synthetic(tmp_path, monkeypatch, capsys):
@@ -282,5 +282,5 @@ def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    told = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
-    assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in told
+    line = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
+    assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in line
