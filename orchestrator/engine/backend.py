@@ -12,11 +12,11 @@ from typing import Protocol, TypeVar
 
 from ray.train.backend import Backend, BackendConfig
 
-from orchestrator.engine.answers import Workers
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.messages import GroupInfo
 from orchestrator.engine.rank.start import describe_worker
-from orchestrator.engine.start import start_group
+from orchestrator.engine.start.answers import Workers
+from orchestrator.engine.start.group import start_group
 
 T = TypeVar("T")
 

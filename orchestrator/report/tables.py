@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.plan import Plan
+from orchestrator.job.plan import Plan
 
 _RANKS_SHOWN = 16
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from orchestrator.ascend.placement import AscendHost, Npu, place
-from orchestrator.ascend.rank_table import build_rank_table
+from orchestrator.ascend.rank_table.table import build_rank_table
 
 
 def host(number, devices=range(8), pod=None, ip="192.168.{}.{}"):

@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from orchestrator.local_ray import printable_command_line
-from orchestrator.ray_address import address_to_join, host_and_port
-from orchestrator.ray_session import ray_session
-from orchestrator.spec import ClusterSpec, spec_from_dict
+from orchestrator.job.spec.job_spec import ClusterSpec, spec_from_dict
+from orchestrator.ray_cluster.address import address_to_join, host_and_port
+from orchestrator.ray_cluster.local import printable_command_line
+from orchestrator.ray_cluster.session import ray_session
 from sdnet.errors import InputError
 
 

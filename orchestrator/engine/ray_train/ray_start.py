@@ -60,7 +60,8 @@ def _in_own_process_group(
     **settings: object,
 ) -> subprocess.Popen[bytes]:
     def prepare() -> None:
-        # The launcher blocks SIGTERM while Ray starts (interruption.py), and Ray ends its processes with it.
+        # The launcher blocks SIGTERM while Ray starts (ray_cluster/signal_handlers.py). Ray ends its processes
+        # with that signal, so they must not inherit the block.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         if preexec_fn is not None:
             preexec_fn()
