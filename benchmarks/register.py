@@ -34,7 +34,7 @@ from sdnet.registration.transform import Transform, affine
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/data/s1s2-sample"
 EDGE, CROP = 1024, 512
-TEMPLATES = ("log_gabor", "cfog", "mind", "phase_congruency")
+TEMPLATES = ("log_gabor", "cfog", "mind", "phase_congruency", "cfog_mind")
 NETWORK = ("network", "combined")
 BASELINES = ("phase_correlation", "sift", "ecc", "ecc_gradients")
 GOALS = {

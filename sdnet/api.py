@@ -14,7 +14,8 @@ from sdnet.registration.config import FINE, Level, Model, RegisterConfig, Search
 from sdnet.registration.features import Descriptors, Features, Templates
 from sdnet.registration.images import image_from_array
 from sdnet.registration.pipeline import Registration, register_images
-from sdnet.registration.tie_points import TiePoints, search
+from sdnet.registration.search import search
+from sdnet.registration.tie_points import TiePoints
 from sdnet.registration.transform import IDENTITY, Transform
 
 if TYPE_CHECKING:
