@@ -88,7 +88,7 @@ def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
     config = RegisterConfig(
         search="wide" if wide else "near",
         method=method if method in NETWORK else "templates",  # type: ignore[arg-type]
-        measure="log_gabor" if method in NETWORK else method,
+        measure="cfog_mind" if method in NETWORK else method,
     )
 
     def run(pair: Pair) -> Found:
@@ -325,8 +325,8 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=20)
     parser.add_argument("--strangers", type=int, default=1000)
     parser.add_argument("--methods", default=",".join((*TEMPLATES, *BASELINES)))
-    parser.add_argument("--wide-methods", default="log_gabor")
-    parser.add_argument("--stranger-method", default="log_gabor")
+    parser.add_argument("--wide-methods", default="cfog_mind")
+    parser.add_argument("--stranger-method", default="cfog_mind")
     parser.add_argument("--state", type=Path, default=Path("register_runs.jsonl"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()

@@ -191,8 +191,8 @@ def register(
         str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
     ] = "near",
     measure: Annotated[
-        str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
-    ] = "log_gabor",
+        str, typer.Option(help="Of the templates: cfog_mind, cfog, mind, log_gabor or phase_congruency.")
+    ] = "cfog_mind",
 ) -> None:
     """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
     from sdnet.registration.command import config_of, register_files

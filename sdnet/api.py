@@ -52,7 +52,7 @@ def match(
     points: np.ndarray | None = None,
     *,
     net: "Network | None" = None,
-    measure: str = "log_gabor",
+    measure: str = "cfog_mind",
     transform: Transform = IDENTITY,
     level: Level = FINE,
 ) -> TiePoints:
@@ -76,7 +76,7 @@ def register(
     net: "Network | None" = None,
     model: Model = "affine",
     search: Search = "near",
-    measure: str = "log_gabor",
+    measure: str = "cfog_mind",
     initial: Transform = IDENTITY,
 ) -> Registration:
     """Find where the pixels of the optical image lie in the SAR image.

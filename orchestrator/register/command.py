@@ -42,8 +42,8 @@ def register(
         str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
     ] = "near",
     measure: Annotated[
-        str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
-    ] = "log_gabor",
+        str, typer.Option(help="Of the templates: cfog_mind, cfog, mind, log_gabor or phase_congruency.")
+    ] = "cfog_mind",
     workers: Annotated[int, typer.Option(min=1, help="How many workers a local Ray starts.")] = 1,
     address: Annotated[str, typer.Option(help="local, auto or host:port, as cluster.address.")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,

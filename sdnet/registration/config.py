@@ -55,7 +55,7 @@ class RegisterConfig:
     model: Model = "affine"
     search: Search = "near"
     method: Method = "templates"
-    measure: str = "log_gabor"
+    measure: str = "cfog_mind"
 
     def __post_init__(self) -> None:
         for name, value, known in (
