@@ -139,7 +139,7 @@ def newest_valid(
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
     """The newest checkpoint whose checksums match, with its content, and the corrupt ones found on the way.
 
-    Corrupt ones are marked, so that nothing reads them again. avoid: names to skip.
+    Corrupt ones are marked, so that nothing reads them again; the caller reports them. avoid: names to skip.
     """
     corrupt: list[CorruptData] = []
     for name in reversed(checkpoint_names(storage)):
@@ -150,7 +150,6 @@ def newest_valid(
         except ObjectMissing:
             continue  # pruned since it was listed
         except CorruptData as error:
-            logger.warning("%s", error)
             _mark(storage, name, error)
             corrupt.append(error)
     return None, None, corrupt

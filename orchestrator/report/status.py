@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.processes import is_alive, start_ticks
-from orchestrator.run_directory import RunDirectory
+from orchestrator.engine.host.processes import is_alive, start_ticks
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event, Recorded
 from orchestrator.telemetry.record import EventReader

@@ -1,6 +1,6 @@
 """Where a run is kept: a small Protocol, and a directory behind it."""
 
-from orchestrator.storage.directory import DirectoryStorage
+from orchestrator.storage.directory import DirectoryStorage, storage_errors
 from orchestrator.storage.protocol import (
     ObjectMissing,
     Storage,
@@ -17,5 +17,6 @@ __all__ = [
     "StorageError",
     "StorageMisused",
     "StorageUnavailable",
+    "storage_errors",
     "takes_writes",
 ]

@@ -41,7 +41,7 @@ class DirectoryStorage:
         target = self.path(name)
         unique = f".{target.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
         temporary = target.with_name(unique)
-        with _storage_errors(name):
+        with storage_errors(name):
             self._make_parents(target)
             try:
                 _write_new(temporary, content)
@@ -54,25 +54,25 @@ class DirectoryStorage:
 
     def get(self, name: str) -> bytes:
         """Read the whole file."""
-        with _storage_errors(name):
+        with storage_errors(name):
             return _read(self.path(name))
 
     def get_range(self, name: str, start: int, size: int) -> bytes:
         """Read a part of the file."""
-        with _storage_errors(name):
+        with storage_errors(name):
             return _read(self.path(name), start, size)
 
     def list(self, prefix: str) -> list[str]:
         """Walk the folder that the prefix names; a folder that is gone has no entries."""
         folder = prefix.rpartition("/")[0]
-        with _storage_errors(prefix):
+        with storage_errors(prefix):
             names = _names_below(self.root / folder, f"{folder}/" if folder else "")
         return sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
         """Unlink the file, and its folder when that is empty now."""
         path = self.path(name)
-        with _storage_errors(name):
+        with storage_errors(name):
             path.unlink(missing_ok=True)
         if path.parent != self.root:
             with contextlib.suppress(OSError):  # other objects are still there
@@ -85,7 +85,7 @@ class DirectoryStorage:
         answer that was lost on the way leaves our own content there. Losers may see EPERM on sshfs.
         """
         path = self.path(name)
-        with _storage_errors(name):
+        with storage_errors(name):
             self._make_parents(path)
             try:
                 _write_new(path, content)
@@ -155,7 +155,8 @@ def _sync_directory(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors(name: str) -> Iterator[None]:
+def storage_errors(name: str) -> Iterator[None]:
+    """Raise an OSError of the block as a StorageError. name: of the file in it, for the message."""
     try:
         yield
     except OSError as error:

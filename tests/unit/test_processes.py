@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from orchestrator.processes import start_ticks, still_running
+from orchestrator.engine.host.processes import start_ticks, still_running
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.restart import begin_again
-from orchestrator.run_directory import RunDirectory
-from orchestrator.run_lock import locked
+from orchestrator.job.restart import begin_again
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.run_lock import locked
 from orchestrator.telemetry.events import RunRestarted
 from orchestrator.telemetry.record import EventReader
 from orchestrator.telemetry.state import Process, RunState, read_state, write_state

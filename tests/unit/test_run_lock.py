@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory
-from orchestrator.run_lock import locked
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.run_lock import locked
 from sdnet.errors import InputError
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.processes import process_mark
+from orchestrator.engine.host.processes import process_mark
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import seconds_in
-from orchestrator.run_directory import RunDirectory
 from orchestrator.telemetry.events import (
     Epoch,
     Progress,
