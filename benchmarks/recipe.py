@@ -53,6 +53,8 @@ ROWS: dict[str, tuple[str, Recipe]] = {
     "modern-orientation": ("`modern` without orientation channels", replace(MODERN, orientation_channels=0)),
     "modern-modality": ("`modern` with shared statistics", replace(MODERN, normalisation="batch")),
     "modern-instance": ("`modern` with instance normalisation", replace(MODERN, normalisation="instance")),
+    "modern-group": ("`modern` with group normalisation", replace(MODERN, normalisation="group")),
+    "modern-frn": ("`modern` with filter response normalisation", replace(MODERN, normalisation="frn")),
     "modern-align": ("`modern` without alignment", replace(MODERN, align_scenes=False)),
     "modern-jitter": ("`modern` without jitter", replace(MODERN, jitter_px=0.0)),
     "modern-turns": ("`modern` without rotation and scale", replace(MODERN, rotation_deg=0.0, scale=0.0)),

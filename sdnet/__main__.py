@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from sdnet.command_line import (
+    AdaptOption,
     MeasureOption,
     ModelOption,
     NetworkOption,
@@ -139,6 +140,7 @@ def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[Path, typer.Option(help="A test.npz.", callback=path_option)],
     batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
+    adapt: AdaptOption = False,
 ) -> None:
     """Print FPR95 and accuracy of a checkpoint."""
     _use_graphs()
@@ -150,6 +152,8 @@ def evaluate(
     check_labels(patches.labels, data)
     refuse_corrupt(data)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)
+    if adapt:
+        evaluation = evaluation.with_statistics(evaluation.statistics_of(patches))
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
     print(origin_line(model))

@@ -26,6 +26,14 @@ SearchOption = Annotated[
 MeasureOption = Annotated[
     str, typer.Option(help="Of the templates: cfog_mind, cfog, mind, log_gabor or phase_congruency.")
 ]
+# Of everything that describes images with a network.
+AdaptOption = Annotated[
+    bool,
+    typer.Option(
+        "--adapt",
+        help="Take BatchNorm statistics from these images, not the checkpoint; labels are not used.",
+    ),
+]
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ whichever worker computes it, and its descriptors are the same to the last bit.
 """
 
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge, training_threshold
 from sdnet.files import check_place, whole_file
 from sdnet.metrics import check_labels
+from sdnet.weights import State
 
 _TRIES = 4
 
@@ -33,13 +35,15 @@ def evaluate_checkpoint(
     batch: int,
     distances_path: Path | None = None,
     train: Path | None = None,
+    adapt: bool = False,
 ) -> dict[str, Any]:
     """What `sdnet.assessment.assess` finds in `data`, and which weights it belongs to, as JSON values.
 
     The same bits for any number of workers. `checkpoint_sha256` and `weights_sha256` are those of
     `LoadedModel`; `note` says what was done to the weights, such as a conversion, or is empty.
     distances_path: gets float64 [N], a distance a pair in the order of the file. train: a train.npz, for
-    the threshold of a match. Raises InputError for data, a checkpoint or a path that cannot be used,
+    the threshold of a match. adapt: give the network the BatchNorm statistics of the images that it describes,
+    found without their labels. Raises InputError for data, a checkpoint or a path that cannot be used,
     before any worker starts.
     """
     if distances_path is not None:
@@ -49,27 +53,40 @@ def evaluate_checkpoint(
     refuse_corrupt(data)
     places = Places.read(data, len(patches))
     evaluation, model = Evaluation.of_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
-    threshold = _threshold(evaluation, train, batch) if train is not None else None
+    statistics = evaluation.statistics_of(patches) if adapt else None
+    threshold = _threshold(evaluation, train, batch, adapt) if train is not None else None
+    given = _Given(checkpoint.resolve(), model.weights_sha256, statistics)
     with ray_session(cluster):
-        shares = _on_workers(checkpoint.resolve(), model.weights_sha256, data.resolve(), cluster, batch)
+        shares = _on_workers(given, data.resolve(), cluster, batch)
     opt, sar = (merge(list(side), len(patches), batch) for side in zip(*shares, strict=True))
     if distances_path is not None:
         with whole_file(distances_path) as file:
             np.save(file, distances_of(opt, sar), allow_pickle=False)
     found = assess(opt, sar, patches.labels, places, threshold)
-    return {**found, **model.origin, "note": model.note}
+    return {**found, **model.origin, "note": model.note, **({"statistics": "images"} if adapt else {})}
 
 
-def _threshold(evaluation: Evaluation, train: Path, batch: int) -> float:
+def _threshold(evaluation: Evaluation, train: Path, batch: int, adapt: bool) -> float:
     patches = open_training_patches(train)
     places = Places.read(train, len(patches))
     if places is None:
         raise InputError(f"{train} does not say which scene a patch is of; prepare it again")
+    if adapt:
+        evaluation = evaluation.with_statistics(evaluation.statistics_of(patches))
     return training_threshold(evaluation, patches, places, batch)
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The network that every worker uses. statistics: instead of those in the checkpoint."""
+
+    checkpoint: Path
+    weights_sha256: str
+    statistics: State | None
+
+
 def descriptors_of_worker(
-    checkpoint: Path, weights_sha256: str, data: Path, batch: int, rank: int, workers: int, threads: int
+    given: _Given, data: Path, batch: int, rank: int, workers: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The share of one worker, which computes on `threads` CPUs: descriptors of its chunks' pairs.
 
@@ -77,18 +94,20 @@ def descriptors_of_worker(
     """
     compute_on(threads)
     patches: PatchFile = open_patches(data)
-    evaluation, model = Evaluation.of_checkpoint(checkpoint)
-    if model.weights_sha256 != weights_sha256:
+    evaluation, model = Evaluation.of_checkpoint(given.checkpoint)
+    if model.weights_sha256 != given.weights_sha256:
         raise InputError(
-            f"{checkpoint} on {socket.gethostname()} holds other weights (SHA-256 "
-            f"{model.weights_sha256[:12]}... instead of {weights_sha256[:12]}...); "
+            f"{given.checkpoint} on {socket.gethostname()} holds other weights (SHA-256 "
+            f"{model.weights_sha256[:12]}... instead of {given.weights_sha256[:12]}...); "
             "give a path that is the same file on every host"
         )
+    if given.statistics is not None:
+        evaluation = evaluation.with_statistics(given.statistics)
     return evaluation.descriptors(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
 
 
 def _on_workers(
-    checkpoint: Path, weights_sha256: str, data: Path, cluster: ClusterSpec, batch: int
+    given: _Given, data: Path, cluster: ClusterSpec, batch: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     import ray
 
@@ -99,10 +118,7 @@ def _on_workers(
         runtime_env={"env_vars": thread_variables(cluster.threads)},
     )(descriptors_of_worker)
     workers, threads = cluster.max_workers, cluster.threads
-    shares = [
-        share.remote(checkpoint, weights_sha256, data, batch, rank, workers, threads)
-        for rank in range(workers)
-    ]
+    shares = [share.remote(given, data, batch, rank, workers, threads) for rank in range(workers)]
     try:
         found: list[tuple[np.ndarray, np.ndarray]] = ray.get(shares)
     except ray.exceptions.RayTaskError as error:
