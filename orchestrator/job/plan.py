@@ -13,6 +13,7 @@ from orchestrator.job.inputs import Supply, batch_problem, notes_of, supply_of
 from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.shifts import shifts_line
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 
 _PATCH_BYTES = 64 * 128
@@ -84,7 +85,7 @@ def build_plan(spec: JobSpec) -> Plan:
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
-        stages=_stages(spec, supply),
+        stages=_stages(spec, supply, shifts_line(spec, run)),
         ranks=ranks,
         pairs=supply.pairs,
         shards=supply.shards,
@@ -114,7 +115,7 @@ def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:
     )
 
 
-def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
+def _stages(spec: JobSpec, supply: Supply, shifts: str) -> tuple[PlannedStage, ...]:
     recipe = spec.train
     ranks = spec.cluster.max_workers
     patches = f"{supply.train} training and {supply.test} test patches"
@@ -124,7 +125,7 @@ def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
     batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
     every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"
     return (
-        PlannedStage("preprocess", made if supply.pairs else used),
+        PlannedStage("preprocess", "; ".join(filter(None, (made if supply.pairs else used, shifts)))),
         PlannedStage("train", f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}"),
         PlannedStage("evaluate", f"FPR95 and accuracy {every}"),
     )
