@@ -198,11 +198,12 @@ def register(
     model: ModelOption = "affine",
     search: SearchOption = "near",
     measure: MeasureOption = "cfog_mind",
+    adapt: AdaptOption = False,
 ) -> None:
     """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
     from sdnet.registration.command import config_of, register_files
 
-    config = config_of(model, search, measure, checkpoint is not None)
+    config = config_of(model, search, measure, checkpoint is not None, adapt)
     net = None
     if checkpoint is not None:
         from sdnet.api import load

@@ -77,6 +77,8 @@ def register_images(
     thread as on many. Raises InputError when the method needs a network and there is none.
     """
     begun = time.perf_counter()
+    if net is not None and config.adapt:
+        net = net.adapted(optical, sar)
     passes = _passes(config, net)
     starts: Iterable[Transform] = [initial]
     if config.search == "wide":
