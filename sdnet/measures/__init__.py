@@ -5,7 +5,7 @@ sensors. Two images are compared by the correlation of their channels. NumPy and
 """
 
 from sdnet.measures.channels import MEASURES, Measure, cfog, cfog_mind, log_gabor, mind, phase_congruency
-from sdnet.measures.correlation import Peak, correlate, find_peak
+from sdnet.measures.correlation import Peak, correlate, find_peak, vertex
 from sdnet.measures.patches import describe_patches, mean_surface, patch_distances
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "mind",
     "patch_distances",
     "phase_congruency",
+    "vertex",
 ]

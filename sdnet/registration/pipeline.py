@@ -16,13 +16,14 @@ from sdnet.registration.config import (
     NETWORK_COARSE,
     NETWORK_FINE,
     Level,
+    Model,
     RegisterConfig,
 )
 from sdnet.registration.features import Descriptors, Features, Templates
 from sdnet.registration.images import Image
 from sdnet.registration.joint import fit_jointly
 from sdnet.registration.piecewise import with_local_shifts
-from sdnet.registration.robust import LEAST_POINTS, Fit, agreeing, residuals, sample_affine
+from sdnet.registration.robust import LEAST_POINTS, agreeing, residuals, sample_affine
 from sdnet.registration.search import apart, compare
 from sdnet.registration.surfaces import Surfaces
 from sdnet.registration.tie_points import TiePoints
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _CANDIDATES = 3
 _BEYOND_DOUBT = 30.0  # evidence at which no other candidate is tried
 _FOLDS = 4
+# Of `piecewise`: how far relief may move a place, and at how many places it is looked for.
+_RELIEF_PX, _RELIEF_POINTS = 24, 256
 
 
 @dataclass(frozen=True)
@@ -147,40 +150,53 @@ def _finish(
         if found is None:
             return _refused(begun, "too few places to compare", coarse)
         transform = found
-    ties, inside = surfaces.peaks(apart(features))
+    chain, start = [surfaces], transform
+    if config.model == "piecewise":
+        chain = _relief(optical, sar, transform, features, level)
+        transform = _refit(chain, start, config.model, optical.shape) or start
+    ties, inside = chain[-1].peaks(apart(features))
     if len(ties) < LEAST_POINTS:
         return _refused(begun, "too few fine tie points", coarse)
-    surfaces = surfaces.take(inside)
-    fit = _fit(ties, transform, config, level.tolerance_px, optical.shape)
-    held_out_px = _held_out(surfaces, ties, fit, config, level.tolerance_px, optical.shape)
+    fit = agreeing(ties, transform, level.tolerance_px)
+    seen = [one.take(inside) for one in chain]
+    held_out_px = _held_out(seen, ties, start, config.model, optical.shape)
     verdict = judge(coarse.evidence, fit, optical.shape)
     return Registration(fit.transform, ties, fit.inliers, held_out_px, verdict, time.perf_counter() - begun)
 
 
-def _fit(
-    ties: TiePoints, transform: Transform, config: RegisterConfig, width_px: float, shape: tuple[int, int]
-) -> Fit:
-    fit = agreeing(ties, transform, width_px)
-    return with_local_shifts(fit, ties, shape) if config.model == "piecewise" else fit
+def _relief(optical: Image, sar: Image, start: Transform, features: Features, level: Level) -> list[Surfaces]:
+    """Surfaces far around an affine transform, then near around what they say; of the same points."""
+    wide = replace(level, radius_px=_RELIEF_PX, points=_RELIEF_POINTS)
+    far = compare(optical, sar, start, wide, features)
+    if not len(far):
+        return [far]
+    first = with_local_shifts(far, start, optical.shape)
+    near = compare(optical, sar, first, level, features, far.optical)
+    rows = {tuple(point): row for row, point in enumerate(far.optical)}
+    return [far.take(np.array([rows[tuple(point)] for point in near.optical], int)), near]
+
+
+def _refit(chain: list[Surfaces], start: Transform, model: Model, shape: tuple[int, int]) -> Transform | None:
+    """The last fit of a model to surfaces; None for too few of them."""
+    if model != "piecewise":
+        return fit_jointly(chain[-1], start, model)
+    if len(chain[-1]) < LEAST_POINTS:
+        return None
+    for surfaces in chain:
+        start = with_local_shifts(surfaces, start, shape)
+    return start
 
 
 def _held_out(
-    surfaces: Surfaces,
-    ties: TiePoints,
-    fit: Fit,
-    config: RegisterConfig,
-    width_px: float,
-    shape: tuple[int, int],
+    chain: list[Surfaces], ties: TiePoints, start: Transform, model: Model, shape: tuple[int, int]
 ) -> np.ndarray:
     """Each quarter of the tie points measured by a fit to the other three: float64 [N]."""
     found = np.full(len(ties), np.nan)
     fold = np.arange(len(ties)) % _FOLDS
-    plain = replace(fit.transform, grid=None)
     for part in range(_FOLDS):
         seen = fold != part
-        other = fit_jointly(surfaces.take(seen), plain, config.model)
+        other = _refit([one.take(seen) for one in chain], start, model, shape)
         if other is not None:
-            other = _fit(ties.take(seen), other, config, width_px, shape).transform
             found[~seen] = residuals(ties.take(~seen), other)
     return found
 

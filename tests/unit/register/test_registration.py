@@ -50,6 +50,32 @@ def test_a_transform_of_each_model_is_found_to_a_quarter_of_a_pixel(model) -> No
     assert np.median(found.held_out_px[found.inliers]) < 0.5
 
 
+def hill(points: np.ndarray) -> np.ndarray:
+    """By how many columns relief moves optical points, [N]: 14 px at the top of a hill."""
+    return 14 * np.exp(-0.5 * np.square((points - 256) / (90, 70)).sum(axis=1))
+
+
+def test_a_piecewise_transform_follows_relief_that_no_matrix_describes() -> None:
+    edge = 512
+    optical, flat = pair(edge, np.eye(3))
+    seen = np.stack(np.indices((edge, edge)), axis=-1).reshape(-1, 2).astype(float)
+    place = seen.copy()
+    for _ in range(30):  # where the hill moves to what is seen
+        place[:, 1] = seen[:, 1] - hill(place)
+    rows, columns = place.T.reshape(2, edge, edge).astype(np.float32)
+    sar = cv2.remap(flat, columns, rows, cv2.INTER_LINEAR)
+    points = grid_points(edge, border=90)
+    truth = points + np.outer(hill(points), [0, 1])
+    missed = {}
+    for model in ("affine", "piecewise"):
+        found = sdnet.register(optical, sar, model=model, measure="cfog")
+        assert found.verdict.trusted and found.transform is not None
+        missed[model] = np.linalg.norm(found.transform.apply(points) - truth, axis=1)
+    assert missed["affine"].max() > 5
+    assert missed["piecewise"].max() < 2 and np.median(missed["piecewise"]) < 0.5
+    assert np.nanmedian(found.held_out_px) < 1.0
+
+
 def test_the_wide_search_finds_a_rotation_and_a_large_shift() -> None:
     truth = turned(140, 1.0, (65, -80), EDGE)
     images = pair(EDGE, truth, seed=4)
