@@ -55,7 +55,7 @@ def evaluate_checkpoint(
     evaluation, model = Evaluation.of_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
     statistics = evaluation.statistics_of(patches) if adapt else None
     threshold = _threshold(evaluation, train, batch, adapt) if train is not None else None
-    given = _Given(checkpoint.resolve(), model.weights_sha256, statistics)
+    given = Given(checkpoint.resolve(), model.weights_sha256, statistics)
     with ray_session(cluster):
         shares = _on_workers(given, data.resolve(), cluster, batch)
     opt, sar = (merge(list(side), len(patches), batch) for side in zip(*shares, strict=True))
@@ -77,7 +77,7 @@ def _threshold(evaluation: Evaluation, train: Path, batch: int, adapt: bool) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class Given:
     """The network that every worker uses. statistics: instead of those in the checkpoint."""
 
     checkpoint: Path
@@ -86,7 +86,7 @@ class _Given:
 
 
 def descriptors_of_worker(
-    given: _Given, data: Path, batch: int, rank: int, workers: int, threads: int
+    given: Given, data: Path, batch: int, rank: int, workers: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The share of one worker, which computes on `threads` CPUs: descriptors of its chunks' pairs.
 
@@ -107,7 +107,7 @@ def descriptors_of_worker(
 
 
 def _on_workers(
-    given: _Given, data: Path, cluster: ClusterSpec, batch: int
+    given: Given, data: Path, cluster: ClusterSpec, batch: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     import ray
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from orchestrator.job.stages.evaluate import Given, descriptors_of_worker
 from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
-from sdnet.evaluation import Evaluation
+from sdnet.evaluation import Evaluation, merge
 from sdnet.model import Embedder, SDNet, normalise, standardise
+from sdnet.published import write_published
 from sdnet.statistics import FEWEST, StatisticsOf, Weights, adapted
 
 MODERN = Recipe(objective="contrastive", normalisation="modality", dropout=0.0)
@@ -75,6 +77,21 @@ def test_statistics_do_not_depend_on_what_was_measured_before_nor_on_labels(pair
         assert all(np.array_equal(found[name], value) for name, value in first.items())
         moved = evaluation.with_statistics(found).embed(pairs)
         np.testing.assert_array_equal(np.stack(moved), embeddings(adapted(given, first), pairs, False))
+
+
+def test_workers_that_are_given_statistics_describe_as_one_network_with_them(pairs, tmp_path):
+    given = start(Recipe())
+    sha256 = write_published(tmp_path / "net.ckpt", given.state)
+    np.savez(tmp_path / "test.npz", pairs, np.arange(len(pairs)) % 2)
+    found = StatisticsOf(given).measure(pairs[:, :, :64], pairs[:, :, 64:])
+    evaluation, model = Evaluation.of_checkpoint(tmp_path / "net.ckpt")
+    assert model.file_sha256 == sha256
+    network = Given(tmp_path / "net.ckpt", model.weights_sha256, found)
+    shares = [descriptors_of_worker(network, tmp_path / "test.npz", 24, rank, 2, 1) for rank in range(2)]
+    merged = [merge(list(side), len(pairs), 24) for side in zip(*shares, strict=True)]
+    patches = PatchFile(tmp_path / "test.npz", pairs, np.ones(len(pairs), np.int32))
+    expected = evaluation.with_statistics(found).descriptors(patches, 24, range(3))
+    np.testing.assert_array_equal(merged, expected)
 
 
 def test_what_has_no_statistics_or_too_few_patches_is_refused(pairs):
