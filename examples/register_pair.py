@@ -1,4 +1,4 @@
-"""Register two images and draw the result: python examples/register_pair.py figure.png [optical.png sar.png]
+"""Register two images and draw the result: python examples/register_pair.py [optical.png sar.png] figure.png
 
 Without images, a made pair is registered; docs/registered_pair.jpg is its figure.
 """
@@ -44,6 +44,6 @@ def figure(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    out, *paths = sys.argv[1:]
+    *paths, out = sys.argv[1:]
     images = [cv2.imread(path, cv2.IMREAD_GRAYSCALE) for path in paths] or made_pair()
     cv2.imwrite(out, figure(*images))

@@ -26,6 +26,7 @@ from orchestrator.job.run_directory import RunDirectory, write_atomically, write
 from orchestrator.job.run_lock import locked
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import ray_session
+from orchestrator.report.gallery import gallery_of
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.storage import StorageError, StorageUnavailable
@@ -145,7 +146,7 @@ def _write_end(
     state = read_state(storage)
     write_state(storage, replace(state, owner=None, ended=state.ended or reason))
     summary = build_summary(spec, run, history, status)
-    write_atomically(run.report, render_report(summary, history))
+    write_atomically(run.report, render_report(summary, history, gallery_of(spec, run)))
     write_json(run.summary, summary)
 
 
