@@ -13,8 +13,8 @@ from orchestrator.job.inputs import Supply, batch_problem, notes_of, supply_of
 from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.job.shifts import shifts_line
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
+from orchestrator.report.shifts import shifts_line
 
 _PATCH_BYTES = 64 * 128
 _MODEL_BYTES = 5.4e6
