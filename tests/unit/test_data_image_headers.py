@@ -49,6 +49,8 @@ REFUSED = {
     "float16": (tiff(GREY.astype(np.float16)), "is a TIFF of float 16-bit samples"),
     "complex": (tiff(GREY.astype(np.complex64)), "is a TIFF of complex or unknown 64-bit samples"),
     "12 bits": (tiff(GREY, bits=12), "is a TIFF of unsigned 12-bit samples"),
+    "Zstandard": (pillow_bytes(GREY, "TIFF", compression="zstd"), "compressed with Zstandard; write it with Deflate"),
+    "LZMA": (pillow_bytes(GREY, "TIFF", compression="lzma"), "compressed with LZMA; write it"),
     "cut in its header": (tiff(GREY)[:40], "is cut off inside its header"),
     "no frame": (b"\xff\xd8\xff\xd9", r"is a damaged JPEG \(no frame header\)"),
     "0 px": (png(0, 20), "announces 0 x 20 px"),
