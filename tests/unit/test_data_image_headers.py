@@ -89,6 +89,21 @@ def test_a_file_that_holds_less_than_it_announces_is_bad(read, name, content):
         read(content)
 
 
+def test_a_sparse_file_is_refused_before_its_gigabytes_are_read(tmp_path):
+    path = tmp_path / "sparse.png"
+    path.write_bytes(pillow_bytes(GREY, "PNG"))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    tracemalloc.start()
+    with pytest.raises(
+        BadImage, match=r"is a file of 1099511627776 bytes, .* raise data.max_pixels \(1048576\)"
+    ):
+        read_grey(path, LIMIT)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
 def test_the_limit_itself_is_allowed(tmp_path):
     path = tmp_path / "image.png"
     assert cv2.imwrite(str(path), GREY)
