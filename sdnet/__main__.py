@@ -253,7 +253,8 @@ def _run() -> int:
     except OSError as error:
         place = error.filename2 or error.filename
         if place is None or not is_permanent(error):
-            print(f"failed: {one_line(str(error))}", file=sys.stderr)
+            what = f"{place}: {error.strerror}" if place else str(error)
+            print(f"failed: {one_line(what)}; look at the disk and at `ulimit -a`", file=sys.stderr)
             return 1
         what = f"{place} cannot be used ({error.strerror})"
         print(f"error: {one_line(what)}; move away what lies there, or give access to it", file=sys.stderr)

@@ -32,6 +32,7 @@ _TALK_AFTER_A_SIGNAL = ("launch", "demo", "preprocess", "drill", "check", "regis
 _FILE_TROUBLES = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO,
+    errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN,
 )  # fmt: skip
 
 
