@@ -188,7 +188,10 @@ class GroupControl:
         return True
 
     def finished(self) -> None:
-        """The training function returned on all ranks: none of them is left to fence."""
+        """The training function returned on all ranks: none of them is left to fence.
+
+        After a failure the ranks stay in the state, so that the next launch makes sure that they are gone.
+        """
         self._save(replace(self._state, ranks={}))
 
     def _decide(self, failure: Failure) -> Decision:

@@ -18,6 +18,7 @@ from orchestrator.engine.control.policy import Decision
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.messages import Heartbeat, NoticeKind
 from orchestrator.telemetry import events
+from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.state import Process, RunState, read_state
 from tests.unit.engine.fakes import (
     FakeCluster,
@@ -57,7 +58,7 @@ class Bench:
             self.clock.advance(1.0)
             self.control.tick()
 
-    def last(self, name: str) -> events.Event:
+    def last(self, name: str) -> Event:
         return next(event for event in reversed(self.record.events) if event.name == name)
 
 
