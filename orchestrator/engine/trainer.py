@@ -4,7 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +153,9 @@ class MindSporeTrainer:
         return self._result(storage, value)
 
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
-        """The configuration with the run's own values."""
-        config.directory, config.run = self._root, str(self._root)
-        config.preload = config.preload or (module_of(self._function),)
-        return config
+        """A copy of the configuration with the run's own values: another run may use the same configuration."""
+        preload = config.preload or (module_of(self._function),)
+        return replace(config, directory=self._root, run=str(self._root), preload=preload)
 
     def _call(self) -> Callable[[], Any]:
         """The training function with its configuration, as it is sent to the ranks."""
