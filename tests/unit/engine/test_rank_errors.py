@@ -2,9 +2,10 @@
 
 import pytest
 
-from orchestrator.engine.control.failures import FailureKind, RankFailed, TrainingDiverged
+from orchestrator.engine.control.failures import FailureKind, RankFailed, RendezvousFailed, TrainingDiverged
 from orchestrator.engine.rank.run import _sorted
 from orchestrator.engine.rank.saver import CheckpointNotSaved
+from orchestrator.engine.rank.start import _rendezvous_errors
 from orchestrator.engine.session import HostIsDrained
 from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import StorageMisused, StorageUnavailable
@@ -43,3 +44,14 @@ def test_an_error_of_the_training_function_names_its_class_and_comes_in_one_line
     failed = _sorted(ValueError("\n shapes differ\n see above"), 3, 7)
     assert isinstance(failed, RankFailed) and str(failed) == "ValueError: shapes differ"
     assert failed.rank == 3
+
+
+def test_what_mindspore_says_of_a_rendezvous_that_failed_is_one_line_of_a_type_of_ours() -> None:
+    with pytest.raises(RendezvousFailed) as caught, _rendezvous_errors(1):
+        raise RuntimeError(
+            "\nFailed to fetch the address of rank 0\n----\n- C++ Call Stack: (For framework)\n"
+        )
+    assert str(caught.value) == (
+        "rank 1 could not join the group (Failed to fetch the address of rank 0); check the network between the "
+        "hosts with `sdnet-orchestrate check`"
+    )
