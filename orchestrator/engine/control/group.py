@@ -188,10 +188,7 @@ class GroupControl:
         return True
 
     def finished(self) -> None:
-        """The training function returned on all ranks: none of them is left to fence.
-
-        After a failure the ranks stay in the state, so that the next launch makes sure that they are gone.
-        """
+        """The training function returned on all ranks: none of them is left to fence."""
         self._save(replace(self._state, ranks={}))
 
     def _decide(self, failure: Failure) -> Decision:

@@ -86,7 +86,8 @@ class GroupController(TrainController):
 
     async def run(self) -> None:
         """Lead the group to its end."""
-        # Both write, so they run in a thread: storage may hang, and `leave` must still be answered.
+        # Both write, so they run in a thread: storage may hang, and `leave` must still be answered. After a failure
+        # the ranks stay in the run's state, so that the next launch makes sure that they are gone.
         try:
             await super().run()
             if self.get_training_failed_error() is None:
