@@ -2,9 +2,10 @@
 
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from orchestrator.engine.ray_train.controller import ControllerSettings
 from orchestrator.engine.ray_train.launch import ControlledTrainer
 from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.storage import DirectoryStorage
+from orchestrator.storage import DirectoryStorage, StorageError
+from orchestrator.telemetry.record import merge_events
 from orchestrator.telemetry.state import read_state
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +154,14 @@ class MindSporeTrainer:
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             cause = str(error).splitlines()[0].rstrip(".")
             raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
+        finally:
+            _merge_events(storage)
         return self._result(storage, value)
 
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
-        """The configuration with the run's own values."""
-        config.directory, config.run = self._root, str(self._root)
-        config.preload = config.preload or (module_of(self._function),)
-        return config
+        """A copy of the configuration with the run's own values: another run may use the same configuration."""
+        preload = config.preload or (module_of(self._function),)
+        return replace(config, directory=self._root, run=str(self._root), preload=preload)
 
     def _call(self) -> Callable[[], Any]:
         """The training function with its configuration, as it is sent to the ranks."""
@@ -229,6 +234,14 @@ class MindSporeTrainer:
             metrics=fields.get("metrics", {}),
             value=value,
         )
+
+
+def _merge_events(storage: DirectoryStorage) -> None:
+    """Write `events.jsonl`. Storage that is away keeps the segments, which hold the same events."""
+    try:
+        merge_events(storage)
+    except StorageError as error:
+        logger.warning("events.jsonl is not written: %s", error)
 
 
 def _run_directory(run_config: RunConfig) -> Path:

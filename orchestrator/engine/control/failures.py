@@ -120,6 +120,20 @@ class RanksDidNotJoin(ClusterError):
         )
 
 
+class RendezvousFailed(ClusterError):
+    """MindSpore gave up in a rank that tried to join. Example: another rank never published its address."""
+
+    def __init__(self, rank: int, detail: str):
+        super().__init__(rank, detail)
+        self.rank, self.detail = rank, detail
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} could not join the group ({self.detail}); check the network between the hosts "
+            "with `sdnet-orchestrate check`"
+        )
+
+
 class RanksStillRun(ClusterError):
     """Ranks of the last generation survive SIGKILL. Example: a process waits for a dead disk in the kernel."""
 

@@ -22,7 +22,7 @@ from orchestrator.engine.rank.restore import choose_and_read
 from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, set_session
 from orchestrator.engine.state_format import StateFormat
-from orchestrator.errors import CorruptData, InputError
+from orchestrator.errors import InputError
 from orchestrator.storage import Storage, StorageError, StorageMisused, storage_errors
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.record import EventWriter
@@ -37,7 +37,6 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (StorageMisused, FailureKind.PATH_BLOCKED),
     (CheckpointNotSaved, FailureKind.STORAGE),
     (StorageError, FailureKind.STORAGE),
-    (CorruptData, FailureKind.STORAGE),
     (MemoryError, FailureKind.OUT_OF_MEMORY),
 )
 

@@ -25,6 +25,7 @@ from orchestrator.engine.control.failures import (
     RankFailed,
     RanksDidNotJoin,
     RanksStillRun,
+    RendezvousFailed,
     SchedulerLost,
 )
 from orchestrator.engine.control.ports import LaunchStopped
@@ -38,6 +39,7 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (SchedulerLost, FailureKind.SCHEDULER_LOST),
     (RanksDidNotJoin, FailureKind.START_FAILED),
     (RanksStillRun, FailureKind.START_FAILED),
+    (RendezvousFailed, FailureKind.START_FAILED),
     (SchedulerDidNotStart, FailureKind.START_FAILED),
     (StoreDidNotOpen, FailureKind.START_FAILED),
     (InputError, FailureKind.REFUSED),

@@ -25,6 +25,12 @@ _FENCE_ANSWER_S = 10.0
 _STACKS_ANSWER_S = 40.0
 
 
+def draining_nodes() -> dict[str, float | None]:
+    """Ids of the nodes that are being drained, with the deadline in unix seconds, None when there is none."""
+    nodes: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    return {node: deadline_ms / 1000 if deadline_ms else None for node, deadline_ms in nodes.items()}
+
+
 class ControllerClock:
     """Real time. After `stop`, every wait ends at once with LaunchStopped."""
 
@@ -61,8 +67,7 @@ class RayCluster:
 
     def draining(self) -> Mapping[str, float | None]:
         """See `control.ports.Cluster`."""
-        nodes: dict[str, int] = ray._private.state.state.get_draining_nodes()
-        return {node: deadline_ms / 1000 if deadline_ms else None for node, deadline_ms in nodes.items()}
+        return draining_nodes()
 
     def end_ranks(self, members: Sequence[Member]) -> Mapping[str, tuple[int, ...]]:
         """See `control.ports.Cluster`. This host is not asked through Ray: a task needs seconds to start."""

@@ -86,11 +86,14 @@ class GroupController(TrainController):
 
     async def run(self) -> None:
         """Lead the group to its end."""
+        # Both write, so they run in a thread: storage may hang, and `leave` must still be answered. After a failure
+        # the ranks stay in the run's state, so that the next launch makes sure that they are gone.
         try:
             await super().run()
+            if self.get_training_failed_error() is None:
+                await asyncio.to_thread(self._control.finished)
         finally:
-            self._control.finished()
-            self._writer.close()
+            await asyncio.to_thread(self._writer.close)
 
     async def leave(self) -> bool:
         """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""

@@ -16,6 +16,7 @@ from orchestrator.engine.control.failures import (
     GroupHangs,
     RankFailed,
     RanksStillRun,
+    RendezvousFailed,
     SchedulerLost,
 )
 from orchestrator.engine.control.ports import LaunchStopped
@@ -100,6 +101,7 @@ def test_each_way_in_which_ray_loses_a_worker_has_its_kind(error: Exception, kin
         (GroupHangs(1, (1,), 8, 31.0), FailureKind.HANG, 1),
         (SchedulerLost(0, "10.0.0.1"), FailureKind.SCHEDULER_LOST, 0),
         (RanksStillRun((3,), ("a",)), FailureKind.START_FAILED, None),
+        (RendezvousFailed(1, "Failed to fetch the address"), FailureKind.START_FAILED, None),
         (WorkerGroupStartupTimeoutError(2), FailureKind.START_FAILED, None),
         (WorkerGroupStartupFailedError("a worker died"), FailureKind.START_FAILED, None),
         (InputError("NPU 3 of 10.0.0.2 cannot be used"), FailureKind.REFUSED, None),

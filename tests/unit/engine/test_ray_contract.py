@@ -24,6 +24,7 @@ PARAMETERS = {
     f"{V2}.execution.controller.controller:TrainController.abort": [],
     f"{V2}.execution.controller.controller:TrainController.get_state": [],
     f"{V2}.execution.controller.controller:TrainController.get_result": [],
+    f"{V2}.execution.controller.controller:TrainController.get_training_failed_error": [],
     f"{V2}.execution.worker_group.worker_group:WorkerGroup._start": [],
     f"{V2}.execution.worker_group.worker_group:WorkerGroup.has_started": [],
     f"{V2}.execution.worker_group.worker_group:WorkerGroup.shutdown": [],
