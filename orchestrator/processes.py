@@ -16,11 +16,8 @@ def start_ticks(pid: int) -> int | None:
     With the id it names one process: ids are used again. Anybody may read it, also of another user's
     process, and no change of the clock moves it.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[19])  # field 22; the name in brackets may hold spaces
+    stat = _stat(pid)
+    return None if stat is None else int(stat[19])  # field 22 of `man proc`
 
 
 def process_mark(pid: int) -> str:
@@ -41,7 +38,18 @@ def is_alive(mark: str) -> bool | None:
     pid, _, started = process.partition(" ")
     if where != _where_ids_count() or not pid.isdigit():
         return None
-    return str(start_ticks(int(pid))) == started
+    stat = _stat(int(pid))
+    # A process that was killed stays as a zombie until its parent asks for it.
+    return stat is not None and stat[19] == started and stat[0] not in ("Z", "X")
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of `/proc/<pid>/stat` from the third on, the state; None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()  # the name in brackets may hold spaces
 
 
 def _where_ids_count() -> str:

@@ -4,7 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from orchestrator.engine.ray_train.controller import ControllerSettings
 from orchestrator.engine.ray_train.launch import ControlledTrainer
 from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.storage import DirectoryStorage
-from orchestrator.telemetry.state import read_state
+from orchestrator.storage import DirectoryStorage, Lease, owned
+from orchestrator.telemetry.state import read_state, write_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +121,12 @@ class MindSporeTrainer:
         self._root = _run_directory(self._run_config)
         self._mindspore = self._complete(mindspore_config or MindSporeConfig())
 
-    def fit(self) -> Result:
+    def fit(self, lease: Lease | None = None) -> Result:
         """Run to the end, and resume whatever an earlier `fit` of this run left.
 
-        Needs `ray.init()`. Interrupted, it saves first. Raises TrainingGaveUp, or InputError for what only the
-        running cluster could show.
+        Needs `ray.init()`. Interrupted, it saves first. lease: of a caller that owns the run; without one `fit`
+        owns it until it returns. Raises TrainingGaveUp, RunLost when another process took the run, RunIsOwned when
+        another process works on it, or InputError for what only the running cluster could show.
         """
         if RUN_VARIABLE in os.environ:
             raise InputError(
@@ -135,17 +136,25 @@ class MindSporeTrainer:
         for folder in ("logs", "plan", "checkpoints"):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
         storage = DirectoryStorage(self._root)
+        if lease is None:
+            with owned(storage) as owning:
+                state = read_state(storage, owning.lease.number)
+                write_state(storage, replace(state, lease=owning.lease.number, ended=None))
+                return self._fit(storage, owning.lease)
+        return self._fit(storage, lease)
+
+    def _fit(self, storage: DirectoryStorage, lease: Lease) -> Result:
         environment = process_environment(self._mindspore.threads, str(self._root))
         trainer = ControlledTrainer(
-            functools.partial(run_rank, self._call(), self._rank_settings(storage)),
-            self._controller_settings(storage),
+            functools.partial(run_rank, self._call(), self._rank_settings(storage, lease)),
+            self._controller_settings(storage, lease),
             self._ray_scaling(),
             RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
         )
         try:
             value = trainer.fit().return_value
         except TrainingFailedError as error:
-            ended = read_state(storage).ended or "the controller failed"
+            ended = read_state(storage, lease.number).ended or "the controller failed"
             raise TrainingGaveUp(classify(error).detail, ended) from error
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             cause = str(error).splitlines()[0].rstrip(".")
@@ -173,11 +182,12 @@ class MindSporeTrainer:
             )
         return functools.partial(self._function, *arguments)
 
-    def _rank_settings(self, storage: DirectoryStorage) -> RankSettings:
+    def _rank_settings(self, storage: DirectoryStorage, lease: Lease) -> RankSettings:
         recovery, computes_on_cpu = self._recovery, not self._mindspore.start_options.on_device
         cache = recovery.compile_cache and computes_on_cpu  # never tried on an NPU
         return RankSettings(
             storage=storage,
+            lease=lease,
             state_format=self._format,
             every_s=recovery.checkpoint_every_s,
             keep=recovery.keep,
@@ -190,10 +200,11 @@ class MindSporeTrainer:
     def _compile_key(self) -> str:
         return compile_key(sources_of(self._function), self._config)
 
-    def _controller_settings(self, storage: DirectoryStorage) -> ControllerSettings:
+    def _controller_settings(self, storage: DirectoryStorage, lease: Lease) -> ControllerSettings:
         recovery = self._recovery
         return ControllerSettings(
             storage=storage,
+            lease=lease,
             run=str(self._root),
             control=ControlSettings(
                 max_failures=recovery.max_failures, step_timeout_s=recovery.step_timeout_s

@@ -18,6 +18,7 @@ from orchestrator.job.checkpoints import Newest, newest_checkpoint
 from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
+from orchestrator.storage import Lease
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import StageFinished, StageStarted
 from sdnet.augment import check_patches
@@ -37,7 +38,7 @@ class LastCheckpointMissing(OrchestratorError):
         return f"training ended, but its last checkpoint is missing in {self.args[0]}; launch again to resume"
 
 
-def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
+def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> Newest:
     """Train to the end of the recipe, through the failures that `recovery` allows; returns the last checkpoint.
 
     Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp when there were too
@@ -50,7 +51,7 @@ def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     _warn_of_idle_cpus(spec.cluster)
     record(StageStarted(stage="train"))
     began = time.monotonic()
-    trainer_of(spec, run).fit()
+    trainer_of(spec, run).fit(lease)
     done = finished(spec, run, record)
     if done is None:
         raise LastCheckpointMissing(str(run.checkpoints))

@@ -14,7 +14,8 @@ import psutil
 import yaml
 
 from orchestrator.ascend.fence import RUN_VARIABLE
-from orchestrator.engine.checkpoints import Encoded, newest_valid, prune, write_checkpoint
+from orchestrator.engine.checkpoints import Encoded, newest_valid, write_checkpoint
+from orchestrator.engine.pruning import prune
 from orchestrator.processes import start_ticks
 from orchestrator.run_directory import RunDirectory, write_json
 from orchestrator.telemetry import events

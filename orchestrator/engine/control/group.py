@@ -12,6 +12,7 @@ Ray Train's controller calls the methods in this order, for each generation:
 All of these run in one thread. `leave` comes from another thread, at any time.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from orchestrator.engine.control.ports import Clock, Cluster, LaunchStopped, Ran
 from orchestrator.engine.control.standbys import StandbyPool, Standbys
 from orchestrator.engine.control.watch import Watch
 from orchestrator.engine.messages import Notice, NoticeKind
-from orchestrator.storage import Storage, StorageError, takes_writes
+from orchestrator.storage import RunLost, Storage, StorageError, takes_writes
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.state import Attempt, Process, RunState, write_state
@@ -39,6 +40,7 @@ _HOST_DEATH_S = 8.0
 # Twice as long as a rank retries a checkpoint.
 _STORAGE_RETURN_S = 60.0
 _LOOK_EVERY_S = 0.1
+_CHECK_OWNER_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,11 @@ class ControlSettings:
 
 
 class GroupControl:
-    """Owns the current generation and the run's state."""
+    """Owns the current generation and the run's state.
+
+    check_owner: raises RunLost when another launch owns the run. It is called before the state is written and every
+    few seconds while ranks compute. RunLost ends the group: the other launch will start its own.
+    """
 
     def __init__(
         self,
@@ -62,9 +68,11 @@ class GroupControl:
         storage: Storage,
         record: Callable[[Event], None],
         pool: StandbyPool | None = None,
+        check_owner: Callable[[], None] = lambda: None,
     ):
         self._settings, self._clock, self._cluster = settings, clock, cluster
         self._storage, self.record, self._pool = storage, record, pool
+        self._check_owner, self._owner_checked_at = check_owner, clock.now()
         self._state = replace(state, attempts=(), ended=None)
         self._state_is_written = True
         self.generation = Generation(state.generation, 0, Phase.ENDED, _members_of(state))
@@ -87,9 +95,10 @@ class GroupControl:
         return self._state.saved
 
     def starting(self, world_size: int) -> None:
-        """Begin the next generation. Raises RanksStillRun, or LaunchStopped."""
+        """Begin the next generation. Raises RanksStillRun, RunLost, or LaunchStopped."""
         if self._leaving.is_set():
             raise LaunchStopped
+        self._refuse_lost_run()
         if self.generation.members:
             self.record(fence(self._cluster, self.generation.members))
         self.generation = Generation(self.generation.number + 1, world_size)
@@ -126,9 +135,11 @@ class GroupControl:
         generation.phase = Phase.RUNNING
 
     def tick(self) -> None:
-        """Look at the running group, in this order. Raises GroupHangs or SchedulerLost."""
+        """Look at the running group, in this order. Raises GroupHangs, SchedulerLost or RunLost."""
         if self._watch is None or self._drain is None or not self._watch.due():
             return
+        if self._clock.now() - self._owner_checked_at >= _CHECK_OWNER_EVERY_S:
+            self._refuse_lost_run()
         step = self.generation.step
         self._watch.look()
         if self.generation.step > step and self._computing_since is None:
@@ -160,7 +171,7 @@ class GroupControl:
         """Name the failure, wait for what must come back first, and decide. Never raises LaunchStopped."""
         try:
             return self._decide(failure)
-        except LaunchStopped:
+        except (LaunchStopped, RunLost):
             return Decision.STOP
 
     def leave(self) -> bool:
@@ -180,9 +191,11 @@ class GroupControl:
 
     def finished(self) -> None:
         """The training function returned on all ranks: none of them is left to fence."""
-        self._save(replace(self._state, ranks={}))
+        with contextlib.suppress(RunLost):  # the launcher finds out itself
+            self._save(replace(self._state, ranks={}))
 
     def _decide(self, failure: Failure) -> Decision:
+        self._refuse_lost_run()
         failure = self._with_host_state(failure)
         # A file that lies where a mount point was looks like a blocked path, but may pass.
         if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage):
@@ -256,10 +269,20 @@ class GroupControl:
         self.record(events.GroupEnded(generation=generation.number, ranks=ended))
         raise GroupHangs(rank, hang.ranks, hang.step, hang.waited_s)
 
+    def _refuse_lost_run(self) -> None:
+        """Raise RunLost; storage that is away says nothing about it."""
+        with contextlib.suppress(StorageError):
+            self._check_owner()
+        self._owner_checked_at = self._clock.now()
+
     def _save(self, state: RunState) -> None:
-        """Write the state; while storage is away it stays in memory, where this launch decides from it."""
+        """Write the state; while storage is away it stays in memory, where this launch decides from it.
+
+        Raises RunLost.
+        """
         self._state = state
         try:
+            self._check_owner()
             write_state(self._storage, state)
             self._state_is_written = True
         except StorageError as error:

@@ -22,7 +22,7 @@ from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, set_session
 from orchestrator.engine.state_format import StateFormat
 from orchestrator.errors import CorruptData, InputError
-from orchestrator.storage import Storage, StorageError, StorageMisused
+from orchestrator.storage import Lease, RunLost, Storage, StorageError, StorageMisused
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.record import EventWriter
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # In order: the first type that matches decides.
 _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
+    (RunLost, FailureKind.RUN_LOST),
     (HostIsDrained, FailureKind.PREEMPTED),
     (TrainingDiverged, FailureKind.LOSS_NOT_FINITE),
     (InputError, FailureKind.REFUSED),
@@ -45,12 +46,13 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
 class RankSettings:
     """What every rank of a run gets from the launcher.
 
-    every_s: seconds between checkpoints, None for the optimum. keep, best: see `checkpoints.prune`.
+    lease: of the launch. every_s: seconds between checkpoints, None for the optimum. keep, best: see `prune`.
     logs: folder for the ranks' output. compiled: folder of the compile cache, None compiles each time.
     compile_key: names all that compiled graphs depend on, beside the number of ranks.
     """
 
     storage: Storage
+    lease: Lease
     state_format: StateFormat
     every_s: float | None
     keep: int
@@ -64,7 +66,7 @@ def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
     """Run the training function in this rank to its end; returns what it returns on every rank."""
     link = current_link()
     _write_output_to(settings.logs / f"rank_{link.rank}.log")
-    writer = EventWriter(settings.storage) if link.rank == 0 else None
+    writer = EventWriter(settings.storage, guard=settings.lease.check) if link.rank == 0 else None
     try:
         return _run(train_fn, settings, link, writer.record if writer else _ignore)
     finally:
@@ -119,6 +121,7 @@ def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Even
             record=record,
             on_saved=link.saved,
             has_earlier=restored is not None,
+            check_owner=settings.lease.check,
         )
     return Session(
         rank=rank,

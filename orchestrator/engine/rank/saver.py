@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.engine.checkpoints import Encoded, prune, write_checkpoint
+from orchestrator.engine.checkpoints import Encoded, write_checkpoint
+from orchestrator.engine.pruning import prune
 from orchestrator.engine.rank.interval import between_failures_s, checkpoint_interval_s
 from orchestrator.engine.state_format import State, StateFormat
 from orchestrator.errors import OrchestratorError
@@ -92,7 +93,8 @@ class Saver:
     """Writes states as checkpoints, in a thread of its own.
 
     has_earlier: whether a valid checkpoint exists; with one, training outlives a save that storage refuses.
-    on_saved: called with the name of each new checkpoint. keep, best: see `prune`.
+    on_saved: called with the name of each new checkpoint. keep, best: see `prune`. check_owner: raises RunLost when
+    another launch owns the run; called before a checkpoint becomes valid and before old ones are deleted.
     """
 
     def __init__(
@@ -106,10 +108,11 @@ class Saver:
         record: Callable[[Event], None],
         on_saved: Callable[[str], None],
         has_earlier: bool,
+        check_owner: Callable[[], None] = lambda: None,
     ):
         self._storage, self._format, self._keep, self._best = storage, state_format, keep, best
         self._times, self._record, self._on_saved = times, record, on_saved
-        self._has_earlier = has_earlier
+        self._has_earlier, self._check_owner = has_earlier, check_owner
         self._waiting: _Save | None = None
         self._busy = self._closed = False
         self._error: Exception | None = None
@@ -179,7 +182,7 @@ class Saver:
         encoded: Encoded = self._format.encode(save.state, save.step, save.metrics)
         for wait_s in (*_RETRY_AFTER_S, None):
             try:
-                name = write_checkpoint(self._storage, encoded)
+                name = write_checkpoint(self._storage, encoded, self._check_owner)
                 break
             except StorageError as error:
                 logger.warning("the checkpoint of step %s could not be written: %s", save.step, error)
@@ -204,6 +207,7 @@ class Saver:
 
     def _prune(self) -> None:
         try:
+            self._check_owner()
             prune(self._storage, self._keep, self._best)
         except StorageError as error:
             logger.warning("old checkpoints could not be removed: %s", error)  # the next save tries again

@@ -202,7 +202,7 @@ def test_a_run_that_lost_its_checkpoints_is_refused_and_a_new_run_begins() -> No
 
 def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> None:
     class BackAfterTwo(MemoryStorage):
-        tries = 0
+        tries = 2
 
         def get(self, name: str) -> bytes:
             self.tries += 1
@@ -212,6 +212,7 @@ def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> Non
 
     storage = BackAfterTwo()
     name = write_checkpoint(storage, FORMAT.encode({"w": np.zeros(2)}, 5, {}))
+    storage.tries = 0
     assert restored_by(storage, 1, name) is not None
 
 
