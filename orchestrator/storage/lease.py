@@ -8,6 +8,7 @@ owner writes late is taken for the present owner's.
 What the owner publishes under a name that does not carry the generation, it publishes only after `Lease.check`.
 """
 
+import functools
 import json
 import logging
 import os
@@ -21,7 +22,8 @@ from enum import StrEnum
 
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.processes import is_alive, process_mark
-from orchestrator.storage.protocol import ObjectMissing, Storage
+from orchestrator.storage.protocol import ObjectMissing, Storage, StorageUnavailable
+from orchestrator.storage.retry import retried
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +157,10 @@ def take(
         if number and _lives(storage, number, times, clock):
             raise RunIsOwned(storage.describe(), owner_of(storage, number))
         lease = Lease(storage, number + 1, owner)
-        if storage.create(_name(lease.number), json.dumps(asdict(owner)).encode()):
-            lease.renew(0, clock.now())
+        # After a lost reply the lease is there with our own id, and `create` recognises it.
+        create = functools.partial(storage.create, _name(lease.number), json.dumps(asdict(owner)).encode())
+        if retried(create, StorageUnavailable, clock.wait):
+            retried(functools.partial(lease.renew, 0, clock.now()), StorageUnavailable, clock.wait)
             return lease
         # Another launch was faster. Its name may not be visible here yet, but its number is known.
         number = newest_lease(storage, at_least=number + 1)
