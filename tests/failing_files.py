@@ -89,7 +89,7 @@ class FailingFiles:
             return self._scandir(path)
         entries = self.call(path, lambda: list(self._scandir(path)))
         shown = [entry for entry in entries if entry.name not in self.hidden]
-        return iter([*shown, *(Ghost(path, name) for name in self.ghosts if Path(path) == self.root)])
+        return Listing([*shown, *(Ghost(path, name) for name in self.ghosts if Path(path) == self.root)])
 
     def changing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A call that changes a name."""
@@ -118,6 +118,16 @@ class LateFile(io.FileIO):
         super().close()
         if fault is not Fault.NONE:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class Listing(list[Any]):
+    """What `scandir` returns: it can be iterated and is a context manager."""
+
+    def __enter__(self) -> "Listing":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to close."""
 
 
 class Ghost:
