@@ -82,9 +82,10 @@ class Mount:
         self._write(f"delete {name}", lambda: self._remove(name))
 
     def create(self, name: str, content: bytes) -> bool:
+        self._reach(name)
         if name in self.server.objects:
             return self.get(name) == content
-        self._write(f"create {name}", lambda: self._store(name, content))
+        self._change(f"create {name}", lambda: self._store(name, content))
         return True
 
     def describe(self) -> str:
@@ -97,8 +98,11 @@ class Mount:
         self.server.objects.pop(name, None)
 
     def _write(self, operation: str, happen: Callable[[], None]) -> None:
+        self._reach(operation.partition(" ")[2])
+        self._change(operation, happen)
+
+    def _change(self, operation: str, happen: Callable[[], None]) -> None:
         name = operation.partition(" ")[2]
-        self._reach(name)
         if self.failing:
             self.failing -= 1
             raise StorageUnavailable(name, "Input/output error")

@@ -109,10 +109,11 @@ class Saver:
         on_saved: Callable[[str], None],
         has_earlier: bool,
         check_owner: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._storage, self._format, self._keep, self._best = storage, state_format, keep, best
         self._times, self._record, self._on_saved = times, record, on_saved
-        self._has_earlier, self._check_owner = has_earlier, check_owner
+        self._has_earlier, self._check_owner, self._clock = has_earlier, check_owner, clock
         self._waiting: _Save | None = None
         self._busy = self._closed = False
         self._error: Exception | None = None
@@ -129,9 +130,9 @@ class Saver:
     def save(self, step: int, state: Callable[[], State], metrics: Mapping[str, float]) -> None:
         """Copy the state and hand it to the thread. Raises what the last save has raised, and what `state` raises."""
         self._raise_error()
-        began = time.monotonic()
+        began = self._clock()
         copied = state()
-        stall_s = time.monotonic() - began
+        stall_s = self._clock() - began
         self._times.stall_s = stall_s
         self._times.saved()
         with self._changed:
@@ -178,7 +179,7 @@ class Saver:
 
     def _write(self, save: _Save) -> None:
         """Write one checkpoint, and try again for a while when storage refuses."""
-        began = time.monotonic()
+        began = self._clock()
         encoded: Encoded = self._format.encode(save.state, save.step, save.metrics)
         for wait_s in (*_RETRY_AFTER_S, None):
             try:
@@ -196,7 +197,7 @@ class Saver:
                         return  # training continues; the next save tries again
                     raise CheckpointNotSaved(save.step, str(error)) from error
         self._has_earlier = True
-        save_s = time.monotonic() - began
+        save_s = self._clock() - began
         self._times.save_s = save_s
         self._on_saved(name)
         stall_s = round(save.stall_s, 4)
