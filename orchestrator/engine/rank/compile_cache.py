@@ -32,7 +32,8 @@ class CompileCache:
         sealed = self._is_whole()
         if not sealed:
             shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory.mkdir(parents=True)
+            # On a network mount the removed directory may seem to be there for a while.
+            self._directory.mkdir(parents=True, exist_ok=True)
         os.environ["MS_COMPILER_CACHE_ENABLE"] = "1"
         os.environ["MS_COMPILER_CACHE_PATH"] = str(self._directory)
         return sealed

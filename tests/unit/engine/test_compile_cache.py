@@ -34,6 +34,14 @@ def test_sealed_graphs_are_there_for_the_next_process(tmp_path: Path) -> None:
     assert graph.read_bytes() == b"a graph"
 
 
+def test_a_directory_that_still_seems_to_be_there_after_another_host_removed_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    monkeypatch.setattr("shutil.rmtree", lambda *arguments, **options: None)
+    assert not CompileCache(tmp_path, "key", 1).open()
+
+
 def test_graphs_of_a_process_that_was_killed_before_it_sealed_them_are_deleted(tmp_path: Path) -> None:
     _, graph = filled(tmp_path)
     assert not CompileCache(tmp_path, "key", 1).open()
