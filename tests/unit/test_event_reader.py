@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.storage import DirectoryStorage, RunLost, StorageUnavailable
@@ -170,6 +170,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps=STEPS, lag_s=st.sampled_from([0.0, 3.0]))
 def test_no_event_is_lost_or_doubled_on_a_mount_that_fails_loses_replies_and_goes_away(
     steps: list[str], lag_s: float

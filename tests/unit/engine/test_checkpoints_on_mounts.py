@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.engine.checkpoints import (
@@ -138,6 +138,7 @@ def test_what_a_killed_writer_left_goes_with_older_checkpoints_and_never_on_the_
 FAULTS = st.sampled_from(["none", "fail", "lose a reply", "go away", "return", "lag"])
 
 
+@settings(deadline=None)
 @given(saves=st.lists(st.lists(FAULTS, max_size=4), min_size=1, max_size=6), keep=st.integers(1, 2))
 def test_whatever_storage_does_the_newest_valid_checkpoint_is_one_that_was_saved_whole(
     saves: list[list[str]], keep: int

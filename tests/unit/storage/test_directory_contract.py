@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.storage import DirectoryStorage, ObjectMissing, StorageMisused, StorageUnavailable
@@ -28,6 +28,7 @@ def storage_in(root: Path) -> DirectoryStorage:
     return DirectoryStorage(root, Pauses())
 
 
+@settings(deadline=None)  # real files and a busy machine
 @given(faults=FAULTS, name=st.sampled_from(["a", "folder/a", "deep/er/a"]), replaces=st.booleans())
 def test_a_put_is_whole_or_has_failed_and_the_old_content_stays(
     faults: list[Fault], name: str, replaces: bool, tmp_path_factory: Roots
@@ -46,6 +47,7 @@ def test_a_put_is_whole_or_has_failed_and_the_old_content_stays(
     assert storage.list("") in ([name], [] if failed and not replaces else [name])
 
 
+@settings(deadline=None)  # real files and a busy machine
 @given(faults=FAULTS)
 def test_a_get_returns_the_whole_content_or_says_that_storage_is_away(
     faults: list[Fault], tmp_path_factory: Roots
@@ -85,6 +87,7 @@ def test_stale_handles_are_tried_again_for_a_bounded_time(operation: str, times:
     assert pauses == list(RETRY_AFTER_S[:times])
 
 
+@settings(deadline=None)  # real files and a busy machine
 @given(faults=FAULTS)
 def test_a_delete_can_be_repeated_until_it_succeeds(faults: list[Fault], tmp_path_factory: Roots) -> None:
     storage = storage_in(tmp_path_factory.mktemp("root"))
@@ -101,6 +104,7 @@ def test_a_delete_can_be_repeated_until_it_succeeds(faults: list[Fault], tmp_pat
             storage.get("folder/a")
 
 
+@settings(deadline=None)  # real files and a busy machine
 @given(
     faults=st.lists(FAULTS, min_size=2, max_size=4),
     order=st.lists(st.integers(0, 3), min_size=1, max_size=12),

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.processes import process_mark
@@ -173,6 +173,7 @@ def test_of_two_launches_that_wait_for_the_same_silent_owner_one_gets_the_run() 
     assert newest_lease(Mount(server)) == 2
 
 
+@settings(deadline=None)
 @given(
     pauses=st.lists(st.floats(0.5, 100.0), min_size=1, max_size=8),
     asks=st.lists(st.floats(0.0, 90.0), min_size=1, max_size=4),
