@@ -50,9 +50,7 @@ class EventWriter:
     away for longer the oldest are dropped, and an `events_lost` event says how many. `close` tries for some seconds.
     What storage still refuses then is reported in the log and dropped.
 
-    guard: called before each write. It raises RunLost when another launch owns the run: from then on nothing is
-    written, because these events would appear among those of the other launch. It raises StorageError when that is
-    not known.
+    guard: called before each write. It raises RunLost when another launch owns the run; then nothing more is written.
     """
 
     def __init__(
@@ -65,8 +63,7 @@ class EventWriter:
         self._storage, self._clock, self._guard, self._wait = storage, clock, guard, wait
         self._prefix = f"{FOLDER}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}/"
         self._next = 0
-        # A segment that storage refused is tried again with the same content: it may be there although the answer
-        # was an error, and readers never look at a segment twice.
+        # A refused segment is tried again unchanged: it may be there, and readers look at each only once.
         self._segment: bytes | None = None
         self._dropped, self._dropped_at = 0, 0.0
         self._refused = self._lost = False
