@@ -237,10 +237,12 @@ def _claim_name(storage: Storage, encoded: Encoded, newest: str | None) -> str:
     A try that failed before has claimed the name already, if all of its first object was written.
     """
     number = 1 if newest is None else order_of(newest)[1]
-    file, data = next(iter(encoded.files.items()))
+    first = next(iter(encoded.files.items()), None)
     while True:
         name = f"step_{encoded.step:08d}" + (f".{number}" if number > 1 else "")
-        if not has_state(storage, name) and storage.create(f"{FOLDER}{name}/{file}", data):
+        if not has_state(storage, name) and (
+            first is None or storage.create(f"{FOLDER}{name}/{first[0]}", first[1])
+        ):
             return name
         number += 1
 

@@ -1,6 +1,8 @@
 """A block owns its run: a thread renews the lease, and losing the run interrupts the block."""
 
+import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,14 @@ from orchestrator.storage.lease import LeaseTimes, Life, life_of
 from tests.unit.engine.fakes import MemoryStorage
 
 FAST = LeaseTimes(renew_every_s=0.02, timeout_s=30.0)
+
+
+@pytest.fixture(autouse=True)
+def pythons_own_handler() -> Iterator[None]:
+    """MindSpore replaces the handler of SIGINT when it compiles, as other tests of this process do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 class Watched(MemoryStorage):
