@@ -1,7 +1,7 @@
 """What the orchestrator costs a step: one rank inside `launch` against a bare MindSpore loop.
 
 Both sides train the same recipe on the same patches, in processes with the same environment,
-held to the same number of CPUs. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats,
+pinned to the same number of CPUs. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats,
 checkpoints at `every_s: auto`) and then the bare loop, which only gathers a batch and calls the step.
 Epochs are short and evaluation waits for the last, so an epoch's seconds are its steps'. The
 first epoch compiles and is not counted; each side's figure is its median epoch over all rounds.
@@ -30,10 +30,10 @@ import numpy as np
 
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.engine.rank.cpus import compute_on
-from orchestrator.launch import launch
-from orchestrator.ray_session import prepare_environment
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import spec_from_dict
+from orchestrator.job.launch import launch
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import spec_from_dict
+from orchestrator.ray_cluster.session import prepare_environment
 from orchestrator.telemetry.events import CheckpointSaved, Epoch
 from orchestrator.telemetry.record import EventReader
 from sdnet.data.store import open_patches, write_patches
@@ -57,7 +57,7 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int, threads: int) ->
     recipe = Recipe(epochs=epochs, batch=batch)
     net = SDNet(recipe, training=True)
     weights.load(net, weights.initial(net, recipe.seed))
-    step = TrainStep(net, recipe, slices=1, world_size=1)
+    step = TrainStep(net, recipe, recipe.batch, slices=1, world_size=1)
     images = open_patches(train).images
     order = np.random.default_rng(0).permutation(len(images))
     seconds = []

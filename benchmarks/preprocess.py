@@ -3,7 +3,7 @@
     python benchmarks/preprocess.py [IMAGES] [--per-pair 12] [--repeats 3] [--json]
 
 The stage's time has everything in it but the start of Ray and of its workers: listing, splitting,
-tasks, SIFT, writing shards, merging, sums and manifest. The bare side decodes both images of a
+tasks, SIFT, writing shards, merging, checksums and manifest. The bare side decodes both images of a
 pair, finds SIFT keypoints on the optical one and cuts windows at the strongest; it writes nothing.
 Both sides take turns and the median of each counts. The bare side is also run on both workers at
 once, in the stage's processes and so with its memory setting: what is missing there is the machine's,
@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from orchestrator.ray_session import prepare_environment, ray_session
-from orchestrator.spec import ClusterSpec, JobSpec, spec_from_dict
+from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
+from orchestrator.ray_cluster.session import prepare_environment, ray_session
 from sdnet.config import PatchConfig
 from sdnet.data.sen12 import Pair, find_pairs
 
@@ -59,8 +59,8 @@ def bare_task_seconds(pairs: tuple[Pair, ...], per_pair: int) -> float:
 
 def stage_seconds(spec: JobSpec) -> float:
     """One run of the stage into an empty directory."""
-    from orchestrator.run_directory import RunDirectory
-    from orchestrator.stages.preprocess import preprocess
+    from orchestrator.job.run_directory import RunDirectory
+    from orchestrator.job.stages.preprocess import preprocess
     from orchestrator.telemetry.record import EventWriter
 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as storage:

@@ -11,8 +11,8 @@ import json
 import time
 
 from orchestrator.ascend.placement import AscendHost, Npu, place
-from orchestrator.ascend.rank_table import build_rank_table
-from orchestrator.ascend.rank_table_rules import faults_in_text
+from orchestrator.ascend.rank_table.rules import faults_in_text
+from orchestrator.ascend.rank_table.table import build_rank_table
 
 HOSTS, DEVICES, REPEATS, BUDGET_S = 1250, 8, 5, 1.0
 

@@ -1,7 +1,7 @@
 """What each ingredient of the recipe `modern` is worth: an ablation table on real patches.
 
 Prepares the images once, then trains each row on the training scenes and appends one JSON line a run to
-the results. Rows that are there already are not trained again, so an interrupted table goes on. Choose
+the results. Rows that exist are not trained again, so an interrupted table can be resumed. Choose
 with `--split validation`, which holds every fourth training scene back and never opens the test set;
 report with `--split test`. `--write` makes docs/recipes.md of the results and trains nothing.
 

@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the bed of the tests
 
-from orchestrator.run_directory import RunDirectory  # noqa: E402
+from orchestrator.job.run_directory import RunDirectory  # noqa: E402
 from orchestrator.telemetry import events  # noqa: E402
 from orchestrator.telemetry.event import Event  # noqa: E402
 from orchestrator.telemetry.record import EventReader  # noqa: E402

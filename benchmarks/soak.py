@@ -28,8 +28,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the bed of the tests
 
-from orchestrator.ascend.fence import RUN_VARIABLE  # noqa: E402
 from orchestrator.engine import checkpoints  # noqa: E402
+from orchestrator.engine.host.left_over import RUN_VARIABLE  # noqa: E402
 from orchestrator.storage import DirectoryStorage  # noqa: E402
 from orchestrator.telemetry.record import FOLDER, MERGED  # noqa: E402
 from tests.hosts.bed import Bed, bed  # noqa: E402
@@ -39,7 +39,7 @@ from tests.hosts.test_bed import QUICK_TO_NOTICE  # noqa: E402
 from tests.ray_leftovers import held_in_vain  # noqa: E402
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "psutil")
-# A process that was told to end may need a moment to be gone.
+# A process may need a moment to end after its signal.
 GRACE_S = 10.0
 LOGS = ROOT / "runs" / "soak-logs"
 STEPS_A_FAULT = 24

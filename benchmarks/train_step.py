@@ -48,7 +48,7 @@ class ThreeGradients(TrainStep):
     """
 
     def __init__(self, net: SDNet, recipe: Recipe):
-        super().__init__(net, recipe, slices=1, world_size=1)
+        super().__init__(net, recipe, recipe.batch, slices=1, world_size=1)
         self.objective = Objective(net, recipe)
         self.groups = [GroupGradient(self.objective, group) for group in GROUPS]
 
@@ -73,7 +73,7 @@ def measure(batch: int, rounds: int) -> dict[str, object]:
     for net in nets:
         weights.load(net, weights.initial(net, seed=0))
     sides = {
-        "one_gradient_ms": TrainStep(nets[0], recipe, slices=1, world_size=1),
+        "one_gradient_ms": TrainStep(nets[0], recipe, recipe.batch, slices=1, world_size=1),
         "three_gradients_ms": ThreeGradients(nets[1], recipe),
     }
     pairs = np.random.default_rng(0).integers(0, 256, (batch, 64, 128), np.uint8)

@@ -21,7 +21,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: Ray must not be imported before its environment is set (`orchestrator/ray_session.py`)."""
+    """Import on first use: Ray must not be imported before its environment is set (`ray_cluster/session.py`)."""
     if name in _HOMES:
         from importlib import import_module
 

@@ -1,6 +1,7 @@
 """`sdnet`: prepare, train, evaluate, export and register on one device, without a cluster.
 
-Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match that can be trusted.
+Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match that can be trusted, 130 interrupted
+by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 MindSpore is imported inside the commands that compute, so that `--help` answers at once.
 """
 
@@ -12,10 +13,18 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from sdnet.command_line import print_any_text, refuse_empty
+from sdnet.command_line import (
+    MeasureOption,
+    ModelOption,
+    NetworkOption,
+    SearchOption,
+    print_any_text,
+    refuse_empty,
+)
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
-from sdnet.files import make_folder
+from sdnet.files import is_permanent, make_folder, remove
+from sdnet.interruption import interruptible, leave_interrupted, received_signal
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
@@ -25,7 +34,8 @@ app = typer.Typer(
     help="SDNet, a network that matches optical and SAR patches, on one device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong; register: 3 a match cannot be trusted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong, 130 interrupted by Ctrl-C, 143 by SIGTERM, "
+    "129 by SIGHUP; register: 3 a match cannot be trusted.",
 )
 CheckpointPath = Annotated[
     Path,
@@ -81,6 +91,8 @@ def prepare(
     )
     read = ImageConfig(layout=cast(Layout, layout), max_pixels=max_pixels)
     make_folder(out)
+    for left in out.glob(".images-*"):  # by a process that was killed
+        remove(left)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as synthetic:
         if images is None:
             # One level down: an interrupted make_tree leaves a folder beside its own.
@@ -178,21 +190,10 @@ def register(
     ],
     sar: Annotated[Path, typer.Argument(help="The image that is warped onto it.", callback=path_option)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", callback=path_option)],
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="A network that helps; left out, hand-made templates do it alone.", callback=path_option
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")
-    ] = "affine",
-    search: Annotated[
-        str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
-    ] = "near",
-    measure: Annotated[
-        str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
-    ] = "log_gabor",
+    checkpoint: NetworkOption = None,
+    model: ModelOption = "affine",
+    search: SearchOption = "near",
+    measure: MeasureOption = "log_gabor",
 ) -> None:
     """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
     from sdnet.registration.command import config_of, register_files
@@ -222,15 +223,40 @@ def _use_graphs() -> None:
 def main() -> None:
     """Run the command line; wrong input is one line on stderr and exit code 2."""
     print_any_text(sys.stdout, sys.stderr)
+    code = 1
+    with interruptible(silent=True):
+        try:
+            code = _run()
+        except BaseException:  # after a signal: of a library that it interrupted
+            if received_signal() is None:
+                raise
+    signum = received_signal()
+    if signum is not None:
+        leave_interrupted("sdnet", signum)
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         refuse_empty(sys.argv[1:])
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except InputError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except (ArithmeticError, OSError) as error:
+        return 2
+    except OSError as error:
+        place = error.filename2 or error.filename
+        if place is None or not is_permanent(error):
+            print(f"failed: {one_line(str(error))}", file=sys.stderr)
+            return 1
+        what = f"{place} cannot be used ({error.strerror})"
+        print(f"error: {one_line(what)}; move away what lies there, or give access to it", file=sys.stderr)
+        return 2
+    except ArithmeticError as error:
         print(f"failed: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

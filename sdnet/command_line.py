@@ -1,10 +1,31 @@
-"""What both command lines do with their arguments and their output."""
+"""What both command lines do with their arguments and their output, and the options that both have."""
 
 import io
 from collections.abc import Sequence
-from typing import TextIO
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
 
 from sdnet.errors import InputError
+from sdnet.paths import path_option
+
+# Of `register`.
+NetworkOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A network that helps; without it, hand-made templates find the points.", callback=path_option
+    ),
+]
+ModelOption = Annotated[
+    str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")
+]
+SearchOption = Annotated[
+    str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
+]
+MeasureOption = Annotated[
+    str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
+]
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:

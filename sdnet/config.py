@@ -1,4 +1,4 @@
-"""What a run of SDNet can be told: frozen dataclasses, checked when they are made.
+"""The settings of SDNet: frozen dataclasses, checked when they are made.
 
 `__pydantic_config__` lets a reader of job files refuse unknown keys and wrong types by
 their path; this package itself does not need pydantic.

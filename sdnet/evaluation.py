@@ -93,7 +93,7 @@ class Evaluation:
 
 
 def training_threshold(evaluation: Evaluation, train: PatchFile, places: Places, batch: int) -> float:
-    """The distance that best tells matches of the training set from non-matches of other scenes.
+    """The distance that best separates matches of the training set from non-matches of other scenes.
 
     From at most `_FOR_THRESHOLD` matches, evenly spread over the file, and as many non-matches.
     Raises InputError when all are of one scene.

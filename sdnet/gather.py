@@ -28,12 +28,12 @@ class GlobalObjective(nn.Cell):
     gathered: [G, 2D], optical and SAR descriptors of every slice; unused with one slice.
     """
 
-    def __init__(self, net: SDNet, recipe: Recipe, slices: int):
+    def __init__(self, net: SDNet, recipe: Recipe, slice_size: int, slices: int):
         super().__init__(auto_prefix=False)
         self.net = net
         self.temperature = recipe.contrastive_temperature
-        self.batch, self.slices = recipe.batch, slices
-        rows = recipe.batch * slices
+        self.batch, self.slices = slice_size, slices
+        rows = slice_size * slices
         self.row_G1 = Tensor(np.arange(rows, dtype=np.int32)[:, None])
         self.gathered = _rows("gathered", rows if slices > 1 else 1)
 

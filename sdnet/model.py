@@ -86,7 +86,7 @@ class _Norms:
         return ModalityNorm(channels, self._training) if self._kind == "modality" else self.own(channels)
 
     def last(self, channels: int) -> nn.Cell:
-        """For the descriptor: one value a channel, so that there is no instance to normalise over."""
+        """For the descriptor. It has one value per channel, and a single value cannot be normalised by instance."""
         return nn.Identity() if self._kind == "instance" else self.shared(channels)
 
 

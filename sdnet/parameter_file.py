@@ -44,6 +44,8 @@ _KINDS = (
     (rb"\x89HDF", "an HDF5 file; give a MindSpore .ckpt"),
     (rb"[\s\S]{7}\x00\{\"", "a safetensors file; give a MindSpore .ckpt"),
     (rb"\s*[{\[]", "a JSON document; give a MindSpore .ckpt"),
+    # The block marks of `save_checkpoint(enc_key=...)`: AES-GCM, AES-CBC, SM4-CBC.
+    (rb"[\xd8-\xda]\x5e\x3a\x7f", "an encrypted checkpoint; save it again without `enc_key`"),
 )
 
 

@@ -103,12 +103,12 @@ def model_of(
     )
 
 
-def write_published(path: Path, model: State) -> None:
+def write_published(path: Path, model: State) -> str:
     """Write weights alone, as one file that the published code reads, and `<path>.sha256` beside it.
 
-    The file appears whole. Raises OSError.
+    The file appears whole. Returns its SHA-256. Raises OSError.
     """
-    put_with_checksum(serialize({published_name(name): value for name, value in model.items()}), path)
+    return put_with_checksum(serialize({published_name(name): value for name, value in model.items()}), path)
 
 
 def verify_checksum(path: Path, found: str) -> bool:

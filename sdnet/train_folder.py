@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from sdnet.checkpoint import CorruptCheckpoint
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
+from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.loop import EpochReport, train_epochs
 from sdnet.messages import accuracy_line, epoch_line
@@ -32,17 +34,37 @@ def train_in_folder(
     Each epoch writes `checkpoints/step_<step>/`, as a training group does, and `checkpoint_SDNet_<epoch>.ckpt` in the
     published form. data: see `Trainer`. Raises InputError, NonFiniteLoss, OSError.
     """
-    trainer = Trainer(recipe, train, data=data)
     make_folder(out / "checkpoints")
     newest = newest_checkpoint(out)
-    rates: dict[str, float] = {}
-    if newest is not None:
-        rates = trainer.restore(newest).metrics
-        print(f"resumed from {newest}")
+    if newest is None:
+        _refuse_lost(out)
+    trainer = Trainer(recipe, train, data=data)
+    rates = {} if newest is None else _resume(trainer, newest)
     try:
         train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
     finally:
         trainer.close()
+
+
+def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:
+    """Restore a checkpoint; returns what was measured of it."""
+    try:
+        rates = trainer.restore(newest).metrics
+    except CorruptCheckpoint as error:
+        problem = str(error).rpartition("; ")[0]
+        raise InputError(f"{problem}; move {newest} away to resume from the checkpoint before it") from None
+    print(f"resumed from {newest}")
+    return rates
+
+
+def _refuse_lost(out: Path) -> None:
+    """Raise InputError when an earlier call left something here, and nothing to resume from."""
+    left = sorted([*out.glob("checkpoint_SDNet_*.ckpt"), *(out / "checkpoints").glob("step_*/corrupt")])
+    if left:
+        raise InputError(
+            f"{left[-1]} is of an earlier run, and no checkpoint to resume from is left beside it; "
+            "put one back, or give another --out to train from step 1"
+        )
 
 
 class FolderHooks:
@@ -65,7 +87,8 @@ class FolderHooks:
         print(accuracy_line(report.rates["fpr95"], report.rates["accuracy"]), flush=True)
         snapshot = trainer.snapshot(report.rates)
         snapshot.write(self._out / "checkpoints" / f"step_{report.step:08d}")
-        write_published(self._out / f"checkpoint_SDNet_{report.epoch}.ckpt", snapshot.model)
+        published = self._out / f"checkpoint_SDNet_{report.epoch}.ckpt"
+        print(f"wrote {published} (SHA-256 {write_published(published, snapshot.model)})", flush=True)
 
 
 def newest_checkpoint(out: Path) -> Path | None:

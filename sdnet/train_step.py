@@ -1,6 +1,6 @@
 """One training step of SDNet: gradients of slices, then one update from their mean.
 
-A global batch is `slices` slices of recipe.batch pairs each; BatchNorm and the negatives of
+A global batch is `slices` slices of `slice_size` pairs each; BatchNorm and the negatives of
 the match loss see one slice at a time. A rank computes one slice or, when ranks were lost,
 several, one after another: the compiled graphs and the objective stay the same, whatever the
 number of ranks.
@@ -154,14 +154,14 @@ class Update(nn.Cell):
 class TrainStep:
     """A network under training and the three graphs that train it; `net` holds the weights."""
 
-    def __init__(self, net: SDNet, recipe: Recipe, slices: int, world_size: int):
-        self.batch = recipe.batch
+    def __init__(self, net: SDNet, recipe: Recipe, slice_size: int, slices: int, world_size: int):
+        self.batch = slice_size
         self.net = net
         self.loss_names = losses.LOSS_NAMES[recipe.objective]
         self._gather: Gather | None = None
         objective: Objective | GlobalObjective
         if recipe.objective == "contrastive":
-            objective = GlobalObjective(net, recipe, slices)
+            objective = GlobalObjective(net, recipe, slice_size, slices)
             if slices > 1:
                 self._gather = Gather(objective, world_size)
         else:
@@ -214,7 +214,7 @@ class TrainStep:
         return self.update.losses.asnumpy().copy()
 
     def set_losses(self, sums: np.ndarray) -> None:
-        """Go on summing losses from here."""
+        """Continue the sums of losses from here."""
         self.update.losses.set_data(Tensor(sums))
 
     def first_bad_step(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The training of one rank: steps, progress, snapshots; and where an interrupted run goes on.
+"""The training of one rank: steps, progress, snapshots; and where an interrupted run resumes.
 
 Communication among ranks (`mindspore.communication.init`) is set up by the caller before a
 Trainer with world_size above 1 is made; with one rank there is none.
@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +80,14 @@ class Trainer:
         self._mine = slices_of_rank(rank, world_size, self._parts)
         net = SDNet(recipe, training=True)
         weights.load(net, weights.initial(net, recipe.seed))
-        self._step = TrainStep(net, replace(recipe, batch=self._part, slice_batch=0), self._parts, world_size)
+        self._step = TrainStep(net, recipe, self._part, self._parts, world_size)
         self._views: Views | None = None
         if changes_patches(recipe) or train.images.shape[1] != VIEW:
             self._views = Views(recipe, train)
         self._evaluation: Evaluation | None = None
         self._done = 0
-        # Each process levels the ranks once, also after a restore, so that every process of a run
-        # compiles the same graphs in the same order: kept graphs are found by their number.
+        # Each process synchronises the ranks once, also after a restore, so that every process of a run
+        # compiles the same graphs in the same order. MindSpore finds cached graphs by their number.
         self._level = False
         self._measured_s: deque[float] = deque(maxlen=_MOST_MEASURED)
         self._feed: tuple[Prefetcher, Iterator[np.ndarray]] | None = None

@@ -9,13 +9,18 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
-from orchestrator.ascend.fence import RUN_VARIABLE
-from orchestrator.run_directory import RunDirectory
+from orchestrator.engine.host.left_over import RUN_VARIABLE
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FirstStep
 from tests.launching import NoteSeconds, times_of
+
+# A busy machine must not fail a property, so no example has a time limit.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # Before any test module is read: Ray fixes its authentication when it is first imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -28,7 +33,7 @@ FORBID_SKIPS = "SDNET_FORBID_SKIPS"
 # In the environment of every process that a test starts, so that a survivor gives itself away
 # and two suites on one machine do not blame each other.
 SESSION = "SDNET_TEST_SESSION"
-# A process that was told to end may need a moment to be gone.
+# A process may need a moment to end after its signal.
 _GRACE_S = 10.0
 
 
@@ -43,7 +48,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def note_seconds(record_testsuite_property: Callable[[str, object], None]) -> NoteSeconds:
-    """Tells `--junitxml` how long it took from a unix time to the first new step after it."""
+    """Records in `--junitxml` the seconds from a unix time to the first new step after it."""
 
     def note(run: RunDirectory, since: float) -> None:
         waited = [t - since for t in times_of(run, FirstStep) if t > since]

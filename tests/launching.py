@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.engine.checkpoints import checkpoint_names, step_of
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import CheckpointSaved
 from orchestrator.telemetry.record import EventReader, follow

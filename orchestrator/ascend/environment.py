@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.rank_table_text import why_hccl_skips_path
+from orchestrator.ascend.rank_table.text import why_hccl_skips_path
 from orchestrator.errors import InputError
 
 Device = Literal["cpu", "ascend"]

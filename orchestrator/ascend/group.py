@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.device_report import HostInventory, hosts_to_place_on
 from orchestrator.ascend.environment import cpus_of_ranks
+from orchestrator.ascend.inventory.device_report import HostInventory, hosts_to_place_on
 from orchestrator.ascend.placement import Place, places_of_workers
-from orchestrator.ascend.rank_table import RankTable, build_rank_table
+from orchestrator.ascend.rank_table.table import RankTable, build_rank_table
 from orchestrator.errors import InputError
 
 

@@ -1,1 +1,1 @@
-"""The doctor: asks every host what a job will meet there, and says what is wrong before it starts."""
+"""Asks every host what a job needs to know about it, and reports what would stop the job before it starts."""

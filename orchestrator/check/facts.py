@@ -1,4 +1,4 @@
-"""What one host tells the doctor. Runs on that host; judges nothing, changes nothing but its probe file."""
+"""What `check` asks one host. Runs on that host, judges nothing, and changes only its probe file."""
 
 import os
 import platform
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.ascend.device_report import HostInventory
-from orchestrator.ascend.fence import LeftOver, end_processes, left_over_processes
-from orchestrator.ascend.host_tools import AscendHostTools
-from orchestrator.ascend.survey import inventory_of_host
-from orchestrator.memory import memory_bytes
+from orchestrator.ascend.inventory.device_report import HostInventory
+from orchestrator.ascend.inventory.host_tools import AscendHostTools
+from orchestrator.engine.host.left_over import LeftOver, end_processes, left_over_processes
+from orchestrator.engine.host.survey import inventory_of_host
+from orchestrator.job.memory import memory_bytes
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "opencv-python-headless")
 # HCCL's host ports, unless HCCL_IF_BASE_PORT moves them: one for each device of the host.

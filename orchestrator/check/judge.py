@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.ascend.device_report import DeviceReport, HostInventory, hosts_to_place_on, soc_of
+from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory, hosts_to_place_on, soc_of
 from orchestrator.ascend.placement import largest_group, place
-from orchestrator.ascend.rank_table import build_rank_table
+from orchestrator.ascend.rank_table.table import build_rank_table
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
+from orchestrator.engine.host.every_host import Answer
 from orchestrator.errors import InputError
-from orchestrator.every_host import Answer
-from orchestrator.spec import ClusterSpec
+from orchestrator.job.spec.job_spec import ClusterSpec
 
 State = Literal["ok", "warn", "fail"]
 
@@ -104,8 +104,8 @@ def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
         return Finding(host, "versions", "fail", seen, f"install {', '.join(missing)}")
     other = [name for name in _MUST_AGREE if facts.versions.get(name) != reference.versions.get(name)]
     if other:
-        told = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)
-        return Finding(host, "versions", "fail", seen, f"the first host has {told}; install the same")
+        versions = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)
+        return Finding(host, "versions", "fail", seen, f"the first host has {versions}; install the same")
     if facts.versions.get("driver") != reference.versions.get("driver"):
         remedy = f"the first host has driver {reference.versions.get('driver')}; better the same everywhere"
         return Finding(host, "versions", "warn", seen, remedy)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from orchestrator.ascend import hccn
-from orchestrator.ascend.device_report import HostInventory
-from orchestrator.ascend.host_tools import AscendHostTools, ToolFailed
-from orchestrator.ascend.npu_smi import UnreadableOutput
+from orchestrator.ascend.inventory import hccn
+from orchestrator.ascend.inventory.device_report import HostInventory
+from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolFailed
+from orchestrator.ascend.inventory.npu_smi import UnreadableOutput
 from orchestrator.check.judge import Finding
-from orchestrator.every_host import ask_every_host
+from orchestrator.engine.host.every_host import ask_every_host
 
 Targets = Mapping[str, Mapping[int, str]]
 

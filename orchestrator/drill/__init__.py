@@ -1,1 +1,1 @@
-"""Rehearses failure: a job run twice, once undisturbed and once with faults made on purpose."""
+"""Rehearses failures: runs a job twice, once undisturbed and once with deliberate faults, and compares the results."""

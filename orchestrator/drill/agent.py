@@ -15,7 +15,7 @@ from orchestrator.drill import link
 from orchestrator.drill.faults import Fault
 from orchestrator.drill.inject import Order, Record, fault_of
 from orchestrator.drill.ray_node import RayNode, kill_trees
-from orchestrator.processes import still_running
+from orchestrator.engine.host.processes import still_running
 from orchestrator.telemetry.events import HostReturned
 from orchestrator.telemetry.record import EventWriter
 

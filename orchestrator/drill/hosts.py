@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from orchestrator.drill import link
-from orchestrator.every_host import ask_every_host
-from orchestrator.ray_session import ray_session
-from orchestrator.spec import ClusterSpec
+from orchestrator.engine.host.every_host import ask_every_host
+from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster.session import ray_session
 
 _ASK_S = 60.0
 _HEAD = "node:__internal_head__"

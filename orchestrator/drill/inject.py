@@ -15,13 +15,14 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.drill.faults import OF_HOSTS, Damage, Fault
 from orchestrator.drill.ray_node import RayNode, node_above
 from orchestrator.engine.checkpoints import checkpoint_names
-from orchestrator.log_files import open_log
-from orchestrator.processes import start_ticks, still_running
-from orchestrator.run_directory import RunDirectory
+from orchestrator.engine.host.left_over import RUN_VARIABLE
+from orchestrator.engine.host.log_files import open_log
+from orchestrator.engine.host.processes import still_running
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import start_ticks
 from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import FaultInjected

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.log_files import open_log
-from orchestrator.run_directory import RunDirectory
+from orchestrator.engine.host.log_files import open_log
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.record import EventReader

@@ -47,8 +47,8 @@ def stepping_group(history: Sequence[Recorded], state: RunState) -> Group | None
 def recovered_at(history: Sequence[Recorded], number: int, generation: int) -> float | None:
     """When the run made a step again after fault `number`, which hit this generation; None if it did not.
 
-    That is the first step of a later generation. Or a host came back before anybody missed it, and the
-    same generation goes on: then it is the first step after that.
+    That is the first step of a later generation. If a host came back before its loss was detected, the same
+    generation continues, and it is the first step after the return.
     """
     current, returned = 0, False
     for recorded in history:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from orchestrator.drill.priority import Priority
-from orchestrator.processes import still_running
+from orchestrator.engine.host.processes import still_running
 
 _RAYLET = "raylet"
 _LOG_MONITOR = "log_monitor.py"

@@ -24,10 +24,10 @@ from orchestrator.drill.outcome import (
 )
 from orchestrator.engine.checkpoints import checkpoint_names, read_checkpoint, step_of
 from orchestrator.errors import CorruptData, OrchestratorError
+from orchestrator.job.run_directory import RunDirectory, write_atomically, write_json
+from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.report.reading import reading
 from orchestrator.report.summary import read_summary
-from orchestrator.run_directory import RunDirectory, write_atomically, write_json
-from orchestrator.spec import JobSpec
 from orchestrator.storage import Storage, StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.events import HostMissing

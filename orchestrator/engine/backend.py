@@ -14,7 +14,7 @@ from ray.train.backend import Backend
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.messages import GroupInfo
 from orchestrator.engine.rank.start import describe_worker
-from orchestrator.engine.start import start_group
+from orchestrator.engine.start.group import start_group
 
 
 class MindSporeBackend(Backend):

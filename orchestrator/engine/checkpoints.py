@@ -159,8 +159,8 @@ def newest_valid(
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
     """The newest checkpoint whose checksums match, with its content, and the corrupt ones found on the way.
 
-    Corrupt ones are marked, so that nothing reads them again. avoid: names to skip. known: a name that another
-    process reported; it is tried for a moment although it is not listed yet.
+    Corrupt ones are marked, so that nothing reads them again; the caller reports them. avoid: names to skip.
+    known: a name that another process reported; it is tried for a moment although it is not listed yet.
     """
     corrupt: list[CorruptData] = []
     names = checkpoint_names(storage)
@@ -180,7 +180,6 @@ def newest_valid(
         except ObjectMissing:
             continue  # pruned since it was listed, or lost
         except CorruptData as error:
-            logger.warning("%s", error)
             _mark(storage, name, error)
             corrupt.append(error)
     return None, None, corrupt

@@ -6,8 +6,8 @@ The first part is set before the process starts, the second before it touches a 
 from collections.abc import Sequence
 
 from orchestrator.ascend.environment import rank_environment, thread_variables
-from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.engine.control.generation import Member
+from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.options import StartOptions
 
 # NumPy's linear algebra may draw initial weights. By default it uses the newest kernels of each host's CPU, and

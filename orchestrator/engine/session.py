@@ -34,7 +34,7 @@ class HostIsDrained(Exception):
 
 
 class LaunchEnds(Exception):
-    """All ranks saved and leave for good: the launcher was told to stop. A training function must not catch it."""
+    """All ranks saved and leave for good, because the launcher must stop. A training function must not catch it."""
 
     def __init__(self, step: int):
         super().__init__(step)
@@ -131,7 +131,7 @@ class Session:
 
     @contextlib.contextmanager
     def phase(self, name: Literal["evaluating", "saving", "compiling"]) -> Iterator[None]:
-        """Mark work that may take longer than a step, so that it is not taken for a hang."""
+        """Mark work that may take longer than a step, so that it does not count as a hang."""
         self._link.beat(name, self.last_step)
         yield
         if self._cache is not None:

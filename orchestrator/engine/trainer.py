@@ -11,13 +11,13 @@ from typing import Any
 import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 
-from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.engine.checkpoints import checkpoint_names, read_fields
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings
 from orchestrator.engine.control.size import RankNeeds
 from orchestrator.engine.environment import process_environment
 from orchestrator.engine.function import call_by_name, compile_key, module_of, plain, sources_of
+from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.rank.run import RankSettings, run_rank
 from orchestrator.engine.ray_train.classify import classify
 from orchestrator.engine.ray_train.controller import ControllerSettings

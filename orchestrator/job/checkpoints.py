@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.engine.checkpoints import CheckpointsLost, newest_valid, refuse_lost
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import CheckpointCorrupt
 from orchestrator.telemetry.state import read_state
@@ -30,7 +30,7 @@ def newest_checkpoint(
     saved = finished_with or read_state(run.storage).saved
     name, encoded, corrupt = newest_valid(run.storage, known=saved)
     for error in corrupt:
-        record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=str(error)))
+        record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=error.detail))
     if name is not None and encoded is not None:
         return Newest(name, encoded.step)
     try:

@@ -1,1 +1,1 @@
-"""Registering many pairs of images: the command, and the list of pairs."""
+"""Registers many pairs of images: the list of pairs, and the work on the workers of a cluster."""

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.lines import line_of
-from orchestrator.run_directory import RunDirectory
 from orchestrator.storage import StorageError, StorageMisused
 from orchestrator.telemetry import record, state
 from sdnet.errors import InputError

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.processes import start_ticks
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import start_ticks
 from orchestrator.storage.lease import Clock, LeaseTimes, Life, life_of, newest_lease, owner_of
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event, Recorded

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from orchestrator.inputs import source_of
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec
+from orchestrator.job.inputs import source_of
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event, Recorded
 from sdnet.errors import InputError

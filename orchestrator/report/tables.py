@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.plan import Plan
+from orchestrator.job.plan import Plan
 
 _RANKS_SHOWN = 16
 

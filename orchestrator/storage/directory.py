@@ -114,10 +114,8 @@ class DirectoryStorage:
         """What the operation returns. A stale handle is tried again; every OSError becomes a StorageError."""
 
         def once() -> T:
-            try:
+            with storage_errors(name):
                 return operation()
-            except OSError as error:
-                raise _storage_error(name, error) from error
 
         return retried(once, StaleHandle, self.wait)
 
@@ -188,6 +186,15 @@ def _sync_directory(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def storage_errors(name: str) -> Iterator[None]:
+    """Raise an OSError of the block as a StorageError. name: of the file in it, for the message."""
+    try:
+        yield
+    except OSError as error:
+        raise _storage_error(name, error) from error
 
 
 def _storage_error(name: str, error: OSError) -> StorageError:

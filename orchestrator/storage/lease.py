@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.processes import is_alive, process_mark
+from orchestrator.process_identity import is_alive, process_mark
 from orchestrator.storage.protocol import ObjectMissing, Storage, StorageUnavailable
 from orchestrator.storage.retry import retried
 

@@ -53,7 +53,7 @@ class StageFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving(Event):
-    """The launcher asked the ranks to save and leave, because it was told to stop. ranks: how many."""
+    """The launcher asked the ranks to save and leave, because it must stop. ranks: how many."""
 
     ranks: int
 

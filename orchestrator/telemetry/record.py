@@ -243,7 +243,7 @@ class EventReader:
 
 
 def follow(storage: Storage, stop: threading.Event, reader: EventReader | None = None) -> Iterator[Recorded]:
-    """Events as they appear, until `stop` is set and all that storage held by then has been returned.
+    """Yield events as they appear. After `stop` is set, yield what storage holds and end.
 
     reader: only what it has not read yet. While storage is away nothing appears; that is no error.
     """

@@ -1,7 +1,7 @@
 """The headers of all image formats that are read, without decoding one pixel.
 
 A file of 100 bytes can announce 10^10 pixels, so its header is checked before a decoder allocates
-memory. The formats are told apart by their first bytes, not by their suffix.
+memory. The first bytes decide the format, not the suffix.
 """
 
 import re
@@ -75,10 +75,9 @@ def _pnm(content: HeaderBytes) -> ImageHeader:
     found = _PNM_TOKENS.match(content.head)
     if found is None or max(len(found[2]), len(found[3])) > 10:
         raise BadHeader("is a damaged PNM (its header)")
-    deepest = 1 if found[1] in b"14" else int((found[4] or b"255")[:6])
-    return ImageHeader(
-        "PNM", int(found[2]), int(found[3]), 3 if found[1] in b"36" else 1, 16 if deepest > 255 else 8
-    )
+    # OpenCV scales a lower maximum to 255 in text files only; as a deep image it is stretched in all.
+    plain = found[1] in b"14" or int((found[4] or b"255")[:6]) == 255
+    return ImageHeader("PNM", int(found[2]), int(found[3]), 3 if found[1] in b"36" else 1, 8 if plain else 16)
 
 
 def _webp(content: HeaderBytes) -> ImageHeader:

@@ -39,7 +39,7 @@ class ImageHeader:
 
 
 class HeaderBytes:
-    """Random access to a file of which little is read."""
+    """Random access to a file; only a few bytes are read."""
 
     def __init__(self, file: BinaryIO):
         self._file = file

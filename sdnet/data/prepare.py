@@ -21,20 +21,30 @@ from sdnet.data.shards import Shard, ShardReport, make_shard, patches_path, read
 from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
 from sdnet.data.work import Work, orphans, refuse_too_many
 from sdnet.errors import InputError
-from sdnet.files import sha256_of, sweep, whole_file
+from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
 
 _CHUNK = 4096  # patches held in memory at once while merging: 32 MiB
 
 
 def prepare(work: Work) -> dict[str, Any]:
     """Preprocess in this process, one shard after another; returns the manifest. Errors: as `finish`."""
-    work.directory.mkdir(parents=True, exist_ok=True)
+    make_place(work)
     reports = {
         shard.name: read_good_shard(shard, work.directory, work.patches)
         or make_shard(shard, work.directory, work.patches)
         for shard in work.shards
     }
     return finish(work, reports)
+
+
+def make_place(work: Work) -> None:
+    """Make the folder of the shards. Raises InputError when something is in the way of it, or of a result."""
+    for path in (work.out / name for name in ("train.npz", "test.npz", "manifest.json")):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, and a file must lie there; move it away")
+    if work.directory.exists() and not work.directory.is_dir():
+        raise InputError(f"{work.directory} is a file, and a folder must lie there; move it away")
+    make_folder(work.directory)
 
 
 def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
@@ -57,12 +67,7 @@ def _merge(
     work: Work, reports: dict[str, ShardReport], skipped: list[dict[str, str]], fingerprint: str
 ) -> dict[str, Any]:
     for name, shards in (("train", work.train), ("test", work.test)):
-        if not any(reports[shard.name].patches for shard in shards):
-            constant = sum(len(reports[shard.name].constant_images) for shard in shards)
-            raise InputError(
-                f"the {name} scenes gave no patch ({constant} of their images have one value only); "
-                "lower data.patches.min_distance_px, or look at the images"
-            )
+        _refuse_no_patch(name, [reports[shard.name] for shard in shards])
     shifts = estimate_shifts(work, reports) if work.patches.align else None
     with ThreadPoolExecutor() as pool:  # checksums and copies, which run beside each other
         train = pool.submit(_write_train, work, reports, shifts)
@@ -86,10 +91,23 @@ def _merge(
     return manifest
 
 
+def _refuse_no_patch(side: str, reports: list[ShardReport]) -> None:
+    if any(report.patches for report in reports):
+        return
+    constant = sum(len(report.constant_images) for report in reports)
+    bad = [f"{image} {reason}" for report in reports for image, reason in report.skipped]
+    why = f"{constant} of their images have one value only"
+    if bad:
+        why += f", {len(bad)} cannot be used: {bad[0]}" + ("; ..." if bad[1:] else "")
+    raise InputError(
+        f"the {side} scenes gave no patch ({why}); lower data.patches.min_distance_px, or look at the images"
+    )
+
+
 def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest, if it was made of these shards and its files still have their sums; None otherwise."""
+    """The manifest, if it was made of these shards and its files match their checksums; None otherwise."""
     try:
-        manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = read_json(out / "manifest.json")
         same = manifest["fingerprint"] == fingerprint
         whole = same and all(_size_and_sum(out / name) == known for name, known in manifest["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -99,11 +117,11 @@ def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
 
 def _fingerprint(work: Work, reports: dict[str, ShardReport]) -> str:
     """Hash of what the merged files are made of, and of what was left out."""
-    sums = sorted(
+    checksums = sorted(
         (name, report.sha256, report.skipped, report.constant_images, report.constant_windows)
         for name, report in reports.items()
     )
-    return hashlib.sha256(json.dumps([work.patches.negatives, work.seed, sums]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([work.patches.negatives, work.seed, checksums]).encode()).hexdigest()
 
 
 def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

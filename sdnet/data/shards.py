@@ -20,7 +20,7 @@ from sdnet.data.images import BadImage, read_pair
 from sdnet.data.patches import Cut, cut_patches, is_constant
 from sdnet.data.sen12 import Pair
 from sdnet.data.store import write_patches
-from sdnet.files import sha256_of, whole_file
+from sdnet.files import read_json, sha256_of, whole_file
 
 # Raised when the same pairs and settings give other patches than before.
 _VERSION = 2
@@ -193,7 +193,7 @@ def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> b
 def _read_report(shard: Shard, directory: Path) -> dict[str, Any]:
     """A report as it is on disk; empty when it is not there, or not whole."""
     try:
-        raw = json.loads(_report_path(directory, shard).read_text(encoding="utf-8"))
+        raw = read_json(_report_path(directory, shard))
     except (OSError, ValueError):
         return {}
     return raw if isinstance(raw, dict) else {}

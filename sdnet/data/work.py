@@ -1,6 +1,5 @@
 """What there is to preprocess: pairs, split by scene and cut into shards, before an image is opened."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from sdnet.config import ImageConfig, PatchConfig, SplitConfig
 from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
 from sdnet.data.shards import Shard, cut_into_shards, gives_other_patches, is_outdated, pairs_per_shard
 from sdnet.errors import InputError, one_line, shown
+from sdnet.files import read_json
 
 _IMAGES = ImageConfig()
 _BAD_NAMED = 10
@@ -110,7 +110,7 @@ def images_changed(work: Work) -> bool:
     deleted. Raises OSError.
     """
     try:
-        pairs = json.loads((work.out / "manifest.json").read_text(encoding="utf-8"))["pairs"]
+        pairs = read_json(work.out / "manifest.json")["pairs"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if pairs != len(work.listing.pairs):

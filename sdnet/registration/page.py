@@ -6,7 +6,7 @@ from typing import Any
 
 _TITLES = {
     "tie_points.png": "Tie points: green ones agree with the transform, red ones do not",
-    "checkerboard.png": "Checkerboard: roads and shores go on from field to field",
+    "checkerboard.png": "Checkerboard: roads and shores continue from field to field",
     "flicker.png": "Flicker: nothing jumps but what the sensors see differently",
 }
 _STYLE = (

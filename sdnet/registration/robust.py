@@ -1,4 +1,4 @@
-"""Fitting a transform to tie points of which some are wrong. Equal input gives equal output."""
+"""Fits a transform to tie points, some of which are wrong. Equal input gives equal output."""
 
 from dataclasses import dataclass
 

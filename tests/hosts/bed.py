@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from tests.hosts.ending import ends_by_exception
 from tests.hosts.host import GCS_PORT, Host
 from tests.hosts.network import Cable, lay_cables, remove, stale_namespaces

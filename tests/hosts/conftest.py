@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from tests.hosts.bed import Bed, bed
 from tests.hosts.jobs import run_clean
 from tests.hosts.test_bed import QUICK_TO_NOTICE

@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.hosts.bed import Bed
 from tests.hosts.host import Host

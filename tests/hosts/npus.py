@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
 from tests.ascend_fakes.host import install
 from tests.hosts.host import Host
 

@@ -7,7 +7,7 @@ other's processes, so that every driver would go to the head, with its objects w
 import functools
 import sys
 
-from orchestrator.ray_session import prepare_environment
+from orchestrator.ray_cluster.session import prepare_environment
 
 if __name__ == "__main__":
     prepare_environment()

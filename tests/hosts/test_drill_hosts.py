@@ -51,7 +51,7 @@ def test_hosts_lost_in_a_drill_come_back_and_the_run_ends_with_the_same_bytes() 
         job.write_text(f"storage: {cluster.storage}\n{JOB}")
         process = cluster.sdnet_orchestrate(
             "drill", str(job), "--faults", "kill-host,partition", "--count", "2", "--json",
-            "--set", "train.epochs=20", "--set", "evaluate.every_epochs=20",
+            "--set", "train.epochs=80", "--set", "evaluate.every_epochs=80",
         )  # fmt: skip
         output, _ = process.communicate()
         assert process.returncode == 0, output

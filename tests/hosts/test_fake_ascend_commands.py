@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.ascend.rank_table import read_rank_table
-from orchestrator.run_directory import RunDirectory
+from orchestrator.ascend.rank_table.table import read_rank_table
+from orchestrator.job.run_directory import RunDirectory
 from sdnet.config import SyntheticConfig
 from sdnet.data.synthetic import make_tree
 from tests.ascend_fakes.host import describe

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.ascend.rank_table import SuperPod, read_rank_table
+from orchestrator.ascend.rank_table.table import SuperPod, read_rank_table
 from orchestrator.telemetry.events import GroupStarted, RankJoined
 from tests.ascend_fakes.host import describe
 from tests.hosts.bed import bed

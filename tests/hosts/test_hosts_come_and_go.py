@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import (
     DrainNoticed,
     Epoch,

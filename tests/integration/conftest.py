@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from tests.integration.jobs import job_file
 from tests.integration.ray_node import RayCluster, running_node
 from tests.ray_leftovers import held_in_vain

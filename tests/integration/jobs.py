@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.integration.ray_node import RayCluster, program
 from tests.launching import last_checkpoint, wait_for

@@ -11,9 +11,9 @@ import ray
 from ray.train import RunConfig, ScalingConfig
 
 from orchestrator import MindSporeTrainer, get_session
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import load_spec
-from orchestrator.stages.train import mindspore_config
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import load_spec
+from orchestrator.job.stages.train import mindspore_config
 
 
 def report(config: dict[str, str]) -> None:

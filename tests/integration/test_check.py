@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
-from orchestrator.check.command import check
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
+from orchestrator.cli.commands.check import check
 from tests.ascend_fakes.host import describe, install
 
 pytestmark = pytest.mark.integration
@@ -34,26 +34,26 @@ def run(tmp_path, device, *options):
     job.write_text(JOB.format(storage=tmp_path / "storage", device=device))
     app = typer.Typer()
     app.command()(check)
-    told = CliRunner().invoke(app, [str(job), "--json", *options], catch_exceptions=False)
-    report = json.loads(told.output)
-    assert report["ok"] == (told.exit_code == 0)
+    reported = CliRunner().invoke(app, [str(job), "--json", *options], catch_exceptions=False)
+    report = json.loads(reported.output)
+    assert report["ok"] == (reported.exit_code == 0)
     assert list((tmp_path / "storage").iterdir()) == []
     return {finding["check"]: finding for finding in report["findings"]}
 
 
 def test_this_machine_is_looked_at_in_every_respect(tmp_path):
-    told = run(tmp_path, "cpu")
-    assert set(told) == {*EVERY_HOST, "Ray"}
-    assert told["storage"]["state"] in ("ok", "warn")
-    assert told["Ray"]["state"] == "ok"
+    reported = run(tmp_path, "cpu")
+    assert set(reported) == {*EVERY_HOST, "Ray"}
+    assert reported["storage"]["state"] in ("ok", "warn")
+    assert reported["Ray"]["state"] == "ok"
 
 
 def test_a_fake_ascend_host_shows_its_devices_links_ports_and_group(tmp_path, monkeypatch):
     host = describe(1, devices=[0, 1])
     host["devices"][1] |= {"health": "Alarm", "codes": ["40F84E00"]}
     monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "root", host)))
-    told = run(tmp_path, "ascend", "--ping")
-    assert set(told) == {*EVERY_HOST, "devices", "links", "ports", "NPU 1", "Ray", "group"}
-    assert told["devices"]["seen"] == "1 of 2 well: 2 x 910B4"
-    assert told["group"]["seen"] == "1 ranks on 1 host(s)"
-    assert told["versions"]["remedy"] == "install cann"
+    reported = run(tmp_path, "ascend", "--ping")
+    assert set(reported) == {*EVERY_HOST, "devices", "links", "ports", "NPU 1", "Ray", "group"}
+    assert reported["devices"]["seen"] == "1 of 2 well: 2 x 910B4"
+    assert reported["group"]["seen"] == "1 ranks on 1 host(s)"
+    assert reported["versions"]["remedy"] == "install cann"

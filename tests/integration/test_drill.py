@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import CheckpointCorrupt, FaultInjected, RankJoined, RunStarted
 from tests.integration.jobs import STEPS, job_file
 from tests.launching import events_of, wait_for_checkpoint

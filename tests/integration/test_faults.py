@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from orchestrator.engine.checkpoints import checkpoint_names
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import (
     CheckpointCorrupt,
     CheckpointSaved,
@@ -108,7 +108,7 @@ def test_a_frozen_rank_is_named_looked_into_and_replaced(
     [failure] = events_of(run, FailureDetected)
     assert hang.ranks == (1,) and (failure.kind, failure.rank) == ("hang", 1)
     assert [(one.rank, one.gone) for one in ended.ranks] == [(0, True), (1, True)]
-    assert all("train_rank" in (run.root / one.stacks).read_text() for one in ended.ranks)
+    assert all("train_sdnet" in (run.root / one.stacks).read_text() for one in ended.ranks)
     assert not psutil.pid_exists(frozen)
     assert weights(run) == weights(clean)
 
@@ -198,7 +198,7 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     wait_for_checkpoint(run, 1)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate()
-    assert process.returncode == 130 and "launch again to go on" in output
+    assert process.returncode == 130 and "launch again to resume" in output
     assert "stopping: 2 rank(s) save first" in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     again, _ = launch(ray_cluster, storage, "interrupted")
@@ -221,7 +221,7 @@ def test_a_closed_terminal_and_a_signal_to_its_group_spare_ray_until_the_ranks_h
         assert process.wait() == 128 + signal.SIGHUP
     output = (tmp_path / "out").read_text()
     assert "stopping: 2 rank(s) save first" in output and "did not save within" not in output
-    assert output.endswith("interrupted; launch again to go on from the last checkpoint\n")
+    assert output.endswith("interrupted; launch again to resume from the last checkpoint\n")
     [left] = re.findall(r"the launch ends; saved at step (\d+)", (run.logs / "rank_0.log").read_text())
     assert events_of(run, CheckpointSaved)[-1].step == int(left)
     assert json.loads(run.summary.read_text())["status"] == "stopped"
@@ -256,10 +256,10 @@ def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
     assert process.stdout is not None
     with stopped([controller_of(run)]):
         process.send_signal(signal.SIGINT)
-        assert any("Ctrl-C again leaves at once" in line for line in process.stdout)
+        assert any("interrupt again to leave at once" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate()
-        # The first one alone would have waited, and told that it did so in vain.
+        # After the first one alone it would have waited in vain, and reported that.
         assert process.returncode == 130 and "did not save within" not in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     wait_for_workers_to_end(run)
@@ -278,6 +278,6 @@ def test_a_loss_that_is_not_finite_ends_the_job_at_once_and_names_the_step(
     process, run = launch(ray_cluster, storage, "diverged", "--set", "train.lr=1.0e+30", python=unbounded)
     output, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in output
-    assert "the loss is not finite at step" in output and "lower train.lr" in output
+    assert "the loss is not finite at step" in output and "lower the learning rate" in output
     assert not events_of(run, GroupRestarting)
     assert json.loads(run.summary.read_text())["status"] == "failed"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FailureDetected, GroupRestarting, GroupStarted, RankJoined, Resumed
 from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray._private.utils import get_system_memory, get_used_memory
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FailureDetected, GivingUp, GroupStarted
 from tests.integration.jobs import job_file, weights
 from tests.integration.ray_node import RayCluster
@@ -16,54 +16,7 @@ from tests.launching import NoteSeconds, events_of, times_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
-# `sdnet-orchestrate`, with a training function that does something else before its fourth step.
-WITH_A_FAULT = """
-from orchestrator.cli import main
-from orchestrator.ray_session import prepare_environment
-
-prepare_environment()
-from orchestrator.stages import train as stage
-
-{fault}
-
-def train_with_a_fault(job, right=stage.train_rank):
-    from sdnet.trainer import Trainer
-
-    step = Trainer.step
-
-    def step_with_a_fault(trainer):
-        if trainer.progress.step == 3:
-            fault(job)
-        step(trainer)
-
-    Trainer.step = step_with_a_fault
-    return right(job)
-
-stage.train_rank = train_with_a_fault
-main()
-"""
-A_BUG = """
-def fault(job):
-    raise ArithmeticError("the fourth step does not add up")
-"""
-AN_ACCIDENT = """
-def fault(job):
-    mark = job.run.root / "accident"
-    if not mark.exists():
-        mark.touch()
-        raise ArithmeticError("the fourth step did not add up this time")
-"""
-# The first time only; at most 10 GB, which is more than the test leaves it.
-TAKES_MEMORY = """
-def fault(job):
-    import numpy, ray.train
-
-    mark = job.run.root / "memory_taken"
-    if ray.train.get_context().get_world_rank() == 1 and not mark.exists():
-        mark.touch()
-        taken = [numpy.ones(50_000_000, numpy.uint8) for _ in range(200)]
-        raise ArithmeticError(f"{len(taken)} times 50 MB were there")
-"""
+FAULTY_LAUNCH = "import launch_with_a_fault as it; it.launch()"
 # Above what the job needs by itself.
 ROOM = 6 * 10**9
 
@@ -73,8 +26,8 @@ def launch_with(
 ) -> tuple["subprocess.CompletedProcess[str]", RunDirectory]:
     """Launch the job of this name, with a fault in its fourth step, to its end."""
     done = subprocess.run(
-        [sys.executable, "-c", WITH_A_FAULT.format(fault=fault), "launch", str(job_file(storage, name)),
-         *options],
+        [sys.executable, "-c", FAULTY_LAUNCH, fault, "launch", str(job_file(storage, name)), *options],
+        cwd=Path(__file__).parent,  # Ray lets the ranks import from here
         env={**cluster.environment, "RAY_ADDRESS": cluster.address, **environment},
         capture_output=True, text=True,
     )  # fmt: skip
@@ -84,9 +37,10 @@ def launch_with(
 def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
-    done, run = launch_with(A_BUG, ray_cluster, storage, "bug")
+    done, run = launch_with("bug", ray_cluster, storage, "bug")
     assert done.returncode == 1
-    [line] = done.stderr.splitlines()
+    [note, line] = done.stderr.splitlines()
+    assert note.startswith("note: ") and "synthetic pairs" in note
     assert "the fourth step does not add up" in line and "the step after 3 failed 2 times" in line
     failures = events_of(run, FailureDetected)
     assert [(failure.kind, failure.step) for failure in failures] == [("step_failed", 3)] * 2
@@ -98,7 +52,7 @@ def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
 def test_an_exception_in_the_step_that_does_not_come_back_costs_a_restart(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
-    done, run = launch_with(AN_ACCIDENT, ray_cluster, storage, "accident")
+    done, run = launch_with("accident", ray_cluster, storage, "accident")
     assert done.returncode == 0, done.stdout + done.stderr
     [failure] = events_of(run, FailureDetected)
     assert (failure.kind, failure.step) == ("step_failed", 3)
@@ -112,7 +66,7 @@ def test_a_rank_that_takes_all_memory_is_killed_named_and_replaced(
 ) -> None:
     # A Ray of its own, for which the memory ends where the job has more than it needs.
     done, run = launch_with(
-        TAKES_MEMORY, ray_cluster, storage, "starved",
+        "memory", ray_cluster, storage, "starved",
         "--set", "cluster.address=local",
         RAY_memory_usage_threshold=str((get_used_memory() + ROOM) / get_system_memory()),
     )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator.engine.checkpoints import checkpoint_names
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import CheckpointSaved, Evaluated
 from sdnet.config import SyntheticConfig
 from sdnet.data.synthetic import make_tree
@@ -108,9 +108,9 @@ def test_a_submitted_job_with_a_relative_storage_is_refused_in_one_line(
 ) -> None:
     refused = ray_cluster.submit_launch(job_file(storage, "relative"), overrides=("--set", "storage=./runs"))
     assert refused.returncode == 1 and "Job '" in refused.stdout + refused.stderr
-    told = " ".join((refused.stdout + refused.stderr).split())
-    assert "storage is './runs'" in told and "Ray's copy of the submitted folder" in told
-    assert "an absolute path" in told and "Traceback" not in told
+    reported = " ".join((refused.stdout + refused.stderr).split())
+    assert "storage is './runs'" in reported and "Ray's copy of the submitted folder" in reported
+    assert "an absolute path" in reported and "Traceback" not in reported
 
 
 @pytest.mark.soak

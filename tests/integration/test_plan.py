@@ -1,15 +1,16 @@
 """What `plan` prints is what real ranks find in their environment."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from orchestrator.plan import build_plan, plan_as_dict
-from orchestrator.planned_ranks import KNOWN_AT_START
-from orchestrator.spec import load_spec
+from orchestrator.job.plan import build_plan, plan_as_dict
+from orchestrator.job.planned_ranks import KNOWN_AT_START
+from orchestrator.job.spec.job_spec import load_spec
 from tests.integration.ray_node import RayCluster
 
 pytestmark = pytest.mark.integration
@@ -36,7 +37,9 @@ def test_every_variable_of_the_plan_is_what_the_ranks_report_and_there_is_no_oth
     )
     for rank in planned:
         reported = json.loads((tmp_path / f"{rank['rank']}.json").read_text())
-        found = {name: value for name, value in reported.items() if name.startswith(OURS)}
+        # What the host had set before is not ours, unless the plan sets it too.
+        inherited = os.environ.keys() - rank["environment"].keys()
+        found = {n: value for n, value in reported.items() if n.startswith(OURS) and n not in inherited}
         marked = {name for name, value in rank["environment"].items() if value == KNOWN_AT_START}
         assert found.keys() == rank["environment"].keys()
         assert {n: v for n, v in found.items() if n not in marked} == {

@@ -6,28 +6,39 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
-import psutil
 import pytest
 
-from orchestrator.inputs import work_of
-from orchestrator.ray_session import prepare_environment
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec, spec_from_dict
+from orchestrator.job.inputs import work_of
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
+from orchestrator.ray_cluster.session import prepare_environment
 from orchestrator.telemetry.events import ShardDone, ShardLost, StageFinished
 from orchestrator.telemetry.record import EventWriter
 from sdnet.config import SyntheticConfig
 from sdnet.data.prepare import prepare
 from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
+from tests.integration.shard_trap import Trap
 from tests.launching import events_of, names_of, wait_for
 
 pytestmark = pytest.mark.integration
 PAIRS, SHARDS = 48, 6
+ROOT = Path(__file__).resolve().parents[2]
+# `preprocess`, with a trap in one of its shards.
+TRAPPED = """
+import sys
+from pathlib import Path
+from orchestrator.job.stages import preprocess
+from tests.integration.shard_trap import make_shard_or_wait
+fifo, shard, job = sys.argv[1:]
+preprocess.make_shard = make_shard_or_wait(Path(fifo), shard)
+sys.argv = ["sdnet-orchestrate", "preprocess", job]
+from orchestrator.cli import main
+main()
+"""
 Stage = Callable[[JobSpec, RunDirectory], dict]
 
 
@@ -38,7 +49,7 @@ def stage() -> Iterator[Stage]:
     os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
     import ray
 
-    from orchestrator.stages.preprocess import preprocess
+    from orchestrator.job.stages.preprocess import preprocess
 
     ray.init(address="local", num_cpus=7, include_dashboard=False, log_to_driver=False)
 
@@ -99,7 +110,7 @@ def test_any_number_of_workers_makes_the_bytes_of_one_process(
 ):
     import ray
 
-    from orchestrator.stages import preprocess as module
+    from orchestrator.job.stages import preprocess as module
 
     # A task asks for one CPU; with fewer tasks in flight than CPUs, fewer workers work.
     monkeypatch.setattr(module, "_AHEAD", workers - int(ray.cluster_resources()["CPU"]))
@@ -110,9 +121,12 @@ def test_any_number_of_workers_makes_the_bytes_of_one_process(
     assert len(shards_done(run)) == SHARDS and not list(run.data.rglob(".*"))
 
 
-def test_a_killed_worker_costs_its_shard_only_and_no_byte(stage, images, expected, tmp_path):
-    spec = job(_copied(images, tmp_path), tmp_path)
-    run, trap = directory(spec), Trap(Path(spec.data.images), tmp_path)
+def test_a_killed_worker_costs_its_shard_only_and_no_byte(stage, images, expected, tmp_path, monkeypatch):
+    from orchestrator.job.stages import preprocess as module
+
+    spec = job(images, tmp_path)
+    run, trap = directory(spec), Trap(tmp_path)
+    monkeypatch.setattr(module, "make_shard", trap.make_shard())
     killed = trap.when_a_worker_is_in_it(lambda pid: os.kill(pid, signal.SIGKILL))
     stage(spec, run)
     assert killed.result(timeout=60) != os.getpid()
@@ -124,13 +138,15 @@ def test_a_killed_worker_costs_its_shard_only_and_no_byte(stage, images, expecte
 def test_after_the_launcher_was_killed_only_what_was_missing_is_made(stage, images, expected, tmp_path):
     import ray
 
-    spec = job(_copied(images, tmp_path), tmp_path)
-    run, trap = directory(spec), Trap(Path(spec.data.images), tmp_path)
+    spec = job(images, tmp_path)
+    run, trap = directory(spec), Trap(tmp_path)
     address = ray.get_runtime_context().gcs_address
     path = tmp_path / "job.yaml"
     raw = {**spec.values(), "cluster": {"address": address}}
     path.write_text(json.dumps(raw), encoding="utf-8")
-    launcher = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", "preprocess", str(path)])
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", TRAPPED, str(trap.fifo), trap.shard, str(path)], cwd=ROOT
+    )
 
     def kill_the_launcher(worker: int) -> None:
         _wait_for_shards(run, SHARDS - 1)
@@ -157,7 +173,7 @@ def test_a_finished_stage_is_not_done_again(stage, images, tmp_path):
 
 
 def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_by_name(stage, images, tmp_path, monkeypatch):
-    from orchestrator.stages import preprocess as module
+    from orchestrator.job.stages import preprocess as module
 
     make = module.make_shard
 
@@ -173,7 +189,7 @@ def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_by_name(stage, im
 
 
 def test_storage_that_refuses_ends_the_stage_in_one_line(stage, images, tmp_path):
-    from orchestrator.stages.preprocess import DataNotWritten
+    from orchestrator.job.stages.preprocess import DataNotWritten
 
     spec = job(images, tmp_path)
     run = directory(spec)
@@ -206,44 +222,6 @@ def test_progress_is_recorded_with_each_shard(stage, images, tmp_path):
     [finished] = events_of(run, StageFinished)
     assert (finished.patches, finished.skipped) == (manifest["patches"], 0)
     assert finished.seconds is not None and finished.seconds > 0
-
-
-class Trap:
-    """An image replaced by a pipe: the worker that reads it waits there until it is dealt with."""
-
-    def __init__(self, images: Path, aside: Path):
-        self._image = sorted(images.glob("*/s2_0/*.png"))[0]
-        self._real = aside / "real.png"
-        self._image.rename(self._real)
-        os.mkfifo(self._image)
-        self.shard = "test-00000"  # scene 0 is a test scene, and this is its first image
-
-    def when_a_worker_is_in_it(self, act: Callable[[int], object]) -> Future[int]:
-        """Put the image back, then act on the worker, in a thread; its id is the result."""
-        found: Future[int] = Future()
-        work = threading.Thread(target=lambda: found.set_result(self._act(act)), daemon=True)
-        work.start()
-        return found
-
-    def _act(self, act: Callable[[int], object]) -> int:
-        with self._image.open("wb"):  # waits for the worker
-            [pid] = {
-                int(link.parts[2])
-                for link in Path("/proc").glob("[0-9]*/fd/*")
-                if link.parts[2] != str(os.getpid()) and _target(link) == str(self._image)
-            }
-            self._real.replace(self._image)
-            worker = psutil.Process(pid)
-            act(pid)
-            worker.wait(timeout=120)  # the pipe stays open until then, so that it reads nothing
-        return pid
-
-
-def _target(link: Path) -> str:
-    try:
-        return str(link.readlink())
-    except OSError:
-        return ""  # closed since it was listed
 
 
 def _copied(images: Path, tmp_path: Path) -> Path:

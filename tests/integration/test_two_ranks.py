@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.run_directory import RunDirectory
-from orchestrator.stages.train import process_environment
+from orchestrator.engine.environment import process_environment
 
 pytestmark = pytest.mark.integration
 
@@ -93,7 +92,7 @@ def test_a_rank_trains_the_same_bytes_however_many_cpus_its_host_has(data: Path,
 
 
 def test_training_starts_from_the_same_bytes_whatever_kernels_a_host_would_choose(tmp_path: Path):
-    ours = process_environment(1, RunDirectory(tmp_path))
+    ours = process_environment(1, str(tmp_path))
     hosts = [{"OPENBLAS_CORETYPE": kernels} for kernels in ("Haswell", "Prescott", "SkylakeX")]
     starts = [start(["-c", DRAWS_THE_START], tmp_path, **{**host, **ours}) for host in hosts]
     assert len({result(process) for process in starts}) == 1

@@ -10,11 +10,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import cli, launch
+from orchestrator import cli
 from orchestrator.engine.checkpoints import Encoded, write_checkpoint
 from orchestrator.engine.pruning import prune
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec
+from orchestrator.job import launch
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.storage import Lease, owned
 from orchestrator.storage.lease import LeaseTimes
 from orchestrator.telemetry.events import Progress

@@ -1,7 +1,7 @@
 """Rank tables that HCCL takes, and hosts to build more of them from."""
 
 from orchestrator.ascend.placement import AscendHost, Npu, place
-from orchestrator.ascend.rank_table import build_rank_table
+from orchestrator.ascend.rank_table.table import build_rank_table
 
 
 def host(number, devices=range(8), pod=None, ip="192.168.{}.{}"):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from orchestrator.cli import main
-from orchestrator.plan import build_plan
-from orchestrator.spec import JobSpec, load_spec
+from orchestrator.job.plan import build_plan
+from orchestrator.job.spec.job_spec import JobSpec, load_spec
 from sdnet.errors import InputError
 
 Key = tuple[str | int, ...]

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.ascend.cli import rank_table_app
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
+from orchestrator.cli.commands.rank_table import rank_table_app
 from orchestrator.errors import InputError
 from tests.ascend_fakes.host import describe, install
 from tests.unit import rank_table_cases
@@ -48,8 +48,8 @@ def test_a_table_is_built_from_the_hosts_of_a_job_and_found_legal(job, tmp_path)
     assert [server["server_id"] for server in json.loads(out.read_text())["server_list"]] == [
         "172.16.0.1", "172.16.0.2",
     ]  # fmt: skip
-    told = run("validate", out, "--soc", "910a")
-    assert (told.exit_code, told.output) == (0, f"{out}: legal on 910a\n")
+    reported = run("validate", out, "--soc", "910a")
+    assert (reported.exit_code, reported.output) == (0, f"{out}: legal on 910a\n")
 
 
 def test_tables_that_hosts_wrote_of_themselves_merge_into_one(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("devices", "told"),
+    ("devices", "reported"),
     [
         ("0,1,x", "'x' is no number and no range"),
         ("", "'' is no number and no range"),
@@ -121,11 +121,11 @@ def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
         ("0-3,2", "2 stands in it twice"),
     ],
 )
-def test_a_list_of_devices_is_taken_whole_or_not_at_all(tmp_path, monkeypatch, devices, told):
+def test_a_list_of_devices_is_taken_whole_or_not_at_all(tmp_path, monkeypatch, devices, reported):
     this_host(tmp_path, monkeypatch)
     with pytest.raises(InputError) as refusal:
         run("build", f"--devices={devices}")
-    assert str(refusal.value) == f"--devices {devices!r}: {told}; write device ids as in 0-3,6"
+    assert str(refusal.value) == f"--devices {devices!r}: {reported}; write device ids as in 0-3,6"
 
 
 def test_blanks_around_the_numbers_of_a_list_are_legal(tmp_path, monkeypatch):
@@ -137,9 +137,9 @@ def test_blanks_around_the_numbers_of_a_list_are_legal(tmp_path, monkeypatch):
 def test_a_table_that_is_not_ready_is_neither_legal_nor_merged(tmp_path):
     path = tmp_path / "jobstart_hccl.json"
     path.write_text(json.dumps({"status": "initializing"}))
-    told = run("validate", path)
-    assert (told.exit_code, told.output.count("\n")) == (2, 1)
-    assert "the table is not ready" in told.output
+    reported = run("validate", path)
+    assert (reported.exit_code, reported.output.count("\n")) == (2, 1)
+    assert "the table is not ready" in reported.output
     with pytest.raises(InputError, match="the table is not ready"):
         run("merge", path, path, "--out", tmp_path / "both.json")
     assert not (tmp_path / "both.json").exists()
@@ -148,9 +148,9 @@ def test_a_table_that_is_not_ready_is_neither_legal_nor_merged(tmp_path):
 def test_a_warning_is_printed_and_does_not_change_the_exit_code(tmp_path):
     path = tmp_path / "t.json"
     path.write_text(json.dumps(rank_table_cases.CASES["ranks against the device ids"][0]))
-    told = run("validate", path)
-    assert told.exit_code == 0
-    assert told.output.splitlines() == [
+    reported = run("validate", path)
+    assert reported.exit_code == 0
+    assert reported.output.splitlines() == [
         f"{path}: warning: EI0014 $.server_list[0].device[*].rank_id = [1, 0]: ranks do not ascend with the "
         "device ids; older CANN numbers a server by device id",
         f"{path}: legal",
@@ -167,9 +167,9 @@ def test_an_illegal_table_ends_with_two_and_every_fault(job, tmp_path):
     table["status"] = "?"
     del table["server_list"][1]["device"][1]
     out.write_text(json.dumps(table))
-    told = run("validate", out, "--soc", "910a")
-    assert told.exit_code == 2
-    assert told.output.splitlines() == [
+    reported = run("validate", out, "--soc", "910a")
+    assert reported.exit_code == 2
+    assert reported.output.splitlines() == [
         f"{out}: EI0014 $.status = '?': the table is not ready: wait until its writer has set \"completed\"; "
         "HCCL reads the file again each second for 30 minutes, then fails with EI0004",
         f"{out}: EI0014 $.server_list[1].device = [0]: 910A takes the same number of devices on each server; "

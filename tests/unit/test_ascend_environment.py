@@ -12,10 +12,10 @@ from orchestrator.ascend.environment import (
     scheduler_environment,
     timeouts,
 )
-from orchestrator.ascend.host_tools import AscendHostTools
-from orchestrator.ascend.inventory import take_inventory
-from orchestrator.engine.ascend_start import physical_id
+from orchestrator.ascend.inventory.host_inventory import take_inventory
+from orchestrator.ascend.inventory.host_tools import AscendHostTools
 from orchestrator.engine.rank.start import npu_numbers
+from orchestrator.engine.start.ascend import physical_id
 from orchestrator.errors import InputError
 from tests.ascend_fakes.host import describe, install
 
@@ -133,7 +133,7 @@ def test_the_scheduler_agrees_with_its_ranks():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"device": "ascend"}, "rank 5 has no device"),
         ({"device": "ascend", "device_id": 3, "visible_devices": (6,)}, r"NPU 3, but sees only \[6\]"),
@@ -147,8 +147,8 @@ def test_the_scheduler_agrees_with_its_ranks():
         ({"device": "cpu", "failure_budget_s": 0}, "failure budget is 0"),
     ],
 )
-def test_values_that_contradict_each_other_are_refused(change, told):
-    with pytest.raises(InputError, match=told):
+def test_values_that_contradict_each_other_are_refused(change, reported):
+    with pytest.raises(InputError, match=reported):
         rank_environment(**{**RANK_5_OF_16, **change})
 
 

@@ -1,4 +1,4 @@
-"""Holders of a device are told; what our runs left over is found by its mark, and only that is ended."""
+"""Processes that hold a device are reported. Only what our runs left over, found by its mark, is killed."""
 
 import subprocess
 import sys
@@ -6,9 +6,15 @@ import sys
 import psutil
 import pytest
 
-from orchestrator.ascend.fence import RUN_VARIABLE, LeftOver, end_processes, holders_of, left_over_processes
-from orchestrator.ascend.npu_smi_table import parse_info
-from orchestrator.processes import start_ticks
+from orchestrator.ascend.inventory.npu_smi_table import parse_info
+from orchestrator.engine.host.left_over import (
+    RUN_VARIABLE,
+    LeftOver,
+    end_processes,
+    holders_of,
+    left_over_processes,
+)
+from orchestrator.process_identity import start_ticks
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import describe
 from tests.unprivileged import as_nobody

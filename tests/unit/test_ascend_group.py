@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from orchestrator.ascend.device_report import DeviceReport, HostInventory
 from orchestrator.ascend.group import ascend_group, ranks_by_host
+from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory
 from orchestrator.errors import InputError
 
 
@@ -40,15 +40,15 @@ def test_a_host_less_makes_a_table_of_the_survivors_numbered_anew():
 
 
 @pytest.mark.parametrize(
-    ("workers", "told"),
+    ("workers", "reported"),
     [
         ([("10.0.0.2", 0), ("10.0.0.1", 0)], "worker 0 on NPU 0 of 10.0.0.2 must have rank 1"),
         ([("10.0.0.1", 3), ("10.0.0.2", 3)], r"rank 1 was placed on NPU 3 of 10.0.0.2, .*\(health Alarm\)"),
         ([("10.0.0.9", 0)], "10.0.0.9, which the inventory does not know"),
     ],
 )
-def test_workers_that_cannot_form_the_group_are_refused(workers, told):
-    with pytest.raises(InputError, match=told):
+def test_workers_that_cannot_form_the_group_are_refused(workers, reported):
+    with pytest.raises(InputError, match=reported):
         ascend_group([inventory(1), inventory(2, health="Alarm")], workers, "910b")
 
 

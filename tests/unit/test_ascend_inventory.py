@@ -2,16 +2,16 @@
 
 import pytest
 
-from orchestrator.ascend.device_ids import with_both_ids
-from orchestrator.ascend.device_report import DeviceReport, soc_of
-from orchestrator.ascend.fault_codes import FaultLevel, faults_of
-from orchestrator.ascend.host_tools import ROOT_VARIABLE, AscendHostTools
-from orchestrator.ascend.id_lists import ids_in_list
-from orchestrator.ascend.inventory import take_inventory
-from orchestrator.ascend.npu_smi import ChipIds
-from orchestrator.ascend.npu_smi_table import DeviceProcess, parse_info
+from orchestrator.ascend.inventory.device_ids import with_both_ids
+from orchestrator.ascend.inventory.device_report import DeviceReport, soc_of
+from orchestrator.ascend.inventory.fault_codes import FaultLevel, faults_of
+from orchestrator.ascend.inventory.host_inventory import take_inventory
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE, AscendHostTools
+from orchestrator.ascend.inventory.id_lists import ids_in_list
+from orchestrator.ascend.inventory.npu_smi import ChipIds
+from orchestrator.ascend.inventory.npu_smi_table import DeviceProcess, parse_info
 from orchestrator.ascend.placement import place
-from orchestrator.ascend.rank_table import build_rank_table
+from orchestrator.ascend.rank_table.table import build_rank_table
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import change, describe, install
 from tests.ascend_fakes.recorded import recorded
@@ -22,15 +22,15 @@ def asked(root, stated=None):
 
 
 def test_a_healthy_host_tells_everything(tmp_path):
-    told = asked(install(tmp_path, describe(5, devices=[0, 4])))
-    assert told.problems == ()
-    assert told.devices[1] == DeviceReport(
+    reported = asked(install(tmp_path, describe(5, devices=[0, 4])))
+    assert reported.problems == ()
+    assert reported.devices[1] == DeviceReport(
         device_id=4, logical_id=1, model="910B4", hbm_used_mb=3004, hbm_total_mb=32768, numa_node=1,
         address="192.168.5.5", address_source="hccn_tool", link="UP", net_health="Success",
     )  # fmt: skip
-    assert told.npu_smi_version == "23.0.3"
-    assert told.memory_bytes > 0
-    assert sum(map(len, told.numa_cpus.values())) >= 1
+    assert reported.npu_smi_version == "23.0.3"
+    assert reported.memory_bytes > 0
+    assert sum(map(len, reported.numa_cpus.values())) >= 1
 
 
 def test_the_root_of_the_fakes_comes_from_the_environment(tmp_path, monkeypatch):
@@ -39,16 +39,16 @@ def test_the_root_of_the_fakes_comes_from_the_environment(tmp_path, monkeypatch)
 
 
 def test_an_a3_host_in_a_super_pod_becomes_a_table_of_version_1_2(tmp_path):
-    told = asked(install(tmp_path, describe(1, soc="a3", devices=[0, 1], pod="3")))
-    table = build_rank_table(place([told.host(needs_network=False)], 2, "a3"), "a3").to_dict()
+    reported = asked(install(tmp_path, describe(1, soc="a3", devices=[0, 1], pod="3")))
+    table = build_rank_table(place([reported.host(needs_network=False)], 2, "a3"), "a3").to_dict()
     assert table["super_pod_list"] == [{"super_pod_id": "3", "server_list": [{"server_id": "3/10.0.0.1"}]}]
     assert [d["super_device_id"] for d in table["server_list"][0]["device"]] == ["16", "17"]
 
 
 def test_an_a3_host_outside_a_super_pod_is_a_plain_server(tmp_path):
-    told = asked(install(tmp_path, describe(1, soc="a3", devices=[0, 1])))
-    table = build_rank_table(place([told.host(needs_network=False)], 2, "a3"), "a3")
-    assert (table.version, told.problems) == ("1.0", ())
+    reported = asked(install(tmp_path, describe(1, soc="a3", devices=[0, 1])))
+    table = build_rank_table(place([reported.host(needs_network=False)], 2, "a3"), "a3")
+    assert (table.version, reported.problems) == ("1.0", ())
 
 
 def test_an_ipv6_address_is_asked_for_when_there_is_no_ipv4(tmp_path):
@@ -72,27 +72,27 @@ def test_the_job_stands_in_for_conf_and_hccn_tool(tmp_path):
 
 def test_a_device_without_an_address_names_every_source_that_was_tried(tmp_path):
     root = install(tmp_path, describe(1, devices=[0]), tools=["npu-smi"], conf="address_7=29.1.1.1\n")
-    told = asked(root)
-    assert told.devices[0].address is None
-    (problem,) = [problem for problem in told.problems if "no address" in problem]
+    reported = asked(root)
+    assert reported.devices[0].address is None
+    (problem,) = [problem for problem in reported.problems if "no address" in problem]
     assert problem.startswith("10.0.0.1: NPU 0 has no address; tried: `hccn_tool -i 0 -ip -g` failed: not on")
     assert problem.endswith("etc/hccn.conf has none; `hosts` of the job gives none")
 
 
 def test_a_host_without_npu_smi_has_no_device_to_place_on_and_says_which_it_saw(tmp_path):
-    told = asked(install(tmp_path, describe(1, devices=[0, 1]), tools=["hccn_tool"]))
-    assert told.devices == ()
-    assert "`npu-smi info` failed: not on PATH" in told.problems[0]
-    assert told.problems[1:] == (
+    reported = asked(install(tmp_path, describe(1, devices=[0, 1]), tools=["hccn_tool"]))
+    assert reported.devices == ()
+    assert "`npu-smi info` failed: not on PATH" in reported.problems[0]
+    assert reported.problems[1:] == (
         "10.0.0.1: /dev/davinci0 is there, but npu-smi says nothing about it",
         "10.0.0.1: /dev/davinci1 is there, but npu-smi says nothing about it",
     )
 
 
 def test_garbled_output_is_a_problem_and_no_traceback(tmp_path):
-    told = asked(install(tmp_path, {**describe(1), "garbled_info": "| NPU  Na"}))
-    assert told.devices == ()
-    assert "cannot be read (no table of devices in it; it printed '| NPU Na')" in told.problems[0]
+    reported = asked(install(tmp_path, {**describe(1), "garbled_info": "| NPU  Na"}))
+    assert reported.devices == ()
+    assert "cannot be read (no table of devices in it; it printed '| NPU Na')" in reported.problems[0]
 
 
 def test_a_card_that_dropped_off_the_bus_is_noticed(tmp_path):
@@ -120,8 +120,8 @@ def test_ill_and_busy_devices_are_left_out_with_the_reason(tmp_path):
     host["devices"][3]["processes"] = [[6513, "python", 617]]
     host["devices"][4]["link"] = "DOWN"
     host["devices"][5]["net_health"] = "Socket fail"
-    told = asked(install(tmp_path, host))
-    assert [npu.unusable for npu in told.host(needs_network=True).npus] == [
+    reported = asked(install(tmp_path, host))
+    assert [npu.unusable for npu in reported.host(needs_network=True).npus] == [
         "health Alarm, 40F84E00 card dropped off the bus",
         "",
         "health Critical",
@@ -129,7 +129,7 @@ def test_ill_and_busy_devices_are_left_out_with_the_reason(tmp_path):
         "network link DOWN",
         "network health: Socket fail",
     ]
-    assert told.host(needs_network=False, ours=frozenset({6513})).usable == (1, 3, 4, 5)
+    assert reported.host(needs_network=False, ours=frozenset({6513})).usable == (1, 3, 4, 5)
 
 
 def test_a_device_that_nobody_can_tell_the_holders_of_counts_as_free():
@@ -151,28 +151,28 @@ def test_the_worst_code_comes_first_and_an_unknown_one_counts_as_worst():
 
 
 def test_a_container_counts_the_devices_that_it_sees_from_zero(tmp_path):
-    told = asked(install(tmp_path, describe(1, devices=[4, 5, 6, 7])))
-    assert [(device.device_id, device.logical_id) for device in told.devices] == [
+    reported = asked(install(tmp_path, describe(1, devices=[4, 5, 6, 7])))
+    assert [(device.device_id, device.logical_id) for device in reported.devices] == [
         (4, 0), (5, 1), (6, 2), (7, 3),
     ]  # fmt: skip
-    assert [told.physical_id(number) for number in (0, 3, 4)] == [4, 7, None]
-    assert [npu.number_in_cann for npu in told.host(needs_network=False).npus] == [0, 1, 2, 3]
+    assert [reported.physical_id(number) for number in (0, 3, 4)] == [4, 7, None]
+    assert [npu.number_in_cann for npu in reported.host(needs_network=False).npus] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("soc", ["910b", "a3"])
 def test_noise_around_the_tables_and_a_fifth_column_lose_no_device(tmp_path, soc):
     host = describe(1, soc=soc, devices=[2, 3]) | {"noise": True, "version": "26.1.0"}
     host["devices"][0]["processes"] = [[6513, "python", 617]]
-    told = asked(install(tmp_path, host))
-    assert [device.device_id for device in told.devices] == [2, 3]
-    assert told.devices[0].unusable(needs_network=False) == "busy: process 6513 python"
-    assert told.problems == ()
+    reported = asked(install(tmp_path, host))
+    assert [device.device_id for device in reported.devices] == [2, 3]
+    assert reported.devices[0].unusable(needs_network=False) == "busy: process 6513 python"
+    assert reported.problems == ()
 
 
 def test_without_a_mapping_the_devices_are_counted_by_their_physical_ids():
     info = parse_info(tools.info(describe(1, devices=[7, 4, 6])))
-    told = with_both_ids(info, None)
-    assert [(device.device_id, device.logical_id) for device in told.devices] == [(7, 2), (4, 0), (6, 1)]
+    reported = with_both_ids(info, None)
+    assert [(device.device_id, device.logical_id) for device in reported.devices] == [(7, 2), (4, 0), (6, 1)]
 
 
 def test_the_column_device_of_older_tables_is_the_logical_id():
@@ -184,9 +184,9 @@ def test_the_mapping_corrects_physical_ids_that_the_table_does_not_state():
     host = describe(1, devices=[0, 1])
     host["devices"][0]["processes"] = [[6513, "python", 617]]
     mapped = {(0, 0): ChipIds(0, 8), (1, 0): ChipIds(1, 9)}
-    told = with_both_ids(parse_info(tools.info(host)), mapped)
-    assert [(device.device_id, device.logical_id) for device in told.devices] == [(8, 0), (9, 1)]
-    assert [process.device_id for process in told.processes or ()] == [8]
+    reported = with_both_ids(parse_info(tools.info(host)), mapped)
+    assert [(device.device_id, device.logical_id) for device in reported.devices] == [(8, 0), (9, 1)]
+    assert [process.device_id for process in reported.processes or ()] == [8]
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_the_mapping_corrects_physical_ids_that_the_table_does_not_state():
     ids=["half", "one id twice"],
 )
 def test_a_mapping_that_cannot_be_right_changes_no_physical_id(mapped):
-    told = with_both_ids(parse_info(tools.info(describe(1, devices=[0, 1]))), mapped)
-    assert [device.device_id for device in told.devices] == [0, 1]
+    reported = with_both_ids(parse_info(tools.info(describe(1, devices=[0, 1]))), mapped)
+    assert [device.device_id for device in reported.devices] == [0, 1]
 
 
 def without_cables(**change):
@@ -208,16 +208,16 @@ def without_cables(**change):
 
 
 def test_one_host_without_network_cables_is_usable_and_several_are_not(tmp_path):
-    told = asked(install(tmp_path, without_cables()))
-    assert told.host(needs_network=False).usable == (0, 1)
-    assert [npu.unusable for npu in told.host(needs_network=True).npus] == [
+    reported = asked(install(tmp_path, without_cables()))
+    assert reported.host(needs_network=False).usable == (0, 1)
+    assert [npu.unusable for npu in reported.host(needs_network=True).npus] == [
         "health Alarm, 81078603 network port down"
     ] * 2
 
 
 def test_a_fault_of_the_chip_counts_beside_one_of_its_port(tmp_path):
-    told = asked(install(tmp_path, without_cables(codes=["81078603", "40F84E00"])))
-    assert [npu.unusable for npu in told.host(needs_network=False).npus] == [
+    reported = asked(install(tmp_path, without_cables(codes=["81078603", "40F84E00"])))
+    assert [npu.unusable for npu in reported.host(needs_network=False).npus] == [
         "health Alarm, 40F84E00 card dropped off the bus"
     ] * 2
 

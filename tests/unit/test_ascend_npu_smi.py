@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ascend import hccn, npu_smi
-from orchestrator.ascend.npu_smi import ChipIds, Health, UnreadableOutput
-from orchestrator.ascend.npu_smi_table import ListedDevice, parse_info
+from orchestrator.ascend.inventory import hccn, npu_smi
+from orchestrator.ascend.inventory.npu_smi import ChipIds, Health, UnreadableOutput
+from orchestrator.ascend.inventory.npu_smi_table import ListedDevice, parse_info
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import describe
 from tests.ascend_fakes.recorded import recorded
@@ -51,14 +51,15 @@ PARSERS = [
     ids=["310P", "910A", "910B 23", "910B 25", "26.0", "26.1", "A3", "950"],
 )  # fmt: skip
 def test_every_generation_of_the_table_is_read_by_its_headers(table, version, devices, processes):
-    told = parse_info(table)
-    assert told.version == version
+    reported = parse_info(table)
+    assert reported.version == version
     assert [
-        (d.npu, d.chip, d.device_id, d.logical_id, d.model, d.health, d.hbm_total_mb) for d in told.devices
+        (d.npu, d.chip, d.device_id, d.logical_id, d.model, d.health, d.hbm_total_mb)
+        for d in reported.devices
     ] == devices
     held = None
-    if told.processes is not None:
-        held = [(p.device_id, p.pid, p.name, p.memory_mb, p.container_pid) for p in told.processes]
+    if reported.processes is not None:
+        held = [(p.device_id, p.pid, p.name, p.memory_mb, p.container_pid) for p in reported.processes]
     assert held == processes
 
 
@@ -77,7 +78,7 @@ def test_a_process_on_a_device_of_another_container_is_in_nobodys_way():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("", "(no table of devices in it)"),
         (
@@ -101,24 +102,24 @@ def test_a_process_on_a_device_of_another_container_is_in_nobodys_way():
         (recorded("a3_25").replace("| 1     13 ", "| 1     12 "), "(two devices have one physical id)"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_quoted_in_one_line(text, told):
+def test_what_cannot_be_read_is_quoted_in_one_line(text, reported):
     with pytest.raises(UnreadableOutput) as refusal:
         parse_info(text)
-    assert str(refusal.value).startswith(f"the output of `npu-smi info` cannot be read {told}")
+    assert str(refusal.value).startswith(f"the output of `npu-smi info` cannot be read {reported}")
     assert "\n" not in str(refusal.value)
 
 
 def test_the_two_dies_of_an_a3_card_are_two_devices_by_their_physical_id():
     host = describe(1, soc="a3", devices=range(4))
     host["devices"][3]["processes"] = [[77, "python3", 12]]
-    told = parse_info(tools.info(host))
-    assert [(d.npu, d.chip, d.device_id) for d in told.devices] == [
+    reported = parse_info(tools.info(host))
+    assert [(d.npu, d.chip, d.device_id) for d in reported.devices] == [
         (0, 0, 0),
         (0, 1, 1),
         (1, 0, 2),
         (1, 1, 3),
     ]
-    assert [(process.device_id, process.pid) for process in told.processes] == [(3, 77)]
+    assert [(process.device_id, process.pid) for process in reported.processes] == [(3, 77)]
 
 
 def test_without_a_column_for_it_the_physical_id_counts_the_dies_of_all_cards():
@@ -132,12 +133,12 @@ def test_a_table_that_is_cut_off_is_never_taken_for_a_smaller_host(soc):
     devices = parse_info(whole).devices
     for end in range(len(whole) - 1):
         try:
-            told = parse_info(whole[:end])
+            reported = parse_info(whole[:end])
         except UnreadableOutput:
             continue
-        assert told.devices == devices[: len(told.devices)]
+        assert reported.devices == devices[: len(reported.devices)]
         # Only a cut between two frames is invisible, and then the list of processes is missing.
-        assert told.processes is None or told.devices == devices
+        assert reported.processes is None or reported.devices == devices
 
 
 def test_the_list_of_npus_counts_their_chips():
@@ -160,15 +161,15 @@ def test_the_mapping_knows_both_ids_and_leaves_out_the_mcu():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("", "no header with Chip Logic ID in it: ''"),
         ("dcmi failed\n", "no header with Chip Logic ID in it: 'dcmi failed'"),
         ("NPU ID   Chip ID   Chip Logic ID   Chip Name\n0   0   x   Ascend\n", "the row '0 0 x Ascend'"),
     ],
 )
-def test_a_mapping_that_cannot_be_read_is_quoted(text, told):
-    with pytest.raises(UnreadableOutput, match=told):
+def test_a_mapping_that_cannot_be_read_is_quoted(text, reported):
+    with pytest.raises(UnreadableOutput, match=reported):
         npu_smi.parse_mapping(text)
 
 

@@ -53,9 +53,9 @@ def test_hosts_of_unequal_size_form_a_group_on_910b_but_not_on_910a():
     assert [item.local_rank for item in place(hosts, 13, "910b")] == [*range(8), *range(5)]
     with pytest.raises(InputError) as refusal:
         place(hosts, 13, "910a")
-    told = str(refusal.value)
-    assert "13 usable NPUs of 2 hosts; left out: 10.0.0.2 NPU 5 (health Alarm)" in told
-    assert told.endswith("set cluster.workers to 8, the largest group that fits")
+    reported = str(refusal.value)
+    assert "13 usable NPUs of 2 hosts; left out: 10.0.0.2 NPU 5 (health Alarm)" in reported
+    assert reported.endswith("set cluster.workers to 8, the largest group that fits")
 
 
 def test_nothing_usable_is_told_as_such():
@@ -74,15 +74,15 @@ def test_a_group_over_super_pods_keeps_each_pod_together():
 
 
 @pytest.mark.parametrize(
-    ("hosts", "workers", "told"),
+    ("hosts", "workers", "reported"),
     [
         ([host(1), host(1)], 1, "10.0.0.1 is given twice"),
         ([host(1, [0, 0])], 1, "has a device twice"),
         ([host(1)], 0, "workers is 0"),
     ],
 )
-def test_contradictory_hosts_are_refused(hosts, workers, told):
-    with pytest.raises(InputError, match=told):
+def test_contradictory_hosts_are_refused(hosts, workers, reported):
+    with pytest.raises(InputError, match=reported):
         place(hosts, workers, "910b")
 
 
@@ -92,7 +92,7 @@ def test_running_workers_are_numbered_as_mindspore_numbers_them():
 
 
 @pytest.mark.parametrize(
-    ("workers", "told"),
+    ("workers", "reported"),
     [
         ([("10.0.0.7", 0)], "NPU 0 of 10.0.0.7, which the inventory does not know"),
         ([("10.0.0.1", 9)], "NPU 9 of 10.0.0.1"),
@@ -101,8 +101,8 @@ def test_running_workers_are_numbered_as_mindspore_numbers_them():
         ([("10.0.0.1", 0), ("10.0.0.1", 1), ("10.0.0.2", 0)], "910A needs the same number"),
     ],
 )
-def test_workers_that_hccl_would_refuse_are_refused(workers, told):
-    with pytest.raises(InputError, match=told):
+def test_workers_that_hccl_would_refuse_are_refused(workers, reported):
+    with pytest.raises(InputError, match=reported):
         places_of_workers([host(1), host(2)], workers, "910a")
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from orchestrator.ascend.placement import AscendHost, Npu, place
-from orchestrator.ascend.published import job_of_rank_table
-from orchestrator.ascend.rank_table import build_rank_table, merge_rank_tables
+from orchestrator.ascend.rank_table.table import build_rank_table, merge_rank_tables
 from orchestrator.errors import InputError
-from orchestrator.planned_ranks import ascend_places
-from orchestrator.spec import spec_from_dict
+from orchestrator.job.planned_ranks import ascend_places
+from orchestrator.job.spec.job_spec import spec_from_dict
+from orchestrator.job.spec.published import job_of_rank_table
 
 
 def table(number, devices, ip="192.168.{}.{}", pod=None):

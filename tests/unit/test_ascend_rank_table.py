@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
-from orchestrator.ascend.rank_table import (
+from orchestrator.ascend.rank_table.rules import faults_in_table, faults_in_text
+from orchestrator.ascend.rank_table.table import (
     build_rank_table,
     hosts_of_table,
     merge_rank_tables,
     read_rank_table,
     table_from_dict,
 )
-from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
 from orchestrator.errors import InputError
 from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, built, device, host
 
@@ -136,7 +136,7 @@ def test_a_pair_across_the_rings_is_read_but_not_built():
 
 
 @pytest.mark.parametrize(
-    ("others", "soc", "told"),
+    ("others", "soc", "reported"),
     [
         ([host(1, [0, 1])], None, "name each server once"),
         ([host(2, [0, 1], ip="192.168.1.{1}")], None, "each device has an address of its own"),
@@ -145,9 +145,9 @@ def test_a_pair_across_the_rings_is_read_but_not_built():
         ([host(2, [0], pod="0")], None, "1.0 and 1.2 cannot be merged"),
     ],
 )
-def test_tables_that_contradict_each_other_do_not_merge(others, soc, told):
+def test_tables_that_contradict_each_other_do_not_merge(others, soc, reported):
     tables = [built([one], len(one.npus), "a3") for one in [host(1, [0, 1]), *others]]
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         merge_rank_tables(tables, soc)
 
 
@@ -157,7 +157,7 @@ def test_a_table_says_which_hosts_it_is_about():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reported"),
     [
         ("t.txt", "the path does not end in .json"),
         ("t.JSON", "the path does not end in .json"),
@@ -173,7 +173,7 @@ def test_a_table_says_which_hosts_it_is_about():
         ("latin.json", r"cannot be read \(not UTF-8\)"),
     ],
 )
-def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, told):
+def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, reported):
     legal = json.dumps(TWO_SERVERS)
     for written in ("t.txt", "t.JSON", "t.json.bak", ".json", "a.json.d/t.json", "t.json.json"):
         (tmp_path / written).parent.mkdir(exist_ok=True)
@@ -183,7 +183,7 @@ def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, told):
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
     (tmp_path / "link.json").symlink_to(tmp_path / "t.txt")
-    with pytest.raises(InputError, match=f"{name}: EI0004: {told}"):
+    with pytest.raises(InputError, match=f"{name}: EI0004: {reported}"):
         read_rank_table(tmp_path / name)
 
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from orchestrator.ascend.rank_table import table_from_dict
-from orchestrator.ascend.rank_table_fault import ABSENT
-from orchestrator.ascend.rank_table_rules import judge_table, judge_text
-from orchestrator.ascend.rank_table_text import table_of_text
+from orchestrator.ascend.rank_table.fault import ABSENT
+from orchestrator.ascend.rank_table.rules import judge_table, judge_text
+from orchestrator.ascend.rank_table.table import table_from_dict
+from orchestrator.ascend.rank_table.text import table_of_text
 from tests.unit import rank_table_cases, rank_table_old_cases
 from tests.unit.rank_table_builders import GONE, LEGAL, WARNED, in_cloud, in_lab, one
 from tests.unit.rank_tables import CLOUD_FORM
@@ -40,7 +40,7 @@ def test_every_legal_case_is_still_legal_after_reading_and_writing():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("", "not JSON"),
         ("{", "not JSON"),
@@ -60,10 +60,10 @@ def test_every_legal_case_is_still_legal_after_reading_and_writing():
         (f'{{"{"k" * 9999}": 1, "{"k" * 9999}": 2}}', "stands twice"),
     ],
 )
-def test_text_that_hccl_cannot_parse_is_refused_in_one_line(text, told):
+def test_text_that_hccl_cannot_parse_is_refused_in_one_line(text, reported):
     (fault,) = judge_text(text).faults
     assert fault.code == "EI0004"
-    assert told in str(fault)
+    assert reported in str(fault)
     assert "\n" not in str(fault) and len(str(fault)) < 400
 
 

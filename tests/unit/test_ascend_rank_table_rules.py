@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ascend.rank_table import read_rank_table, table_from_dict
-from orchestrator.ascend.rank_table_rules import faults_in_table, faults_in_text
+from orchestrator.ascend.rank_table.rules import faults_in_table, faults_in_text
+from orchestrator.ascend.rank_table.table import read_rank_table, table_from_dict
 from orchestrator.errors import InputError
 from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, device
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ascend.device_report import DeviceReport, HostInventory
-from orchestrator.ascend.fault_codes import faults_of
-from orchestrator.ascend.fence import LeftOver
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
+from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory
+from orchestrator.ascend.inventory.fault_codes import faults_of
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts, Questions, StorageFacts, gather
 from orchestrator.check.judge import Needs, judge_capacity, judge_group, judge_host
 from orchestrator.check.ping import neighbours, ping_from_host
-from orchestrator.every_host import Answer
-from orchestrator.spec import ClusterSpec
+from orchestrator.engine.host.every_host import Answer
+from orchestrator.engine.host.left_over import LeftOver
+from orchestrator.job.spec.job_spec import ClusterSpec
 from tests.ascend_fakes.host import describe, install
 
 GIB = 2**30
@@ -39,8 +39,8 @@ WELL = HostFacts(
 
 def findings(cluster=None, several=False, reference=WELL, **change):
     answer = Answer("10.0.0.1", dataclasses.replace(WELL, **change), "", 1000.0, 1001.0)
-    told = judge_host(answer, reference, cluster or ClusterSpec(), NEEDS, several)
-    return {finding.check: finding for finding in told}
+    reported = judge_host(answer, reference, cluster or ClusterSpec(), NEEDS, several)
+    return {finding.check: finding for finding in reported}
 
 
 def inventory(*devices, problems=()):
@@ -55,15 +55,15 @@ def device(device_id=0, **change):
 
 
 def test_a_host_that_is_well_has_every_row_and_nothing_to_do():
-    told = findings()
-    assert list(told) == [
+    reported = findings()
+    assert list(reported) == [
         "versions", "clock", "storage", "disk", "shared memory", "memory", "data", "left-over processes",
     ]  # fmt: skip
-    assert {(finding.state, finding.remedy) for finding in told.values()} == {("ok", "")}
+    assert {(finding.state, finding.remedy) for finding in reported.values()} == {("ok", "")}
 
 
 @pytest.mark.parametrize(
-    ("change", "check", "state", "told"),
+    ("change", "check", "state", "reported"),
     [
         ({"versions": {**VERSIONS, "mindspore": None}}, "versions", "fail", "install mindspore"),
         ({"versions": {**VERSIONS, "ray": "2.50.0"}}, "versions", "fail", "first host has ray 2.60.0"),
@@ -79,16 +79,16 @@ def test_a_host_that_is_well_has_every_row_and_nothing_to_do():
         ({"left_over": (LeftOver(7, "python", "/runs/x"),)}, "left-over processes", "fail", "check --clean"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_to_do(change, check, state, told):
+def test_what_is_wrong_is_told_with_what_to_do(change, check, state, reported):
     finding = findings(**change)[check]
     assert finding.state == state
-    assert told in finding.remedy
+    assert reported in finding.remedy
 
 
 def test_a_clock_that_differs_less_than_the_question_travelled_is_well():
     answer = Answer("10.0.0.1", dataclasses.replace(WELL, clock=(1003.0, 1003.1)), "", 1000.0, 1006.0)
-    told = {f.check: f for f in judge_host(answer, WELL, ClusterSpec(), NEEDS, several=False)}
-    assert told["clock"].state == "ok"
+    reported = {f.check: f for f in judge_host(answer, WELL, ClusterSpec(), NEEDS, several=False)}
+    assert reported["clock"].state == "ok"
 
 
 def test_left_overs_that_were_ended_are_told_and_well():
@@ -118,16 +118,16 @@ def test_one_host_without_cables_or_addresses_is_well_and_several_are_not():
 
 
 def test_a_model_that_nobody_knows_is_doubtful_and_one_of_another_family_is_no_device():
-    told = findings(
+    reported = findings(
         ClusterSpec(device="ascend"),
         inventory=inventory(device(0), device(1, model="910D"), device(2, model="310P3")),
     )
-    assert (told["NPU 1"].state, "is not known" in told["NPU 1"].remedy) == ("warn", True)
-    assert (told["NPU 2"].state, told["NPU 2"].remedy) == ("fail", "310P3 is no 910A, 910B or A3")
+    assert (reported["NPU 1"].state, "is not known" in reported["NPU 1"].remedy) == ("warn", True)
+    assert (reported["NPU 2"].state, reported["NPU 2"].remedy) == ("fail", "310P3 is no 910A, 910B or A3")
 
 
 def test_devices_are_counted_and_only_the_doubtful_ones_get_a_row():
-    told = findings(
+    reported = findings(
         ClusterSpec(device="ascend"),
         several=True,
         inventory=inventory(
@@ -141,25 +141,28 @@ def test_devices_are_counted_and_only_the_doubtful_ones_get_a_row():
         ),
         busy_ports={60001: "LISTEN", 60002: "ESTABLISHED"},
     )
-    assert told["devices"].seen == "1 of 6 well: 5 x 910B4, 1 x 910A"
-    assert (told["links"].state, told["links"].seen) == ("warn", "1 DOWN, 5 UP")
-    assert (told["NPU 1"].state, told["NPU 1"].remedy) == ("warn", "run the job again")
-    assert "40F84E00 card dropped off the bus (RESTART_NPU)" in told["NPU 2"].seen
-    assert told["NPU 2"].remedy.endswith("reset the chip: npu-smi set -t reset")
-    assert told["NPU 3"].remedy == "network link DOWN"
-    assert "HCCL needs its address" in told["NPU 4"].remedy
-    assert told["NPU 5"].remedy == "this is a 910a; set cluster.soc to it"
-    assert "NPU 0" not in told
-    assert told["tools"].seen == "`hccn_tool` failed"
-    assert (told["ports"].state, told["ports"].seen) == (
+    assert reported["devices"].seen == "1 of 6 well: 5 x 910B4, 1 x 910A"
+    assert (reported["links"].state, reported["links"].seen) == ("warn", "1 DOWN, 5 UP")
+    assert (reported["NPU 1"].state, reported["NPU 1"].remedy) == ("warn", "run the job again")
+    assert "40F84E00 card dropped off the bus (RESTART_NPU)" in reported["NPU 2"].seen
+    assert reported["NPU 2"].remedy.endswith("reset the chip: npu-smi set -t reset")
+    assert reported["NPU 3"].remedy == "network link DOWN"
+    assert "HCCL needs its address" in reported["NPU 4"].remedy
+    assert reported["NPU 5"].remedy == "this is a 910a; set cluster.soc to it"
+    assert "NPU 0" not in reported
+    assert reported["tools"].seen == "`hccn_tool` failed"
+    assert (reported["ports"].state, reported["ports"].seen) == (
         "fail",
         "taken: 60001 LISTEN, 60002 ESTABLISHED",
     )
 
 
 def test_ports_that_passing_connections_took_are_to_be_reserved():
-    told = findings(inventory=inventory(device()), busy_ports={60006: "TIME_WAIT"})["ports"]
-    assert (told.state, told.remedy) == ("warn", "sysctl net.ipv4.ip_local_reserved_ports=60000-60015")
+    reported = findings(inventory=inventory(device()), busy_ports={60006: "TIME_WAIT"})["ports"]
+    assert (reported.state, reported.remedy) == (
+        "warn",
+        "sysctl net.ipv4.ip_local_reserved_ports=60000-60015",
+    )
 
 
 def test_a_port_that_something_listens_on_is_seen(tmp_path):
@@ -191,8 +194,8 @@ def test_the_group_is_tried_on_what_is_usable():
 
 def test_an_elastic_job_starts_smaller_and_says_so():
     cluster = ClusterSpec(device="ascend", workers=(1, 4))
-    told = judge_group([inventory(device(0), device(1))], cluster)
-    assert (told.state, told.seen, told.remedy) == (
+    reported = judge_group([inventory(device(0), device(1))], cluster)
+    assert (reported.state, reported.seen, reported.remedy) == (
         "warn", "2 ranks on 1 host(s)", "the job could take 4",
     )  # fmt: skip
 
@@ -254,8 +257,10 @@ def test_a_host_tells_what_it_sees_and_leaves_the_storage_as_it_was(tmp_path, mo
     assert {path.name for path in tmp_path.iterdir()} == {"token", "root"}
 
 
-@pytest.mark.parametrize(("token", "told"), [("other", "is another directory here"), (None, "No such file")])
-def test_storage_that_is_not_the_launchers_is_noticed(tmp_path, token, told):
+@pytest.mark.parametrize(
+    ("token", "reported"), [("other", "is another directory here"), (None, "No such file")]
+)
+def test_storage_that_is_not_the_launchers_is_noticed(tmp_path, token, reported):
     if token:
         (tmp_path / "token").write_text(token)
-    assert told in gather("10.0.0.1", questions(Path(tmp_path))).storage.error
+    assert reported in gather("10.0.0.1", questions(Path(tmp_path))).storage.error

@@ -11,7 +11,7 @@ import pytest
 
 import sdnet.__main__
 from orchestrator.cli import app
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.record import has_events
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.recipes import RECIPES
@@ -87,8 +87,13 @@ def test_a_batch_above_the_data_is_known_before_anything_starts(cli: Cli, job: P
 
 def test_storage_that_cannot_be_written_is_named(cli: Cli, job: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code, _, err = cli("launch", str(job), "--set", f"storage={tmp_path / 'file'}")
-    assert code == 2 and "cannot be written" in err and "writable directory" in err
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/demo").symlink_to(tmp_path / "nowhere")
+    for storage in ("file", "file/below", "runs"):
+        override = ("--set", f"storage={tmp_path / storage}", "--set", "name=demo")
+        code, _, err = cli("launch", str(job), *override)
+        assert code == 2 and "cannot be written" in err and "writable directory" in err
+        assert cli("plan", str(job), *override) == (2, "", err)
 
 
 def test_a_full_disk_is_named_before_anything_starts(cli: Cli, job: Path, tmp_path: Path) -> None:
@@ -230,7 +235,7 @@ def test_help_examples_name_checkpoints_that_the_examples_before_them_leave() ->
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     ours = " ".join(str(command.epilog) for command in app.registered_commands)
     (step,) = set(re.findall(r"step_\d+", ours))
-    assert f"checkpoint     │ {step} " in readme  # the transcript of `make demo`
+    assert re.search(rf"checkpoint +│ {step} ", readme)  # the transcript of `make demo`
     theirs = " ".join(str(command.epilog) for command in sdnet.__main__.app.registered_commands)
     # `sdnet prepare` makes 480 training patches when it is given no images.
     steps = steps_per_epoch(480, RECIPES["demo"].batch) * RECIPES["demo"].epochs

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from orchestrator.ascend.placement import AscendHost, place
-from orchestrator.ascend.rank_table import build_rank_table
-from orchestrator.ascend.rank_table_rules import faults_in_text
-from orchestrator.spec import load_spec
+from orchestrator.ascend.rank_table.rules import faults_in_text
+from orchestrator.ascend.rank_table.table import build_rank_table
+from orchestrator.job.spec.job_spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "cluster_configs"

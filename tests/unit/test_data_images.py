@@ -218,6 +218,18 @@ def test_pixels_without_data_are_black_and_do_not_count(read, marks):
     np.testing.assert_array_equal(grey[20:], whole)
 
 
+@pytest.mark.parametrize("maxval", [15, 100, 254])
+def test_a_pnm_whose_greatest_value_is_not_255_is_stretched_whether_it_is_text_or_binary(read, maxval):
+    image = (RAMP % (maxval + 1)).astype(np.uint8)
+    binary = read(b"P5 30 20 %d\n" % maxval + image.tobytes())
+    np.testing.assert_array_equal(binary, stretch(image))
+    text = read(b"P2 30 20 %d\n" % maxval + b" ".join(b"%d" % value for value in image.reshape(-1)) + b"\n")
+    assert np.abs(text.astype(int) - binary).max() <= 1  # the decoder rounds text to 8 bits first
+    colours = read(b"P6 30 20 %d\n" % maxval + np.repeat(image, 3).tobytes())
+    np.testing.assert_array_equal(colours, binary)
+    np.testing.assert_array_equal(read(b"P5 30 20 255\n" + image.tobytes()), image)
+
+
 def test_a_signalling_nan_is_no_measurement_and_no_warning(read):
     image = (RAMP + 1).astype(np.float32)
     image[0, 0] = np.array([0x7FA00000], np.uint32).view(np.float32)[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator.engine.checkpoints import Encoded, write_checkpoint
-from orchestrator.inputs import (
+from orchestrator.job.inputs import (
     check_inputs,
     data_identity,
     refuse_changed_since_finished,
@@ -18,10 +18,10 @@ from orchestrator.inputs import (
     supply_of,
     work_of,
 )
-from orchestrator.launch import launch
-from orchestrator.plan import build_plan, plan_as_dict
-from orchestrator.run_directory import RunDirectory, write_json
-from orchestrator.spec import ClusterSpec, JobSpec, spec_from_dict
+from orchestrator.job.launch import launch
+from orchestrator.job.plan import build_plan, plan_as_dict
+from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
 from sdnet.data.prepare import prepare
 from sdnet.data.store import checksums_of

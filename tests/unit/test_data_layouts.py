@@ -117,9 +117,11 @@ def test_a_pattern_that_leaves_a_pair_without_a_scene_is_refused_with_its_name(t
     "pattern", ["", ".+", "(a)(b)", "(", "*", "(?P<a>", "(" * 200_000, "a{99999999999999999999}"]
 )
 def test_a_pattern_without_exactly_one_group_is_refused(pattern):
-    with pytest.raises(InputError, match="scene_pattern is .*; it must be a regular expression with") as told:
+    with pytest.raises(
+        InputError, match="scene_pattern is .*; it must be a regular expression with"
+    ) as reported:
         SplitConfig(scene_pattern=pattern)
-    assert len(str(told.value)) < 200
+    assert len(str(reported.value)) < 200
 
 
 @pytest.mark.parametrize("digit", ["²", "٣", "१२"])

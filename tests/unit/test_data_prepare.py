@@ -222,6 +222,16 @@ def test_images_without_texture_are_refused(copy):
         again(copy)
 
 
+def test_a_side_without_a_patch_names_an_image_that_cannot_be_used(copy):
+    for path in images_of(copy, "s2"):
+        path.write_bytes(b"")
+    work = plan_work(copy / "images", copy / "out", PATCHES, SPLIT, 1.0)
+    with pytest.raises(
+        InputError, match=r"value only, 18 cannot be used: \S+/s2_\S+\.png is empty; \.\.\.\)"
+    ):
+        prepare(work)
+
+
 def test_shards_do_not_depend_on_anything_but_the_pairs(made, tmp_path):
     work = plan_work(made / "images", tmp_path, PATCHES, SPLIT, 0.0)
     assert [len(shard.pairs) for shard in work.train] == [8, 8, 2]

@@ -9,13 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.drill.faults import Damage, Fault
 from orchestrator.drill.inject import Target, damage_checkpoint, inject
 from orchestrator.drill.rehearsal import same_bytes
 from orchestrator.engine.checkpoints import Encoded, newest_valid, write_checkpoint
-from orchestrator.processes import start_ticks
-from orchestrator.run_directory import RunDirectory
+from orchestrator.engine.host.left_over import RUN_VARIABLE
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import start_ticks
 from orchestrator.telemetry.events import (
     FaultInjected,
 )

@@ -14,7 +14,7 @@ from orchestrator.drill.faults import Damage, Fault
 from orchestrator.drill.inject import Order, Target
 from orchestrator.drill.priority import Priority
 from orchestrator.drill.ray_node import ProcessId, RayNode, start_command
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 
 
 def ray_node(*start: str) -> RayNode:

@@ -10,8 +10,8 @@ import pytest
 from orchestrator.drill.faults import Fault
 from orchestrator.drill.hosts import ThisHost
 from orchestrator.drill.rehearsal import CleanRunFailed, Rehearsal
-from orchestrator.run_directory import RunDirectory
-from orchestrator.spec import JobSpec, spec_from_dict
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.telemetry.event import UnknownEvent
 from orchestrator.telemetry.events import FaultInjected
 from orchestrator.telemetry.record import EventReader

@@ -10,7 +10,7 @@ import pytest
 # Says that it waits, then waits for the signal; what the block raises is printed with its exit code.
 _WAITS = """
 import signal, sys
-from orchestrator.interruption import exit_code_of, interruptible
+from sdnet.interruption import exit_code_of, interruptible
 try:
     with interruptible():
         print("waits", flush=True)
@@ -22,7 +22,8 @@ except KeyboardInterrupt as interruption:
 # As Ray starts: it takes the signal for itself, which comes while it does so.
 _STARTS_RAY = """
 import os, signal
-from orchestrator.interruption import exit_code_of, interruptible, keeping_signal_handlers
+from sdnet.interruption import exit_code_of, interruptible
+from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 try:
     with interruptible():
         with keeping_signal_handlers():
@@ -37,7 +38,7 @@ except KeyboardInterrupt as interruption:
 # As a group that saves after the first signal: later ones must not end that.
 _SAVES = """
 import os, signal
-from orchestrator.interruption import interruptible
+from sdnet.interruption import interruptible
 with interruptible():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -45,6 +46,29 @@ with interruptible():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
         print("saved")
+"""
+
+# As the import of MindSpore, which prints and raises something else for an exception inside its C++ code.
+_IMPORTS = """
+import os, signal, sys
+from orchestrator import cli
+from orchestrator.cli.commands import plan as plan_command
+from sdnet import __main__ as sdnet_command
+def import_mindspore(*arguments):
+    os.write(1, b"waits\\n")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        os.write(2, b"pages of C++ text")
+        raise ImportError("initialization failed") from None
+sdnet_command._use_graphs = plan_command.load_spec = import_mindspore
+programs = {
+    "sdnet": (sdnet_command.main, ["eval", "--checkpoint", "x", "--data", "y"]),
+    "sdnet-orchestrate": (cli.main, ["plan", "job.yaml"]),
+}
+main, arguments = programs["PROGRAM"]
+sys.argv = ["PROGRAM", *arguments]
+main()
 """
 
 # `export`, with a network that MindSpore compiles again and again: each time it takes SIGINT for itself.
@@ -119,7 +143,19 @@ def test_what_the_first_signal_began_is_not_ended_by_the_next_ones() -> None:
     assert process.returncode == 0
 
 
-def test_ctrl_c_while_mindspore_compiles_ends_export_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["sdnet", "sdnet-orchestrate"])
+def test_a_library_that_a_signal_interrupts_has_no_word_after_it(program: str) -> None:
+    with started(_IMPORTS.replace("PROGRAM", program)) as process:
+        assert process.stdout is not None and process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate() == ("", f"{program}: interrupted\n")
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_mindspore_compiles_ends_export_in_one_line(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
     # A file, because MindSpore reads the source of what it compiles.
     program = tmp_path / "compiles.py"
     program.write_text(_COMPILES)
@@ -127,16 +163,16 @@ def test_ctrl_c_while_mindspore_compiles_ends_export_in_one_line(tmp_path: Path)
         assert process.stdout is not None
         while process.stdout.readline().strip() != "5":
             assert process.poll() is None, process.communicate()[1]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         _, errors = process.communicate()
-    assert (process.returncode, errors) == (130, "sdnet-orchestrate: interrupted\n")
+    assert (process.returncode, errors) == (128 + signum, "sdnet-orchestrate: interrupted\n")
 
 
 def test_what_a_child_returns_raises_or_dies_of_is_known_to_its_parent() -> None:
     script = """
 import os
 from orchestrator.errors import OrchestratorError
-from orchestrator.interruption import in_a_child
+from orchestrator.cli.interruption import in_a_child
 from sdnet.errors import InputError
 print(in_a_child(lambda: 3))
 def refuse(): raise InputError("no such thing")
@@ -160,7 +196,8 @@ def test_a_child_that_has_answered_is_ended_without_a_word() -> None:
     # With a thread, as MindSpore has: it may take the signal, whatever the main thread masks.
     refused_often = """
 import threading
-from orchestrator.interruption import in_a_child, interruptible
+from orchestrator.cli.interruption import in_a_child
+from sdnet.interruption import interruptible
 from sdnet.errors import InputError
 def work():
     threading.Thread(target=threading.Event().wait, daemon=True).start()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import launch as module
+from orchestrator.job import launch as module
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.status import read_status
-from orchestrator.run_directory import RunDirectory
 from orchestrator.telemetry import record as record_module
 from orchestrator.telemetry.events import Progress, RunFinished
 from tests.failing_files import failing_files
@@ -48,7 +48,7 @@ def test_a_server_that_is_away(
     else:
         assert code == 1 and err.splitlines()[-1] == (
             f"sdnet-orchestrate: storage {run.root} could not be written (the last events were refused); "
-            "free or mount it, and launch again to go on"
+            "free or mount it, and launch again to resume"
         )
         assert not run.summary.exists() and not events_of(run, RunFinished)
 

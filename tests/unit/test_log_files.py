@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.log_files import open_log
+from orchestrator.engine.host.log_files import open_log
 
 
 def test_a_log_is_appended_to_and_emptied_only_when_asked(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.memory import memory_bytes
+from orchestrator.job.memory import memory_bytes
 
 GIB = 2**30
 TOTAL = psutil.virtual_memory().total

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec import JobSpec
+from orchestrator.job.spec.job_spec import JobSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs/migrating.md").read_text()

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.private_folder import LONGEST_BASE, private_folder, remove_abandoned, usable_base
+from orchestrator.ray_cluster.private_folder import (
+    LONGEST_BASE,
+    private_folder,
+    remove_abandoned,
+    usable_base,
+)
 from sdnet.errors import InputError
 from tests.disk import fill, small_disk
 
 _HOLDS_ONE = """
 import sys
-from orchestrator.private_folder import private_folder
+from orchestrator.ray_cluster.private_folder import private_folder
 with private_folder() as folder:
     (folder / "session").mkdir()
     print(folder, flush=True)
@@ -92,7 +97,7 @@ def test_a_full_disk_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     with small_disk(disk, 2):
         fill(disk)
         assert usable_base({"TMPDIR": str(disk)}) == Path("/tmp")
-        monkeypatch.setattr("orchestrator.private_folder._DEFAULT", str(disk))
+        monkeypatch.setattr("orchestrator.ray_cluster.private_folder._DEFAULT", str(disk))
         with pytest.raises(InputError, match=r"/d: No space left on device\); .* set TMPDIR to a short"):
             usable_base({"TMPDIR": str(disk)})
     disk.rmdir()

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from orchestrator.ray_address import address_to_join, host_and_port
-from orchestrator.ray_session import make_command_line_printable, ray_session
-from orchestrator.spec import ClusterSpec, spec_from_dict
+from orchestrator.job.spec.job_spec import ClusterSpec, spec_from_dict
+from orchestrator.ray_cluster.address import address_to_join, host_and_port
+from orchestrator.ray_cluster.session import make_command_line_printable, ray_session
 from sdnet.errors import InputError
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from orchestrator.local_ray import prepare_token
-from orchestrator.ray_join import check_cluster, warn_of_readable_token
-from orchestrator.ray_session import ray_session, refuse_storage_of_ray
-from orchestrator.spec import ClusterSpec
+from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster.join import check_cluster, warn_of_readable_token
+from orchestrator.ray_cluster.local import prepare_token
+from orchestrator.ray_cluster.session import ray_session, refuse_storage_of_ray
 from sdnet.errors import InputError
 
 TOKEN = "a" * 64

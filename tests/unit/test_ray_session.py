@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from orchestrator.ray_session import ray_session
-from orchestrator.spec import ClusterSpec
+from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster.session import ray_session
 from sdnet.errors import InputError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
 from orchestrator.telemetry.events import FailureDetected, RunStarted, StageStarted
 from orchestrator.telemetry.state import RunState, write_state

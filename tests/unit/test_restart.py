@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.restart import begin_again
-from orchestrator.run_directory import RunDirectory
+from orchestrator.job.restart import begin_again
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import RunIsOwned, owned
 from orchestrator.telemetry.events import RunRestarted
 from orchestrator.telemetry.record import EventReader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory, write_atomically, write_json
+from orchestrator.job.run_directory import RunDirectory, write_atomically, write_json
 from orchestrator.storage import DirectoryStorage
 from sdnet.errors import InputError
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.engine.checkpoints import CheckpointsLost
-from orchestrator.launch import launch
+from orchestrator.job.launch import launch
+from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
+from orchestrator.job.stages.train import finished
 from orchestrator.report.html import render_report
 from orchestrator.report.lines import line_of
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.report.tables import print_summary
-from orchestrator.run_directory import RunDirectory, write_json
-from orchestrator.spec import JobSpec, spec_from_dict
-from orchestrator.stages.train import finished
 from orchestrator.telemetry.events import (
     CheckpointSaved,
     FailureDetected,
@@ -75,7 +75,8 @@ def refusal(spec: JobSpec) -> str:
 def test_what_lies_in_the_place_of_a_file_is_named_before_anything_starts(spec, run, name, make) -> None:
     make(run.root / name)
     said = refusal(spec)
-    assert f"{run.root / name} cannot be read (" in said and "move it away (`launch --restart` does)" in said
+    assert f"{run.root / name} cannot be read (" in said and "move it away" in said
+    assert said.endswith("(`launch --restart` does)") != name.startswith("data/")  # a restart keeps the data
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
@@ -190,6 +191,18 @@ def test_a_run_that_lost_all_its_checkpoints_says_so_and_does_not_begin_again(
         assert said.startswith("the run has finished, but " if finished else str(run.checkpoints))
         assert "although the run saved step_00000005" in said and reason in said
         assert said.endswith("put one back, or launch with --restart to train from step 1")
+
+
+def test_each_corrupt_checkpoint_is_reported_once_with_its_reason(spec, run, caplog) -> None:
+    lose(run, "corrupt")
+    for _ in range(2):
+        refusal(spec)
+    reason = "model.ckpt has 7 bytes with another checksum than was written"
+    found = [r.event for r in EventReader(run.storage).read()]
+    assert [line for event in found if (line := line_of(event)) and "corrupt" in line] == [
+        f"checkpoint step_0000000{step} is corrupt: {reason}" for step in (5, 3)
+    ]
+    assert not caplog.messages  # launch prints the events
 
 
 def test_a_finished_run_without_checkpoints_and_events_is_lost_too(spec, run) -> None:

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.spec import JobSpec, load_spec, spec_from_dict
+from orchestrator.job.spec.job_spec import JobSpec, load_spec, spec_from_dict
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
 

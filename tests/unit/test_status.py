@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.processes import process_mark
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import process_mark
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import seconds_in
-from orchestrator.run_directory import RunDirectory
 from orchestrator.storage.lease import Clock, Lease, Owner, take
 from orchestrator.telemetry.events import (
     Epoch,

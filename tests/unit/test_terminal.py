@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.check.command import print_findings
 from orchestrator.check.judge import Finding
+from orchestrator.cli.commands.check import print_findings
+from orchestrator.cli.terminal import plain_console
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.tables import print_status
-from orchestrator.run_directory import RunDirectory
-from orchestrator.terminal import plain_console
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
 FULL = Path("/dev/full")
@@ -53,7 +53,7 @@ def test_a_finished_run_stays_a_success_when_its_last_words_cannot_be_printed(jo
     finished = RunDirectory(job.parent / "j")
     finished.create()
     script = (
-        "import sys; from orchestrator import cli, launch\n"
+        "import sys; from orchestrator import cli; from orchestrator.job import launch\n"
         "launch.launch = lambda spec: launch.Outcome({'name': 'j', 'status': 'succeeded'}, True)\n"
         f"sys.argv = ['sdnet-orchestrate', 'launch', {str(job)!r}]; cli.main()"
     )
@@ -104,9 +104,9 @@ def test_a_link_in_place_of_a_log_ends_a_drill_in_one_line(job: Path) -> None:
 
 def test_an_interrupted_command_ends_in_one_line() -> None:
     script = (
-        "import sys, threading; from orchestrator import cli\n"
+        "import sys, threading; from orchestrator import cli; import orchestrator.cli.commands.plan as plan\n"
         "def wait(*_):\n    print('waits', flush=True); threading.Event().wait()\n"
-        "cli.load_spec = wait\n"
+        "plan.load_spec = wait\n"
         "sys.argv = ['sdnet-orchestrate', 'plan', 'job.yaml']; cli.main()"
     )
     with subprocess.Popen(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.engine.checkpoints import newest_valid, step_of
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.status import read_status
-from orchestrator.run_directory import RunDirectory
 from orchestrator.telemetry.events import Progress, RunFinished, RunStarted
 from orchestrator.telemetry.record import EventReader
 from orchestrator.telemetry.state import read_state

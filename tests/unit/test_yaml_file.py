@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import yaml_file
-from orchestrator.yaml_file import NotYaml, read_yaml, read_yaml_file
+from orchestrator.job.spec import yaml_file
+from orchestrator.job.spec.yaml_file import NotYaml, read_yaml, read_yaml_file
 from sdnet.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "cluster_configs"

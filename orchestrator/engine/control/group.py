@@ -136,7 +136,10 @@ class GroupControl:
 
     def tick(self) -> None:
         """Look at the running group, in this order. Raises GroupHangs, SchedulerLost or RunLost."""
-        if self._watch is None or self._drain is None or not self._watch.due():
+        if self._watch is None or self._drain is None:
+            return
+        # While the launch ends, the next heartbeat decides whether there are steps to save: do not wait a second.
+        if not (self._watch.due() or self._leaving.is_set()):
             return
         if self._clock.now() - self._owner_checked_at >= _CHECK_OWNER_EVERY_S:
             self._refuse_lost_run()
@@ -174,10 +177,16 @@ class GroupControl:
         except (LaunchStopped, RunLost):
             return Decision.STOP
 
-    def leave(self) -> bool:
-        """Ask the ranks to save and leave, for good; False when no rank computes, so that nothing is lost.
+    @property
+    def computes(self) -> bool:
+        """Whether ranks run the training function."""
+        return self._watch is not None and self.generation.phase is Phase.RUNNING
 
-        From now on no generation starts, and everything that waits stops waiting.
+    def leave(self) -> bool:
+        """Ask the ranks to save and leave, for good; False while none has reported a step.
+
+        From now on no generation starts, and everything that waits stops waiting. A step may be newer than the last
+        heartbeat, so call it again while the group `computes`.
         """
         self._leaving.set()
         ranks, generation = self._ranks, self.generation

@@ -12,7 +12,7 @@ from orchestrator.telemetry.events import RankEnd
 
 
 class LaunchStopped(Exception):
-    """The launcher was told to stop while the controller waited. There is nothing to save."""
+    """The launcher must stop while the controller waits. There is nothing to save."""
 
 
 class Clock(Protocol):
@@ -25,7 +25,7 @@ class Clock(Protocol):
         """Unix seconds."""
 
     def wait(self, seconds: float) -> None:
-        """Wait. Raises LaunchStopped at once when the launcher is told to stop, now or earlier."""
+        """Wait. Raises LaunchStopped at once when the launcher must stop, now or earlier."""
 
 
 class Ranks(Protocol):

@@ -1,1 +1,1 @@
-"""What runs once on a host, for all ranks there."""
+"""What concerns one host: its processes, its logs, ending ranks there, and calling a function on every host."""

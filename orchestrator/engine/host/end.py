@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.ascend.fence import LeftOver, end_processes
 from orchestrator.engine.control.generation import Member
+from orchestrator.engine.host.left_over import LeftOver, end_processes
 from orchestrator.storage import Storage, StorageError
 from orchestrator.telemetry.events import RankEnd
 

@@ -80,19 +80,19 @@ def bind_process(cpus: Sequence[int]) -> None:
         try:
             os.sched_setaffinity(thread.id, cpus)
         except ProcessLookupError:
-            continue  # the thread has ended meanwhile
+            continue  # the thread has ended since it was listed
 
 
 def _held_cpus(allowed: Collection[int]) -> Iterator[set[int]]:
-    """The CPUs of every other process that is held to some of `allowed` but not to all."""
+    """The CPUs of every other process that is pinned to some of `allowed` but not to all."""
     for process in psutil.process_iter():
         try:
             cpus = os.sched_getaffinity(process.pid)
-            # The kernel's own threads have no command; most are held to a CPU, and mostly idle.
+            # The kernel's own threads have no command; most are pinned to a CPU, and mostly idle.
             if process.pid != os.getpid() and not cpus.issuperset(allowed) and process.cmdline():
                 yield cpus
         except (OSError, psutil.Error):
-            continue  # it has ended meanwhile, or is none of our business
+            continue  # it has ended since it was listed, or belongs to another user
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def choose_and_read(
     if rank == 0:
         name, encoded, corrupt = newest_valid(storage, avoid, saved, wait)
         for error in corrupt:
-            record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=str(error)))
+            record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=error.detail))
         if name is None:
             refuse_lost(storage, saved)
     name = broadcast(name or "")

@@ -14,6 +14,7 @@ import ray.train
 import ray.train.collective
 
 from orchestrator.engine.control.failures import FailureKind, RankFailed, TrainingDiverged
+from orchestrator.engine.host.log_files import open_log
 from orchestrator.engine.rank.compile_cache import CompileCache
 from orchestrator.engine.rank.leave import Leaving
 from orchestrator.engine.rank.link import RankLink, current_link
@@ -22,7 +23,7 @@ from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, set_session
 from orchestrator.engine.state_format import StateFormat
 from orchestrator.errors import CorruptData, InputError
-from orchestrator.storage import Lease, RunLost, Storage, StorageError, StorageMisused
+from orchestrator.storage import Lease, RunLost, Storage, StorageError, StorageMisused, storage_errors
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.record import EventWriter
 
@@ -65,7 +66,10 @@ class RankSettings:
 def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
     """Run the training function in this rank to its end; returns what it returns on every rank."""
     link = current_link()
-    _write_output_to(settings.logs / f"rank_{link.rank}.log")
+    try:
+        _write_output_to(settings.logs / f"rank_{link.rank}.log")
+    except StorageError as error:
+        raise _sorted(error, link.rank, 0) from error
     writer = EventWriter(settings.storage, guard=settings.lease.check) if link.rank == 0 else None
     try:
         return _run(train_fn, settings, link, writer.record if writer else _ignore)
@@ -164,15 +168,17 @@ def _ignore(event: Event) -> None:
 
 
 def _write_output_to(path: Path) -> None:
-    """Send everything that this process prints, also from C++, to the rank's log; generations append."""
-    # O_NONBLOCK: a FIFO at this path is an error, and not a wait for its reader.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    """Send everything that this process prints, also from C++, to the rank's log; generations append.
+
+    Raises StorageError: the log lies in the run's storage, and its failure is not the training function's.
+    """
+    with storage_errors(str(path)), open_log(path) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     package = logging.getLogger("orchestrator")
     package.setLevel(logging.INFO)
-    handler = logging.FileHandler(path)
+    stream = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(message)s"))
     package.handlers = [handler]
     package.propagate = False

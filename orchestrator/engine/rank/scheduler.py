@@ -4,6 +4,7 @@ Ranks find each other through it (dynamic cluster). Rank 0's worker starts it, a
 ends, so no scheduler outlives its group. Every generation has its own scheduler on its own port.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -12,15 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.environment import scheduler_environment
+from orchestrator.engine.host.log_files import open_log
 from orchestrator.errors import ClusterError
-from orchestrator.log_files import open_log
+from orchestrator.storage import storage_errors
 
 _PR_SET_PDEATHSIG = 1
 _PORT_TRIES = 5
@@ -96,8 +99,20 @@ def free_port(host: str) -> int:
         return probe.getsockname()[1]
 
 
+@contextlib.contextmanager
+def _output(log_path: str | None) -> Iterator[BinaryIO]:
+    """Where the scheduler prints. Raises StorageError: the log lies in the run's storage."""
+    with contextlib.ExitStack() as stack:
+        if log_path is None:
+            yield stack.enter_context(Path(os.devnull).open("wb", buffering=0))
+            return
+        with storage_errors(log_path):
+            log = stack.enter_context(open_log(Path(log_path)))
+        yield log
+
+
 def _spawn(environment: dict[str, str], log_path: str | None) -> subprocess.Popen:
-    with open_log(Path(log_path)) if log_path else Path(os.devnull).open("wb", buffering=0) as log:
+    with _output(log_path) as log:
         return subprocess.Popen(
             [sys.executable, "-m", "orchestrator.engine.rank.scheduler", str(os.getpid())],
             env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -18,7 +18,7 @@ from orchestrator.engine.rank.scheduler import start_scheduler
 from orchestrator.engine.rank.store import connect_store, join_through_store, open_store
 from orchestrator.engine.rank.wakeful import wakeful
 from orchestrator.errors import InputError
-from orchestrator.processes import start_ticks
+from orchestrator.process_identity import start_ticks
 
 logger = logging.getLogger(__name__)
 

@@ -54,7 +54,7 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
 
 
 def is_stop(error: TrainingFailedError) -> bool:
-    """Whether the error only says that the launcher was told to stop."""
+    """Whether the error only means that the launcher must stop."""
     return isinstance(error, ControllerError) and isinstance(error.controller_failure, LaunchStopped)
 
 

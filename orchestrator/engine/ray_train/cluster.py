@@ -12,9 +12,9 @@ from ray.train.v2._internal.execution.worker_group.worker import Worker
 from orchestrator.engine.control.generation import Member
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.host.end import end_hanging_ranks_here, end_ranks_here
+from orchestrator.engine.host.every_host import Answer, HostTask, ask_every_host
 from orchestrator.engine.messages import Heartbeat, Notice
 from orchestrator.engine.rank.link import deliver_notice, read_heartbeat
-from orchestrator.every_host import Answer, HostTask, ask_every_host
 from orchestrator.storage import Storage
 from orchestrator.telemetry.events import RankEnd
 

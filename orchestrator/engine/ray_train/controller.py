@@ -6,6 +6,7 @@ iteration runs in a thread of its own, so that `leave` is answered at once in ev
 
 import asyncio
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,6 @@ from ray.train.v2._internal.execution.controller.controller import TrainControll
 from ray.train.v2._internal.execution.worker_group.worker import Worker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 
-from orchestrator.engine.ascend_start import server_id_of_host
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings, GroupControl
 from orchestrator.engine.control.rank_order import in_rank_order, local_ranks, numbered
@@ -27,13 +27,16 @@ from orchestrator.engine.rank.start import describe_worker
 from orchestrator.engine.ray_train.cluster import ControllerClock, RayCluster, RayRanks
 from orchestrator.engine.ray_train.policies import ControlledFailures, GroupSize
 from orchestrator.engine.ray_train.workers import ControlledWorkersFactory, StandbyWorkers
-from orchestrator.engine.start import start_group
+from orchestrator.engine.start.ascend import server_id_of_host
+from orchestrator.engine.start.group import start_group
 from orchestrator.storage import Lease, Storage
 from orchestrator.telemetry.events import LeftoversEnded
 from orchestrator.telemetry.record import EventWriter
 from orchestrator.telemetry.state import read_state
 
 _LOOK_EVERY_S = 0.1
+# Two polls of Ray Train and an answer: the first step may be newer than the last heartbeat.
+_HEARTBEAT_WITHIN_S = 0.9
 _DESCRIBE_S = 120.0
 
 
@@ -96,6 +99,10 @@ class GroupController(TrainController):
         """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""
         saving = self._control.leave()
         self._clock.stop()
+        give_up = time.monotonic() + _HEARTBEAT_WITHIN_S
+        while not saving and self._control.computes and time.monotonic() < give_up:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            saving = self._control.leave()
         while saving and not self.get_state().is_terminal():
             await asyncio.sleep(_LOOK_EVERY_S)
         return saving

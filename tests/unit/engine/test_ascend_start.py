@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from orchestrator.ascend.fence import RUN_VARIABLE
-from orchestrator.ascend.host_tools import ROOT_VARIABLE
-from orchestrator.engine import ascend_start
-from orchestrator.engine.ascend_start import clear_host
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
+from orchestrator.engine.host.left_over import RUN_VARIABLE
+from orchestrator.engine.start import ascend as ascend_start
+from orchestrator.engine.start.ascend import clear_host
 from tests.ascend_fakes.host import change, describe, install
 
 MARK = "/runs/this-one"

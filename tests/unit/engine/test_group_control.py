@@ -351,16 +351,16 @@ def test_a_launch_that_is_told_to_stop_does_so_within_a_second_in_every_phase(
 ) -> None:
     made = bench()
     made.start("h0")
-    told = []
+    stopped_at = []
 
     def stop() -> None:
-        told.append(made.clock.now())
+        stopped_at.append(made.clock.now())
         assert made.control.leave() is False
         made.clock.stop()
 
     made.clock.at(7.0, stop)
     phase(made)
-    assert made.clock.now() - told[0] <= 1.0
+    assert made.clock.now() - stopped_at[0] <= 1.0
 
 
 def test_no_generation_starts_after_the_launch_was_told_to_stop() -> None:
@@ -378,6 +378,18 @@ def test_ranks_that_compute_are_asked_to_save_and_leave() -> None:
     assert made.control.leave() is True
     assert [(notice.kind, notice.ranks) for notice in made.ranks.notices] == [(NoticeKind.STOP, (0, 1))]
     assert made.control.failed(Failure(FailureKind.RANK_CRASHED, 0, "killed")) is Decision.STOP
+
+
+def test_a_step_that_is_newer_than_the_last_heartbeat_is_saved_when_the_launch_ends() -> None:
+    made = bench()
+    made.start("h0")
+    made.ticks(2)
+    made.ranks.all_beat(STEPPING)
+    assert made.control.leave() is False and made.control.computes
+    made.control.tick()  # asks at once, although no second has passed
+    made.control.tick()
+    assert made.control.leave() is True
+    assert [notice.kind for notice in made.ranks.notices] == [NoticeKind.STOP]
 
 
 def test_a_function_that_reports_no_step_has_nothing_to_save() -> None:

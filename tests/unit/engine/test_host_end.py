@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.ascend.fence import RUN_VARIABLE
 from orchestrator.engine.control.generation import Member
 from orchestrator.engine.host.end import end_hanging_ranks_here, end_ranks_here
-from orchestrator.processes import start_ticks
+from orchestrator.engine.host.left_over import RUN_VARIABLE
+from orchestrator.process_identity import start_ticks
 from orchestrator.storage import DirectoryStorage
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from orchestrator.engine.rank import saver as saver_module
 from orchestrator.engine.rank.leave import Agreement, Leaving
 from orchestrator.engine.rank.link import RankLink, open_link, read_heartbeat
 from orchestrator.engine.rank.restore import choose_and_read
+from orchestrator.engine.rank.run import RankSettings, run_rank
 from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, get_session
 from orchestrator.engine.state_format import NpzFormat, State
 from orchestrator.errors import InputError
-from orchestrator.storage import StorageUnavailable
+from orchestrator.storage import Lease, StorageUnavailable
+from orchestrator.storage.lease import Owner
 from tests.unit.engine.fakes import MemoryStorage, Recorder
 
 FORMAT = NpzFormat()
@@ -279,3 +282,21 @@ def test_links_of_two_groups_in_one_process_are_apart() -> None:
     first, second = open_link(GroupInfo(group="a#1"), 0), open_link(GroupInfo(group="b#1"), 1)
     first.beat("stepping", 5)
     assert (read_heartbeat("a#1").step, read_heartbeat("b#1").step, second.rank) == (5, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"), [("logs", FailureKind.PATH_BLOCKED), ("away", FailureKind.STORAGE)]
+)
+def test_a_log_that_cannot_be_opened_is_not_the_training_functions_error(
+    tmp_path: Path, folder: str, kind: FailureKind
+) -> None:
+    (tmp_path / "logs/rank_0.log").mkdir(parents=True)
+    open_link(GroupInfo(group=f"{folder}#1"), 0)
+    storage = MemoryStorage()
+    settings = RankSettings(
+        storage=storage, lease=Lease(storage, 1, Owner.this_process()), state_format=FORMAT,
+        every_s=None, keep=1, best=None, logs=tmp_path / folder, compiled=None, compile_key="",
+    )  # fmt: skip
+    with pytest.raises(RankFailed) as failed:
+        run_rank(lambda: None, settings)
+    assert failed.value.kind is kind and f"{folder}/rank_0.log" in failed.value.detail

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.register.on_workers import register_one, summary_of
 from orchestrator.register.pairs import PairFiles, list_pairs
-from orchestrator.stages.register import register_one, summary_of
 from sdnet.errors import InputError
 from sdnet.registration.config import RegisterConfig
 from tests.made_pairs import pair

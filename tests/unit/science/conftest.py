@@ -37,7 +37,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def train_step(recipe: Recipe) -> TrainStep:
-    return TrainStep(SDNet(recipe, training=True), recipe, SLICES, world_size=1)
+    return TrainStep(SDNet(recipe, training=True), recipe, recipe.batch, SLICES, world_size=1)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """`sdnet`: the scenes that are named are split so; wrong input is one line and exit code 2."""
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,8 +17,9 @@ from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.store import checksums_of, open_training_patches
 from sdnet.data.synthetic import make_tree
+from sdnet.loop import EpochReport
 from sdnet.recipes import RECIPES
-from sdnet.train_folder import newest_checkpoint
+from sdnet.train_folder import FolderHooks, newest_checkpoint
 from sdnet.trainer import Trainer
 
 
@@ -52,11 +55,16 @@ def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, m
         ("export --checkpoint {tmp}/x.ckpt --out {tmp}/folder.mindir", "cannot be written (Is a directory)"),
         ("prepare --images {tmp} --out {tmp}/out", "{tmp}"),
         ("prepare --out {tmp}/file/out", "folder {tmp}/file/out cannot be written (Not a directory)"),
+        ("prepare --out {tmp}/a", "{tmp}/a/train.npz is a folder, and a file must lie there; move it away"),
+        ("prepare --out {tmp}/b", "{tmp}/b/shards is a file, and a folder must lie there; move it away"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "folder.mindir").mkdir()
+    (tmp_path / "a/train.npz").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/shards").touch()
     monkeypatch.setattr(sys, "argv", ["sdnet", *arguments.format(tmp=tmp_path).split()])
     with pytest.raises(SystemExit) as caught:
         main()
@@ -81,17 +89,66 @@ def test_training_does_not_go_on_with_other_data(swapped, tmp_path, monkeypatch,
     trainer = Trainer(recipe, open_training_patches(train), data=checksums_of(train, test))
     trainer.snapshot().write(tmp_path / "run/epoch_0000")
     write(swapped, 2)
-    told = refusal(
+    line = refusal(
         f"train --data {tmp_path} --out {tmp_path}/run --recipe demo --batch 8", monkeypatch, capsys
     )
-    assert f"epoch_0000 was trained with another {swapped} (checksum " in told and "put the data back" in told
+    assert f"epoch_0000 was trained with another {swapped} (checksum " in line and "put the data back" in line
 
 
 def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
     for name in ("train.npz", "test.npz"):
         np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), np.arange(16) % 2)
-    told = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
-    assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in told
+    line = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
+    assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in line
+
+
+# `prepare` up to the moment when its folder of synthetic images is there.
+_PREPARES = """
+import signal, sys
+from sdnet.data import synthetic
+def wait(*arguments):
+    print("waits", flush=True)
+    signal.pause()
+synthetic.make_tree = wait
+from sdnet.__main__ import main
+sys.argv = ["sdnet", "prepare", "--out", sys.argv[1]]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_prepare_in_one_line_and_leaves_no_images(signum, code, tmp_path):
+    command = [sys.executable, "-c", _PREPARES, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "waits\n"
+        process.send_signal(signum)
+        assert process.communicate() == ("", "sdnet: interrupted\n")
+    assert process.returncode == code
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_images_that_a_killed_prepare_left_are_removed(tmp_path, monkeypatch):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
+    (tmp_path / "out/.images-x1/tree").mkdir(parents=True)
+    arguments = ["prepare", "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_path_that_only_a_late_write_meets_is_one_line_too(tmp_path, monkeypatch, capsys):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
+    in_the_way = tmp_path / "out/shards/train-00000.npz"
+    in_the_way.mkdir(parents=True)
+    arguments = ["prepare", "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    remedy = "move away what lies there, or give access to it"
+    assert capsys.readouterr().err == f"error: {in_the_way} cannot be used (Is a directory); {remedy}\n"
 
 
 @pytest.mark.parametrize(
@@ -108,8 +165,8 @@ def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_wrong_options_of_prepare_are_refused(option, message, tmp_path, monkeypatch, capsys):
-    told = refusal(f"prepare --images {tmp_path} --out {tmp_path}/out {option}", monkeypatch, capsys)
-    assert message in told
+    line = refusal(f"prepare --images {tmp_path} --out {tmp_path}/out {option}", monkeypatch, capsys)
+    assert message in line
 
 
 def test_prepare_says_that_its_pairs_are_synthetic(tmp_path, monkeypatch, capsys):
@@ -187,11 +244,43 @@ def test_training_resumes_from_the_newest_checkpoint_and_not_from_copies_or_corr
     assert newest_checkpoint(tmp_path) == checkpoints / "step_100000000.2"
 
 
+def test_training_does_not_begin_again_where_checkpoints_were_lost(tmp_path, monkeypatch, capsys):
+    for name in ("train.npz", "test.npz"):
+        labels = np.ones(16, int) if name == "train.npz" else np.arange(16) % 2
+        np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), labels)
+    train = f"train --data {tmp_path} --recipe demo --batch 8 --out {tmp_path}"
+    for left in ("published/checkpoint_SDNet_3.ckpt", "group/checkpoints/step_00000004/corrupt"):
+        (tmp_path / left).parent.mkdir(parents=True)
+        (tmp_path / left).touch()
+        told = refusal(f"{train}/{left.partition('/')[0]}", monkeypatch, capsys)
+        assert f"{tmp_path / left} is of an earlier run, and no checkpoint to resume from is left" in told
+
+    corrupt = tmp_path / "run/checkpoints/step_00000004"
+    corrupt.mkdir(parents=True)
+    told = refusal(f"{train}/run", monkeypatch, capsys)
+    remedy = f"move {corrupt} away to resume from the checkpoint before it"
+    assert told == f"error: {corrupt}/state.json is missing; {remedy}\n"
+
+
+def test_an_epoch_prints_the_checksum_of_the_weights_that_it_wrote(tmp_path, capsys):
+    np.savez(tmp_path / "train.npz", np.zeros((16, 64, 128), np.uint8), np.ones(16, int))
+    trainer = Trainer(replace(RECIPES["demo"], batch=8), open_training_patches(tmp_path / "train.npz"))
+    (tmp_path / "checkpoints").mkdir()
+    rates = {"fpr95": 0.5, "accuracy": 0.5}
+    FolderHooks(tmp_path).epoch_finished(
+        trainer, EpochReport(1, 2, {"total": 1.0}, 0.002, 2, 1.5, rates, 0.1)
+    )
+    trainer.close()
+    written = tmp_path / "checkpoint_SDNet_1.ckpt"
+    checksum = hashlib.sha256(written.read_bytes()).hexdigest()
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {written} (SHA-256 {checksum})"
+
+
 def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
     data = tmp_path / "test.npz"
     np.savez(data, np.zeros((2, 64, 128), np.uint8), np.arange(2))
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    told = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
-    assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in told
+    line = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
+    assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in line

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +205,14 @@ def an_npz() -> bytes:
     return made.getvalue()
 
 
+def encrypted(mode: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/a.ckpt"
+        parameter = {"name": "a", "data": ms.Tensor(np.ones(4, np.float32))}
+        ms.save_checkpoint([parameter], path, enc_key=b"0123456789abcdef", enc_mode=mode)
+        return Path(path).read_bytes()
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5420203\n"
 
 
@@ -224,6 +233,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 542020
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
         (b'\x40\0\0\0\0\0\0\0{"a":{}}', "is a safetensors file"),
         (b'{"message": "Not Found"}', "is a JSON document"),
+        *((encrypted(mode), "is an encrypted checkpoint") for mode in ("AES-GCM", "AES-CBC", "SM4-CBC")),
         (np.random.default_rng(0).bytes(5000), "is not a whole MindSpore checkpoint"),
     ],
     ids=lambda value: value[:20].decode("ascii", "replace") if isinstance(value, bytes) else "",

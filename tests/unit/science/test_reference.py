@@ -55,7 +55,7 @@ def outputs(shared: Path) -> dict[str, np.ndarray]:
 def one_step(shared: Path) -> dict[str, dict[str, float]]:
     """Losses, norms of gradients and norms of changes, of one Adam step in evaluation mode."""
     net = published_net(shared)
-    step = TrainStep(net, Recipe(batch=32), slices=1, world_size=1)
+    step = TrainStep(net, Recipe(batch=32), slice_size=32, slices=1, world_size=1)
     before = weights.copy(net)
     with np.load(shared / "reference/loss_batch.npz", allow_pickle=False) as file:
         pairs = file["arr_0"]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.processes import process_mark
+from orchestrator.process_identity import process_mark
 from orchestrator.storage import RunIsOwned, RunLost, StorageError, StorageUnavailable
 from orchestrator.storage.lease import Lease, LeaseTimes, Life, Owner, life_of, newest_lease, read_owner, take
 from orchestrator.storage.ownership import Ownership

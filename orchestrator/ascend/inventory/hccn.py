@@ -1,0 +1,63 @@
+"""What `hccn_tool` prints and /etc/hccn.conf holds about the network ports of devices, read from text."""
+
+import ipaddress
+import re
+
+from orchestrator.ascend.inventory.npu_smi import UnreadableOutput
+
+
+def parse_address(text: str) -> str | None:
+    """Address in `hccn_tool -i N -ip -g` (or `-ip -inet6 -g`); None when the port has none.
+
+    A prefix length is cut off. Raises UnreadableOutput for an address line without an address.
+    """
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and re.sub(r"[\s_-]", "", key).lower() in ("ipaddr", "ipaddress", "ipv6addr", "ipv6address"):
+            return _address(value, "hccn_tool -ip -g")
+    return None
+
+
+def parse_link(text: str) -> str:
+    """`UP` or `DOWN` in `hccn_tool -i N -link -g`."""
+    found = re.search(r"link status\s*:\s*([A-Za-z]+)", text)
+    if found is None:
+        raise UnreadableOutput("hccn_tool -link -g", "no link status in it")
+    return found.group(1).upper()
+
+
+def parse_net_health(text: str) -> str:
+    """`Success` or what is wrong in `hccn_tool -i N -net_health -g`."""
+    found = re.search(r"net health status\s*:\s*(\S[^\r\n]*)", text)
+    if found is None:
+        raise UnreadableOutput("hccn_tool -net_health -g", "no net health status in it")
+    return found.group(1).strip()
+
+
+def parse_ping_loss(text: str) -> float:
+    """Percent of packets lost in `hccn_tool -i N -ping -g address A`."""
+    found = re.search(r"(?<![\d.])(\d{1,3}(?:\.\d+)?)% packet loss", text)
+    if found is None or float(found.group(1)) > 100:
+        raise UnreadableOutput("hccn_tool -ping -g", "no packet loss in it")
+    return float(found.group(1))
+
+
+def parse_hccn_conf(text: str) -> dict[int, str]:
+    """Address of each physical id in /etc/hccn.conf: IPv4 where there is one, as HCCL prefers it."""
+    addresses: dict[int, str] = {}
+    # IPv6 first, so that IPv4 replaces it wherever the lines stand.
+    for name in ("IPv6address", "address"):
+        for line in text.splitlines():
+            key, equals, value = line.partition("=")
+            found = re.fullmatch(rf"{name}_(\d{{1,4}})", key.strip(), flags=re.ASCII)
+            if found and equals and value.strip():
+                addresses[int(found.group(1))] = _address(value, "/etc/hccn.conf")
+    return addresses
+
+
+def _address(value: str, source: str) -> str:
+    text = value.strip().split("/")[0]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise UnreadableOutput(source, f"{text[:60]!r} is not an address") from None

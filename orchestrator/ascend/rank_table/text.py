@@ -1,0 +1,98 @@
+"""From the path of a rank table to its JSON value, as strictly as HCCL reads both."""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ascend.rank_table.fault import UNREADABLE, Fault, FaultyTable
+from orchestrator.errors import InputError
+
+_SUFFIX = ".json"
+_SHOWN_CHARACTERS = 40
+
+
+def why_hccl_skips_path(path: str) -> str:
+    """What is wrong with the resolved path of a rank table, as the end of a sentence; empty if nothing is.
+
+    HCCL looks for the FIRST `.json` in the whole path and wants nothing behind it.
+    """
+    name = Path(path).name
+    if not name.endswith(_SUFFIX):
+        return "does not end in .json; HCCL reads no other name"
+    if name == _SUFFIX:
+        return "has no name before .json; rename the file"
+    if path.index(_SUFFIX) + len(_SUFFIX) != len(path):
+        return "holds .json twice; HCCL wants it once in the whole path, at the end: rename the other part"
+    return ""
+
+
+def read_table_text(path: Path) -> str:
+    """The text of a rank table file; a file that HCCL would not open raises InputError."""
+    resolved = os.path.realpath(path)
+    if why := why_hccl_skips_path(resolved):
+        shown = "the path" if os.fspath(path) == resolved else f"its target {resolved}"
+        raise InputError(f"{path}: {UNREADABLE}: {shown} {why}")
+    try:
+        # A FIFO or a device would make us wait for ever.
+        if not stat.S_ISREG(Path(resolved).stat().st_mode):
+            raise InputError(f"{path}: {UNREADABLE}: cannot be read (not a file); give a rank table file")
+        return Path(resolved).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(
+            f"{path}: {UNREADABLE}: cannot be read ({reason}); give a readable rank table"
+        ) from None
+
+
+def table_of_text(text: str) -> Any:
+    """The JSON value of a rank table's text; raises FaultyTable when it is not JSON.
+
+    Stricter than Python: NaN, Infinity, numbers beyond a double and lone surrogates are not JSON for
+    HCCL. A key that stands twice in one object is refused: HCCL takes the last one without a word.
+    """
+    try:
+        table = json.loads(
+            # HCCL skips one byte-order mark.
+            text.removeprefix("\ufeff"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_float=_number,
+        )
+        json.dumps(table, ensure_ascii=False).encode()
+    except _DuplicateKey as error:
+        fix = "the key stands twice in one object, and HCCL takes the last; remove one of them"
+        raise FaultyTable(Fault(UNREADABLE, f"$..{error.key[:_SHOWN_CHARACTERS]}", error.key, fix)) from None
+    except (ValueError, RecursionError, OverflowError) as error:
+        reason = "a lone surrogate" if isinstance(error, UnicodeEncodeError) else error
+        fix = f"this is not JSON ({reason}); write the table anew"
+        raise FaultyTable(Fault(UNREADABLE, "$", text[:_SHOWN_CHARACTERS], fix)) from None
+    return table
+
+
+class _DuplicateKey(Exception):
+    def __init__(self, key: str):
+        super().__init__(key)
+        self.key = key
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise _DuplicateKey(key)
+        values[key] = value
+    return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number

@@ -1,0 +1,5 @@
+"""The command line, `sdnet-orchestrate`: `program.py` holds the commands together, `commands/` has a file for each."""
+
+from orchestrator.cli.program import app, main
+
+__all__ = ["app", "main"]

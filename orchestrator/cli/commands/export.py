@@ -1,0 +1,26 @@
+"""`sdnet-orchestrate export`: write a checkpoint's network for use without this program."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.interruption import in_a_child
+from orchestrator.cli.options import CheckpointPath
+from sdnet.paths import path_option
+
+
+def export(
+    checkpoint: CheckpointPath,
+    out: Annotated[Path, typer.Option(help="The file to write.", callback=path_option)],
+    format_: Annotated[str, typer.Option("--format", help="mindir, or air (on an Ascend host).")] = "mindir",
+) -> None:
+    """Write the network as MindIR and prove that the file computes the same."""
+
+    def work() -> str:
+        from sdnet.export import export_checkpoint
+        from sdnet.messages import exported_line
+
+        return exported_line(out, export_checkpoint(checkpoint, out, format_))
+
+    print(in_a_child(work))

@@ -1,0 +1,18 @@
+"""`sdnet-orchestrate plan`: print what a launch would do."""
+
+import json
+
+from orchestrator.cli.options import AsJson, JobFile, Overrides, console
+from orchestrator.job.spec.job_spec import load_spec
+from orchestrator.report import tables
+
+
+def plan(job: JobFile, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Print what `launch` would do, to the last environment variable, and touch nothing."""
+    from orchestrator.job.plan import build_plan, plan_as_dict
+
+    made = build_plan(load_spec(job, tuple(set_ or ())))
+    if as_json:
+        print(json.dumps(plan_as_dict(made), indent=2))
+    else:
+        tables.print_plan(console, made)

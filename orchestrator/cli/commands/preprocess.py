@@ -1,0 +1,21 @@
+"""`sdnet-orchestrate preprocess`: cut the patches of a job, and nothing more."""
+
+from orchestrator.cli.options import JobFile, Overrides, console
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import load_spec
+from orchestrator.ray_cluster.session import refuse_storage_of_ray
+from orchestrator.report.live import live_view
+
+
+def preprocess(job: JobFile, set_: Overrides = None) -> None:
+    """Only cut the patches: train.npz, test.npz and manifest.json."""
+    from orchestrator.job.launch import preprocess_only
+
+    spec = load_spec(job, tuple(set_ or ()))
+    refuse_storage_of_ray(spec.storage)
+    run = RunDirectory.of(spec.storage, spec.name)
+    run.create()
+    with live_view(run.storage, console):
+        manifest = preprocess_only(spec)
+    patches = manifest["patches"]
+    console.print(f"{patches['train']} training and {patches['test']} test patches in {run.data}")

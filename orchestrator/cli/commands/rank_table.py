@@ -1,0 +1,231 @@
+"""`sdnet-orchestrate rank-table`: build, merge, validate and show rank tables, without a cluster."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.inventory.device_report import HostInventory, soc_of
+from orchestrator.ascend.inventory.host_inventory import take_inventory
+from orchestrator.ascend.inventory.id_lists import stated_ids
+from orchestrator.ascend.placement import AscendHost, place
+from orchestrator.ascend.rank_table.fault import Fault
+from orchestrator.ascend.rank_table.rules import judge_table, judge_text
+from orchestrator.ascend.rank_table.table import (
+    RankTable,
+    TableDevice,
+    TableServer,
+    build_rank_table,
+    merge_rank_tables,
+    read_rank_table,
+)
+from orchestrator.ascend.rank_table.text import read_table_text, why_hccl_skips_path
+from orchestrator.cli.options import AsJson, console
+from orchestrator.errors import InputError
+from orchestrator.job.run_directory import write_atomically
+from orchestrator.job.spec.job_spec import load_spec
+from sdnet.paths import path_option
+
+rank_table_app = typer.Typer(
+    help="Build, merge, validate and show HCCL rank tables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+AnySocOption = Annotated[
+    Soc | None,
+    typer.Option("--soc", help="Apply this chip's group rules too; left out, only the general ones."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write the table here (.json); left out, print it.", callback=path_option),
+]
+TableFile = Annotated[Path, typer.Argument(metavar="FILE", help="A rank table, .json.", callback=path_option)]
+
+
+@rank_table_app.command(epilog="Example: sdnet-orchestrate rank-table build cluster.yaml --out hccl.json")
+def build(
+    job: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CLUSTER_YAML]",
+            help="A job with `hosts`; left out, this host is asked.",
+            callback=path_option,
+        ),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="This host's address in the table, when it is asked.")
+    ] = "127.0.0.1",
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Take only these, by physical id (/dev/davinci*), as 0-3,6."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Ranks; left out, the job's, or one for each device.")
+    ] = None,
+    soc: Annotated[Soc | None, typer.Option(help="The chip; left out, the job's or this host's.")] = None,
+    out: OutOption = None,
+) -> None:
+    """Build a table for the hosts of a job, or for this host as its tools describe it."""
+    cluster = None if job is None else load_spec(job).cluster
+    chip: Soc = soc or (cluster.soc if cluster else "910b")
+    if cluster is not None and devices is not None:
+        raise InputError(
+            f"--devices {devices} is for this host alone; {job} names its devices in cluster.hosts"
+        )
+    if cluster is None:
+        found = _this_host(address, devices)
+        chip = _chip_of(found, soc)
+        # A lone host needs no cables; whether hosts reach each other is for `check` to say.
+        host = found.host(needs_network=False)
+        # With none usable, ask for all: the refusal then names why each is left out.
+        places = place([host], workers or len(host.usable) or len(host.npus), chip)
+    elif cluster.hosts:
+        hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]
+        places = place(hosts, workers or cluster.max_workers, chip, cluster.workers_per_host)
+    else:
+        raise InputError(f"{job} names no cluster.hosts; give them, or run `rank-table build` on each host")
+    _emit(build_rank_table(places, chip), out)
+
+
+@rank_table_app.command(
+    epilog="Example: sdnet-orchestrate rank-table merge a.json b.json --out hccl_16p.json"
+)
+def merge(
+    tables: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Tables of single servers.", callback=path_option)
+    ],
+    soc: AnySocOption = None,
+    out: OutOption = None,
+) -> None:
+    """Make one table of several, numbered anew in the order of the files."""
+    merged = merge_rank_tables([read_rank_table(path) for path in tables], soc)
+    for warning in judge_table(merged.to_dict(), soc).warnings:
+        typer.echo(f"merged rank table: warning: {warning}", err=True)
+    _emit(merged, out)
+
+
+@rank_table_app.command(epilog="Example: sdnet-orchestrate rank-table validate hccl_8p.json --soc 910a")
+def validate(
+    table: TableFile,
+    soc: AnySocOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a table against every rule of HCCL; exit code 2 and every fault when it breaks one.
+
+    Warnings are for tables that HCCL accepts against its own documents, or that older CANN reads
+    otherwise; they do not change the exit code.
+    """
+    verdict = judge_text(read_table_text(table), soc)
+    if as_json:
+        report = {"file": str(table), "legal": not verdict.faults}
+        findings = {"faults": _as_json(verdict.faults), "warnings": _as_json(verdict.warnings)}
+        print(json.dumps({**report, **findings}))
+    else:
+        for fault in verdict.faults:
+            print(f"{table}: {fault}")
+        for warning in verdict.warnings:
+            print(f"{table}: warning: {warning}")
+        if not verdict.faults:
+            print(f"{table}: legal{f' on {soc}' if soc else ''}")
+    if verdict.faults:
+        raise typer.Exit(2)
+
+
+@rank_table_app.command(epilog="Example: sdnet-orchestrate rank-table show hccl_8p.json")
+def show(table: TableFile) -> None:
+    """Draw hosts, device groups and ranks."""
+    read = read_rank_table(table)
+    size = f"version {read.version}, {read.world_size} ranks on {len(read.servers)} server(s)"
+    tree = Tree(Text(f"{table.name}: {size}"))
+    pod_of = {server: pod.super_pod_id for pod in read.super_pods for server in pod.server_ids}
+    branches = {pod.super_pod_id: tree.add(_text(f"super pod {pod.super_pod_id}")) for pod in read.super_pods}
+    rank = 0
+    for server in read.servers:
+        branch = branches[pod_of[server.server_id]] if read.super_pods else tree
+        branch.add(_server_title(server)).add(_device_rows(server, rank))
+        rank += len(server.devices)
+    console.print(tree)
+
+
+def _as_json(findings: tuple[Fault, ...]) -> list[dict[str, str]]:
+    return [
+        {"code": found.code, "path": found.path, "value": repr(found.value), "fix": found.fix}
+        for found in findings
+    ]
+
+
+def _server_title(server: TableServer) -> Text:
+    group = ",".join(str(device.device_id) for device in server.devices)
+    host = "" if server.host_ip in (None, server.server_id) else f" ({server.host_ip})"
+    return _text(f"server {server.server_id}{host}, devices {{{group}}}")
+
+
+def _device_rows(server: TableServer, first_rank: int) -> Table:
+    """The devices of a server; a column for each key that at least one of them has."""
+    extras = list(dict.fromkeys(key for device in server.devices for key, _ in device.extras))
+    numbered = any(device.super_device_id is not None for device in server.devices)
+    titles = ["rank", "device", "address", *(["super device"] if numbered else []), *extras]
+    rows = Table(*map(escape, titles))
+    for rank, device in enumerate(server.devices, start=first_rank):
+        rows.add_row(*(_text(cell) for cell in _cells(rank, device, numbered, extras)))
+    return rows
+
+
+def _text(shown: str) -> Text:
+    """Text of a file for the terminal: brackets are no markup, and control characters do nothing."""
+    return Text(shown if shown.isprintable() else repr(shown))
+
+
+def _cells(rank: int, device: TableDevice, numbered: bool, extras: list[str]) -> list[str]:
+    pod = [str(device.super_device_id)] if numbered else []
+    kept = dict(device.extras)
+    return [str(rank), str(device.device_id), device.device_ip or "-", *pod] + [
+        str(kept.get(key, "-")) for key in extras
+    ]
+
+
+def _chip_of(found: HostInventory, stated: Soc | None) -> Soc:
+    """The chip whose rules the table of this host follows. Raises InputError when it is not the stated one."""
+    models = {soc_of(device.model): device.model for device in found.devices}
+    families = sorted(family for family in models if family is not None)
+    if stated is not None and families and families != [stated]:
+        other = next(family for family in families if family != stated)
+        raise InputError(f"--soc is {stated}, but this host has {models[other]}, a {other}; leave --soc out")
+    return stated or (families[0] if len(families) == 1 else "910b")
+
+
+def _this_host(address: str, devices: str | None) -> HostInventory:
+    wanted = None if devices is None else stated_ids(devices, "--devices")
+    found = take_inventory(address)
+    if not found.devices:
+        raise InputError(
+            "this host shows no Ascend device: " + ("; ".join(found.problems) or "no NPU listed")
+        )
+    if wanted is not None:
+        there = [device.device_id for device in found.devices]
+        if not set(wanted) <= set(there):
+            raise InputError(f"--devices {devices}: this host has {there}; name some of them, as 0-3,6")
+        found = found.only(wanted)
+    return found
+
+
+def _emit(table: RankTable, out: Path | None) -> None:
+    if out is None:
+        print(table.to_json(), end="")
+        return
+    if why := why_hccl_skips_path(os.path.realpath(out)):
+        raise InputError(f"--out {out} {why}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, table.to_json())
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}); give a writable path") from None
+    print(f"wrote {out}: {table.world_size} ranks on {len(table.servers)} server(s)")

@@ -1,0 +1,102 @@
+"""How a command ends: its exit code, and at most one line that says why."""
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from orchestrator.cli.terminal import standard_streams
+from orchestrator.errors import InputError as OrchestratorInputError
+from orchestrator.errors import OrchestratorError
+from orchestrator.storage import RunLost
+from sdnet.command_line import refuse_empty
+from sdnet.errors import InputError, one_line
+from sdnet.interruption import (
+    exit_code_of,
+    interruptible,
+    leave_interrupted,
+    received_signal,
+)
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 4 another launch took the run over, "
+    "130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. register: 3 when a match cannot be trusted."
+)
+# Exit code of a launch whose run another launch took over: 3 is that of `register`.
+LOST = 4
+# What these commands make is on disk; their output only comments on it.
+_RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export", "register")
+# After a signal they have something to say: they save, and end processes on other hosts.
+_TALK_AFTER_A_SIGNAL = ("launch", "demo", "preprocess", "drill", "check", "register")
+# Of a file or its disk, and not of the program: a traceback would not help.
+_FILE_TROUBLES = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO,
+)  # fmt: skip
+
+
+class Commands(TyperGroup):
+    """The commands. Each ends in one line when a signal interrupts it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            tell("interrupted")
+            raise typer.Exit(exit_code_of(interruption)) from None
+
+
+def run_to_exit_code(app: Callable[[], object]) -> int:
+    """Run the command line, print why it failed, and return its exit code."""
+    silent = not set(_TALK_AFTER_A_SIGNAL) & set(sys.argv[1:2])
+    with standard_streams() as streams, interruptible(silent=silent):
+        code = _run(app, silent)
+        signum = received_signal()
+        if silent and signum is not None:
+            leave_interrupted("sdnet-orchestrate", signum)
+        lost = streams.why_output_was_lost()
+        if lost:
+            tell(f"standard output could not be written ({lost})")
+            code = code or int(not set(_RESULT_ON_DISK) & set(sys.argv[1:2]))
+    return code
+
+
+def tell(message: str) -> None:
+    """Print a line for the user, beside the output."""
+    print(f"sdnet-orchestrate: {message}", file=sys.stderr)
+
+
+def _run(app: Callable[[], object], silent: bool) -> int:
+    try:
+        refuse_empty(sys.argv[1:])
+        app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except (InputError, OrchestratorInputError) as error:
+        tell(one_line(str(error)))
+        return 2
+    except RunLost as error:
+        tell(str(error))
+        return LOST
+    except OrchestratorError as error:
+        tell(str(error))
+        return 1
+    except OSError as error:
+        if error.errno not in _FILE_TROUBLES:
+            raise
+        tell(f"{error.filename or 'a file'}: {error.strerror}; look at it and its disk, and run this again")
+        return 1
+    except KeyboardInterrupt as interruption:
+        # Outside the commands: while the arguments were read, or just after the end.
+        tell("interrupted")
+        return exit_code_of(interruption)
+    except Exception:
+        if not silent or received_signal() is None:
+            raise
+        # Of a library that the signal interrupted; the caller says so.
+        return 1
+    return 0

@@ -1,0 +1,30 @@
+"""Waiting for the end of processes that are not our children."""
+
+import time
+from collections.abc import Iterable
+
+import psutil
+
+# Polling interval for processes that we cannot `wait()` on.
+_LOOK_EVERY_S = 0.1
+
+
+def still_running(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those that have not ended after at most `timeout_s`; returns as soon as all have.
+
+    One whose parent has not taken note has ended all the same: it runs nothing and holds nothing. Its
+    parent may be a stopped raylet, or the first process of a container, which often reaps nobody.
+    """
+    deadline = time.monotonic() + timeout_s
+    left = [process for process in processes if not _has_ended(process)]
+    while left and time.monotonic() < deadline:
+        _, there = psutil.wait_procs(left, timeout=_LOOK_EVERY_S)
+        left = [process for process in there if not _has_ended(process)]
+    return left
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

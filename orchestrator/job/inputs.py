@@ -1,0 +1,211 @@
+"""What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.engine.checkpoints import checkpoint_names, read_fields
+from orchestrator.errors import CorruptData
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import DataSpec, JobSpec
+from orchestrator.storage import StorageError
+from sdnet.data.sen12 import split_scenes
+from sdnet.data.shards import pairs_per_shard
+from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
+from sdnet.data.synthetic import scene_of_each_pair
+from sdnet.data.work import Work, images_changed, notes, plan_work
+from sdnet.errors import InputError
+from sdnet.metrics import check_labels
+from sdnet.paths import full_path
+
+# Keys that refuse data or say where they are, and so cannot change what a run trains on without
+# changing the checksums of its data, which its checkpoints keep.
+_NO_IDENTITY = ("max_bad_images", "layout", "max_pixels")
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What a job's data give at most.
+
+    pairs, shards: of images; 0 for patches made elsewhere. train, test: patches. notes: what the user
+    should know although the job can run.
+    """
+
+    source: str
+    pairs: int
+    train: int
+    test: int
+    shards: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def check_inputs(spec: JobSpec) -> Supply:
+    """What there is to train and test on; folders are listed, no image is read.
+
+    Raises InputError for data that cannot be trained on.
+    """
+    supply = supply_of(spec.data)
+    problem = batch_problem(spec, supply)
+    if problem:
+        raise InputError(problem)
+    return supply
+
+
+def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
+    """What the user should know of the job although it can run: a sentence each."""
+    cluster = spec.cluster
+    given = {"hosts": bool(cluster.hosts), "collective": cluster.collective != "auto"}
+    unused = [f"cluster.{key}" for key, is_given in given.items() if is_given and cluster.device == "cpu"]
+    if not unused:
+        return supply.notes
+    note = f"cluster.device is cpu, so {' and '.join(unused)} has no effect: the ranks compute on CPUs"
+    return (note, *supply.notes)
+
+
+def supply_of(data: DataSpec) -> Supply:
+    """What there is to train and test on. Raises InputError for none, too few scenes, or no permission."""
+    try:
+        if data.prepared is not None:
+            return _prepared(data.prepared)
+        return _synthetic(data) if data.images is None else _from_images(data, data.images)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or 'the data'} cannot be read ({error.strerror}); let this user read it, or "
+            "give another folder in `data`"
+        ) from None
+
+
+def source_of(data: DataSpec) -> str:
+    """Where the data come from, in words: a folder, or that they are synthetic."""
+    return data.prepared or data.images or f"synthetic pairs (seed {data.synthetic.seed})"
+
+
+def batch_problem(spec: JobSpec, supply: Supply) -> str:
+    """Why a step would take more samples than the data can give; empty when they may suffice."""
+    if supply.train >= spec.global_batch:
+        return ""
+    ranks = spec.cluster.max_workers
+    return (
+        f"train.batch is {spec.train.batch} on {ranks} rank(s), {spec.global_batch} samples a step, but "
+        f"{supply.source} gives at most {supply.train}; lower train.batch, or give more pairs"
+    )
+
+
+def work_of(data: DataSpec, images: Path, run: RunDirectory) -> Work:
+    """The shards that a run makes of images. Raises InputError as `plan_work`."""
+    return plan_work(images, run.data, data.patches, data.split, data.max_bad_images, data.image_config)
+
+
+def images_folder(given: str) -> Path:
+    """`data.images` as a path that is the same on every host."""
+    return full_path(given, "data.images")
+
+
+def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
+    """Raise InputError when the run's checkpoints were trained with other files than these.
+
+    Checkpoints that do not say what they were trained with are believed.
+    """
+    recorded = _recorded_checksums(run)
+    if not recorded:
+        return
+    try:
+        mismatch = data_mismatch(recorded, checksums_of(train, test))
+    except OSError as error:
+        raise _unreadable(error, train.parent) from None
+    if mismatch:
+        raise InputError(
+            f"the checkpoints of {run.root} were trained with another {mismatch}; put the data back, "
+            "give the job another `name`, or launch with --restart to begin again"
+        )
+
+
+def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
+    """Raise InputError when a finished run's data are no longer what it was made with.
+
+    Data that were removed are not missed: the result stands.
+    """
+    if run.train_npz.is_file() and run.test_npz.is_file():
+        refuse_other_data(run, run.train_npz, run.test_npz)
+    if spec.data.prepared is not None:
+        train, test = prepared_files(spec.data.prepared)
+        if train.is_file() and test.is_file():
+            refuse_other_data(run, train, test)
+    images = None if spec.data.images is None else images_folder(spec.data.images)
+    if images is None or not any(path.is_file() for path in images.rglob("*")):
+        return
+    try:
+        changed = images_changed(work_of(spec.data, images, run))
+    except OSError as error:
+        raise _unreadable(error, images) from None
+    if changed:
+        raise InputError(
+            f"images {spec.data.images} changed after {run.root} was finished; put them back, "
+            "give the job another `name`, or launch with --restart to begin again"
+        )
+
+
+def _unreadable(error: OSError, folder: Path) -> InputError:
+    return InputError(
+        f"{error.filename or folder} cannot be compared with what the run was trained with "
+        f"({error.strerror or error}); make it readable, and launch again"
+    )
+
+
+def data_identity(data: dict[str, Any]) -> dict[str, Any]:
+    """What of the `data` of a job decides its result; jobs written by older versions lack some keys."""
+    split = {"scene_pattern": None, **data["split"]}
+    return {key: value for key, value in {**data, "split": split}.items() if key not in _NO_IDENTITY}
+
+
+def prepared_files(given: str) -> tuple[Path, Path]:
+    """train.npz and test.npz of `data.prepared`."""
+    folder = full_path(given, "data.prepared")
+    return folder / "train.npz", folder / "test.npz"
+
+
+def _recorded_checksums(run: RunDirectory) -> dict[str, str]:
+    """Checksums of the data in the newest checkpoint that can be read; all of a run have the same."""
+    for name in reversed(checkpoint_names(run.storage)):
+        try:
+            recorded = read_fields(run.storage, name).get("data", {})
+            return {str(file): str(checksum) for file, checksum in recorded.items()}
+        except (StorageError, CorruptData, AttributeError):
+            continue  # a corrupt checkpoint is judged when it is resumed
+    return {}
+
+
+def _prepared(given: str) -> Supply:
+    train, test = prepared_files(given)
+    patches = open_patches(test)
+    check_labels(patches.labels, patches.path)
+    return Supply(given, 0, len(open_training_patches(train)), len(patches))
+
+
+def _synthetic(data: DataSpec) -> Supply:
+    scenes = Counter(scene_of_each_pair(data.synthetic))
+    sides = [sum(scenes[scene] for scene in chosen) for chosen in split_scenes(scenes, data.split)]
+    note = "neither data.images nor data.prepared is given, so the job trains on synthetic pairs"
+    return _supply(data, f"data.synthetic (seed {data.synthetic.seed})", scenes.total(), sides, (note,))
+
+
+def _from_images(data: DataSpec, images: str) -> Supply:
+    work = plan_work(
+        images_folder(images), Path(), data.patches, data.split, data.max_bad_images, data.image_config
+    )
+    sides = [sum(len(shard.pairs) for shard in shards) for shards in (work.train, work.test)]
+    return _supply(data, images, len(work.listing.pairs), sides, notes(work, data.split))
+
+
+def _supply(data: DataSpec, source: str, pairs: int, sides: list[int], notes: tuple[str, ...]) -> Supply:
+    """sides: the pairs of the training scenes and of the test scenes."""
+    train, test = (side * data.patches.per_pair for side in sides)
+    return Supply(
+        source,
+        pairs=pairs,
+        train=train,
+        test=round(test * (1 + data.patches.negatives)),
+        shards=sum(-(-side // pairs_per_shard(pairs)) for side in sides),
+        notes=notes,
+    )

@@ -1,0 +1,255 @@
+"""`launch`: one job from cluster.yaml to summary.json, resuming whatever is already done."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.job.checkpoints import newest_checkpoint
+from orchestrator.job.demo import demo_spec
+from orchestrator.job.inputs import (
+    check_inputs,
+    data_identity,
+    notes_of,
+    prepared_files,
+    refuse_changed_since_finished,
+    refuse_other_data,
+)
+from orchestrator.job.run_directory import RunDirectory, write_atomically, write_json
+from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.ray_cluster.session import ray_session
+from orchestrator.report.html import render_report
+from orchestrator.report.summary import build_summary, read_summary
+from orchestrator.storage import Lease, Ownership, StorageError, StorageUnavailable, owned
+from orchestrator.telemetry.events import RunFinished, RunStarted
+from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merge_events
+from orchestrator.telemetry.state import read_state, write_state
+from sdnet.errors import InputError
+from sdnet.files import open_regular
+
+logger = logging.getLogger(__name__)
+
+# What decides the bytes of the result.
+_IDENTITY = ("data", "train", "evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What summary.json holds, and whether it did so before this launch."""
+
+    summary: dict[str, Any]
+    already_done: bool
+
+
+class StorageRefused(OrchestratorError):
+    """The end of a run could not be written down. Example: the disk is full."""
+
+    def __init__(self, path: str, detail: str, reason: str | None):
+        super().__init__(path, detail, reason)
+        self.path, self.detail, self.reason = path, detail, reason
+
+    def __str__(self) -> str:
+        ended = f"{self.reason}; also, " if self.reason else ""
+        return (
+            f"{ended}storage {self.path} could not be written ({self.detail}); "
+            "free or mount it, and launch again to resume"
+        )
+
+
+def launch(spec: JobSpec) -> Outcome:
+    """Run the job to its end.
+
+    Launched again, it resumes where the last launch stopped; a finished job is not run again. Raises InputError for
+    what the user can correct and OrchestratorError otherwise; summary.json then says `failed` or `stopped`.
+    """
+    run = RunDirectory.of(spec.storage, spec.name)
+    with _only_launch(spec, run) as owning, EventWriter(run.storage, guard=owning.confirm) as events:
+        summary = read_summary(run)
+        newest = _newest_checkpoint(run, events, summary)
+        if summary is not None and summary["status"] == "succeeded" and summary.get("checkpoint") == newest:
+            refuse_changed_since_finished(spec, run)
+            _warn_of_missing_data(run)
+            return Outcome(summary, already_done=True)
+        notes = _claim(spec, run)
+        lease = owning.lease
+        state = read_state(run.storage, lease.number)
+        write_state(run.storage, replace(state, lease=lease.number, ended=None))
+        events.record(RunStarted(run=spec.name, host=lease.owner.host, pid=lease.owner.pid))
+        with _ended_in_writing(spec, run, events, owning):
+            _run_stages(spec, run, events, lease, notes)
+    return Outcome(read_summary(run) or {}, already_done=False)
+
+
+def preprocess_only(spec: JobSpec) -> dict[str, Any]:
+    """Run the first stage alone and return its manifest."""
+    from orchestrator.job.stages.preprocess import preprocess
+
+    run = RunDirectory.of(spec.storage, spec.name)
+    with _only_launch(spec, run) as owning:
+        notes = _claim(spec, run)
+        with ray_session(spec.cluster), EventWriter(run.storage, guard=owning.confirm) as events:
+            _print(notes)
+            return preprocess(spec, run, events.record)
+
+
+def _run_stages(
+    spec: JobSpec, run: RunDirectory, events: EventWriter, lease: Lease, notes: tuple[str, ...]
+) -> None:
+    with ray_session(spec.cluster):
+        # Imported late: both import Ray, which reads the environment that the session prepares.
+        from orchestrator.job.stages.preprocess import preprocess
+        from orchestrator.job.stages.train import train
+
+        _print(notes)
+        preprocess(spec, run, events.record)
+        refuse_other_data(run, run.train_npz, run.test_npz)
+        train(spec, run, events.record, lease)
+
+
+@contextlib.contextmanager
+def _ended_in_writing(
+    spec: JobSpec, run: RunDirectory, events: EventWriter, owning: Ownership
+) -> Iterator[None]:
+    """However the block ends, the run's files say so, unless another launch owns the run: then it raises RunLost."""
+    status, reason = "failed", None
+    try:
+        yield
+        status = "succeeded"
+    except KeyboardInterrupt:
+        status, reason = "stopped", "interrupted"
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise
+    finally:
+        lost = owning.lost()
+        if lost is not None:
+            raise lost
+        events.record(RunFinished(status=status, reason=reason))
+        try:
+            _write_end(spec, run, events, owning, status, reason)
+        except (StorageError, OSError, InputError) as error:
+            detail = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
+            raise StorageRefused(str(run.root), detail, reason) from error
+
+
+def _write_end(
+    spec: JobSpec,
+    run: RunDirectory,
+    events: EventWriter,
+    owning: Ownership,
+    status: str,
+    reason: str | None,
+) -> None:
+    """Write what remains of a run; summary.json is the last, so it means that the others are there.
+
+    These names do not carry the lease's generation, so each is written right after a look at the lease.
+    """
+    storage = run.storage
+    if not events.flush():
+        raise StorageUnavailable(MERGED, "the last events were refused")
+    history = EventReader(storage).read()
+    owning.check()
+    merge_events(storage)
+    state = read_state(storage, owning.lease.number)
+    write_state(storage, replace(state, ended=state.ended or reason))
+    summary = build_summary(spec, run, history, status)
+    owning.check()
+    write_atomically(run.report, render_report(summary, history))
+    owning.check()
+    write_json(run.summary, summary)
+
+
+def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str, Any] | None) -> str | None:
+    """Name of the checkpoint to resume from, or None. Raises InputError when all that were saved are lost."""
+    finished = summary is not None and summary["status"] == "succeeded"
+    last = summary.get("checkpoint") if finished and summary else None
+    newest = newest_checkpoint(run, events.record, last)
+    if last is not None and newest is not None and newest.name != last:
+        logger.warning(
+            "the run has finished, but its last checkpoint %s is lost; it trains again from %s",
+            last,
+            newest.name,
+        )
+    return newest.name if newest else None
+
+
+def _warn_of_missing_data(run: RunDirectory) -> None:
+    gone = [path.name for path in (run.train_npz, run.test_npz) if not path.exists()]
+    if gone:
+        logger.warning(
+            "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)
+        )
+
+
+def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
+    """Refuse when the directory holds checkpoints of other data, another recipe or other ranks.
+
+    Before there is one a mistake in the job can be corrected: shards are made again where they must be.
+    """
+    if not (run.job.exists() and run.holds_checkpoints()):
+        return
+    before, now = _read_job(run), spec.values()
+    for job in (before, now):
+        job["data"] = data_identity(job["data"])
+    changed = [key for key in _IDENTITY if before.get(key) != now[key]]
+    if _ranks(before) != _ranks(now):
+        changed.append("cluster.workers or threads")
+    if changed:
+        raise InputError(
+            f"{run.root} holds a job with other {', '.join(changed)}; give the job another `name`, "
+            "or launch with --restart to begin again"
+        )
+
+
+def _read_job(run: RunDirectory) -> dict[str, Any]:
+    """job.yaml as the last launch wrote it. Raises InputError when it cannot say what the run was."""
+    try:
+        with open_regular(run.job) as file:
+            job = yaml.safe_load(file)
+        _ranks(job)
+        data_identity(job["data"])
+        if isinstance(job["data"], dict):
+            return dict(job)
+        problem = "it is not a job"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
+        problem = "it is not a job"
+    raise InputError(
+        f"{run.job} cannot be read ({problem}), so nobody knows what the checkpoints beside it belong to; "
+        "put it back, or launch with --restart to begin again"
+    )
+
+
+def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
+    """Make the directory this job's, once its inputs are known to be usable; returns notes on them."""
+    supply = check_inputs(spec)
+    if spec.data.prepared is not None:
+        refuse_other_data(run, *prepared_files(spec.data.prepared))
+    write_atomically(run.job, yaml.safe_dump(spec.values(), sort_keys=False))
+    return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
+
+
+def _print(notes: tuple[str, ...]) -> None:
+    """Only when nothing is left that refuses the job: a refusal is one line."""
+    for note in notes:
+        logger.warning("note: %s", note)
+
+
+def _ranks(job: dict) -> tuple[int, int]:
+    workers = job["cluster"]["workers"]
+    return (workers if isinstance(workers, int) else workers[1], job["cluster"]["threads"])
+
+
+@contextlib.contextmanager
+def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
+    """Own the run, in a directory that can be used and belongs to this job."""
+    run.create()
+    with owned(run.storage) as owning:
+        _refuse_another_job(spec, run)
+        yield owning

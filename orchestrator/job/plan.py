@@ -1,0 +1,145 @@
+"""What a job will do, worked out without touching anything: ranks, environments, rank table, needs.
+
+Pure, except that it looks at the data as `launch` does. What only the running cluster knows is marked: the port of the
+scheduler, and, when the job names no hosts, which hosts there are.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.ascend.rank_table.table import RankTable, build_rank_table
+from orchestrator.job.inputs import Supply, batch_problem, notes_of, supply_of
+from orchestrator.job.memory import memory_bytes
+from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
+
+_PATCH_BYTES = 64 * 128
+_MODEL_BYTES = 5.4e6
+# A rank's resident memory with MindSpore imported and SDNet compiled, measured on CPU.
+_RANK_BYTES = 1.5e9
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage and what it will do, in a line."""
+
+    name: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole job, planned.
+
+    needs: estimates, bytes where the name says so. notes: what the user should know of the data.
+    problem: what `launch` would refuse, or empty. warning: what may go wrong all the same, or empty.
+    """
+
+    name: str
+    run_directory: str
+    stages: tuple[PlannedStage, ...]
+    ranks: tuple[PlannedRank, ...]
+    pairs: int
+    shards: int
+    needs: dict[str, int]
+    rank_table: RankTable | None
+    notes: tuple[str, ...]
+    problem: str
+    warning: str
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values; `rank_table` is there only for Ascend jobs that name their hosts."""
+    table = plan.rank_table
+    fields = {
+        "name": plan.name,
+        "run_directory": plan.run_directory,
+        "stages": [asdict(stage) for stage in plan.stages],
+        "ranks": [
+            {"rank": r.rank, "host": r.host, "local_rank": r.local_rank, "device": r.device,
+             "environment": r.environment}
+            for r in plan.ranks
+        ],
+        "pairs": plan.pairs,
+        "shards": plan.shards,
+        "needs": plan.needs,
+        "notes": list(plan.notes),
+        "problem": plan.problem,
+        "warning": plan.warning,
+    }  # fmt: skip
+    return fields if table is None else {**fields, "rank_table": table.to_dict()}
+
+
+def build_plan(spec: JobSpec) -> Plan:
+    """Plan the job. Raises InputError when the data, the devices or the storage cannot make it."""
+    run = RunDirectory.of(spec.storage, spec.name)
+    run.refuse_file_in_the_way()
+    supply = supply_of(spec.data)
+    places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
+    table = build_rank_table(places, spec.cluster.soc) if places else None
+    ranks = planned_ranks(spec.cluster, run, places)
+    needs = _needs(spec, supply, len(ranks))
+    return Plan(
+        name=spec.name,
+        run_directory=str(run.root),
+        stages=_stages(spec, supply),
+        ranks=ranks,
+        pairs=supply.pairs,
+        shards=supply.shards,
+        needs=needs,
+        rank_table=table,
+        notes=notes_of(spec, supply),
+        problem=batch_problem(spec, supply) or _size_problem(spec.cluster),
+        warning=_memory_warning(spec.cluster, needs),
+    )
+
+
+def _size_problem(cluster: ClusterSpec) -> str:
+    """Why this host is too small for a job that starts Ray here; other clusters are looked at by `launch`."""
+    if cluster.address != "local" or cluster.device != "cpu":
+        return ""
+    return cluster.why_too_large([os.cpu_count() or 1])
+
+
+def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:
+    """Why the ranks may not fit into the memory of this host or of its container, if they run here."""
+    there, needed = memory_bytes(), needs["memory_bytes_per_rank"] * cluster.max_workers
+    if cluster.address != "local" or there >= needed:
+        return ""
+    return (
+        f"{cluster.max_workers} rank(s) need about {needed / 2**30:.1f} GiB of memory and this host or "
+        f"container has {there / 2**30:.1f} GiB; lower cluster.workers or train.batch"
+    )
+
+
+def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
+    recipe = spec.train
+    ranks = spec.cluster.max_workers
+    patches = f"{supply.train} training and {supply.test} test patches"
+    made = f"{supply.pairs} pairs of {supply.source} in {supply.shards} shards: at most {patches}"
+    used = f"nothing: {patches} of {supply.source} are used where they lie"
+    on = f" on {spec.cluster.threads} CPU(s) each" if spec.cluster.device == "cpu" else ""
+    batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
+    every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"
+    return (
+        PlannedStage("preprocess", made if supply.pairs else used),
+        PlannedStage("train", f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}"),
+        PlannedStage("evaluate", f"FPR95 and accuracy {every}"),
+    )
+
+
+def _needs(spec: JobSpec, supply: Supply, ranks: int) -> dict[str, int]:
+    patches = supply.train + supply.test
+    # Shards and the merged files are on disk together until a person deletes the shards.
+    made = 2 * patches * _PATCH_BYTES if supply.pairs else 0
+    # Of the model and of Adam's two moments of it; `keep`, the best, and one that is being written.
+    checkpoints = (spec.checkpoint.keep + 2) * 3 * _MODEL_BYTES
+    return {
+        "patches_at_most": patches,
+        "disk_bytes": int(made + checkpoints),
+        "memory_bytes_per_rank": int(_RANK_BYTES + 4 * spec.train.batch * _PATCH_BYTES),
+        "page_cache_bytes_per_host": patches * _PATCH_BYTES,
+        "ranks": ranks,
+    }

@@ -1,0 +1,163 @@
+"""The run directory: where everything of one run lies, and how small files are written whole."""
+
+import errno
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.storage import DirectoryStorage, lease
+from orchestrator.telemetry import record, state
+from sdnet.errors import InputError, shown
+from sdnet.files import open_regular, whole_file
+from sdnet.paths import full_path, printable_path
+
+# Room for what a group writes before it trains: logs, events, a rank table.
+_PROBE_BYTES = 1 << 16
+_OTHER_STORAGE = "give a writable directory in `storage`"
+_REMEDY = "make it yours to read and write, or move it away"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths inside `<storage>/<name>/`; the interface between stages, tools and people."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, storage: str, name: str) -> "RunDirectory":
+        root = full_path(storage, "storage") / name
+        printable = printable_path(str(root))
+        if printable != str(root):
+            raise InputError(
+                f"storage is {shown(printable)}; Ray Train writes only to folders with UTF-8 names: "
+                "rename the folder, or give another one"
+            )
+        return cls(root)
+
+    @property
+    def storage(self) -> DirectoryStorage:
+        """The same directory as storage of objects."""
+        return DirectoryStorage(self.root)
+
+    @property
+    def job(self) -> Path:
+        return self.root / "job.yaml"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def states(self) -> Path:
+        return self.root / state.FOLDER
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def train_npz(self) -> Path:
+        return self.data / "train.npz"
+
+    @property
+    def test_npz(self) -> Path:
+        return self.data / "test.npz"
+
+    @property
+    def manifest(self) -> Path:
+        return self.data / "manifest.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def compiled(self) -> Path:
+        return self.root / "compiled"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan"
+
+    def make_root(self) -> None:
+        """Make the directory alone, and prove that it can be written. Raises InputError."""
+        _make_writable(self.root, _OTHER_STORAGE)
+
+    def refuse_file_in_the_way(self) -> None:
+        """Raise InputError, as `make_root` would, when a file lies where a directory must; nothing is made."""
+        first = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+        if not first.is_dir():
+            reason = os.strerror(errno.EEXIST if first == self.root else errno.ENOTDIR)
+            raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
+
+    def create(self) -> None:
+        """Make the directory and its folders, and prove that a run can use what is there.
+
+        Raises InputError, which names what is in the way: a launch would meet it hours later.
+        """
+        self.make_root()
+        segments, leases = self.root / record.FOLDER, self.root / lease.FOLDER
+        for directory in (
+            self.data, self.checkpoints, self.logs, self.plan, segments, leases, self.states,
+        ):  # fmt: skip
+            _make_writable(directory, self._remedy(directory))
+        for path in (self.job, self.events, self.summary, self.manifest):
+            self._check_readable(path)
+        for path in (self.report, self.train_npz, self.test_npz, *self.logs.glob("*.log")):
+            if path.is_dir() or path.is_fifo():
+                raise InputError(f"{path} is not a regular file; {self._remedy(path)}")
+
+    def _check_readable(self, path: Path) -> None:
+        try:
+            open_regular(path).close()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); {self._remedy(path)}") from None
+
+    def _remedy(self, path: Path) -> str:
+        """What to do about a path in the way; a restart leaves the data where they are."""
+        stays = path.is_relative_to(self.data)
+        return _REMEDY if stays else f"{_REMEDY} (`launch --restart` does)"
+
+    def holds_checkpoints(self) -> bool:
+        """Whether training has left a checkpoint here, valid or corrupt."""
+        return any(self.checkpoints.glob("step_*"))
+
+
+def _make_writable(directory: Path, remedy: str) -> None:
+    """Make a folder that is not there; raise InputError for one that cannot be listed and written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as probe, os.scandir(directory):
+            probe.write(bytes(_PROBE_BYTES))  # a full disk takes names, and no bytes
+            probe.flush()
+    except OSError as error:
+        what = "storage " if remedy == _OTHER_STORAGE else ""
+        raise InputError(f"{what}{directory} cannot be written ({error.strerror}); {remedy}") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by a file with this text: readers see the old one or the new one, never a part."""
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=False) + "\n")

@@ -1,0 +1,218 @@
+"""What is wrong with a job file, in one line and in the words of YAML.
+
+Pydantic names a fault by the branches of its own types and shows Python's values; users
+know keys, lists, text, numbers and the lines of their file.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from orchestrator.job.spec.values import JobValues, text_faults
+from orchestrator.job.spec.yaml_file import Path, name_of
+from sdnet.errors import InputError, shown
+
+# One line holds no more; the next check names the others.
+_MOST_NAMED = 3
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+# What each type of pydantic's errors, or its first part, asks for: "it must ...".
+_MUST = {
+    "int": "be a whole number",
+    "float": "be a number",
+    "finite": "be a number",
+    "string_type": "be text",
+    "bool": "be true or false",
+    "tuple": "be a list",
+    "dict": "be keys and values",
+    "model": "be keys and values",
+    "dataclass": "be keys and values",
+    "literal_error": "be {expected}",
+    "greater_than": "be above {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than_equal": "be at most {le}",
+    "too_short": "hold at least {min_length}",
+    "too_long": "hold at most {max_length}",
+}
+# What an absent key means where the default in the code is None.
+_LEFT_OUT = {
+    "cluster.workers_per_host": "no limit",
+    "data.images": "synthetic pairs",
+    "data.prepared": "patches that are cut from images",
+    "data.split.train_scenes": "a share of the scenes",
+    "data.split.test_scenes": "a share of the scenes",
+}
+_OCTAL = re.compile(r"[-+]?0[0-9_]+")
+_BASE_60 = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?")
+
+Fault = tuple[Path, str]
+
+
+def value_faults(raw: Any, job: type[BaseModel]) -> list[Fault]:
+    """The values that no type refuses and that can only be mistakes: none given, or such a text."""
+    texts = [(path, f"{name_of(path)} {problem}") for path, problem in text_faults(raw)]
+    return [*_without_value(raw, job, ()), *texts]
+
+
+def type_faults(error: ValidationError, job: type[BaseModel], raw: Any, values: JobValues) -> list[Fault]:
+    """Each fault that pydantic found in a job; words only for as many as `refusal` shows.
+
+    raw: the refused values, of JSON's types.
+    """
+    by_path: dict[Path, list[ErrorDetails]] = {}
+    for item in error.errors(include_url=False):
+        by_path.setdefault(_path_in(raw, item["loc"]), []).append(item)
+    # A value that may be one thing or another fails as each; a fault inside it says more.
+    above = {path[:length] for path in by_path for length in range(len(path))}
+    paths = [path for path in by_path if path not in above]
+    # Finding words takes a while for each, and the file may hold thousands of faults.
+    named = [_fault(path, by_path[path], job, values) for path in paths[:_MOST_NAMED]]
+    return named + [(path, "") for path in paths[_MOST_NAMED:]]
+
+
+def refusal(faults: list[Fault], values: JobValues) -> InputError:
+    """The first three faults, each with its line, its path, its value and the remedy; and how many more."""
+    said: list[str] = []
+    before = ""
+    for path, text in faults[:_MOST_NAMED]:
+        place = values.place(path)
+        # The file is named once.
+        shorter = place.removeprefix(f"{values.source} ") if said else place
+        said.append(text if place == before else f"{shorter}: {text}")
+        before = place
+    if len(faults) > _MOST_NAMED:
+        said.append(f"and {len(faults) - _MOST_NAMED} more")
+    return InputError(" ".join("; ".join(said).split()))
+
+
+def _without_value(raw: Any, job: type[BaseModel], path: Path) -> Iterator[Fault]:
+    if isinstance(raw, dict):
+        for key, inner in raw.items():
+            yield from _without_value(inner, job, (*path, key))
+    elif isinstance(raw, list):
+        for index, inner in enumerate(raw):
+            yield from _without_value(inner, job, (*path, index))
+    elif raw is None and (not _keys(path[:-1], job) or path[-1] in _keys(path[:-1], job)):
+        yield path, f"{name_of(path)} has no value; {_remedy(path, job)}"
+
+
+def _remedy(path: Path, job: type[BaseModel]) -> str:
+    if _keys(path, job):
+        return "indent its keys below it, or remove it"
+    name = name_of(path)
+    if path[0] == "train":
+        return "give one, or leave the key out for the recipe's"
+    default = _defaults(path[:-1], job).get(str(path[-1]), PydanticUndefined)
+    if default is PydanticUndefined:
+        return "give one, or remove it" if len(path) > 1 else "give one"
+    left_out = _LEFT_OUT.get(name) or ("its default" if default is None else shown(default))
+    return f"give one, or leave the key out for {left_out}"
+
+
+def _path_in(raw: Any, location: tuple[str | int, ...]) -> Path:
+    """The keys of `location` alone: pydantic also names the branch of a union there."""
+    path: list[str | int] = []
+    for part in location:
+        if isinstance(raw, dict) and part in raw:
+            raw = raw[part]
+        elif isinstance(raw, list) and isinstance(part, int):
+            raw = raw[part] if part < len(raw) else None
+        elif not (isinstance(raw, dict) and part == location[-1] and not str(part).startswith("[")):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _fault(path: Path, items: list[ErrorDetails], job: type[BaseModel], values: JobValues) -> Fault:
+    name, item = name_of(path) or "the job", items[0]
+    value = item["input"]
+    if item["type"] in _UNKNOWN_KEY:
+        return path, f"{name} is not a key of a job (value {shown(value)}); {_instead(path, job)}"
+    if item["type"].startswith("missing") and isinstance(path[-1], int):
+        return path[:-1], f"{name_of(path[:-1])} must hold at least {path[-1] + 1} values"
+    if item["type"].startswith("missing"):
+        return path, f"{name} is missing; give it a value"
+    if item["type"] == "value_error":
+        said = item["msg"].removeprefix("Value error, ")
+        key = said.partition(" ")[0]
+        if key in _keys(path, job):
+            return (*path, key), f"{name}.{said}" if path else said
+        return path, f"{name} is {shown(value)}; {said}"
+    written = values.written(path)
+    if item["type"] == "string_type" and isinstance(value, bool | int | float) and written:
+        kind = shown(value) if isinstance(value, bool) else "a number"
+        return path, f"{name} is {shown(written)[1:-1]}, which YAML reads as {kind}; put it in quotes"
+    return path, f"{name} is {shown(value)}; {_meant(value, items) or _must(items)}"
+
+
+def _must(items: list[ErrorDetails]) -> str:
+    asked = []
+    for item in items:
+        words = _MUST.get(item["type"]) or _MUST.get(item["type"].partition("_")[0])
+        # An error of a type that no key of ours gives today is shown in pydantic's words.
+        asked.append(words.format(**item.get("ctx", {})) if words else f"fit: {item['msg']}")
+    return f"it must {' or '.join(dict.fromkeys(asked))}"
+
+
+def _meant(value: Any, items: list[ErrorDetails]) -> str:
+    """How to write a number that is text as it stands, like '5', 010 or 1:30; empty for other values."""
+    if not any(item["type"].startswith(("int_", "float_")) for item in items):
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f"write {value:.0f}, a whole number"
+    if not isinstance(value, str):
+        return ""
+    if _OCTAL.fullmatch(value):
+        return "readers of YAML differ about a leading 0, which can mean octal: write it without"
+    if _BASE_60.fullmatch(value):
+        return "readers of YAML differ about colons, which can mean base 60: write one number"
+    try:
+        number = int(value, 0) if "x" in value.lower() or "b" in value.lower() else float(value)
+    except ValueError:
+        return ""
+    return f"that is text here: write {number:.12g}"
+
+
+def _instead(path: Path, job: type[BaseModel]) -> str:
+    last = str(path[-1])[:60].lower().replace("-", "_")
+    near = difflib.get_close_matches(last, _keys(path[:-1], job), n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    elsewhere = [f"{section}.{last}" for section in _fields(job) if last in _keys((section,), job)]
+    if len(elsewhere) == 1:
+        return f"did you mean {elsewhere[0]}?"
+    return "remove it, or see docs/cluster_yaml.md"
+
+
+def _section(path: Path, job: type[BaseModel]) -> Any:
+    """The type of the value at a path; None where there is no such key."""
+    section: Any = job
+    for part in path:
+        section = next(iter(get_args(section)), None) if isinstance(part, int) else _fields(section).get(part)
+    return section
+
+
+def _keys(path: Path, job: type[BaseModel]) -> list[str]:
+    """The keys that a job knows at this path; none where there is no section."""
+    # `train` may also name the recipe whose fields it overrides.
+    return [*_fields(_section(path, job)), *(["recipe"] if path == ("train",) else [])]
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    if dataclasses.is_dataclass(section):
+        return {field.name: field.type for field in dataclasses.fields(section)}
+    return {}
+
+
+def _defaults(path: Path, job: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of the section at a path."""
+    section = _section(path, job)
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return {name: field.default for name, field in section.model_fields.items()}
+    return {field.name: field.default for field in dataclasses.fields(section)} if _fields(section) else {}

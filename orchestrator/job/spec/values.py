@@ -1,0 +1,174 @@
+"""The plain values of a job, and where each of them was written: a line of a file, or `--set`."""
+
+import copy
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from orchestrator.job.spec.yaml_file import Node, NotYaml, Path, name_of, read_yaml, read_yaml_file
+from sdnet.errors import InputError, shown
+from sdnet.paths import printable_path
+
+_DEEPEST_KEY = 10
+_LONGEST_TEXT = 4096
+# Characters that no one sees and that make another folder: controls, zero-width and direction marks.
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_UNEXPANDED = re.compile(r"\$[A-Za-z_{(]|\{\{")
+_TYPOGRAPHIC_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
+
+
+@dataclass(frozen=True, slots=True)
+class JobValues:
+    """A job before it is checked.
+
+    source: what messages call the file. root: its nodes, None for values that no file gave.
+    overridden: the paths that `--set` gave, with their nodes.
+    """
+
+    values: dict[str, Any]
+    source: str
+    root: Node | None
+    overridden: dict[Path, Node]
+
+    def place(self, path: Path) -> str:
+        """Where the value at the path was written, to begin a message with."""
+        for given in self.overridden:
+            if given == path[: len(given)] or path == given[: len(path)] != ():
+                return "--set"
+        node = None if self.root is None else self.root.at(path)
+        # A key that is missing from the whole file has no line.
+        return self.source if node is None or node is self.root else f"{self.source} line {node.line}"
+
+    def written(self, path: Path) -> str | None:
+        """How a plain scalar at the path is spelled, `no` for False; None when that is not known."""
+        for given, node in self.overridden.items():
+            if given == path[: len(given)]:
+                return node.at(path[len(given) :]).written
+        return None if self.root is None else self.root.at(path).written
+
+
+def values_of_file(file: FilePath, overrides: tuple[str, ...]) -> JobValues:
+    """The values of a cluster.yaml, changed by `key.path=value` overrides. Raises InputError."""
+    root = read_yaml_file(file)
+    if root.value is None:
+        raise InputError(f"{file} is empty; see cluster_configs/ for examples")
+    if not isinstance(root.value, dict):
+        kind = "a list" if isinstance(root.value, list) else f"the value {shown(root.value)}"
+        raise InputError(
+            f"{file} holds {kind}, not `key: value` lines (ASCII colon, then a space); see cluster_configs/"
+        )
+    return _overridden(root.plain(), str(file), root, overrides)
+
+
+def values_of_dict(raw: dict[str, Any], source: str, overrides: tuple[str, ...]) -> JobValues:
+    """Values that a program made, changed by `key.path=value` overrides. Raises InputError."""
+    return _overridden(copy.deepcopy(raw), source, None, overrides)
+
+
+def text_faults(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """The texts, at any depth, that can only be mistakes: where each is, and what is wrong with it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from text_faults(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from text_faults(inner, (*path, index))
+    elif isinstance(value, str) and not _is_absent_address(value, path) and (problem := _problem(value)):
+        yield path, problem
+
+
+def _is_absent_address(value: str, path: Path) -> bool:
+    """On a single server HCCL takes a device without an address, which a rank table writes as ""."""
+    return not value and path[:2] == ("cluster", "hosts") and "devices" in path
+
+
+def printable(value: Any) -> Any:
+    """The value with each byte of its texts that is not UTF-8 written as `printable_path` does."""
+    if isinstance(value, dict):
+        return {key: printable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [printable(inner) for inner in value]
+    return value if not isinstance(value, str) or value.isascii() else _printable_text(value)
+
+
+def _printable_text(text: str) -> str:
+    try:
+        return printable_path(text)
+    except UnicodeEncodeError:  # another half of a surrogate pair; `text_faults` refuses it
+        return text
+
+
+def _problem(text: str) -> str:
+    invisible = _INVISIBLE.search(text)
+    if not text:
+        return "is empty; give a value, or leave the key out"
+    if len(text) > _LONGEST_TEXT:
+        return f"is {shown(text)}; a text may have {_LONGEST_TEXT} characters"
+    if invisible:
+        return f"is {shown(text)}, with the invisible character U+{ord(invisible[0]):04X}; remove it"
+    if text != text.strip():
+        return f"is {shown(text)}; remove the space around it"
+    if text[0] in _TYPOGRAPHIC_QUOTES or text[-1] in _TYPOGRAPHIC_QUOTES:
+        return f"is {shown(text)}, in typographic quotes; use ' or \""
+    if _UNEXPANDED.search(text):
+        return (
+            f"is {shown(text)}; variables and templates are not expanded here: write the value, or let the "
+            "shell expand it in --set"
+        )
+    return ""
+
+
+def _overridden(
+    values: dict[str, Any], source: str, root: Node | None, overrides: tuple[str, ...]
+) -> JobValues:
+    given: dict[Path, Node] = {}
+    for override in overrides:
+        path, node = _read(override)
+        hidden = next((name_of(other) for other in given if path == other[: len(path)] != other), None)
+        if hidden:
+            raise InputError(f"--set {name_of(path)} replaces --set {hidden}; give it before that one")
+        given[path] = node
+        _put(values, path, node.plain())
+    return JobValues(printable(values), source, root, given)
+
+
+def _read(override: str) -> tuple[Path, Node]:
+    key, equals, text = override.partition("=")
+    path = tuple(key.split("."))
+    if not equals or not all(path):
+        raise InputError(f"--set {shown(override)} has no key=value; write it like --set train.epochs=5")
+    if len(path) > _DEEPEST_KEY:
+        raise InputError(f"--set {name_of(path[:3])}... has {len(path)} parts; no key of a job has so many")
+    return path, _value(text.strip(), f"--set {name_of(path)}")
+
+
+def _value(text: str, source: str) -> Node:
+    """The value of an override as YAML; what is no YAML is text, since the shell has unquoted it.
+
+    Examples: `[::1]:6379`, `@scratch`, and the name of a folder that is not UTF-8.
+    """
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        return Node(text)
+    try:
+        node = read_yaml(text, lambda line: source)
+    except NotYaml:
+        return Node(text)
+    if node.written is not None and node.written != text:
+        raise InputError(f"{source} is {shown(text)}; YAML takes `#` for a comment: put the value in quotes")
+    return node
+
+
+def _put(values: dict[str, Any], path: Path, value: Any) -> None:
+    *parents, last = path
+    section: Any = values
+    for depth, parent in enumerate(parents, 1):
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            above = name_of(path[:depth])
+            kind = {list: "a list", type(None): "no value"}.get(type(section), "a plain value")
+            raise InputError(f"--set {name_of(path)}: {above} holds {kind}, not keys; set or remove {above}")
+    section[last] = value

@@ -1,0 +1,156 @@
+"""The train stage: SDNet's training function on the engine, until the recipe is done."""
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import ray
+from ray.train import RunConfig, ScalingConfig
+
+from orchestrator.engine.config import MindSporeConfig
+from orchestrator.engine.function import compile_key, sources_of_package
+from orchestrator.engine.trainer import MindSporeTrainer, RecoveryConfig
+from orchestrator.errors import OrchestratorError
+from orchestrator.job.checkpoints import Newest, newest_checkpoint
+from orchestrator.job.inputs import Supply, batch_problem
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
+from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet
+from orchestrator.storage import Lease
+from orchestrator.telemetry.event import Event
+from orchestrator.telemetry.events import StageFinished, StageStarted
+from sdnet.augment import check_patches
+from sdnet.data.sampler import steps_per_epoch
+from sdnet.data.store import checksums_of, open_patches, sample_checksum
+from sdnet.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Record = Callable[[Event], None]
+
+
+class LastCheckpointMissing(OrchestratorError):
+    """The group trained to the end, and its last checkpoint is gone. Example: somebody emptied the folder."""
+
+    def __str__(self) -> str:
+        return f"training ended, but its last checkpoint is missing in {self.args[0]}; launch again to resume"
+
+
+def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> Newest:
+    """Train to the end of the recipe, through the failures that `recovery` allows; returns the last checkpoint.
+
+    Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp when there were too
+    many failures, or one that would happen again.
+    """
+    check_data(spec, run)
+    done = finished(spec, run, record)
+    if done is not None:
+        return done
+    _warn_of_idle_cpus(spec.cluster)
+    record(StageStarted(stage="train"))
+    began = time.monotonic()
+    trainer_of(spec, run).fit(lease)
+    done = finished(spec, run, record)
+    if done is None:
+        raise LastCheckpointMissing(str(run.checkpoints))
+    record(StageFinished(stage="train", seconds=round(time.monotonic() - began, 3)))
+    return done
+
+
+def check_data(spec: JobSpec, run: RunDirectory) -> None:
+    """Refuse data that the recipe cannot use: too few samples for a global batch, too small patches."""
+    patches = open_patches(run.train_npz)
+    check_patches(spec.train, patches)
+    train, test = len(patches), len(open_patches(run.test_npz))
+    problem = batch_problem(spec, Supply(str(run.train_npz), pairs=0, train=train, test=test))
+    if problem:
+        raise InputError(problem)
+
+
+def finished(spec: JobSpec, run: RunDirectory, record: Record) -> Newest | None:
+    """The newest valid checkpoint, if it is at the end of the recipe.
+
+    Raises InputError when all are lost, and for a checkpoint that this recipe cannot have made.
+    """
+    newest = newest_checkpoint(run, record)
+    if newest is None:
+        return None
+    total = steps_per_epoch(len(open_patches(run.train_npz)), spec.global_batch) * spec.train.epochs
+    if newest.step > total:
+        raise InputError(
+            f"{run.checkpoints / newest.name} is at step {newest.step}, but the recipe ends at step {total}; "
+            "move it out of the run, or launch with --restart"
+        )
+    return newest if newest.step == total else None
+
+
+def trainer_of(spec: JobSpec, run: RunDirectory) -> MindSporeTrainer:
+    """SDNet's training function and the job's settings, as the engine takes them."""
+    cluster, recovery = spec.cluster, spec.recovery
+    resource, each = cluster.rank_resource
+    job = _job(spec, run)
+    return MindSporeTrainer(
+        functools.partial(train_sdnet, job),
+        mindspore_config=mindspore_config(cluster),
+        scaling_config=ScalingConfig(
+            num_workers=(cluster.min_workers, cluster.max_workers)
+            if cluster.elastic
+            else cluster.max_workers,
+            resources_per_worker={"CPU": 1.0, resource: float(each)},
+        ),
+        run_config=RunConfig(name=run.root.name, storage_path=str(run.root.parent)),
+        recovery=RecoveryConfig(
+            max_failures=recovery.max_failures,
+            standbys=recovery.standbys,
+            step_timeout_s=_seconds(recovery.step_timeout_s),
+            checkpoint_every_s=_seconds(spec.checkpoint.every_s),
+            keep=spec.checkpoint.keep,
+            best="fpr95",
+            workers_per_host=cluster.workers_per_host,
+            compile_key=compile_key(
+                sources_of_package("sdnet"), asdict(job.recipe), job.slices, job.evaluate_batch
+            ),
+        ),
+        state_format=SdnetFormat(),
+    )
+
+
+def mindspore_config(cluster: ClusterSpec) -> MindSporeConfig:
+    """The job's cluster as the engine's configuration of MindSpore."""
+    return MindSporeConfig(
+        device=cluster.device,
+        threads=cluster.threads,
+        soc=cluster.soc,
+        rendezvous=cluster.rendezvous,
+        hosts={host.address: host.devices for host in cluster.hosts},
+        collective=cluster.collective,
+    )
+
+
+def _job(spec: JobSpec, run: RunDirectory) -> SdnetJob:
+    return SdnetJob(
+        recipe=spec.train,
+        train=run.train_npz,
+        test=run.test_npz,
+        data=checksums_of(run.train_npz, run.test_npz),
+        data_sample=sample_checksum(open_patches(run.train_npz), open_patches(run.test_npz)),
+        slices=spec.cluster.max_workers,
+        evaluate_every=spec.evaluate.every_epochs,
+        evaluate_batch=spec.evaluate.batch,
+    )
+
+
+def _warn_of_idle_cpus(cluster: ClusterSpec) -> None:
+    """`threads` is never taken from the host, so print when this host could compute with more."""
+    cpus, ranks = int(ray.cluster_resources().get("CPU", 0)), cluster.max_workers
+    if cluster.address == "local" and cluster.device == "cpu" and cpus // ranks > cluster.threads:
+        used, could = ranks * cluster.threads, cpus // ranks
+        message = "%s rank(s) compute on %s of %s CPUs; --set cluster.threads=%s would use them"
+        logger.warning(message, ranks, used, cpus, could)
+
+
+def _seconds(value: float | str) -> float | None:
+    """A number of seconds, or None for `auto`."""
+    return None if isinstance(value, str) else float(value)

@@ -1,0 +1,187 @@
+"""The Ray cluster a job runs on: started here, or joined, with token authentication."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.ray_cluster.address import address_to_join
+from orchestrator.ray_cluster.join import check_cluster, warn_of_readable_token
+from orchestrator.ray_cluster.local import make_command_line_printable, prepare_token, start_ray
+from orchestrator.ray_cluster.private_folder import private_folder
+from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
+from sdnet.errors import InputError
+
+# Read by Ray when it is imported or started, so they are set before either.
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # How long a rank's failure, or a report, may wait for the controller to look.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # Ranks keep the working directory of the job; the run directory is ours to lay out.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Drained hosts are watched for by engine/control/drain.py, without a process of its own.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A dead host is known after 2 s instead of 15, a cut link after 6 s instead of 65. Counts where
+    # the head starts: for a cluster started by `ray start`, set them there (docs/faults.md).
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+_AUTH_MODES = ("token", "disabled")
+# Ray sets it for the entrypoint of a submitted job.
+_IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+class WantedCluster(Protocol):
+    """What a job says of its cluster. A Protocol, so that this package does not depend on the job's spec."""
+
+    @property
+    def address(self) -> str:
+        """`local`, `auto` or host:port."""
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `ascend`."""
+
+    @property
+    def rank_resource(self) -> tuple[str, int]:
+        """The name of the Ray resource that a rank takes, and how much of it."""
+
+    def why_too_large(self, available: Sequence[int]) -> str:
+        """Why hosts with so many of that resource each can never hold the job; empty when they can."""
+
+
+def prepare_environment() -> None:
+    """Set what Ray must find in the environment; must come before `import ray`. The user's own values win."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_session(cluster: WantedCluster, *, must_hold_job: bool = True) -> Iterator[None]:
+    """Connect to the cluster of the job for as long as the block lasts.
+
+    `local` starts Ray on this host with a token and a folder that only this job knows, and stops it at
+    the end. Raises InputError when Ray cannot be started or the cluster cannot be joined, when the
+    environment holds settings that a job cannot run with, and, if it must hold the job, when it is too
+    small for it.
+    """
+    _check_environment()
+    prepare_environment()
+    with ExitStack() as ending:
+        if cluster.address == "local":
+            _start(cluster, ending)
+        else:
+            _join(cluster, ending)
+        if must_hold_job:
+            _check_size(cluster)
+        yield
+
+
+def refuse_storage_of_ray(storage: str) -> None:
+    """Refuse a relative `storage` inside `ray job submit`: it would lie in a copy that Ray deletes.
+
+    Raises InputError.
+    """
+    if _IN_A_RAY_JOB in os.environ and not Path(storage).expanduser().is_absolute():
+        raise InputError(
+            f"storage is {storage!r}, which in a submitted job lies in Ray's copy of the submitted folder, "
+            "and Ray deletes that; give an absolute path that every host reaches: "
+            "--set storage=/mnt/shared/runs"
+        )
+
+
+def _check_environment() -> None:
+    """Refuse settings of the environment with which Ray would run another way than a job needs."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if "ray" in sys.modules and mode is None:
+        raise InputError(
+            "RAY_AUTH_MODE is not set and Ray, which reads it when it is imported, is imported already; "
+            "set RAY_AUTH_MODE=token, or call prepare_environment() before `import ray`"
+        )
+    if mode is not None and mode.lower() not in _AUTH_MODES:
+        raise InputError(f"RAY_AUTH_MODE is {mode!r}; unset it, or set it to token")
+    version_2 = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
+    if version_2.lower() not in ("1", "true"):
+        raise InputError(
+            f"RAY_TRAIN_V2_ENABLED is {version_2!r}, and training needs version 2 of Ray Train; unset it"
+        )
+
+
+def _start(cluster: WantedCluster, ending: ExitStack) -> None:
+    """Start Ray here; `ending` stops it and removes its folder."""
+    prepare_token()
+    warn_of_readable_token(os.environ)
+    folder = ending.enter_context(private_folder())
+    import ray
+
+    make_command_line_printable()
+
+    ending.callback(ray.shutdown)
+    try:
+        with keeping_signal_handlers():
+            start_ray(folder, on_loopback=cluster.device == "cpu", **_QUIET)
+    except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
+        raise InputError(
+            f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory or few "
+            "open files: `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`"
+        ) from None
+
+
+def _join(cluster: WantedCluster, ending: ExitStack) -> None:
+    """Join a running cluster; `ending` leaves it."""
+    warn_of_readable_token(os.environ)
+    address = address_to_join(cluster.address, os.environ)
+    import ray
+
+    name = repr(address) if address == cluster.address else f"'auto' (RAY_ADDRESS is {address!r})"
+    make_command_line_printable()
+    try:
+        address = _found_here() if address == "auto" else address
+    except (ConnectionError, ValueError) as error:
+        raise InputError(
+            f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
+            "start one with `ray start --head`, or use address: local"
+        ) from None
+    check_cluster(address, name)
+    ending.callback(ray.shutdown)
+    try:
+        with keeping_signal_handlers():
+            ray.init(address=address, **_QUIET)
+    except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
+        raise InputError(
+            f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "
+            "run the same versions of Ray and Python as it does, as a user who may use its temporary folder"
+        ) from None
+
+
+def _found_here() -> str:
+    """The address of the cluster of RAY_ADDRESS, or of the only one that runs on this host."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    found: str = canonicalize_bootstrap_address_or_die("auto")
+    return found
+
+
+def _check_size(cluster: WantedCluster) -> None:
+    """Refuse a job with more ranks than the cluster can ever hold."""
+    import ray
+
+    resource, _ = cluster.rank_resource
+    alive = [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
+    problem = cluster.why_too_large(alive)
+    if problem:
+        raise InputError(problem)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,30 @@
+"""Keeps the signal handlers of a command while Ray, which installs its own, starts."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sdnet.interruption import ENDING_SIGNALS
+
+
+@contextmanager
+def keeping_signal_handlers() -> Iterator[None]:
+    """Keep our handlers through a block in which a library installs its own.
+
+    Ray takes SIGTERM when it starts, in Python and in C++, where it prints a stack trace and aborts. So
+    SIGTERM waits until the block ends. Threads and processes that start in the block inherit the mask.
+    Outside the main thread, which alone has handlers, nothing happens.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {signum: signal.getsignal(signum) for signum in ENDING_SIGNALS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            if handler is not None:
+                signal.signal(signum, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,97 @@
+"""Registering many pairs on a cluster: one Ray task a pair, one folder a pair, one table of all.
+
+A pair's result does not depend on where it was computed. A pair that cannot be read, or whose
+match is not trusted, is a row of the table with the reason; it does not stop the others.
+"""
+
+import csv
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ascend.environment import thread_variables
+from orchestrator.engine.rank.cpus import compute_on
+from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster.session import ray_session
+from orchestrator.register.pairs import PairFiles
+from sdnet.errors import InputError
+from sdnet.files import make_folder, whole_file
+from sdnet.paths import printable_path
+from sdnet.registration.command import register_files
+from sdnet.registration.config import RegisterConfig
+
+TABLE = "register.csv"
+_TRIES = 4
+_COLUMNS = (
+    "name", "status", "evidence", "tie_points", "agreeing", "held_out_median_px", "optical", "sar", "reason",
+)  # fmt: skip
+
+
+def register_pairs(
+    pairs: list[PairFiles], out: Path, config: RegisterConfig, checkpoint: Path | None, cluster: ClusterSpec
+) -> list[dict[str, Any]]:
+    """Register every pair into `out`/<name>, write `out`/register.csv, and return its rows.
+
+    Raises InputError for a folder or a checkpoint that cannot be used, before any worker starts.
+    """
+    if checkpoint is not None:
+        _network(checkpoint)  # a bad one is refused here, not by every worker
+    make_folder(out)
+    with ray_session(cluster):
+        rows = _on_workers(pairs, out.resolve(), config, checkpoint and checkpoint.resolve(), cluster)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with whole_file(out / TABLE) as file:
+        file.write(text.getvalue().encode())
+    return rows
+
+
+def register_one(
+    pair: PairFiles, out: Path, config: RegisterConfig, checkpoint: Path | None, threads: int
+) -> dict[str, Any]:
+    """Register one pair on `threads` CPUs: its row. status: trusted, not_trusted or unusable."""
+    compute_on(threads)
+    names = {"optical": printable_path(str(pair.optical)), "sar": printable_path(str(pair.sar))}
+    row: dict[str, Any] = {"name": printable_path(pair.name), **names}
+    try:
+        net = None if checkpoint is None else _network(checkpoint)
+        facts = register_files(pair.optical, pair.sar, out / pair.name, config, net)
+    except InputError as error:
+        return row | {"status": "unusable", "reason": printable_path(str(error))}
+    row |= {key: facts[key] for key in _COLUMNS if key in facts}
+    return row | {"status": "trusted" if facts["trusted"] else "not_trusted"}
+
+
+def summary_of(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How many pairs ended how."""
+    statuses = [row["status"] for row in rows]
+    return {status: statuses.count(status) for status in ("trusted", "not_trusted", "unusable")}
+
+
+@lru_cache(maxsize=1)
+def _network(checkpoint: Path) -> Any:
+    """The network of a worker's process, which registers many pairs."""
+    from sdnet.api import load
+
+    return load(checkpoint)
+
+
+def _on_workers(
+    pairs: list[PairFiles], out: Path, config: RegisterConfig, checkpoint: Path | None, cluster: ClusterSpec
+) -> list[dict[str, Any]]:
+    import ray
+
+    # A lost worker's pair is registered again by another, into the same folder, to the same bytes.
+    task = ray.remote(
+        num_cpus=cluster.threads,
+        max_retries=_TRIES,
+        runtime_env={"env_vars": thread_variables(cluster.threads)},
+    )(register_one)
+    whole = [PairFiles(pair.name, pair.optical.resolve(), pair.sar.resolve()) for pair in pairs]
+    rows: list[dict[str, Any]] = ray.get(
+        [task.remote(pair, out, config, checkpoint, cluster.threads) for pair in whole]
+    )
+    return rows

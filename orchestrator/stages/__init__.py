@@ -1,1 +1,0 @@
-"""The stages of a job, in order: each is idempotent and skips what is done."""

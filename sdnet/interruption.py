@@ -1,0 +1,99 @@
+"""Signals that end a command: Ctrl-C, SIGTERM from job managers, SIGHUP from a closed terminal."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STDERR = 2
+# The signal that became an exception last, and a duplicate of standard error from before it was silenced.
+_last_received: int | None = None
+_stderr_before: int | None = None
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end. Example: SIGHUP, because the terminal was closed."""
+
+    def __init__(self, signum: int = signal.SIGINT):
+        super().__init__(signum)
+        self.signum = signum
+
+
+def exit_code_of(interruption: KeyboardInterrupt) -> int:
+    """128 plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    # Ray raises a KeyboardInterrupt of its own for a signal that comes while it waits.
+    signum = interruption.signum if isinstance(interruption, Interrupted) else _last_received
+    return 128 + int(signum or signal.SIGINT)
+
+
+def received_signal() -> int | None:
+    """The signal that `interruptible` turned into an exception last, also when a library swallowed that."""
+    return _last_received
+
+
+@contextmanager
+def interruptible(*, silent: bool = False) -> Iterator[None]:
+    """Raise Interrupted in the main thread when one of ENDING_SIGNALS arrives. Call it in the main thread.
+
+    SIGTERM and SIGHUP count once: `timeout` sends SIGTERM twice and a closing terminal may send both, and
+    the second one must not end the work that the first one began, such as saving. A second Ctrl-C does
+    interrupt it. A signal that was ignored before, as `nohup` does with SIGHUP, stays ignored.
+    silent: see `interrupt_silently`.
+    """
+    global _last_received
+    _last_received = None
+    before = {signum: signal.getsignal(signum) for signum in ENDING_SIGNALS}
+    for signum, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(signum, interrupt_silently if silent else _interrupt)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+
+
+def interrupt_silently(signum: int, frame: FrameType | None) -> None:
+    """A handler that closes standard error, then raises Interrupted.
+
+    MindSpore's compiler describes an exception inside its callbacks over many lines, and an import that is
+    interrupted fails with a traceback. `leave_interrupted` opens standard error again for its one line.
+    """
+    global _stderr_before
+    with suppress(OSError):
+        if _stderr_before is None:
+            _stderr_before = os.dup(_STDERR)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, _STDERR)
+        os.close(null)
+    _interrupt(signum, frame)
+
+
+def leave_interrupted(program: str, signum: int) -> NoReturn:
+    """Print one line, and end the process at once with the exit code of the signal.
+
+    At once: a library whose import was interrupted may crash while Python ends.
+    """
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        if _stderr_before is not None:
+            os.dup2(_stderr_before, _STDERR)
+        os.write(_STDERR, f"{program}: interrupted\n".encode())
+    os._exit(128 + signum)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    global _last_received
+    _last_received = signum
+    for once in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(once, _no_op)
+    raise Interrupted(signum)
+
+
+def _no_op(signum: int, frame: FrameType | None) -> None:
+    """The first signal is being obeyed. A handler, not SIG_IGN: child processes inherit SIG_IGN."""

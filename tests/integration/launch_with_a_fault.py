@@ -1,0 +1,77 @@
+"""`sdnet-orchestrate` whose training goes wrong before its fourth step.
+
+Ranks import the training function by name, so this is a module and not a script. Call `launch` with the fault's name
+before the usual arguments: python -c "import launch_with_a_fault as it; it.launch()" bug launch JOB
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_AUTH_MODE"] = "token"
+
+from orchestrator.cli import main
+from orchestrator.job.stages import train as stage
+from orchestrator.job.workload import SdnetJob, train_sdnet
+
+
+def bug(root: Path) -> None:
+    """Every time."""
+    raise ArithmeticError("the fourth step does not add up")
+
+
+def accident(root: Path) -> None:
+    """The first time only. root: the run's directory."""
+    mark = root / "accident"
+    if not mark.exists():
+        mark.touch()
+        raise ArithmeticError("the fourth step did not add up this time")
+
+
+def memory(root: Path) -> None:
+    """Rank 1 takes at most 10 GB, the first time only; that is more than the test leaves it."""
+    import numpy
+    import ray.train
+
+    mark = root / "memory_taken"
+    if ray.train.get_context().get_world_rank() == 1 and not mark.exists():
+        mark.touch()
+        taken = [numpy.ones(50_000_000, numpy.uint8) for _ in range(200)]
+        raise ArithmeticError(f"{len(taken)} times 50 MB were there")
+
+
+def train_with_bug(job: SdnetJob) -> Mapping[str, Any]:
+    """See `bug`."""
+    return _train(job, bug)
+
+
+def train_with_accident(job: SdnetJob) -> Mapping[str, Any]:
+    """See `accident`."""
+    return _train(job, accident)
+
+
+def train_with_memory(job: SdnetJob) -> Mapping[str, Any]:
+    """See `memory`."""
+    return _train(job, memory)
+
+
+def _train(job: SdnetJob, fault: Callable[[Path], None]) -> Mapping[str, Any]:
+    from sdnet.trainer import Trainer
+
+    step = Trainer.step
+
+    def step_with_a_fault(trainer: Trainer) -> None:
+        if trainer.progress.step == 3:
+            fault(job.train.parents[1])
+        step(trainer)
+
+    Trainer.step = step_with_a_fault  # type: ignore[method-assign]
+    return train_sdnet(job)
+
+
+def launch() -> None:
+    """Run the command line with the fault that the first argument names."""
+    stage.train_sdnet = globals()[f"train_with_{sys.argv.pop(1)}"]
+    main()
