@@ -21,6 +21,7 @@ from orchestrator.inputs import (
     refuse_other_data,
 )
 from orchestrator.job.checkpoints import newest_checkpoint
+from orchestrator.job.data_files import data_files
 from orchestrator.processes import process_mark
 from orchestrator.ray_session import ray_session
 from orchestrator.report.html import render_report
@@ -107,7 +108,7 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventWriter, notes: tu
 
         _print(notes)
         preprocess(spec, run, events.record)
-        refuse_other_data(run, run.train_npz, run.test_npz)
+        refuse_other_data(run, *data_files(run))
         train(spec, run, events.record)
 
 
@@ -164,7 +165,7 @@ def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str
 
 
 def _warn_of_missing_data(run: RunDirectory) -> None:
-    gone = [path.name for path in (run.train_npz, run.test_npz) if not path.exists()]
+    gone = [path.name for path in data_files(run) if not path.exists()]
     if gone:
         logger.warning(
             "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)

@@ -15,6 +15,8 @@ from orchestrator.engine.trainer import MindSporeTrainer, RecoveryConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.inputs import Supply, batch_problem
 from orchestrator.job.checkpoints import Newest, newest_checkpoint
+from orchestrator.job.data_files import data_files
+from orchestrator.job.local_data import copies_of, data_errors, host_cache
 from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet
 from orchestrator.run_directory import RunDirectory
 from orchestrator.spec import ClusterSpec, JobSpec
@@ -43,14 +45,16 @@ def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp when there were too
     many failures, or one that would happen again.
     """
-    check_data(spec, run)
-    done = finished(spec, run, record)
-    if done is not None:
-        return done
+    with data_errors(run.data):
+        check_data(spec, run)
+        done = finished(spec, run, record)
+        if done is not None:
+            return done
+        trainer = trainer_of(spec, run)
     _warn_of_idle_cpus(spec.cluster)
     record(StageStarted(stage="train"))
     began = time.monotonic()
-    trainer_of(spec, run).fit()
+    trainer.fit()
     done = finished(spec, run, record)
     if done is None:
         raise LastCheckpointMissing(str(run.checkpoints))
@@ -60,10 +64,11 @@ def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
 
 def check_data(spec: JobSpec, run: RunDirectory) -> None:
     """Refuse data that the recipe cannot use: too few samples for a global batch, too small patches."""
-    patches = open_patches(run.train_npz)
+    train, test = data_files(run)
+    patches = open_patches(train)
     check_patches(spec.train, patches)
-    train, test = len(patches), len(open_patches(run.test_npz))
-    problem = batch_problem(spec, Supply(str(run.train_npz), pairs=0, train=train, test=test))
+    supply = Supply(str(train), pairs=0, train=len(patches), test=len(open_patches(test)))
+    problem = batch_problem(spec, supply) or copies_of(train, test).problem(spec.cluster.cache)
     if problem:
         raise InputError(problem)
 
@@ -76,7 +81,7 @@ def finished(spec: JobSpec, run: RunDirectory, record: Record) -> Newest | None:
     newest = newest_checkpoint(run, record)
     if newest is None:
         return None
-    total = steps_per_epoch(len(open_patches(run.train_npz)), spec.global_batch) * spec.train.epochs
+    total = steps_per_epoch(len(open_patches(data_files(run)[0])), spec.global_batch) * spec.train.epochs
     if newest.step > total:
         raise InputError(
             f"{run.checkpoints / newest.name} is at step {newest.step}, but the recipe ends at step {total}; "
@@ -129,12 +134,14 @@ def mindspore_config(cluster: ClusterSpec) -> MindSporeConfig:
 
 
 def _job(spec: JobSpec, run: RunDirectory) -> SdnetJob:
+    train, test = data_files(run)
     return SdnetJob(
         recipe=spec.train,
-        train=run.train_npz,
-        test=run.test_npz,
-        data=checksums_of(run.train_npz, run.test_npz),
-        data_sample=sample_checksum(open_patches(run.train_npz), open_patches(run.test_npz)),
+        train=train,
+        test=test,
+        cache=host_cache(spec.cluster.cache),
+        data=checksums_of(train, test),
+        data_sample=sample_checksum(open_patches(train), open_patches(test)),
         slices=spec.cluster.max_workers,
         evaluate_every=spec.evaluate.every_epochs,
         evaluate_batch=spec.evaluate.batch,
