@@ -15,6 +15,7 @@ EVERY_HOST = {
     "versions",
     "clock",
     "storage",
+    "storage contract",
     "disk",
     "shared memory",
     "memory",
@@ -45,6 +46,8 @@ def test_this_machine_is_looked_at_in_every_respect(tmp_path):
     told = run(tmp_path, "cpu")
     assert set(told) == {*EVERY_HOST, "Ray"}
     assert told["storage"]["state"] in ("ok", "warn")
+    assert told["storage contract"]["state"] == "ok"
+    assert ": one creator of a name, no other host to compare with" in told["storage contract"]["seen"]
     assert told["Ray"]["state"] == "ok"
 
 
