@@ -18,6 +18,7 @@ from orchestrator.job.section import PathText, Section
 from orchestrator.job_values import JobValues, values_of_dict, values_of_file
 from orchestrator.ray_address import host_and_port
 from orchestrator.spec_faults import Fault, refusal, type_faults, value_faults
+from orchestrator.storage.host_cache import DEFAULT_BASE, DEFAULT_LIMIT_GB
 from sdnet.config import (
     MOST_BATCH,
     MOST_EPOCHS,
@@ -59,8 +60,8 @@ class HostSpec(Section):
 class CacheSpec(Section):
     """Where each host keeps copies of data that lie on a network file system, and how many GB (10^9 bytes) in all."""
 
-    path: PathText = "/var/tmp"
-    limit_gb: float = Field(default=100.0, ge=0.001, le=1_000_000)
+    path: PathText = DEFAULT_BASE
+    limit_gb: float = Field(default=DEFAULT_LIMIT_GB, ge=0.001, le=1_000_000)
 
 
 class ClusterSpec(Section):

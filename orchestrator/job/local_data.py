@@ -58,17 +58,20 @@ def planned_copies(spec: JobSpec, run: RunDirectory, supply: Supply, patch_bytes
 
 def copies_of(train: Path, test: Path) -> Copies:
     """What each host copies of files that are there. Raises StorageUnavailable."""
-    with data_errors(train):
+    with data_errors(str(train)):
         return _copies(train, train.stat().st_size + test.stat().st_size)
 
 
 @contextlib.contextmanager
-def data_errors(path: Path) -> Iterator[None]:
-    """Raise a failure of storage in the launcher as StorageUnavailable: a lost server is not the user's mistake."""
+def data_errors(place: str) -> Iterator[None]:
+    """Raise a failure of storage in the launcher as StorageUnavailable: a lost server is not the user's mistake.
+
+    place: what the message names when the error does not say which file it was.
+    """
     try:
         yield
     except OSError as error:
-        raise StorageUnavailable(error.filename or str(path), error.strerror or str(error)) from error
+        raise StorageUnavailable(error.filename or place, error.strerror or str(error)) from error
 
 
 def _copies(train: Path, size_bytes: int) -> Copies:

@@ -29,6 +29,7 @@ from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_DATA = "the run's data"
 Record = Callable[[Event], None]
 
 
@@ -45,16 +46,14 @@ def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp when there were too
     many failures, or one that would happen again.
     """
-    with data_errors(run.data):
-        check_data(spec, run)
-        done = finished(spec, run, record)
-        if done is not None:
-            return done
-        trainer = trainer_of(spec, run)
+    check_data(spec, run)
+    done = finished(spec, run, record)
+    if done is not None:
+        return done
     _warn_of_idle_cpus(spec.cluster)
     record(StageStarted(stage="train"))
     began = time.monotonic()
-    trainer.fit()
+    trainer_of(spec, run).fit()
     done = finished(spec, run, record)
     if done is None:
         raise LastCheckpointMissing(str(run.checkpoints))
@@ -62,6 +61,7 @@ def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     return done
 
 
+@data_errors(_DATA)
 def check_data(spec: JobSpec, run: RunDirectory) -> None:
     """Refuse data that the recipe cannot use: too few samples for a global batch, too small patches."""
     train, test = data_files(run)
@@ -73,6 +73,7 @@ def check_data(spec: JobSpec, run: RunDirectory) -> None:
         raise InputError(problem)
 
 
+@data_errors(_DATA)
 def finished(spec: JobSpec, run: RunDirectory, record: Record) -> Newest | None:
     """The newest valid checkpoint, if it is at the end of the recipe.
 
@@ -118,6 +119,7 @@ def trainer_of(spec: JobSpec, run: RunDirectory) -> MindSporeTrainer:
             ),
         ),
         state_format=SdnetFormat(),
+        host_cache=job.cache,
     )
 
 
@@ -133,6 +135,7 @@ def mindspore_config(cluster: ClusterSpec) -> MindSporeConfig:
     )
 
 
+@data_errors(_DATA)
 def _job(spec: JobSpec, run: RunDirectory) -> SdnetJob:
     train, test = data_files(run)
     return SdnetJob(

@@ -7,6 +7,7 @@ A memory-mapped page of a mount that lost its server is SIGBUS, so shared files 
     .<sha256>.*     a copy that is being written; its writer holds a flock on it
     <sha256>.lock   held by the one process that looks up or makes this copy; its time is touched while bytes arrive
     room.lock       held while files are counted and removed
+    runs/           scratch folders, which are no copies and are not counted
 
 Processes that use a copy hold a shared flock on it. The kernel releases every flock when its process ends, however it
 ends, so a temporary file without one is abandoned, and a copy without one may be removed. All locks are local.
@@ -28,6 +29,7 @@ from orchestrator.storage.mounts import mount_of
 from orchestrator.storage.protocol import StorageUnavailable
 from orchestrator.storage.verified_copy import VerifiedCopy, size_of
 
+DEFAULT_BASE, DEFAULT_LIMIT_GB = "/var/tmp", 100.0
 _SETTING = "cluster.cache"
 # The modification time of every verified copy. A later write, also by mistake, changes it, and the copy is made again.
 _SEAL_NS = 1_000_000_000 * 10**9
@@ -41,8 +43,8 @@ class HostCache:
     stall_s: how long a copy may make no progress, because storage is away, before it is given up.
     """
 
-    base: Path
-    limit_bytes: int
+    base: Path = Path(DEFAULT_BASE)
+    limit_bytes: int = int(DEFAULT_LIMIT_GB * 1e9)
     stall_s: float = 60.0
 
     @contextlib.contextmanager
@@ -168,7 +170,9 @@ class HostCache:
         used = 0
         copies = []
         for path in folder.iterdir():
-            if path.suffix == ".lock" or (path.name.startswith(".") and _remove_if_unused(path)):
+            if path.is_dir() or path.suffix == ".lock":
+                continue
+            if path.name.startswith(".") and _remove_if_unused(path):
                 continue
             found = path.lstat()
             used += found.st_size

@@ -4,7 +4,6 @@ The kind of an error is decided here, in the rank's own process, where its type 
 """
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,18 @@ import ray.train
 import ray.train.collective
 
 from orchestrator.engine.control.failures import FailureKind, RankFailed, TrainingDiverged
+from orchestrator.engine.host.scratch import scratch_folder
 from orchestrator.engine.rank.compile_cache import CompileCache
 from orchestrator.engine.rank.leave import Leaving
 from orchestrator.engine.rank.link import RankLink, current_link
+from orchestrator.engine.rank.output import output_in_log
 from orchestrator.engine.rank.restore import choose_and_read
 from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, set_session
 from orchestrator.engine.state_format import StateFormat
 from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import Storage, StorageError, StorageMisused
+from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.record import EventWriter
 
@@ -47,7 +49,8 @@ class RankSettings:
 
     every_s: seconds between checkpoints, None for the optimum. keep, best: see `checkpoints.prune`.
     logs: folder for the ranks' output. compiled: folder of the compile cache, None compiles each time.
-    compile_key: names all that compiled graphs depend on, beside the number of ranks.
+    compile_key: names all that compiled graphs depend on, beside the number of ranks. cache: of each host, for logs
+    and graphs of a run whose storage is a network file system.
     """
 
     storage: Storage
@@ -58,26 +61,34 @@ class RankSettings:
     logs: Path
     compiled: Path | None
     compile_key: str
+    cache: HostCache
 
 
 def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
     """Run the training function in this rank to its end; returns what it returns on every rank."""
     link = current_link()
-    _write_output_to(settings.logs / f"rank_{link.rank}.log")
-    writer = EventWriter(settings.storage) if link.rank == 0 else None
-    try:
-        return _run(train_fn, settings, link, writer.record if writer else _ignore)
-    finally:
-        if writer is not None:
-            writer.close()
+    with (
+        scratch_folder(settings.cache, settings.logs.parent) as scratch,
+        output_in_log(settings.storage, settings.logs, link.rank, scratch),
+    ):
+        writer = EventWriter(settings.storage) if link.rank == 0 else None
+        try:
+            return _run(train_fn, settings, link, scratch, writer.record if writer else _ignore)
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def _run(
-    train_fn: Callable[[], Any], settings: RankSettings, link: RankLink, record: Callable[[Event], None]
+    train_fn: Callable[[], Any],
+    settings: RankSettings,
+    link: RankLink,
+    scratch: Path | None,
+    record: Callable[[Event], None],
 ) -> Any:
     session: Session | None = None
     try:
-        session = _open_session(settings, link, record)
+        session = _open_session(settings, link, scratch, record)
         set_session(session)
         value = train_fn()
         session.finish()
@@ -95,10 +106,12 @@ def _run(
             session.close()
 
 
-def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Event], None]) -> Session:
+def _open_session(
+    settings: RankSettings, link: RankLink, scratch: Path | None, record: Callable[[Event], None]
+) -> Session:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    cache, cached = _compile_cache(settings, rank, world_size)
+    cache, cached = _compile_cache(settings, scratch, rank, world_size)
     restored = choose_and_read(
         settings.storage,
         settings.state_format,
@@ -135,10 +148,16 @@ def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Even
     )
 
 
-def _compile_cache(settings: RankSettings, rank: int, world_size: int) -> tuple[CompileCache | None, bool]:
+def _compile_cache(
+    settings: RankSettings, scratch: Path | None, rank: int, world_size: int
+) -> tuple[CompileCache | None, bool]:
     if settings.compiled is None:
         return None, False
-    cache = CompileCache(settings.compiled, f"{settings.compile_key}-{world_size}", rank)
+    key = f"{settings.compile_key}-{world_size}"
+    if scratch is None:
+        cache = CompileCache(settings.compiled, key, rank)
+    else:
+        cache = CompileCache(scratch / settings.compiled.name, key, rank, settings.storage)
     try:
         return cache, cache.open()
     except OSError as error:
@@ -158,18 +177,3 @@ def _sorted(error: Exception, rank: int, step: int) -> RankFailed:
 
 def _ignore(event: Event) -> None:
     """Only rank 0 records events: all ranks do the same."""
-
-
-def _write_output_to(path: Path) -> None:
-    """Send everything that this process prints, also from C++, to the rank's log; generations append."""
-    # O_NONBLOCK: a FIFO at this path is an error, and not a wait for its reader.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    package = logging.getLogger("orchestrator")
-    package.setLevel(logging.INFO)
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    package.handlers = [handler]
-    package.propagate = False
