@@ -175,6 +175,21 @@ def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     )
 
 
+def read_images(patches: PatchFile, most: int) -> Iterator[np.ndarray]:
+    """All images in order, uint8 [at most `most`, E, 2E] each, read and not mapped: for files on shared storage.
+
+    Raises OSError when storage fails, where a mapped page would end the process.
+    """
+    assert isinstance(patches.images, np.memmap), type(patches.images)
+    begin, shape = patches.images.offset, patches.images.shape[1:]
+    with patches.path.open("rb") as file:
+        file.seek(begin)
+        for start in range(0, len(patches), most):
+            count = min(most, len(patches) - start)
+            content = bytearray(file.read(count * math.prod(shape)))
+            yield np.frombuffer(content, np.uint8).reshape(count, *shape)
+
+
 def sample_checksum(train: PatchFile, test: PatchFile) -> str:
     """SHA-256 of all labels and shifts and of 64 patches spread over each file: milliseconds for any size.
 
@@ -290,7 +305,7 @@ def _read(path: Path, member: _Member) -> np.ndarray:
     """A small array, read and not mapped: a mapped page of a lost mount is SIGBUS, a failed read an OSError."""
     with path.open("rb") as file:
         file.seek(member.begin)
-        content = file.read(math.prod(member.shape) * member.dtype.itemsize)
+        content = bytearray(file.read(math.prod(member.shape) * member.dtype.itemsize))
     return np.frombuffer(content, member.dtype).reshape(member.shape)
 
 

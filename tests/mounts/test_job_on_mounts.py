@@ -75,7 +75,12 @@ def clean(cluster: Bed, export: Export) -> RunDirectory:
 def copies_on(cluster: Bed) -> set[str]:
     """Names of the copies on the own disk of the ranks' host."""
     folders = cluster.hosts[1].directory.glob("sdnet-cache-*")
-    return {path.name for folder in folders for path in folder.iterdir() if path.suffix != ".lock"}
+    return {
+        path.name
+        for folder in folders
+        for path in folder.glob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
 
 
 def test_a_job_on_mounts_ends_with_the_same_bytes_as_on_a_local_disk(
