@@ -11,9 +11,10 @@ import pytest
 from orchestrator.run_directory import RunDirectory
 from orchestrator.telemetry.events import FirstStep
 from tests.hosts.bed import Bed, bed
-from tests.hosts.jobs import ended_well, weights
+from tests.hosts.jobs import ended_well
 from tests.hosts.network import why_impossible as why_no_hosts
 from tests.hosts.test_bed import QUICK_TO_NOTICE
+from tests.integration.jobs import weights
 from tests.launching import wait_for, wait_for_checkpoint
 from tests.mounts.export import Export, exported, why_impossible
 
@@ -33,10 +34,11 @@ data:
   synthetic: {{pairs: 16, scenes: 4}}
   patches: {{per_pair: 6}}
   split: {{train: 0.5}}
-train: {{recipe: demo, epochs: 8, batch: 8}}
+train: {{recipe: demo, epochs: {epochs}, batch: 8}}
 checkpoint: {{every_s: 0, keep: 2}}
-evaluate: {{every_epochs: 8, batch: 32}}
+evaluate: {{every_epochs: {epochs}, batch: 32}}
 """
+EPOCHS, LONG = 2, 40
 _AWAY_S = 20.0
 
 
@@ -58,8 +60,13 @@ def export(cluster: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[E
         yield made
 
 
-def launch(cluster: Bed, name: str) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    return cluster.launch(JOB.format(name=name, disk=cluster.head.disk))
+def launch(cluster: Bed, name: str, epochs: int = EPOCHS) -> tuple["subprocess.Popen[str]", RunDirectory]:
+    return cluster.launch(JOB.format(name=name, disk=cluster.head.disk, epochs=epochs))
+
+
+def on_the_server(export: Export, run: RunDirectory) -> RunDirectory:
+    """The run as the server has it: a mount shows what is new up to 20 s later."""
+    return RunDirectory(export.directory / run.root.name)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +96,7 @@ def test_a_job_on_mounts_ends_with_the_same_bytes_as_on_a_local_disk(
     assert copies_on(cluster) == set()
     process, run = launch(cluster, "mounted")
     ended_well(process)
-    assert weights(run) == weights(clean)
+    assert weights(run, 3 * EPOCHS) == weights(clean, 3 * EPOCHS)
     files = json.loads(run.manifest.read_text())["files"]
     assert copies_on(cluster) == {files[name]["sha256"] for name in ("train.npz", "test.npz")}
 
@@ -98,20 +105,22 @@ def test_a_job_on_mounts_ends_with_the_same_bytes_as_on_a_local_disk(
 def test_a_server_that_is_away_for_a_while_costs_no_bytes(
     cluster: Bed, export: Export, clean: RunDirectory
 ) -> None:
-    process, run = launch(cluster, "away")
-    wait_for_checkpoint(run, 3)
+    undisturbed, expected = launch(replace(cluster, storage=clean.root.parent), "long", LONG)
+    ended_well(undisturbed)
+    process, run = launch(cluster, "away", LONG)
+    wait_for_checkpoint(on_the_server(export, run), 3)
     with export.server_away():
         time.sleep(_AWAY_S)
     ended_well(process)
-    assert weights(run) == weights(clean)
+    assert weights(run, 3 * LONG) == weights(expected, 3 * LONG)
 
 
 @pytest.mark.soak
 def test_a_server_that_never_comes_back_ends_the_launch_with_one_line(
     cluster: Bed, export: Export, clean: RunDirectory
 ) -> None:
-    process, run = launch(cluster, "lost")
-    wait_for(run, FirstStep)
+    process, run = launch(cluster, "lost", 100 * LONG)
+    wait_for(on_the_server(export, run), FirstStep)
     with export.server_away():
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 1 and "Traceback" not in output
