@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.check.contract import judge_contract, look, write
 from orchestrator.engine.control.failures import FailureKind
 from orchestrator.engine.rank.run import _sorted
+from orchestrator.every_host import Answer
 from orchestrator.inputs import supply_of
 from orchestrator.job.data_files import data_files, refer_to
 from orchestrator.job.local_data import copies_of
@@ -104,6 +106,16 @@ def test_create_has_exactly_one_winner_over_both_mounts(storages) -> None:
         for thread in threads:
             thread.join()
         assert sorted(won) == [False, False, False, True]
+
+
+@pytest.mark.soak
+def test_check_finds_that_the_mounts_hold_the_contract_and_how_long_listings_lag(storages) -> None:
+    hosts = dict(zip(("a", "b"), storages, strict=True))
+    written = [Answer(host, write(host, storage), "", 0.0, 0.0) for host, storage in hosts.items()]
+    seen = [Answer(host, look(host, storage, tuple(hosts)), "", 0.0, 0.0) for host, storage in hosts.items()]
+    found = list(judge_contract(written, seen))
+    assert [finding.state for finding in found] == ["ok", "ok"]
+    assert all(finding.seen.startswith("fuse.sshfs: one creator of a name") for finding in found)
 
 
 @pytest.fixture
