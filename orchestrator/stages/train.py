@@ -30,6 +30,8 @@ from sdnet.errors import InputError
 logger = logging.getLogger(__name__)
 
 _DATA = "the run's data"
+# A mount may show what a rank wrote on another host only when its caches expire: 20 s on sshfs, up to 60 s on NFS.
+_LISTED_WITHIN_S = 75.0
 Record = Callable[[Event], None]
 
 
@@ -54,10 +56,21 @@ def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     record(StageStarted(stage="train"))
     began = time.monotonic()
     trainer_of(spec, run).fit()
-    done = finished(spec, run, record)
-    if done is None:
-        raise LastCheckpointMissing(str(run.checkpoints))
+    done = _last(spec, run, record)
     record(StageFinished(stage="train", seconds=round(time.monotonic() - began, 3)))
+    return done
+
+
+def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
+    """The last checkpoint of a group that ended well, so it exists: wait until this host's mount shows it.
+
+    Raises LastCheckpointMissing when it does not within `_LISTED_WITHIN_S`.
+    """
+    deadline = time.monotonic() + _LISTED_WITHIN_S
+    while (done := finished(spec, run, record)) is None:
+        if time.monotonic() > deadline:
+            raise LastCheckpointMissing(str(run.checkpoints))
+        time.sleep(1.0)
     return done
 
 
