@@ -13,7 +13,6 @@ from orchestrator.telemetry.events import FirstStep
 from tests.hosts.bed import Bed, bed
 from tests.hosts.jobs import ended_well
 from tests.hosts.network import why_impossible as why_no_hosts
-from tests.hosts.test_bed import QUICK_TO_NOTICE
 from tests.integration.jobs import weights
 from tests.launching import wait_for, wait_for_checkpoint
 from tests.mounts.export import Export, exported, why_impossible
@@ -45,7 +44,7 @@ _AWAY_S = 20.0
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Bed]:
     """A head that only leads, and a host for two ranks."""
-    with bed(2, QUICK_TO_NOTICE) as made:
+    with bed(2) as made:
         made.head.ray_options = ("--num-cpus=0",)
         made.hosts[1].ray_options = ("--num-cpus=2",)
         yield made
