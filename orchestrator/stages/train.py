@@ -67,11 +67,18 @@ def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     Raises LastCheckpointMissing when it does not within `_LISTED_WITHIN_S`.
     """
     deadline = time.monotonic() + _LISTED_WITHIN_S
-    while (done := finished(spec, run, record)) is None:
+    while True:
+        try:
+            done = finished(spec, run, record)
+        except InputError:  # to this mount, all checkpoints seem to be lost
+            if time.monotonic() > deadline:
+                raise
+            done = None
+        if done is not None:
+            return done
         if time.monotonic() > deadline:
             raise LastCheckpointMissing(str(run.checkpoints))
         time.sleep(1.0)
-    return done
 
 
 @data_errors(_DATA)
