@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +74,20 @@ def gather(path: Path) -> float:
 
 def measure_data(source: Path, sha256: str, cache: HostCache | None) -> tuple[float, float]:
     """Seconds until the file is open, and of one pass over it. cache: None maps it where it lies."""
-    with source.open("rb") as file:  # the pages of the last pass must not help
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    drop_pages(source)
     began = time.perf_counter()
     with cache.using(source, sha256) if cache else contextlib.nullcontext(source) as path:
         open_patches(path)
-        return time.perf_counter() - began, gather(path)
+        opened_s = time.perf_counter() - began
+        drop_pages(path)
+        return opened_s, gather(path)
+
+
+def drop_pages(path: Path) -> None:
+    """Take the file out of the page cache: what was just written or read must not help one side."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def measure_events(folder: Path) -> float:
@@ -167,6 +177,7 @@ def result_of(found: Figures) -> dict[str, object]:
         "target": TARGET,
         "met": ratio <= TARGET and stalls <= STALL_TARGET,
         "stall_target": STALL_TARGET,
+        "versions": versions(),
         "patches_mb": round(PATCHES * 64 * 128 / 1e6, 1),
         **medians,
         "all": {
@@ -174,6 +185,13 @@ def result_of(found: Figures) -> dict[str, object]:
             for what, sides in found.items()
         },
     }
+
+
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    sshfs = subprocess.run(["sshfs", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+    packages = {name: metadata.version(name) for name in ("mindspore", "ray", "numpy")}
+    return {"python": platform.python_version(), "kernel": platform.release(), "sshfs": sshfs, **packages}
 
 
 def main() -> None:
