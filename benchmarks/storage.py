@@ -189,7 +189,8 @@ def result_of(found: Figures) -> dict[str, object]:
 
 def versions() -> dict[str, str]:
     """Of what the figures depend on."""
-    sshfs = subprocess.run(["sshfs", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+    printed = subprocess.run(["sshfs", "--version"], capture_output=True, text=True).stdout.splitlines()
+    sshfs = next(line for line in printed if line.startswith("SSHFS"))
     packages = {name: metadata.version(name) for name in ("mindspore", "ray", "numpy")}
     return {"python": platform.python_version(), "kernel": platform.release(), "sshfs": sshfs, **packages}
 
