@@ -25,6 +25,7 @@ from orchestrator.engine.ray_train.launch import ControlledTrainer
 from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.storage import DirectoryStorage, Lease, owned
+from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.state import read_state, write_state
 
 
@@ -98,6 +99,7 @@ class MindSporeTrainer:
         run_config: `name` and `storage_path`; the run is the directory `<storage_path>/<name>`.
         recovery: see `RecoveryConfig`.
         state_format: how a state becomes files; by default NumPy archives.
+        host_cache: where each host keeps logs and graphs while the run's storage is a network file system.
 
     Raises InputError for wrong arguments.
     """
@@ -112,12 +114,14 @@ class MindSporeTrainer:
         run_config: RunConfig | None = None,
         recovery: RecoveryConfig | None = None,
         state_format: StateFormat | None = None,
+        host_cache: HostCache | None = None,
     ):
         self._function, self._config = train_loop_per_worker, train_loop_config
         self._recovery = recovery or RecoveryConfig()
         self._scaling = scaling_config or ScalingConfig(num_workers=1)
         self._run_config = run_config or RunConfig()
         self._format = state_format or NpzFormat()
+        self._host_cache = host_cache or HostCache()
         self._root = _run_directory(self._run_config)
         self._mindspore = self._complete(mindspore_config or MindSporeConfig())
 
@@ -195,6 +199,7 @@ class MindSporeTrainer:
             logs=self._root / "logs",
             compiled=self._root / "compiled" if cache else None,
             compile_key=recovery.compile_key or self._compile_key() if cache else "",
+            cache=self._host_cache,
         )
 
     def _compile_key(self) -> str:

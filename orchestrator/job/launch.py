@@ -10,6 +10,7 @@ import yaml
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import newest_checkpoint
+from orchestrator.job.data_files import data_files
 from orchestrator.job.demo import demo_spec
 from orchestrator.job.inputs import (
     check_inputs,
@@ -106,7 +107,7 @@ def _run_stages(
 
         _print(notes)
         preprocess(spec, run, events.record)
-        refuse_other_data(run, run.train_npz, run.test_npz)
+        refuse_other_data(run, *data_files(run))
         train(spec, run, events.record, lease)
 
 
@@ -179,7 +180,7 @@ def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str
 
 
 def _warn_of_missing_data(run: RunDirectory) -> None:
-    gone = [path.name for path in (run.train_npz, run.test_npz) if not path.exists()]
+    gone = [path.name for path in data_files(run) if not path.exists()]
     if gone:
         logger.warning(
             "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)

@@ -14,7 +14,7 @@ import threading
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -96,7 +96,7 @@ def open_patches(path: Path) -> PatchFile:
             images = _find_member(path, archive, "arr_0.npy")
             labels = _find_member(path, archive, "arr_1.npy")
         _check(path, images, labels)
-        found = _mapped(path, labels)
+        found = _read(path, labels)
         _check_labels(path, found)
         shifts = extra_array(path, "shifts", "i", (len(found), 2))
         return PatchFile(path, _mapped(path, images), found.astype(np.int32), shifts)
@@ -136,9 +136,7 @@ def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...])
             f"{path}: {name} is {_short(member.dtype)} {_short(list(member.shape))}, not of kind {kind} and "
             f"shape {['any' if want is None else want for want in shape]}; prepare the data again"
         )
-    return (
-        np.array(_mapped(path, member)) if math.prod(member.shape) else np.empty(member.shape, member.dtype)
-    )
+    return _read(path, member)
 
 
 def open_training_patches(path: Path) -> PatchFile:
@@ -177,15 +175,33 @@ def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     )
 
 
+def read_images(patches: PatchFile, most: int) -> Iterator[np.ndarray]:
+    """All images in order, uint8 [at most `most`, E, 2E] each, read and not mapped: for files on shared storage.
+
+    Raises OSError when storage fails, where a mapped page would end the process.
+    """
+    assert isinstance(patches.images, np.memmap), type(patches.images)
+    begin, shape = patches.images.offset, patches.images.shape[1:]
+    with patches.path.open("rb") as file:
+        file.seek(begin)
+        for start in range(0, len(patches), most):
+            count = min(most, len(patches) - start)
+            content = bytearray(file.read(count * math.prod(shape)))
+            yield np.frombuffer(content, np.uint8).reshape(count, *shape)
+
+
 def sample_checksum(train: PatchFile, test: PatchFile) -> str:
-    """SHA-256 of all labels and shifts and of 64 patches spread over each file: milliseconds for any size."""
+    """SHA-256 of all labels and shifts and of 64 patches spread over each file: milliseconds for any size.
+
+    Raises OSError when storage fails.
+    """
     digest = hashlib.sha256()
     for patches in (train, test):
         digest.update(
             patches.labels.tobytes() + (b"" if patches.shifts is None else patches.shifts.tobytes())
         )
-        for index in np.linspace(0, len(patches) - 1, _SAMPLED).astype(int):
-            digest.update(patches.images[index].tobytes())
+        for patch in _sampled_patches(patches):
+            digest.update(patch)
     return digest.hexdigest()
 
 
@@ -281,8 +297,27 @@ def _find_member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
     return _Member(shape, dtype, fortran, begin + header.tell())
 
 
-def _mapped(path: Path, member: _Member) -> np.ndarray:
+def _mapped(path: Path, member: _Member) -> np.memmap:
     return np.memmap(path, member.dtype, "r", member.begin, member.shape)
+
+
+def _read(path: Path, member: _Member) -> np.ndarray:
+    """A small array, read and not mapped: a mapped page of a lost mount is SIGBUS, a failed read an OSError."""
+    with path.open("rb") as file:
+        file.seek(member.begin)
+        content = bytearray(file.read(math.prod(member.shape) * member.dtype.itemsize))
+    return np.frombuffer(content, member.dtype).reshape(member.shape)
+
+
+def _sampled_patches(patches: PatchFile) -> Iterator[bytes]:
+    """64 patches spread over the file, read and not mapped, as `_read`."""
+    size = math.prod(patches.images.shape[1:])
+    assert isinstance(patches.images, np.memmap), type(patches.images)
+    begin = patches.images.offset
+    with patches.path.open("rb") as file:
+        for index in np.linspace(0, len(patches) - 1, _SAMPLED).astype(int):
+            file.seek(begin + int(index) * size)
+            yield file.read(size)
 
 
 def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:

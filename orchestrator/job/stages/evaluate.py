@@ -4,7 +4,9 @@ Chunks are fixed by the batch alone, so a pair goes through the network in the s
 whichever worker computes it, and its descriptors are the same to the last bit.
 """
 
+import functools
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,23 @@ import numpy as np
 
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.engine.rank.cpus import compute_on
+from orchestrator.errors import OrchestratorError
+from orchestrator.job.data_files import followed
+from orchestrator.job.local_data import host_cache
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
+from orchestrator.storage.host_cache import HostCache
 from sdnet.assessment import assess, distances_of
 from sdnet.data.places import Places
 from sdnet.data.store import PatchFile, open_patches, open_training_patches, refuse_corrupt
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge, training_threshold
-from sdnet.files import check_place, whole_file
+from sdnet.files import check_place, sha256_of, whole_file
 from sdnet.metrics import check_labels
 
 _TRIES = 4
+# Of rank, number of workers and threads: the descriptors that this worker computes.
+Share = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def evaluate_checkpoint(
@@ -44,14 +52,26 @@ def evaluate_checkpoint(
     """
     if distances_path is not None:
         check_place(distances_path)
+    data = followed(data)
     patches = open_patches(data)
     check_labels(patches.labels, data)
     refuse_corrupt(data)
+    sha256 = sha256_of(data)
+    cache = host_cache(cluster.cache)
     places = Places.read(data, len(patches))
     evaluation, model = Evaluation.of_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
-    threshold = _threshold(evaluation, train, batch) if train is not None else None
+    threshold = _threshold(evaluation, followed(train), cache, batch) if train is not None else None
+    share = functools.partial(
+        descriptors_of_worker,
+        checkpoint.resolve(),
+        model.weights_sha256,
+        data.resolve(),
+        sha256,
+        cache,
+        batch,
+    )
     with ray_session(cluster):
-        shares = _on_workers(checkpoint.resolve(), model.weights_sha256, data.resolve(), cluster, batch)
+        shares = _on_workers(share, cluster)
     opt, sar = (merge(list(side), len(patches), batch) for side in zip(*shares, strict=True))
     if distances_path is not None:
         with whole_file(distances_path) as file:
@@ -60,23 +80,30 @@ def evaluate_checkpoint(
     return {**found, **model.origin, "note": model.note}
 
 
-def _threshold(evaluation: Evaluation, train: Path, batch: int) -> float:
-    patches = open_training_patches(train)
-    places = Places.read(train, len(patches))
+def _threshold(evaluation: Evaluation, train: Path, cache: HostCache, batch: int) -> float:
+    places = Places.read(train, len(open_training_patches(train)))
     if places is None:
         raise InputError(f"{train} does not say which scene a patch is of; prepare it again")
-    return training_threshold(evaluation, patches, places, batch)
+    with cache.using(train, sha256_of(train)) as local:
+        return training_threshold(evaluation, open_training_patches(local), places, batch)
 
 
 def descriptors_of_worker(
-    checkpoint: Path, weights_sha256: str, data: Path, batch: int, rank: int, workers: int, threads: int
+    checkpoint: Path,
+    weights_sha256: str,
+    data: Path,
+    data_sha256: str,
+    cache: HostCache,
+    batch: int,
+    rank: int,
+    workers: int,
+    threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The share of one worker, which computes on `threads` CPUs: descriptors of its chunks' pairs.
 
     Raises InputError when the checkpoint holds other weights on this host.
     """
     compute_on(threads)
-    patches: PatchFile = open_patches(data)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)
     if model.weights_sha256 != weights_sha256:
         raise InputError(
@@ -84,12 +111,16 @@ def descriptors_of_worker(
             f"{model.weights_sha256[:12]}... instead of {weights_sha256[:12]}...); "
             "give a path that is the same file on every host"
         )
-    return evaluation.descriptors(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
+    with cache.using(data, data_sha256) as local:
+        patches: PatchFile = open_patches(local)
+        return evaluation.descriptors(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
 
 
-def _on_workers(
-    checkpoint: Path, weights_sha256: str, data: Path, cluster: ClusterSpec, batch: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _call(share: Share, rank: int, workers: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    return share(rank, workers, threads)
+
+
+def _on_workers(descriptors: Share, cluster: ClusterSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     import ray
 
     # A lost worker's share is computed again by another; the result cannot tell.
@@ -97,16 +128,13 @@ def _on_workers(
         num_cpus=cluster.threads,
         max_retries=_TRIES,
         runtime_env={"env_vars": thread_variables(cluster.threads)},
-    )(descriptors_of_worker)
+    )(_call)
     workers, threads = cluster.max_workers, cluster.threads
-    shares = [
-        share.remote(checkpoint, weights_sha256, data, batch, rank, workers, threads)
-        for rank in range(workers)
-    ]
+    shares = [share.remote(descriptors, rank, workers, threads) for rank in range(workers)]
     try:
         found: list[tuple[np.ndarray, np.ndarray]] = ray.get(shares)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
+        if isinstance(error.cause, InputError | OrchestratorError):
             raise error.cause from None  # one line, without the worker's traceback
         raise
     return found

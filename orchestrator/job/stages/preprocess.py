@@ -16,9 +16,11 @@ from ray.exceptions import (
 )
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.job.data_files import refer_to, use_own_files
 from orchestrator.job.inputs import images_folder, prepared_files, work_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.storage import StorageUnavailable
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
 from sdnet.data.prepare import finish, make_place
@@ -75,6 +77,7 @@ def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]
     record(events.StageStarted(stage="preprocess"))
     began = time.monotonic()
     try:
+        use_own_files(run)
         work = work_of(spec.data, _images(spec, run), run)
         manifest = finish(work, _make_shards(work, record))
     except OSError as error:
@@ -100,12 +103,13 @@ def _images(spec: JobSpec, run: RunDirectory) -> Path:
 
 
 def _use_prepared(given: str, run: RunDirectory) -> dict[str, Any]:
-    """Link the run to files made elsewhere; they are checked, not copied."""
+    """Let the run refer to files made elsewhere; they are checked, not copied."""
     train, test = prepared_files(given)
-    counts = {"train": len(open_training_patches(train)), "test": len(open_patches(test))}
-    for source, link in ((train, run.train_npz), (test, run.test_npz)):
-        link.unlink(missing_ok=True)
-        link.symlink_to(source.resolve())
+    try:
+        counts = {"train": len(open_training_patches(train)), "test": len(open_patches(test))}
+        refer_to(run, train, test)
+    except OSError as error:
+        raise StorageUnavailable(error.filename or str(train), error.strerror or str(error)) from error
     return {"patches": counts, "skipped": []}
 
 

@@ -22,6 +22,7 @@ from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, get_
 from orchestrator.engine.state_format import NpzFormat, State
 from orchestrator.errors import InputError
 from orchestrator.storage import Lease, StorageUnavailable
+from orchestrator.storage.host_cache import HostCache
 from orchestrator.storage.lease import Owner
 from tests.unit.engine.fakes import MemoryStorage, Recorder
 
@@ -295,7 +296,7 @@ def test_a_log_that_cannot_be_opened_is_not_the_training_functions_error(
     storage = MemoryStorage()
     settings = RankSettings(
         storage=storage, lease=Lease(storage, 1, Owner.this_process()), state_format=FORMAT,
-        every_s=None, keep=1, best=None, logs=tmp_path / folder, compiled=None, compile_key="",
+        every_s=None, keep=1, best=None, logs=tmp_path / folder, compiled=None, compile_key="", cache=HostCache(),
     )  # fmt: skip
     with pytest.raises(RankFailed) as failed:
         run_rank(lambda: None, settings)
