@@ -24,7 +24,7 @@ from orchestrator.engine.ray_train.controller import ControllerSettings
 from orchestrator.engine.ray_train.launch import ControlledTrainer
 from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.storage import DirectoryStorage, Lease, owned
+from orchestrator.storage import DirectoryStorage, Lease, StorageError, owned
 from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.state import read_state, write_state
 
@@ -39,6 +39,8 @@ class RecoveryConfig:
     keep: how many of the newest checkpoints stay. best: the checkpoint with the lowest value of this metric also
     stays. workers_per_host: most ranks on one host. compile_cache: reuse compiled graphs after a restart. compile_key:
     names all that the graphs depend on; None derives it from the function's source, its configuration and versions.
+    storage_timeout_s: how long training continues while storage refuses every checkpoint, and how long a group that
+    failed waits for storage to return, before the run ends.
     """
 
     max_failures: int = 10
@@ -50,12 +52,13 @@ class RecoveryConfig:
     workers_per_host: int | None = None
     compile_cache: bool = True
     compile_key: str | None = None
+    storage_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
         for name, lowest in (("max_failures", 0), ("keep", 1)):
             if getattr(self, name) < lowest:
                 raise InputError(f"recovery {name} is {getattr(self, name)}; use a number from {lowest}")
-        for name in ("step_timeout_s", "workers_per_host"):
+        for name in ("step_timeout_s", "workers_per_host", "storage_timeout_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"recovery {name} is {value}; use a number above 0, or None")
@@ -158,8 +161,7 @@ class MindSporeTrainer:
         try:
             value = trainer.fit().return_value
         except TrainingFailedError as error:
-            ended = read_state(storage, lease.number).ended or "the controller failed"
-            raise TrainingGaveUp(classify(error).detail, ended) from error
+            raise TrainingGaveUp(classify(error).detail, _why_ended(storage, lease)) from error
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             cause = str(error).splitlines()[0].rstrip(".")
             raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
@@ -200,6 +202,7 @@ class MindSporeTrainer:
             compiled=self._root / "compiled" if cache else None,
             compile_key=recovery.compile_key or self._compile_key() if cache else "",
             cache=self._host_cache,
+            storage_timeout_s=recovery.storage_timeout_s,
         )
 
     def _compile_key(self) -> str:
@@ -212,7 +215,9 @@ class MindSporeTrainer:
             lease=lease,
             run=str(self._root),
             control=ControlSettings(
-                max_failures=recovery.max_failures, step_timeout_s=recovery.step_timeout_s
+                max_failures=recovery.max_failures,
+                step_timeout_s=recovery.step_timeout_s,
+                storage_timeout_s=recovery.storage_timeout_s,
             ),
             needs=self.rank_needs(),
             mindspore=self._mindspore,
@@ -245,6 +250,14 @@ class MindSporeTrainer:
             metrics=fields.get("metrics", {}),
             value=value,
         )
+
+
+def _why_ended(storage: DirectoryStorage, lease: Lease) -> str:
+    """Why the controller stopped; it could not write that down when storage is away."""
+    try:
+        return read_state(storage, lease.number).ended or "the controller failed"
+    except StorageError as error:
+        return str(error)
 
 
 def _run_directory(run_config: RunConfig) -> Path:

@@ -37,18 +37,20 @@ logger = logging.getLogger(__name__)
 
 # Ray learns some seconds after the connections broke that a host is dead (docs/faults.md).
 _HOST_DEATH_S = 8.0
-# Twice as long as a rank retries a checkpoint.
-_STORAGE_RETURN_S = 60.0
 _LOOK_EVERY_S = 0.1
 _CHECK_OWNER_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
-    """max_failures: of each kind. step_timeout_s: None derives it from the measured steps."""
+    """max_failures: of each kind. step_timeout_s: None derives it from the measured steps.
+
+    storage_timeout_s: how long a group that failed waits for storage that is away.
+    """
 
     max_failures: int = 10
     step_timeout_s: float | None = None
+    storage_timeout_s: float = 300.0
 
 
 class GroupControl:
@@ -226,7 +228,7 @@ class GroupControl:
         if failure.checkpoint is not None:
             self.avoid |= {failure.checkpoint}
         if failure.kind is FailureKind.STORAGE and not self._storage_returns():
-            return self._give_up(f"storage did not come back within {_STORAGE_RETURN_S:.0f} s")
+            return self._give_up(f"storage did not come back within {self._settings.storage_timeout_s:g} s")
         verdict = decide(failure, step, self._state.attempts, self._settings.max_failures)
         counted = failure.kind is not FailureKind.PREEMPTED
         attempts = (*self._state.attempts, Attempt(kind=failure.kind.value, step=step))
@@ -260,7 +262,7 @@ class GroupControl:
 
     def _storage_returns(self) -> bool:
         """Wait until storage takes objects again; no generation could start before."""
-        deadline = self._clock.now() + _STORAGE_RETURN_S
+        deadline = self._clock.now() + self._settings.storage_timeout_s
         while True:
             if takes_writes(self._storage):
                 return True

@@ -51,7 +51,7 @@ class RankSettings:
     lease: of the launch. every_s: seconds between checkpoints, None for the optimum. keep, best: see `prune`.
     logs: folder for the ranks' output. compiled: folder of the compile cache, None compiles each time.
     compile_key: names all that compiled graphs depend on, beside the number of ranks. cache: of each host, for logs
-    and graphs of a run whose storage is a network file system.
+    and graphs of a run whose storage is a network file system. storage_timeout_s: see `RecoveryConfig`.
     """
 
     storage: Storage
@@ -64,6 +64,7 @@ class RankSettings:
     compiled: Path | None
     compile_key: str
     cache: HostCache
+    storage_timeout_s: float
 
 
 def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
@@ -137,6 +138,7 @@ def _open_session(
             record=record,
             on_saved=link.saved,
             has_earlier=restored is not None,
+            storage_timeout_s=settings.storage_timeout_s,
             check_owner=settings.lease.check,
         )
     return Session(

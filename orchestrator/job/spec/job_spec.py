@@ -187,12 +187,14 @@ class CheckpointSpec(Section):
 class RecoverySpec(Section):
     """How much failure a run may go through before it gives up, and how it prepares for it.
 
-    standbys: keep workers waiting with MindSpore imported, one for each rank a host may have.
+    standbys: keep workers waiting with MindSpore imported, one for each rank a host may have. storage_timeout_s: how
+    long a run does without storage that is away or full, before it ends.
     """
 
     max_failures: int = Field(default=10, ge=0, le=1_000_000)
     standbys: bool = True
     step_timeout_s: float | Literal["auto"] = "auto"
+    storage_timeout_s: float = Field(default=300.0, ge=1, le=_YEAR_S)
 
     @field_validator("step_timeout_s")
     @classmethod

@@ -131,6 +131,7 @@ def trainer_of(spec: JobSpec, run: RunDirectory) -> MindSporeTrainer:
             max_failures=recovery.max_failures,
             standbys=recovery.standbys,
             step_timeout_s=_seconds(recovery.step_timeout_s),
+            storage_timeout_s=recovery.storage_timeout_s,
             checkpoint_every_s=_seconds(spec.checkpoint.every_s),
             keep=spec.checkpoint.keep,
             best="fpr95",

@@ -300,8 +300,8 @@ def test_a_failure_of_storage_waits_until_storage_is_back() -> None:
     assert read_state(made.storage).attempts[0].kind == "storage"
 
 
-def test_storage_that_stays_away_for_a_minute_ends_the_run() -> None:
-    made = bench()
+def test_storage_that_stays_away_for_its_time_out_ends_the_run() -> None:
+    made = bench(storage_timeout_s=60.0)
     made.start("h0")
     made.storage.away = True
     before = made.clock.now()

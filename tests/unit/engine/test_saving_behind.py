@@ -1,5 +1,6 @@
 """How much work can be lost while storage is slow, by a virtual clock, and how much memory waiting states take."""
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -10,10 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.engine.checkpoints import Encoded, checkpoint_names, newest_valid, write_checkpoint
-from orchestrator.engine.rank.saver import Saver, SaveTimes
+from orchestrator.engine.rank import saver as saver_module
+from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.state_format import NpzFormat, State
 from orchestrator.storage import RunLost
 from tests.unit.engine.fakes import MemoryStorage, Recorder
+
+
+@pytest.fixture(autouse=True)
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saver_module, "_RETRY_AFTER_S", ())
 
 
 class Throttled(MemoryStorage):
@@ -145,6 +152,37 @@ class Copy(dict[str, object]):
     """A state that can be counted."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def test_training_ends_when_storage_took_no_checkpoint_for_the_time_out() -> None:
+    """With an earlier checkpoint it continues until then. A save that succeeds begins the time anew."""
+    storage, clock, record = MemoryStorage(), [0.0], Recorder()
+    saver = Saver(
+        storage, NpzFormat(), keep=2, best=None, times=SaveTimes(0.0, 0, 0.0), record=record,
+        on_saved=lambda name: None, has_earlier=True, storage_timeout_s=60.0, clock=lambda: clock[0],
+    )  # fmt: skip
+
+    def save(step: int) -> None:
+        saver.save(step, lambda: {"weight": np.zeros(2)}, {})
+        with contextlib.suppress(CheckpointNotSaved):
+            saver.flush()
+
+    for step, now, away in (
+        (1, 0.0, True),
+        (2, 59.0, True),
+        (3, 61.0, False),
+        (4, 70.0, True),
+        (5, 129.0, True),
+    ):
+        clock[0], storage.away = now, away
+        save(step)
+        saver.due(step)
+    clock[0] = 130.0
+    save(6)
+    with pytest.raises(CheckpointNotSaved, match="the checkpoint of step 6 could not be written"):
+        saver.due(7)
+    saver.close()
+    assert record.names() == [*["checkpoint_failed"] * 2, "checkpoint_saved", *["checkpoint_failed"] * 3]
 
 
 def test_a_saver_whose_launch_lost_the_run_stops_the_training_and_deletes_nothing() -> None:
