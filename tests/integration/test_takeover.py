@@ -1,5 +1,6 @@
 """A launch and its whole group stop past the lease, another launch takes the run over, and the first wakes up."""
 
+import json
 import time
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from tests.launching import NoteSeconds, events_of, wait_for, wait_for_checkpoin
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
 
 # The real command line with a lease that runs out in seconds instead of a minute.
-SHORT_LEASE = """
+TIMEOUT_S = 5.0
+SHORT_LEASE = f"""
 import functools
 from orchestrator.job import launch
 from orchestrator.storage.lease import LeaseTimes
-launch.owned = functools.partial(launch.owned, times=LeaseTimes(renew_every_s=0.5, timeout_s=6.0))
+launch.owned = functools.partial(launch.owned, times=LeaseTimes(renew_every_s=0.5, timeout_s={TIMEOUT_S}))
 """
 
 
@@ -32,6 +34,12 @@ def group_of(run: RunDirectory) -> list[psutil.Process]:
         if "GroupController" in " ".join(process.cmdline())
     ]
     return [controller, *ranks]
+
+
+def wait_until_silent(run: RunDirectory) -> None:
+    """Until the first launch's heartbeat is so old that a second launch may doubt it."""
+    while time.monotonic() - json.loads((run.root / "lease/000001.heartbeat").read_text())["at"] < TIMEOUT_S:
+        time.sleep(0.05)
 
 
 def files_of(run: RunDirectory, pids: set[int]) -> dict[Path, bytes]:
@@ -50,6 +58,7 @@ def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_
     with stopped(paused):
         stopped_at = time.time()
         written = files_of(run, {process.pid for process in paused})
+        wait_until_silent(run)
         second, _ = launch(ray_cluster, storage, "taken", python=SHORT_LEASE)
         owner = wait_for(run, RunStarted, lambda started: started.pid == second.pid)
         # It has killed the ranks and waits for the CPUs that the first group's controller holds.

@@ -6,24 +6,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from orchestrator.check.contract import judge_contract, look, write
+from orchestrator.engine.checkpoints import newest_valid, write_checkpoint
 from orchestrator.engine.control.failures import FailureKind
 from orchestrator.engine.host.every_host import Answer
 from orchestrator.engine.rank.run import _sorted
+from orchestrator.engine.state_format import NpzFormat
 from orchestrator.job.data_files import data_files, refer_to
 from orchestrator.job.inputs import supply_of
 from orchestrator.job.local_data import copies_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec
-from orchestrator.storage import DirectoryStorage, ObjectMissing, StorageUnavailable
+from orchestrator.storage import DirectoryStorage, ObjectMissing, Ownership, RunIsOwned, StorageUnavailable
 from orchestrator.storage.host_cache import HostCache
+from orchestrator.storage.lease import Owner, take
 from orchestrator.storage.mounts import mount_of
+from orchestrator.telemetry.events import Progress
+from orchestrator.telemetry.record import EventReader, EventWriter
 from sdnet.data.store import write_patches
+from tests.disk import fill, small_disk
 from tests.mounts.export import Export, why_impossible
 
 pytestmark = [
@@ -176,6 +183,7 @@ MAP_AND_LOSE = """
 import sys, mmap, contextlib
 from pathlib import Path
 from orchestrator.storage.host_cache import HostCache
+from orchestrator.storage.lease import Owner, take
 source, sha256, base, mapped = sys.argv[1:]
 cache = HostCache(base=Path(base), limit_bytes=10**9)
 with cache.using(Path(source), sha256) if mapped == "copy" else contextlib.nullcontext(Path(source)) as path:
@@ -230,3 +238,64 @@ def test_a_reference_works_where_an_absolute_link_is_refused(export: Export, tmp
     )
     assert copies_of(*data_files(run)).size_bytes == sum(file.stat().st_size for file in folder.iterdir())
     assert not any(path.is_symlink() for path in run.data.iterdir())
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [pytest.param(1, id="no cache"), pytest.param(0, id="default caches", marks=pytest.mark.soak)],
+)
+def test_a_launch_on_the_other_mount_is_refused_while_the_owner_lives(storages, direction: int) -> None:
+    """Seen from another host, so only the heartbeat shows that the owner lives."""
+    theirs, ours = storages[1 - direction], storages[direction]
+    ownership = Ownership(take(theirs, elsewhere("first")))
+    ownership.start()
+    try:
+        with pytest.raises(RunIsOwned, match="process 1 on first since"):
+            take(ours, elsewhere("second"))
+        assert ownership.lost() is None
+    finally:
+        ownership.end()
+    assert take(storages[1], elsewhere("second")).number == 2
+
+
+def test_an_owner_keeps_its_run_through_a_restart_of_the_server_and_nobody_else_gets_it(
+    export: Export, storages
+) -> None:
+    ownership = Ownership(take(storages[0], elsewhere("first")))
+    ownership.start()
+    try:
+        with export.server_away(), pytest.raises(StorageUnavailable):
+            take(storages[1], elsewhere("second"))
+        with pytest.raises(RunIsOwned):
+            take(storages[1], elsewhere("second"))
+        ownership.check()
+    finally:
+        ownership.end()
+
+
+def elsewhere(host: str) -> Owner:
+    """A launch on a host whose processes cannot be seen from here."""
+    return replace(Owner.this_process(), host=host, pid=1, mark="")
+
+
+def test_a_full_disk_behind_a_mount_tears_no_checkpoint_and_loses_no_event(
+    export: Export, storages, tmp_path: Path
+) -> None:
+    with small_disk(export.directory / tmp_path.name / "small", 2):
+        storage = DirectoryStorage(storages[0].root / "small")
+        _eventually(storage.root.is_dir)
+        state = {"weight": np.arange(1000)}
+        name = write_checkpoint(storage, NpzFormat().encode(state, 1, {}))
+        with EventWriter(storage) as writer:
+            filler = fill(export.directory / tmp_path.name / "small")
+            for step in range(2000):
+                writer.record(Progress(step=step))
+            assert not writer.flush()
+            with pytest.raises(StorageUnavailable):
+                write_checkpoint(storage, NpzFormat().encode({"weight": np.arange(9000)}, 2, {}))
+            assert newest_valid(storage)[0] == name
+            filler.unlink()
+        recorded = [entry.event for entry in EventReader(storage).read()]
+        assert recorded == [Progress(step=step) for step in range(2000)]
+        later = write_checkpoint(storage, NpzFormat().encode({"weight": np.arange(9000)}, 2, {}))
+        assert newest_valid(storage)[0] == later
