@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,14 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec
 from orchestrator.storage import DirectoryStorage, ObjectMissing, Ownership, RunIsOwned, StorageUnavailable
 from orchestrator.storage.host_cache import HostCache
-from orchestrator.storage.lease import Owner, take
+from orchestrator.storage.lease import take
 from orchestrator.storage.mounts import mount_of
 from orchestrator.telemetry.events import Progress
 from orchestrator.telemetry.record import EventReader, EventWriter
 from sdnet.data.store import write_patches
 from tests.disk import fill, small_disk
 from tests.mounts.export import Export, why_impossible
+from tests.mounts.owners import elsewhere
 
 pytestmark = [
     pytest.mark.mounts,
@@ -183,7 +183,7 @@ MAP_AND_LOSE = """
 import sys, mmap, contextlib
 from pathlib import Path
 from orchestrator.storage.host_cache import HostCache
-from orchestrator.storage.lease import Owner, take
+from orchestrator.storage.lease import take
 source, sha256, base, mapped = sys.argv[1:]
 cache = HostCache(base=Path(base), limit_bytes=10**9)
 with cache.using(Path(source), sha256) if mapped == "copy" else contextlib.nullcontext(Path(source)) as path:
@@ -271,11 +271,6 @@ def test_an_owner_keeps_its_run_through_a_restart_of_the_server_and_nobody_else_
         ownership.check()
     finally:
         ownership.end()
-
-
-def elsewhere(host: str) -> Owner:
-    """A launch on a host whose processes cannot be seen from here."""
-    return replace(Owner.this_process(), host=host, pid=1, mark="")
 
 
 def test_a_full_disk_behind_a_mount_tears_no_checkpoint_and_loses_no_event(
