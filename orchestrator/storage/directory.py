@@ -25,10 +25,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TEMPORARY = ".tmp"
-# A person must act before these can succeed. EPERM is not among them: lost mounts answer it.
+# A person must act before these can succeed. EPERM is not among them: lost mounts answer it. ENXIO: a socket.
 _PERMANENT = frozenset(
-    {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS}
-)
+    {
+        errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS,
+        errno.ENXIO,
+    }
+)  # fmt: skip
 
 
 class StaleHandle(StorageUnavailable):
@@ -194,10 +197,11 @@ def storage_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _storage_error(name, error) from error
+        raise storage_error(name, error) from error
 
 
-def _storage_error(name: str, error: OSError) -> StorageError:
+def storage_error(name: str, error: OSError) -> StorageError:
+    """The StorageError that an OSError stands for. name: of the file, for the message."""
     detail = error.strerror or str(error)
     if error.errno == errno.ENOENT:
         return ObjectMissing(name, detail)

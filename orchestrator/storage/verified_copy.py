@@ -12,16 +12,13 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 from orchestrator.storage.bounded import Background, within
+from orchestrator.storage.directory import storage_error
 from orchestrator.storage.protocol import StorageMisused, StorageUnavailable
 
 _CHUNK = 4 << 20
 _RETRY_EVERY_S = 0.5
 _LOOK_EVERY_S = 1.0
 _TRIES = 2  # a cached page of a replaced file may give other bytes once
-# A person must act before these can succeed.
-_PERMANENT = frozenset(
-    {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
-)
 
 
 def size_of(source: Path, stall_s: float) -> int:
@@ -122,8 +119,9 @@ class _LocalDisk(Exception):
 
 
 def _refuse_permanent(source: Path, error: OSError) -> None:
-    if error.errno in _PERMANENT:
-        raise StorageMisused(str(source), error.strerror or str(error)) from error
+    sorted_error = storage_error(str(source), error)
+    if isinstance(sorted_error, StorageMisused):
+        raise sorted_error from error
 
 
 def _opened(path: Path) -> FileIO:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from orchestrator.engine.control.drain import Drain
 from orchestrator.engine.control.failures import Failure, FailureKind, GroupHangs
 from orchestrator.engine.control.fence import fence
-from orchestrator.engine.control.generation import Generation, Member, Phase
+from orchestrator.engine.control.generation import Generation, Member, Phase, members_of, processes_of
 from orchestrator.engine.control.hang import Hang
 from orchestrator.engine.control.policy import Decision, decide
 from orchestrator.engine.control.ports import Clock, Cluster, LaunchStopped, Ranks
@@ -31,7 +31,7 @@ from orchestrator.engine.messages import Notice, NoticeKind
 from orchestrator.storage import RunLost, Storage, StorageError, takes_writes
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
-from orchestrator.telemetry.state import Attempt, Process, RunState, write_state
+from orchestrator.telemetry.state import Attempt, RunState, write_state
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class GroupControl:
         self._check_owner, self._owner_checked_at = check_owner, clock.now()
         self._state = replace(state, attempts=(), ended=None)
         self._state_is_written = True
-        self.generation = Generation(state.generation, 0, Phase.ENDED, _members_of(state))
+        self.generation = Generation(state.generation, 0, Phase.ENDED, members_of(state.ranks))
         self.avoid: frozenset[str] = frozenset()
         self._ranks: Ranks | None = None
         self._watch: Watch | None = None
@@ -111,11 +111,7 @@ class GroupControl:
         """Remember the processes of the ranks before they meet: ranks that never meet must be fenced, too."""
         self.generation.members = tuple(members)
         self.record(events.WorkersStarted(generation=self.generation.number))
-        processes = {
-            str(member.rank): Process(host=member.host, pid=member.pid, started=member.started)
-            for member in members
-        }
-        self._save(replace(self._state, ranks=processes))
+        self._save(replace(self._state, ranks=processes_of(members)))
 
     def joined(self, ranks: Ranks) -> None:
         """The ranks found each other; watch them from now on."""
@@ -300,11 +296,3 @@ class GroupControl:
             if self._state_is_written:
                 logger.warning("the run's state waits in memory: %s", error)
             self._state_is_written = False
-
-
-def _members_of(state: RunState) -> tuple[Member, ...]:
-    """The ranks that a killed launch may have left."""
-    return tuple(
-        Member(rank=int(rank), host=process.host, node="", pid=process.pid, started=process.started)
-        for rank, process in sorted(state.ranks.items(), key=lambda item: int(item[0]))
-    )
