@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.job.run_directory import RunDirectory
-from tests.hosts.bed import Bed, bed
+from tests.hosts.bed import Bed
 from tests.hosts.jobs import ended_well
 from tests.hosts.network import why_impossible as why_no_hosts
 from tests.integration.jobs import weights
 from tests.launching import wait_for_checkpoint
-from tests.mounts.export import Export, exported, why_impossible
+from tests.mounts.export import Export, why_impossible
+from tests.mounts.hosts import bed_on_mounts, local_storage, on_the_server
 
 _REASON = why_impossible() or why_no_hosts()
 pytestmark = [
@@ -46,38 +47,29 @@ _END_WITHIN_S = 40.0
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Bed]:
-    """A head that only leads, and a host for two ranks."""
-    with bed(2) as made:
-        made.head.ray_options = ("--num-cpus=0",)
-        made.hosts[1].ray_options = ("--num-cpus=2",)
-        yield made
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bed, Export]]:
+    with bed_on_mounts(tmp_path_factory.mktemp("mounts"), (2,)) as both:
+        yield both
 
 
 @pytest.fixture(scope="module")
-def export(cluster: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
-    """The shared storage of the cluster: the head sees the first mount at its path, the ranks' host the second."""
-    with exported(tmp_path_factory.mktemp("mounts"), first=cluster.storage) as made:
-        cluster.hosts[1].views[cluster.storage] = made.second
-        cluster.start_ray()
-        yield made
+def cluster(made: tuple[Bed, Export]) -> Bed:
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def export(made: tuple[Bed, Export]) -> Export:
+    return made[1]
 
 
 def launch(cluster: Bed, name: str, epochs: int = EPOCHS) -> tuple["subprocess.Popen[str]", RunDirectory]:
     return cluster.launch(JOB.format(name=name, disk=cluster.head.disk, epochs=epochs, timeout_s=_TIMEOUT_S))
 
 
-def on_the_server(export: Export, run: RunDirectory) -> RunDirectory:
-    """The run as the server has it: a mount shows what is new up to 20 s later."""
-    return RunDirectory(export.directory / run.root.name)
-
-
 @pytest.fixture(scope="module")
 def clean(cluster: Bed, export: Export) -> RunDirectory:
     """The job on a local disk that all hosts see."""
-    local = cluster.storage.with_name("local")
-    local.mkdir()
-    process, run = launch(replace(cluster, storage=local), "clean")
+    process, run = launch(replace(cluster, storage=local_storage(cluster)), "clean")
     ended_well(process)
     return run
 
