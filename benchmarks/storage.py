@@ -4,12 +4,13 @@
   disk; on sshfs copied for the first time, already copied, and mapped on the mount itself, as no rank does.
 - events: events a second that an `EventWriter` takes and has written when it is closed.
 - job: a whole `launch` of one rank that saves every step. Share of the time for which saving stopped the step loop,
-  seconds a save takes behind it, and seconds from the start of the run to its first step.
+  seconds a save takes behind it, seconds from the start of the run to its first step, and seconds of a step.
 
-The sides alternate. `ratio` is gathering from the copy of data on sshfs against the local disk.
+The sides alternate. `ratio` is gathering from the copy of data on sshfs against the local disk. --against adds the job
+on the local disk as another version of this project runs it: a checkout with its own .venv.
 Needs sshfs and openssh-server.
 
-usage: python benchmarks/storage.py [--rounds 2] [--json]
+usage: python benchmarks/storage.py [--rounds 2] [--against CHECKOUT] [--json]
 """
 
 import argparse
@@ -32,10 +33,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mounts of the tests
 
-from orchestrator.job.run_directory import RunDirectory  # noqa: E402
 from orchestrator.storage import DirectoryStorage  # noqa: E402
 from orchestrator.storage.host_cache import HostCache  # noqa: E402
-from orchestrator.telemetry.events import CheckpointSaved, Epoch, FirstStep, Progress, RunStarted  # noqa: E402
+from orchestrator.telemetry.events import Progress  # noqa: E402
 from orchestrator.telemetry.record import EventReader, EventWriter  # noqa: E402
 from sdnet.data.store import open_patches, write_patches  # noqa: E402
 from sdnet.files import sha256_of  # noqa: E402
@@ -45,6 +45,7 @@ TARGET = 1.1
 STALL_TARGET = 0.01
 PATCHES, BATCH = 8000, 64
 EVENTS = 20_000
+BINARIES = Path(sys.executable).parent
 JOB = {
     "cluster": {"workers": 1},
     "train": {"recipe": "demo", "epochs": 4, "batch": BATCH},
@@ -102,25 +103,29 @@ def measure_events(folder: Path) -> float:
     return EVENTS / seconds
 
 
-def measure_job(storage: Path, name: str, cache: Path) -> tuple[float, float, float]:
-    """Share of time that saves stopped the loop, median seconds of a save, seconds to the first step."""
+def measure_job(storage: Path, name: str, cache: Path | None, binaries: Path = BINARIES) -> dict[str, float]:
+    """Share of time that saves stopped the loop, median seconds of a save, seconds to the first step and of a step.
+
+    cache: of the host, None for a version that has none. binaries: the folder of the version's programs.
+    """
     job = {**JOB, "name": name, "storage": str(storage), "data": {"prepared": str(storage / "few")}}
-    job["cluster"] = {**JOB["cluster"], "cache": {"path": str(cache)}}
-    path = cache / f"{name}.yaml"
+    if cache is not None:
+        job["cluster"] = {**JOB["cluster"], "cache": {"path": str(cache)}}
+    path = storage / f"{name}.yaml"
     path.write_text(yaml.safe_dump(job))
-    program = Path(sys.executable).with_name("sdnet-orchestrate")
-    subprocess.run([program, "launch", path], check=True, capture_output=True)
-    recorded = EventReader(RunDirectory(storage / name).storage).read()
-    begin = {type(r.event): r.t for r in reversed(recorded)}
-    happened = [r.event for r in recorded]
-    later = happened[1 + next(at for at, event in enumerate(happened) if isinstance(event, Epoch)) :]
-    saves = [event for event in later if isinstance(event, CheckpointSaved)]
-    trained_s = sum(event.seconds for event in later if isinstance(event, Epoch))
-    return (
-        sum(save.stall_s for save in saves) / trained_s,
-        statistics.median(save.save_s for save in saves),
-        begin[FirstStep] - begin[RunStarted],
-    )
+    subprocess.run([binaries / "sdnet-orchestrate", "launch", path], check=True, capture_output=True)
+    lines = [json.loads(line) for line in (storage / name / "events.jsonl").read_text().splitlines()]
+    begin = {line["event"]: line["t"] for line in reversed(lines)}
+    epochs = [at for at, line in enumerate(lines) if line["event"] == "epoch"]
+    later = lines[epochs[0] + 1 :]  # the first epoch compiles
+    saves = [line for line in later if line["event"] == "checkpoint_saved"]
+    trained_s = sum(line["seconds"] for line in later if line["event"] == "epoch")
+    return {
+        "stall_share": sum(save["stall_s"] for save in saves) / trained_s,
+        "save_s": statistics.median(save["save_s"] for save in saves),
+        "first_step_s": begin["first_step"] - begin["run_started"],
+        "step_s": trained_s / (lines[epochs[-1]]["step"] - lines[epochs[0]]["step"]),
+    }
 
 
 @contextlib.contextmanager
@@ -138,8 +143,8 @@ def places() -> Iterator[tuple[Path, dict[str, Path]]]:
             yield scratch, sides
 
 
-def measure(rounds: int) -> Figures:
-    """All figures of all rounds, by what and by side."""
+def measure(rounds: int, against: Path | None) -> Figures:
+    """All figures of all rounds, by what and by side. against: a checkout of another version."""
     found: Figures = defaultdict(lambda: defaultdict(list))
     with places() as (scratch, sides):
         sha256 = sha256_of(sides["local"] / "many" / "train.npz")
@@ -155,11 +160,12 @@ def measure(rounds: int) -> Figures:
                 found["gather_s"][side].append(pass_s)
             for side, folder in sides.items():
                 found["events_per_s"][side].append(measure_events(folder / f"events{number}"))
-            for side, folder in sides.items():
-                share, save_s, first_step_s = measure_job(folder, f"job{number}", cache.base)
-                found["stall_share"][side].append(share)
-                found["save_s"][side].append(save_s)
-                found["first_step_s"][side].append(first_step_s)
+            jobs = {side: (folder, f"job{number}", cache.base, BINARIES) for side, folder in sides.items()}
+            if against is not None:
+                jobs["local_before"] = (sides["local"], f"old{number}", None, against / ".venv/bin")
+            for side, given in jobs.items():
+                for what, value in measure_job(*given).items():
+                    found[what][side].append(value)
     return found
 
 
@@ -200,15 +206,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--against", type=Path, help="a checkout of another version, with its .venv")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if why_impossible():
         parser.error(why_impossible())
-    result = result_of(measure(given.rounds))
+    result = result_of(measure(given.rounds, given.against))
     if given.json:
         print(json.dumps(result))
         return
-    for what in ("open_s", "gather_s", "events_per_s", "stall_share", "save_s", "first_step_s"):
+    for what in ("open_s", "gather_s", "events_per_s", "stall_share", "save_s", "first_step_s", "step_s"):
         print(f"{what:14}", ", ".join(f"{side} {value}" for side, value in result[what].items()))  # type: ignore[attr-defined]
     print(
         f"gathering from the copy takes {result['ratio']} of the local disk's time (target at most {TARGET})"

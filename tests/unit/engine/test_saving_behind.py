@@ -4,6 +4,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from orchestrator.engine.checkpoints import Encoded, checkpoint_names, newest_va
 from orchestrator.engine.rank import saver as saver_module
 from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.state_format import NpzFormat, State
-from orchestrator.storage import RunLost
+from orchestrator.storage import DirectoryStorage, RunLost, Storage
 from tests.unit.engine.fakes import MemoryStorage, Recorder
 
 
@@ -23,11 +24,11 @@ def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saver_module, "_RETRY_AFTER_S", ())
 
 
-class Throttled(MemoryStorage):
+class Throttled:
     """A storage on which each object takes `put_s` of virtual time; the saver's thread waits for that time."""
 
-    def __init__(self, put_s: float):
-        super().__init__()
+    def __init__(self, put_s: float, storage: Storage | None = None):
+        self.storage = storage or MemoryStorage()
         self.put_s, self.now = put_s, 0.0
         self.busy_until: float | None = None
         self.changed = threading.Condition()
@@ -37,11 +38,26 @@ class Throttled(MemoryStorage):
 
     def put(self, name: str, content: bytes) -> None:
         self._take_time()
-        super().put(name, content)
+        self.storage.put(name, content)
 
     def create(self, name: str, content: bytes) -> bool:
         self._take_time()
-        return super().create(name, content)
+        return self.storage.create(name, content)
+
+    def get(self, name: str) -> bytes:
+        return self.storage.get(name)
+
+    def get_range(self, name: str, start: int, size: int) -> bytes:
+        return self.storage.get_range(name, start, size)
+
+    def list(self, prefix: str) -> list[str]:
+        return self.storage.list(prefix)
+
+    def delete(self, name: str) -> None:
+        self.storage.delete(name)
+
+    def describe(self) -> str:
+        return self.storage.describe()
 
     def _take_time(self) -> None:
         with self.changed:
@@ -63,9 +79,11 @@ class Throttled(MemoryStorage):
             self.now = until
 
 
-def worst_loss(*, step_s: float, put_s: float, every_s: float | None, steps: int) -> tuple[float, float]:
+def worst_loss(
+    *, step_s: float, put_s: float, every_s: float | None, steps: int, where: Storage | None = None
+) -> tuple[float, float]:
     """The most seconds of work that a kill at any step would have lost, and how long a save takes."""
-    storage = Throttled(put_s)
+    storage = Throttled(put_s, where)
     handed, durable = 0, 0
 
     def on_saved(name: str) -> None:
@@ -105,9 +123,14 @@ def test_at_most_an_interval_and_two_saves_are_lost_on_slow_storage(
     assert lost_s <= max(every_s, 4 * step_s) + 2 * save_s + 2 * step_s + 1e-6
 
 
-def test_saving_after_every_step_on_slow_storage_loses_two_saves_and_not_a_growing_queue() -> None:
-    lost_s, save_s = worst_loss(step_s=1.0, put_s=3.0, every_s=0.0, steps=200)
+def test_saving_after_every_step_in_a_slow_directory_loses_two_saves_and_not_a_growing_queue(
+    tmp_path: Path,
+) -> None:
+    directory = DirectoryStorage(tmp_path)
+    lost_s, save_s = worst_loss(step_s=1.0, put_s=3.0, every_s=0.0, steps=200, where=directory)
     assert save_s == 6.0 and lost_s <= 2 * save_s + 2.0
+    name, encoded, corrupt = newest_valid(directory)
+    assert name is not None and encoded is not None and encoded.step > 200 - 2 * save_s - 2 and not corrupt
 
 
 def test_at_most_three_states_are_in_memory_while_storage_stands_still() -> None:
