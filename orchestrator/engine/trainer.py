@@ -58,10 +58,12 @@ class RecoveryConfig:
         for name, lowest in (("max_failures", 0), ("keep", 1)):
             if getattr(self, name) < lowest:
                 raise InputError(f"recovery {name} is {getattr(self, name)}; use a number from {lowest}")
-        for name in ("step_timeout_s", "workers_per_host", "storage_timeout_s"):
+        for name in ("step_timeout_s", "workers_per_host"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"recovery {name} is {value}; use a number above 0, or None")
+        if not self.storage_timeout_s > 0:
+            raise InputError(f"recovery storage_timeout_s is {self.storage_timeout_s}; use seconds above 0")
         if self.checkpoint_every_s is not None and not self.checkpoint_every_s >= 0:
             raise InputError(
                 f"recovery checkpoint_every_s is {self.checkpoint_every_s}; use seconds from 0, or None"

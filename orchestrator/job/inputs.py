@@ -10,14 +10,13 @@ from orchestrator.errors import CorruptData
 from orchestrator.job.data_files import data_files, followed
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
-from orchestrator.storage import StorageError, StorageUnavailable
+from orchestrator.storage import StorageError, StorageUnavailable, storage_error
 from sdnet.data.sen12 import split_scenes
 from sdnet.data.shards import pairs_per_shard
 from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
 from sdnet.data.synthetic import scene_of_each_pair
 from sdnet.data.work import Work, images_changed, notes, plan_work
 from sdnet.errors import InputError
-from sdnet.files import is_permanent
 from sdnet.metrics import check_labels
 from sdnet.paths import full_path
 
@@ -154,8 +153,9 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
 
 def _refuse_passing(error: OSError, place: str) -> None:
     """Raise StorageUnavailable for an error that may pass: a lost server is not the user's mistake."""
-    if not is_permanent(error) and not isinstance(error, FileNotFoundError):
-        raise StorageUnavailable(error.filename or place, error.strerror or str(error)) from error
+    failure = storage_error(error.filename or place, error)
+    if isinstance(failure, StorageUnavailable):
+        raise failure from error
 
 
 def _unreadable(error: OSError, folder: Path) -> InputError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.job.inputs import Supply, prepared_files
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import CacheSpec, JobSpec
-from orchestrator.storage import StorageUnavailable
+from orchestrator.storage import storage_error
 from orchestrator.storage.bounded import within
 from orchestrator.storage.host_cache import HostCache
 from orchestrator.storage.mounts import Mount, mount_of
@@ -57,21 +57,21 @@ def planned_copies(spec: JobSpec, run: RunDirectory, supply: Supply, patch_bytes
 
 
 def copies_of(train: Path, test: Path) -> Copies:
-    """What each host copies of files that are there. Raises StorageUnavailable."""
+    """What each host copies of files that are there. Raises StorageError."""
     with data_errors(str(train)):
         return _copies(train, train.stat().st_size + test.stat().st_size)
 
 
 @contextlib.contextmanager
 def data_errors(place: str) -> Iterator[None]:
-    """Raise a failure of storage in the launcher as StorageUnavailable: a lost server is not the user's mistake.
+    """Raise a failure of storage in the launcher as StorageError: a lost server is not the user's mistake.
 
     place: what the message names when the error does not say which file it was.
     """
     try:
         yield
     except OSError as error:
-        raise StorageUnavailable(error.filename or place, error.strerror or str(error)) from error
+        raise storage_error(error.filename or place, error) from error
 
 
 def _copies(train: Path, size_bytes: int) -> Copies:

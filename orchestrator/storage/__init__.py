@@ -1,6 +1,6 @@
 """Where a run is kept: a small Protocol, and a directory behind it."""
 
-from orchestrator.storage.directory import DirectoryStorage, storage_errors
+from orchestrator.storage.directory import DirectoryStorage, storage_error, storage_errors
 from orchestrator.storage.lease import Lease, RunIsOwned, RunLost
 from orchestrator.storage.ownership import Ownership, owned
 from orchestrator.storage.protocol import (
@@ -24,6 +24,7 @@ __all__ = [
     "StorageMisused",
     "StorageUnavailable",
     "owned",
+    "storage_error",
     "storage_errors",
     "takes_writes",
 ]

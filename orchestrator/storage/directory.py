@@ -25,11 +25,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TEMPORARY = ".tmp"
-# A person must act before these can succeed. EPERM is not among them: lost mounts answer it. ENXIO: a socket.
+# A person must act before these can succeed. EPERM is not among them: lost mounts answer it. ENXIO, EINVAL: a socket
+# or a pipe where a file should be.
 _PERMANENT = frozenset(
     {
         errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS,
-        errno.ENXIO,
+        errno.ENXIO, errno.EINVAL,
     }
 )  # fmt: skip
 

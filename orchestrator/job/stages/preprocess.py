@@ -18,9 +18,9 @@ from ray.exceptions import (
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.data_files import refer_to, use_own_files
 from orchestrator.job.inputs import images_folder, prepared_files, work_of
+from orchestrator.job.local_data import data_errors
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
-from orchestrator.storage import StorageUnavailable
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
 from sdnet.data.prepare import finish, make_place
@@ -105,11 +105,9 @@ def _images(spec: JobSpec, run: RunDirectory) -> Path:
 def _use_prepared(given: str, run: RunDirectory) -> dict[str, Any]:
     """Let the run refer to files made elsewhere; they are checked, not copied."""
     train, test = prepared_files(given)
-    try:
+    with data_errors(str(train)):
         counts = {"train": len(open_training_patches(train)), "test": len(open_patches(test))}
         refer_to(run, train, test)
-    except OSError as error:
-        raise StorageUnavailable(error.filename or str(train), error.strerror or str(error)) from error
     return {"patches": counts, "skipped": []}
 
 
