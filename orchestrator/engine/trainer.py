@@ -24,7 +24,7 @@ from orchestrator.engine.ray_train.controller import ControllerSettings
 from orchestrator.engine.ray_train.launch import ControlledTrainer
 from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.storage import DirectoryStorage, Lease, StorageError, owned
+from orchestrator.storage import DirectoryStorage, Lease, owned
 from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.state import read_state, write_state
 
@@ -163,7 +163,7 @@ class MindSporeTrainer:
         try:
             value = trainer.fit().return_value
         except TrainingFailedError as error:
-            raise TrainingGaveUp(classify(error).detail, _why_ended(storage, lease)) from error
+            raise TrainingGaveUp(classify(error).detail, trainer.ended_because()) from error
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             cause = str(error).splitlines()[0].rstrip(".")
             raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
@@ -252,14 +252,6 @@ class MindSporeTrainer:
             metrics=fields.get("metrics", {}),
             value=value,
         )
-
-
-def _why_ended(storage: DirectoryStorage, lease: Lease) -> str:
-    """Why the controller stopped; it could not write that down when storage is away."""
-    try:
-        return read_state(storage, lease.number).ended or "the controller failed"
-    except StorageError as error:
-        return str(error)
 
 
 def _run_directory(run_config: RunConfig) -> Path:

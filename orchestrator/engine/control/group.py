@@ -92,6 +92,11 @@ class GroupControl:
         return self._state.failures, self._state.trained_s
 
     @property
+    def ended_because(self) -> str | None:
+        """Why it gave up; None while it has not. Known here also when storage could not take the run's state."""
+        return self._state.ended
+
+    @property
     def saved(self) -> str | None:
         """Name of the newest checkpoint that any generation of the run has reported."""
         return self._state.saved
@@ -223,8 +228,12 @@ class GroupControl:
             return Decision.STOP
         if failure.checkpoint is not None:
             self.avoid |= {failure.checkpoint}
-        if failure.kind is FailureKind.STORAGE and not self._storage_returns():
-            return self._give_up(f"storage did not come back within {self._settings.storage_timeout_s:g} s")
+        timeout_s = self._settings.storage_timeout_s
+        # No generation could start before storage takes objects again.
+        if failure.kind is FailureKind.STORAGE and not self._within(
+            timeout_s, lambda: takes_writes(self._storage)
+        ):
+            return self._give_up(f"storage did not come back within {timeout_s:g} s")
         verdict = decide(failure, step, self._state.attempts, self._settings.max_failures)
         counted = failure.kind is not FailureKind.PREEMPTED
         attempts = (*self._state.attempts, Attempt(kind=failure.kind.value, step=step))
@@ -248,23 +257,17 @@ class GroupControl:
             return failure
         host = self.generation.host_of(failure.rank)
         patience_s = _HOST_DEATH_S if failure.kind is FailureKind.RANK_UNREACHABLE else 0.0
-        deadline = self._clock.now() + patience_s
-        while True:
-            if host is not None and host not in self._cluster.alive_hosts():
-                return replace(failure, kind=FailureKind.HOST_LOST)
-            if self._clock.now() >= deadline:
-                return replace(failure, kind=FailureKind.RANK_CRASHED)
-            self._clock.wait(_LOOK_EVERY_S)
+        lost = host is not None and self._within(patience_s, lambda: host not in self._cluster.alive_hosts())
+        return replace(failure, kind=FailureKind.HOST_LOST if lost else FailureKind.RANK_CRASHED)
 
-    def _storage_returns(self) -> bool:
-        """Wait until storage takes objects again; no generation could start before."""
-        deadline = self._clock.now() + self._settings.storage_timeout_s
-        while True:
-            if takes_writes(self._storage):
-                return True
+    def _within(self, timeout_s: float, holds: Callable[[], bool]) -> bool:
+        """Wait until it holds, at most so long; whether it did. Raises LaunchStopped."""
+        deadline = self._clock.now() + timeout_s
+        while not holds():
             if self._clock.now() >= deadline:
                 return False
             self._clock.wait(_LOOK_EVERY_S)
+        return True
 
     def _end_hanging(self, hang: Hang) -> None:
         """Save the stacks of all ranks, kill them, and raise GroupHangs."""

@@ -95,6 +95,10 @@ class GroupController(TrainController):
             self._control.finished()
             self._writer.close()
 
+    async def ended_because(self) -> str | None:
+        """See `GroupControl`."""
+        return self._control.ended_because
+
     async def leave(self) -> bool:
         """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""
         saving = self._control.leave()
