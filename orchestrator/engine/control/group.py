@@ -228,12 +228,10 @@ class GroupControl:
             return Decision.STOP
         if failure.checkpoint is not None:
             self.avoid |= {failure.checkpoint}
-        timeout_s = self._settings.storage_timeout_s
-        # No generation could start before storage takes objects again.
-        if failure.kind is FailureKind.STORAGE and not self._within(
-            timeout_s, lambda: takes_writes(self._storage)
-        ):
-            return self._give_up(f"storage did not come back within {timeout_s:g} s")
+        if failure.kind is FailureKind.STORAGE:  # no generation could start before it takes objects again
+            timeout_s = self._settings.storage_timeout_s
+            if not self._within(timeout_s, lambda: takes_writes(self._storage)):
+                return self._give_up(f"storage did not come back within {timeout_s:g} s")
         verdict = decide(failure, step, self._state.attempts, self._settings.max_failures)
         counted = failure.kind is not FailureKind.PREEMPTED
         attempts = (*self._state.attempts, Attempt(kind=failure.kind.value, step=step))
