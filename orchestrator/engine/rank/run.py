@@ -127,32 +127,35 @@ def _open_session(
         broadcast=ray.train.collective.broadcast_from_rank_zero,
         record=record,
     )
-    saver = None
-    if rank == 0:
-        saver = Saver(
-            settings.storage,
-            settings.state_format,
-            keep=settings.keep,
-            best=settings.best,
-            times=SaveTimes(settings.every_s, link.info.failures, link.info.trained_s),
-            record=record,
-            on_saved=link.saved,
-            has_earlier=restored is not None,
-            storage_timeout_s=settings.storage_timeout_s,
-            check_owner=settings.lease.check,
-        )
     return Session(
         rank=rank,
         world_size=world_size,
         local_rank=context.get_local_rank(),
         link=link,
         restored=restored,
-        saver=saver,
+        saver=_saver(settings, link, restored is not None, record) if rank == 0 else None,
         leaving=Leaving(rank, lambda: link.notice, ray.train.collective.broadcast_from_rank_zero),
         barrier=ray.train.collective.barrier,
         record=record,
         cache=cache,
         cached=cached,
+    )
+
+
+def _saver(
+    settings: RankSettings, link: RankLink, has_earlier: bool, record: Callable[[Event], None]
+) -> Saver:
+    return Saver(
+        settings.storage,
+        settings.state_format,
+        keep=settings.keep,
+        best=settings.best,
+        times=SaveTimes(settings.every_s, link.info.failures, link.info.trained_s),
+        record=record,
+        on_saved=link.saved,
+        has_earlier=has_earlier,
+        storage_timeout_s=settings.storage_timeout_s,
+        check_owner=settings.lease.check,
     )
 
 

@@ -56,20 +56,12 @@ def evaluate_checkpoint(
     patches = open_patches(data)
     check_labels(patches.labels, data)
     refuse_corrupt(data)
-    sha256 = sha256_of(data)
     cache = host_cache(cluster.cache)
     places = Places.read(data, len(patches))
     evaluation, model = Evaluation.of_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
     threshold = _threshold(evaluation, followed(train), cache, batch) if train is not None else None
-    share = functools.partial(
-        descriptors_of_worker,
-        checkpoint.resolve(),
-        model.weights_sha256,
-        data.resolve(),
-        sha256,
-        cache,
-        batch,
-    )
+    weights = (checkpoint.resolve(), model.weights_sha256)
+    share = functools.partial(descriptors_of_worker, *weights, data.resolve(), sha256_of(data), cache, batch)
     with ray_session(cluster):
         shares = _on_workers(share, cluster)
     opt, sar = (merge(list(side), len(patches), batch) for side in zip(*shares, strict=True))
