@@ -65,10 +65,9 @@ def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_
         wait_for(run, Fenced, since=stopped_at)
     output, _ = first.communicate()
     assert first.returncode == 4 and "Traceback" not in output
-    last = output.splitlines()[-1]
-    assert last.startswith(
-        f"sdnet-orchestrate: lost the run {run.root} to process {owner.pid} on {owner.host}"
-    )
+    said = [line for line in output.splitlines() if line.startswith("sdnet-orchestrate: ")]
+    lost = f"sdnet-orchestrate: lost the run {run.root} to process {owner.pid} on {owner.host} since "
+    assert [line.startswith(lost) for line in said] == [True], said
     succeeded(second)
     note_seconds(run, stopped_at)
     psutil.wait_procs(group)
