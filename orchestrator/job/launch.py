@@ -1,6 +1,8 @@
 """`launch`: one job from cluster.yaml to summary.json, resuming whatever is already done."""
 
 import contextlib
+import functools
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,12 +22,14 @@ from orchestrator.job.inputs import (
     refuse_changed_since_finished,
     refuse_other_data,
 )
-from orchestrator.job.run_directory import RunDirectory, write_atomically, write_json
+from orchestrator.job.local_data import data_errors
+from orchestrator.job.run_directory import RunDirectory, write_atomically
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.storage import Lease, Ownership, StorageError, StorageUnavailable, owned
+from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.events import RunFinished, RunStarted
 from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merge_events
 from orchestrator.telemetry.state import read_state, write_state
@@ -131,13 +135,16 @@ def _ended_in_writing(
         if lost is not None:
             raise lost
         events.record(RunFinished(status=status, reason=reason))
+        # A run that succeeded waits for storage to say so; one that failed has waited long enough.
+        timeout_s = spec.recovery.storage_timeout_s if status == "succeeded" else 0.0
+        write = functools.partial(_write_end, spec, run, events, owning, status, reason)
         try:
-            _write_end(spec, run, events, owning, status, reason)
-        except (StorageError, OSError, InputError) as error:
-            detail = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
-            raise StorageRefused(str(run.root), detail, reason) from error
+            outlasting(write, timeout_s)
+        except (StorageError, InputError) as error:
+            raise StorageRefused(str(run.root), getattr(error, "detail", str(error)), reason) from error
 
 
+@data_errors("the run's files")
 def _write_end(
     spec: JobSpec,
     run: RunDirectory,
@@ -160,9 +167,9 @@ def _write_end(
     write_state(storage, replace(state, ended=state.ended or reason))
     summary = build_summary(spec, run, history, status)
     owning.check()
-    write_atomically(run.report, render_report(summary, history))
+    storage.put(run.report.name, render_report(summary, history).encode())
     owning.check()
-    write_json(run.summary, summary)
+    storage.put(run.summary.name, (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str, Any] | None) -> str | None:

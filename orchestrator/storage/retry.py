@@ -1,6 +1,6 @@
-"""Short, bounded retries, for answers of storage that are often right a moment later.
+"""Bounded retries: short ones for answers that are often right a moment later, long ones for storage that is away.
 
-Two answers are of this kind. A name that another host has just written may be missing here for a moment, because
+Two answers are often right a moment later. A name that another host has just written may be missing here, because
 mounts cache what they know of a folder. A file that was replaced on the server may give ESTALE once or twice.
 """
 
@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from orchestrator.storage.protocol import StorageUnavailable
+
 T = TypeVar("T")
 
-# About two seconds in all. Storage that is away for longer is its callers' concern.
+# About two seconds in all.
 RETRY_AFTER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_AGAIN_EVERY_S = 1.0
 
 
 def retried(
@@ -30,3 +33,23 @@ def retried(
         except passing:
             wait(pause_s)
     return call()
+
+
+def outlasting(
+    call: Callable[[], T],
+    timeout_s: float,
+    wait: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> T:
+    """What `call` returns; it is called again every second while storage is away, for at most `timeout_s`.
+
+    Raises what the last call raised.
+    """
+    deadline = now() + timeout_s
+    while True:
+        try:
+            return call()
+        except StorageUnavailable:
+            if now() >= deadline:
+                raise
+        wait(_AGAIN_EVERY_S)

@@ -1,6 +1,7 @@
 """A launch whose storage goes away while it works: it ends well when storage returns, and in one line otherwise."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,16 @@ from tests.unit.conftest import Cli
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(record_module, "_RETRY_AT_CLOSE_S", (0.0,))
     path = tmp_path / "job.yaml"
-    path.write_text(f"name: j\nstorage: {tmp_path / 'mount'}\ntrain: {{recipe: demo, batch: 8}}\n")
+    path.write_text(
+        f"name: j\nstorage: {tmp_path / 'mount'}\ntrain: {{recipe: demo, batch: 8}}\n"
+        "recovery: {storage_timeout_s: 2}\n"
+    )
     return path
 
 
-@pytest.mark.parametrize("returns", [True, False], ids=["and back", "for good"])
+@pytest.mark.parametrize("returns", ["at once", "later", "never"])
 def test_a_server_that_is_away(
-    returns: bool, job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    returns: str, job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDirectory(tmp_path / "mount" / "j")
     with failing_files(tmp_path / "mount") as files:
@@ -34,13 +38,15 @@ def test_a_server_that_is_away(
             files.away = True
             events.record(Progress(step=7))
             assert not events.flush()
-            files.away = not returns
+            files.away = returns != "at once"
+            if returns == "later":
+                threading.Timer(0.5, lambda: setattr(files, "away", False)).start()
 
         monkeypatch.setattr(module, "_run_stages", stages)
         code, _, err = cli("launch", str(job))
         files.away = False
     assert "Traceback" not in err
-    if returns:
+    if returns != "never":
         assert code == 0
         assert json.loads(run.summary.read_text())["status"] == "succeeded"
         assert read_status(run)["state"] == "succeeded"

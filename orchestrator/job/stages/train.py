@@ -21,6 +21,7 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet
 from orchestrator.storage import Lease
+from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import StageFinished, StageStarted
 from sdnet.augment import check_patches
@@ -67,10 +68,11 @@ def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
 
     Raises LastCheckpointMissing when it does not within `_LISTED_WITHIN_S`.
     """
+    look = functools.partial(finished, spec, run, record)
     deadline = time.monotonic() + _LISTED_WITHIN_S
     while True:
         try:
-            done = finished(spec, run, record)
+            done = outlasting(look, spec.recovery.storage_timeout_s)
         except InputError:  # to this mount, all checkpoints seem to be lost
             if time.monotonic() > deadline:
                 raise
