@@ -38,7 +38,7 @@ checkpoint: {{every_s: 0, keep: 2}}
 evaluate: {{every_epochs: {epochs}, batch: 32}}
 recovery: {{storage_timeout_s: {timeout_s}}}
 """
-EPOCHS = 8
+EPOCHS = 2
 STEPS = 3 * EPOCHS
 _AWAY_S = 20.0
 _TIMEOUT_S = 20

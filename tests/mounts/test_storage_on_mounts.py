@@ -142,6 +142,7 @@ def test_a_shared_file_is_copied_and_its_copy_lies_on_a_local_disk(shared_file, 
         assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
+@pytest.mark.soak
 def test_a_copy_outlives_a_server_that_goes_away_and_comes_back(
     export: Export, shared_file, tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_copy_outlives_a_server_that_goes_away_and_comes_back(
     assert hashlib.sha256(done[0]).hexdigest() == sha256
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("fault", [Export.server_away, Export.server_frozen])
 def test_a_server_that_does_not_come_back_in_time_is_one_line(
     export: Export, shared_file, tmp_path: Path, fault
