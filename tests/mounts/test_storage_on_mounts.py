@@ -244,7 +244,7 @@ def test_a_reference_works_where_an_absolute_link_is_refused(export: Export, tmp
 
 @pytest.mark.parametrize(
     "direction",
-    [pytest.param(1, id="no cache"), pytest.param(0, id="default caches", marks=pytest.mark.soak)],
+    [pytest.param(1, id="no cache"), pytest.param(0, id="default caches")],
 )
 def test_a_launch_on_the_other_mount_is_refused_while_the_owner_lives(storages, direction: int) -> None:
     """Seen from another host, so only the heartbeat shows that the owner lives."""
