@@ -17,7 +17,7 @@ These are the events of a run, whether `launch` or `MindSporeTrainer` started it
 `events/<writer>/<number>.jsonl`, and each process writes its own. When a launch ends they are merged into
 `events.jsonl`. Fields are only ever added. A reader keeps an event of another version as an `UnknownEvent`.
 Whole numbers are at most 2**53 in size; other numbers are finite.
-The program never decides from events; it decides from `state.json`.
+The program never decides from events; it decides from `state/<lease>.json`.
 """
 
 

@@ -83,7 +83,8 @@ def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
 def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     ray_cluster: RayCluster, clean: RunDirectory, disk: Path, note_seconds: NoteSeconds
 ) -> None:
-    process, run = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
+    options = ("--set", "checkpoint.every_s=3600", "--set", "recovery.storage_timeout_s=10")
+    process, run = launch(ray_cluster, disk, "stuffed", *options)
     wait_for_checkpoint(run, 3)
     filler = fill(disk)
     output, _ = process.communicate()
@@ -91,7 +92,7 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     assert str(disk) in output.splitlines()[-1] and "could not be written" in output.splitlines()[-1]
     filler.unlink()
     launched_at = time.time()
-    again, _ = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
+    again, _ = launch(ray_cluster, disk, "stuffed", *options)
     succeeded(again)
     note_seconds(run, launched_at)
     assert [event.step for event in events_of(run, Resumed)] == [3]

@@ -23,12 +23,13 @@ PURE = (
     "drill/faults.py",
     "drill/outcome.py",
 )
-_BASE = {"storage", "telemetry", "errors"}
+_BASE = {"storage", "telemetry", "process_identity", "errors"}
 _ENGINE = {"engine", "ascend", *_BASE}
 # What each package may import; a dotted name allows that part of a package and nothing else of it.
 MAY_IMPORT = {
     "errors": set[str](),
-    "storage": {"errors"},
+    "process_identity": set[str](),
+    "storage": {"process_identity", "errors"},
     "telemetry": {"storage", "errors"},
     "ascend": {"errors"},
     "engine": {"ascend", *_BASE},

@@ -37,8 +37,8 @@ from tests.unit.sdnet_checkpoints import save
 from tests.unprivileged import as_nobody
 
 Change = Callable[[Path], object]
-FILES = ("job.yaml", "events.jsonl", "state.json", "summary.json", "data/manifest.json")
-FOLDERS = ("data", "checkpoints", "logs", "plan", "events")
+FILES = ("job.yaml", "events.jsonl", "summary.json", "data/manifest.json")
+FOLDERS = ("data", "checkpoints", "logs", "plan", "events", "lease", "state")
 
 
 def link_to_itself(path: Path) -> None:

@@ -13,9 +13,10 @@ class FailureKind(StrEnum):
     rank_unreachable: the connection broke and Ray does not know yet whether the process or its host is gone.
     path_blocked: storage is healthy, but something else lies at the name of an object.
     refused: what the user must correct. corrupt_checkpoint: a rank could not read the checkpoint to resume from.
-    step_failed: the training function raised an error of its own.
+    step_failed: the training function raised an error of its own. run_lost: another launch owns the run.
     """
 
+    RUN_LOST = "run_lost"
     PREEMPTED = "preempted"
     LOSS_NOT_FINITE = "loss_not_finite"
     PATH_BLOCKED = "path_blocked"

@@ -11,7 +11,6 @@ import ray
 
 from orchestrator.engine.control.failures import RendezvousFailed
 from orchestrator.engine.control.generation import Member
-from orchestrator.engine.host.processes import start_ticks
 from orchestrator.engine.messages import GroupInfo
 from orchestrator.engine.options import StartOptions
 from orchestrator.engine.rank.cpus import bind_process, compute_on, limit_kernels
@@ -20,6 +19,7 @@ from orchestrator.engine.rank.scheduler import start_scheduler
 from orchestrator.engine.rank.store import connect_store, join_through_store, open_store
 from orchestrator.engine.rank.wakeful import wakeful
 from orchestrator.errors import InputError
+from orchestrator.process_identity import start_ticks
 
 logger = logging.getLogger(__name__)
 

@@ -32,9 +32,10 @@ from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.rank.scheduler import SchedulerDidNotStart
 from orchestrator.engine.rank.store import StoreDidNotOpen
 from orchestrator.errors import InputError
-from orchestrator.storage import StorageError, StorageMisused
+from orchestrator.storage import RunLost, StorageError, StorageMisused
 
 _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
+    (RunLost, FailureKind.RUN_LOST),
     (GroupHangs, FailureKind.HANG),
     (SchedulerLost, FailureKind.SCHEDULER_LOST),
     (RanksDidNotJoin, FailureKind.START_FAILED),

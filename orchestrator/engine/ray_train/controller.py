@@ -7,7 +7,7 @@ iteration runs in a thread of its own, so that `leave` is answered at once in ev
 import asyncio
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -29,7 +29,7 @@ from orchestrator.engine.ray_train.policies import ControlledFailures, GroupSize
 from orchestrator.engine.ray_train.workers import ControlledWorkersFactory, StandbyWorkers
 from orchestrator.engine.start.ascend import server_id_of_host
 from orchestrator.engine.start.group import start_group
-from orchestrator.storage import Storage
+from orchestrator.storage import Lease, Storage
 from orchestrator.telemetry.events import LeftoversEnded
 from orchestrator.telemetry.record import EventWriter
 from orchestrator.telemetry.state import read_state
@@ -42,9 +42,10 @@ _DESCRIBE_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """What the launcher gives the controller. run: the mark of the run's processes."""
+    """What the launcher gives the controller. lease: of the launch. run: the mark of the run's processes."""
 
     storage: Storage
+    lease: Lease
     run: str
     control: ControlSettings
     needs: RankNeeds
@@ -57,17 +58,19 @@ class GroupController(TrainController):
 
     def __init__(self, *, settings: ControllerSettings, scaling_config: ScalingConfig, **kwargs: Any):
         self._clock = ControllerClock()
-        self._writer = EventWriter(settings.storage)
+        lease = settings.lease
+        self._writer = EventWriter(settings.storage, guard=lease.check)
         cluster = RayCluster(settings.storage, settings.run, self._clock)
         pool = StandbyWorkers(settings.mindspore.preload) if settings.standbys else None
         self._control = GroupControl(
             settings.control,
-            read_state(settings.storage),
+            replace(read_state(settings.storage, lease.number), lease=lease.number),
             clock=self._clock,
             cluster=cluster,
             storage=settings.storage,
             record=self._writer.record,
             pool=pool,
+            check_owner=lease.check,
         )
         self.worker_group_cls = ControlledWorkersFactory(pool, settings.needs, self._clock)
         self._steps = asyncio.new_event_loop()
@@ -94,6 +97,10 @@ class GroupController(TrainController):
                 await asyncio.to_thread(self._control.finished)
         finally:
             await asyncio.to_thread(self._writer.close)
+
+    async def ended_because(self) -> str | None:
+        """See `GroupControl`."""
+        return self._control.ended_because
 
     async def leave(self) -> bool:
         """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""

@@ -22,7 +22,7 @@ from orchestrator.engine.control.failures import (
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.ray_train.classify import classify, is_stop
 from orchestrator.errors import InputError
-from orchestrator.storage import StorageMisused, StorageUnavailable
+from orchestrator.storage import RunLost, StorageMisused, StorageUnavailable
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +126,10 @@ def test_an_error_of_the_training_function_is_never_taken_for_one_of_storage() -
 def test_a_launch_that_was_told_to_stop_is_no_failure() -> None:
     assert is_stop(ControllerError(LaunchStopped()))
     assert not is_stop(ControllerError(KeyError("x")))
+
+
+def test_a_lost_run_is_the_cause_whatever_the_new_owner_killed() -> None:
+    lost = RankFailed(FailureKind.RUN_LOST, "lost the run /runs/j to process 4 on h7", 3, 0)
+    found = classify(of_ranks(r0=lost, r1=dead(ActorDiedError())))
+    assert found.kind is FailureKind.RUN_LOST
+    assert classify(ControllerError(RunLost("/runs/j", "process 4 on h7"))).kind is FailureKind.RUN_LOST

@@ -1,5 +1,6 @@
 """The controller's decisions, with fake hosts and ranks and a virtual clock."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -15,6 +16,7 @@ from orchestrator.engine.control.generation import Phase
 from orchestrator.engine.control.group import ControlSettings, GroupControl
 from orchestrator.engine.control.policy import Decision
 from orchestrator.engine.messages import Heartbeat, NoticeKind
+from orchestrator.storage import RunLost, StorageUnavailable
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.state import Process, RunState, read_state
@@ -42,6 +44,18 @@ class Bench:
     record: Recorder
     pool: FakePool
     ranks: FakeRanks
+    lost: bool = False
+    unreachable: bool = False
+
+    def lose_run(self) -> None:
+        """Let another launch own the run."""
+        self.lost = True
+
+    def check_owner(self) -> None:
+        if self.unreachable:
+            raise StorageUnavailable("lease/000002", "Stale file handle")
+        if self.lost:
+            raise RunLost("/runs/j", "process 4 on h7")
 
     def start(self, *hosts: str) -> None:
         """Start a generation with a rank on each host."""
@@ -71,8 +85,10 @@ def bench(state: RunState | None = None, **settings: object) -> Bench:
         storage=storage,
         record=record,
         pool=pool,
+        check_owner=lambda: made.check_owner(),
     )
-    return Bench(control, clock, cluster, storage, record, pool, FakeRanks(clock, {}))
+    made = Bench(control, clock, cluster, storage, record, pool, FakeRanks(clock, {}))
+    return made
 
 
 def test_a_generation_is_recorded_from_its_start_to_its_end() -> None:
@@ -231,8 +247,8 @@ def test_a_failure_of_storage_waits_until_storage_is_back() -> None:
     assert read_state(made.storage).attempts[0].kind == "storage"
 
 
-def test_storage_that_stays_away_for_a_minute_ends_the_run() -> None:
-    made = bench()
+def test_storage_that_stays_away_for_its_time_out_ends_the_run() -> None:
+    made = bench(storage_timeout_s=60.0)
     made.start("h0")
     made.storage.away = True
     before = made.clock.now()
@@ -255,6 +271,55 @@ def test_a_function_that_reports_no_step_has_nothing_to_save() -> None:
     made.start("h0")
     made.ticks(2)
     assert made.control.leave() is False
+
+
+def start_next(made: Bench) -> None:
+    made.control.ended()
+    made.control.starting(1)
+
+
+def begin_and_place(made: Bench) -> None:
+    made.control.placed(members("h0"))
+
+
+def compute(made: Bench) -> None:
+    made.ticks(6)
+
+
+@pytest.mark.parametrize("act", [start_next, begin_and_place, compute])
+def test_a_group_whose_launch_lost_the_run_ends_and_leaves_the_state_alone(
+    act: Callable[[Bench], None],
+) -> None:
+    made = bench()
+    made.start("h0")
+    made.ranks.all_beat(STEPPING)
+    before, recorded = dict(made.storage.objects), made.record.names()
+    made.lose_run()
+    with pytest.raises(RunLost):
+        act(made)
+    assert made.control.failed(Failure(FailureKind.RUN_LOST, None, "lost")) is Decision.STOP
+    made.control.ended()
+    made.control.finished()
+    assert made.storage.objects == before
+    assert set(made.record.names()) - set(recorded) <= {"fenced", "workers_started"}
+
+
+def test_ranks_that_the_new_owner_killed_are_no_reason_to_start_again() -> None:
+    made = bench()
+    made.start("h0")
+    made.lose_run()
+    assert made.control.failed(Failure(FailureKind.RANK_CRASHED, 0, "killed")) is Decision.STOP
+    assert made.record.names()[-1] == "group_started"
+
+
+def test_storage_that_is_away_is_no_loss_of_the_run() -> None:
+    made = bench()
+    made.start("h0")
+    made.unreachable = True
+    made.ticks(12)
+    made.unreachable = False
+    made.ticks(1)
+    assert made.control.generation.phase is Phase.RUNNING
 
 
 def test_training_time_and_failures_are_counted_over_all_launches() -> None:

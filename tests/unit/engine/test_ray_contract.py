@@ -7,8 +7,11 @@ import ast
 import importlib
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from orchestrator.engine.ray_train.no_notes import no_notes
 
 ROOT = Path(__file__).resolve().parents[3]
 DOOR = ROOT / "orchestrator" / "engine" / "ray_train"
@@ -103,10 +106,37 @@ def test_the_poll_status_shows_errors_by_rank() -> None:
 def test_ray_train_finds_its_marker_in_storage_that_keeps_nothing(tmp_path: Path) -> None:
     from ray.train.v2._internal.execution.storage import StorageContext
 
-    from orchestrator.engine.ray_train.no_notes import no_notes
-
     StorageContext("no-notes", experiment_dir_name="run", storage_filesystem=no_notes())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_trains_checkpoint_manager_writes_its_notes_to_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import CheckpointConfig
+    from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+    from ray.train.v2._internal.execution.storage import StorageContext
+
+    monkeypatch.chdir(tmp_path)
+    context = StorageContext("no-notes", experiment_dir_name="run", storage_filesystem=no_notes())
+    manager = CheckpointManager(CheckpointConfig(), context)
+    manager._write_state_to_storage()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_gives_ray_train_the_filesystem_that_keeps_no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train import RunConfig, ScalingConfig
+
+    from orchestrator.engine.ray_train import launch
+
+    given: dict[str, RunConfig] = {}
+    monkeypatch.setattr(
+        launch.DataParallelTrainer, "__init__", lambda trainer, train_fn, **options: given.update(options)
+    )
+    settings = SimpleNamespace(mindspore=None)
+    launch.ControlledTrainer(print, settings, ScalingConfig(), RunConfig(storage_path="/mount/runs"))  # type: ignore[arg-type]
+    config = given["run_config"]
+    assert config.storage_path == "no-notes" and config.storage_filesystem == no_notes()
 
 
 def private_names(path: Path) -> set[str]:
