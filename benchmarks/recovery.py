@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def kill_ranks(times: int) -> list[dict[str, float]]:
             for turn in range(times):
                 wait_until_ready(run, began)
                 pid = last_ranks(run)[turn % 2].pid
-                found.append(measure(run, lambda pid=pid: os.kill(pid, signal.SIGKILL)))
+                found.append(measure(run, partial(os.kill, pid, signal.SIGKILL)))
                 began = time.time()
     return found
 
@@ -139,6 +140,7 @@ def main() -> None:
     seconds = {name: [round(sum(one.values()), 2) for one in all_] for name, all_ in found.items()}
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = max(medians[name] / target for name, target in TARGETS_S.items())
+    parts = {name: summary_of(all_) for name, all_ in found.items()}
     result = {
         "name": "recovery",
         "ratio": round(ratio, 3),
@@ -146,14 +148,14 @@ def main() -> None:
         "met": ratio <= 1.0,
         **seconds,
         "targets_s": TARGETS_S,
-        "parts": {name: summary_of(all_) for name, all_ in found.items()},
+        "parts": parts,
     }
     if given.json:
         print(json.dumps(result))
         return
     for name, target in TARGETS_S.items():
         print(f"{name}: median {medians[name]:.1f} s of {seconds[name]}, at most {target:.0f} asked")
-        print("  " + ", ".join(f"{part} {value:.2f}" for part, value in result["parts"][name].items()))
+        print("  " + ", ".join(f"{part} {value:.2f}" for part, value in parts[name].items()))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ import csv
 import json
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from register_methods import BASELINES, NETWORK, TEMPLATES, Found, Pair, ours
+from register_methods import BASELINES, NETWORK, TEMPLATES, Found, Pair, ours  # type: ignore[import-not-found]
 
 import sdnet
 from sdnet.registration.transform import Transform
@@ -135,10 +135,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     plain, near = {}, {}
     for name, run in functions.items():
         plain[name] = {
-            s: runs.once(f"plain {name} {s}", run, lambda s=s: pairs[s]) for s in dict.fromkeys(scene_of)
+            s: runs.once(f"plain {name} {s}", run, partial(pairs.__getitem__, s))
+            for s in dict.fromkeys(scene_of)
         }
         near[name] = [
-            runs.once(f"near {name} {n}", run, lambda n=n: _warped_pair(pairs, scene_of[n], n, False))
+            runs.once(f"near {name} {n}", run, partial(_warped_pair, pairs, scene_of[n], n, False))
             for n in range(arguments.warps)
         ]
     rows, best = _near_rows(plain, near, scene_of)
@@ -148,7 +149,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             runs.once(
                 f"wide {name} {n}",
                 ours(name, True, net),
-                lambda n=n: _warped_pair(pairs, scene_of[n], n, True),
+                partial(_warped_pair, pairs, scene_of[n], n, True),
             )
             for n in range(arguments.wide)
         ]
@@ -207,7 +208,13 @@ def _strangers(pairs: dict[str, Pair], runs: Runs, arguments: argparse.Namespace
         top, left = corner * (EDGE - CROP)
         return np.ascontiguousarray(pairs[scene][sensor][top : top + CROP, left : left + CROP])
 
-    draws = []
+    def strangers(first: str, second: str, corners: np.ndarray, turns: int) -> Pair:
+        return square(first, 0, corners[0]), np.rot90(square(second, 1, corners[1]), turns).copy()
+
+    def same_place(scene: str, corner: np.ndarray) -> Pair:
+        return square(scene, 0, corner), square(scene, 1, corner)
+
+    draws: list[tuple[str, str, np.ndarray, int]] = []
     while len(draws) < arguments.strangers:
         first, second = rng.integers(0, len(names), 2)
         corners, turns = rng.integers(0, 2, (2, 2)), int(rng.integers(0, 4))
@@ -216,14 +223,14 @@ def _strangers(pairs: dict[str, Pair], runs: Runs, arguments: argparse.Namespace
     wrong = [
         runs.once(
             f"stranger {arguments.stranger_method} {number}", run,
-            lambda d=draw: (square(d[0], 0, d[2][0]), np.rot90(square(d[1], 1, d[2][1]), d[3]).copy()),
+            partial(strangers, *draw),
         )
         for number, draw in enumerate(draws)
     ]  # fmt: skip
     right = [
         runs.once(
             f"square {arguments.stranger_method} {scene} {corner}", run,
-            lambda s=scene, c=corner: (square(s, 0, _CORNERS[c]), square(s, 1, _CORNERS[c])),
+            partial(same_place, scene, _CORNERS[corner]),
         )
         for scene in names
         for corner in range(4)

@@ -27,7 +27,8 @@ def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
     )
 
     def run(pair: Pair) -> Found:
-        found = register_images(*map(image_from_array, pair), config, net)
+        optical, sar = map(image_from_array, pair)
+        found = register_images(optical, sar, config, net)
         matrix = None if found.transform is None else found.transform.matrix
         return matrix, found.verdict.trusted, found.verdict.evidence
 
@@ -36,19 +37,20 @@ def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
 
 def phase_correlation(pair: Pair) -> Found:
     window = cv2.createHanningWindow(pair[0].shape[::-1], cv2.CV_32F)
-    (right, down), response = cv2.phaseCorrelate(*(np.float32(image) for image in pair), window)
+    optical, sar = (image.astype(np.float32) for image in pair)
+    (right, down), response = cv2.phaseCorrelate(optical, sar, window)
     return np.array([[1, 0, right], [0, 1, down], [0, 0, 1.0]]), True, response
 
 
 def sift(pair: Pair) -> Found:
-    finder = cv2.SIFT_create(nfeatures=2000)
+    finder = cv2.SIFT_create(nfeatures=2000)  # type: ignore[attr-defined]
     (points, first), (others, second) = (finder.detectAndCompute(image, None) for image in pair)
     matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(first, second, k=2)
     good = [best for best, other in matches if best.distance < 0.8 * other.distance]
     if len(good) < 4:
         return None, True, len(good)
-    source = np.float64([points[match.queryIdx].pt for match in good])
-    target = np.float64([others[match.trainIdx].pt for match in good])
+    source = np.array([points[match.queryIdx].pt for match in good])
+    target = np.array([others[match.trainIdx].pt for match in good])
     rows, _ = cv2.estimateAffine2D(source, target, method=cv2.USAC_MAGSAC, ransacReprojThreshold=3.0)
     return (None if rows is None else affine(rows).matrix), True, len(good)
 

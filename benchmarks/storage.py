@@ -27,6 +27,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -46,7 +47,7 @@ STALL_TARGET = 0.01
 PATCHES, BATCH = 8000, 64
 EVENTS = 20_000
 BINARIES = Path(sys.executable).parent
-JOB = {
+JOB: dict[str, Any] = {
     "cluster": {"workers": 1},
     "train": {"recipe": "demo", "epochs": 4, "batch": BATCH},
     "checkpoint": {"every_s": 0, "keep": 2},
@@ -108,7 +109,12 @@ def measure_job(storage: Path, name: str, cache: Path | None, binaries: Path = B
 
     cache: of the host, None for a version that has none. binaries: the folder of the version's programs.
     """
-    job = {**JOB, "name": name, "storage": str(storage), "data": {"prepared": str(storage / "few")}}
+    job: dict[str, Any] = {
+        **JOB,
+        "name": name,
+        "storage": str(storage),
+        "data": {"prepared": str(storage / "few")},
+    }
     if cache is not None:
         job["cluster"] = {**JOB["cluster"], "cache": {"path": str(cache)}}
     path = storage / f"{name}.yaml"
@@ -151,16 +157,18 @@ def measure(rounds: int, against: Path | None) -> Figures:
         for number in range(rounds):
             cache = HostCache(base=scratch / f"cache{number}")
             cache.base.mkdir()
-            for side, folder, own in (
+            for side, place, own in (
                 ("local", "local", cache), ("sshfs_first_copy", "sshfs", cache),
                 ("sshfs_copied", "sshfs", cache), ("sshfs_mapped", "sshfs", None),
             ):  # fmt: skip
-                opened_s, pass_s = measure_data(sides[folder] / "many" / "train.npz", sha256, own)
+                opened_s, pass_s = measure_data(sides[place] / "many" / "train.npz", sha256, own)
                 found["open_s"][side].append(opened_s)
                 found["gather_s"][side].append(pass_s)
             for side, folder in sides.items():
                 found["events_per_s"][side].append(measure_events(folder / f"events{number}"))
-            jobs = {side: (folder, f"job{number}", cache.base, BINARIES) for side, folder in sides.items()}
+            jobs: dict[str, tuple[Path, str, Path | None, Path]] = {
+                side: (folder, f"job{number}", cache.base, BINARIES) for side, folder in sides.items()
+            }
             if against is not None:
                 jobs["local_before"] = (sides["local"], f"old{number}", None, against / ".venv/bin")
             for side, given in jobs.items():

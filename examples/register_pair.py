@@ -34,12 +34,13 @@ def figure(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
     optical, sar: uint8 [H, W] of one size. Ends the program when the match cannot be trusted.
     """
     found = sdnet.register(optical, sar)
-    if not found.verdict.trusted:
+    if not found.verdict.trusted or found.transform is None:
         sys.exit(f"not trusted: {found.verdict.reason}")
-    middle = np.array(optical.shape) / 2
+    rows, columns = optical.shape
+    middle = np.array([rows, columns]) / 2
     [place] = found.transform.apply([middle])
     print(f"the middle of the optical image is {place - middle} px (rows, columns) away in the SAR image")
-    warped = warp(sar, found.transform, optical.shape)
+    warped = warp(sar, found.transform, (rows, columns))
     return np.hstack([checkerboard(optical, sar), checkerboard(optical, warped)])
 
 

@@ -3,7 +3,7 @@
 The engine makes any training function survive; `sdnet-orchestrate` is the job that uses it for SDNet.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.engine.config import MindSporeConfig
@@ -20,7 +20,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import on first use: Ray must not be imported before its environment is set (`ray_cluster/session.py`)."""
     if name in _HOMES:
         from importlib import import_module

@@ -41,7 +41,7 @@ def assess(
     (`metrics.best_threshold`). seed: of the interval and of the hard negatives.
     """
     distances = distances_of(opt, sar)
-    found: dict[str, Any] = {"pairs": len(labels), **_rates(distances, labels)}
+    found: dict[str, object] = {"pairs": len(labels), **_rates(distances, labels)}
     if threshold is not None:
         found["threshold"] = threshold
         found["accuracy_at_threshold"] = accuracy_at(threshold, distances, labels)
@@ -94,7 +94,7 @@ def _row(
     )
 
 
-def _hard_negatives(opt: np.ndarray, sar: np.ndarray, places: Places, seed: int) -> dict[str, Any] | None:
+def _hard_negatives(opt: np.ndarray, sar: np.ndarray, places: Places, seed: int) -> dict[str, object] | None:
     """Rates when each match's rival is a patch of the same scene; None where no scene has one."""
     drawn = draw_hard_negatives(places, seed)
     with_rival = np.flatnonzero(drawn >= 0)

@@ -108,7 +108,7 @@ class Snapshot:
         return place
 
     @classmethod
-    def parse(cls, files: Mapping[str, bytes], fields: Mapping[str, Any], place: Path) -> "Snapshot":
+    def parse(cls, files: Mapping[str, bytes], fields: Mapping[str, object], place: Path) -> "Snapshot":
         """The snapshot that became these files. place: of the checkpoint, for messages.
 
         Raises InputError when they are of another program.
@@ -223,7 +223,7 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _write_state(path: Path, content: dict[str, Any]) -> None:
+def _write_state(path: Path, content: dict[str, object]) -> None:
     _write(path, json.dumps({**content, "sha256": _signature(content)}, indent=2).encode())
 
 
@@ -258,7 +258,7 @@ def _unreadable(path: Path, error: OSError) -> Exception:
     return error
 
 
-def _signature(content: dict[str, Any]) -> str:
+def _signature(content: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

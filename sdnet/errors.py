@@ -2,12 +2,11 @@
 
 import json
 import math
-from typing import Any
 
 _LONGEST_VALUE = 60
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as a message shows it: as YAML spells it, on one line, shortened to 60 characters."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")

@@ -42,7 +42,7 @@ _FILE_TROUBLES = (
 class Commands(TyperGroup):
     """The commands. Each ends in one line when a signal interrupts it."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         """Run the chosen command."""
         try:
             return super().invoke(ctx)

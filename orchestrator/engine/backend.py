@@ -6,25 +6,37 @@
 """
 
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Protocol, TypeVar
 
-from ray.train.backend import Backend
+from ray.train.backend import Backend, BackendConfig
 
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.messages import GroupInfo
 from orchestrator.engine.rank.start import describe_worker
+from orchestrator.engine.start.answers import Workers
 from orchestrator.engine.start.group import start_group
+
+T = TypeVar("T")
+
+
+class WorkerGroup(Workers, Protocol):
+    """What Ray Train gives a backend."""
+
+    def execute(self, function: Callable[..., T], /) -> list[T]:
+        """Call a function on every worker; results by rank."""
 
 
 class MindSporeBackend(Backend):
     """Lets every worker join one MindSpore group. The rank is Ray's world rank."""
 
-    def on_start(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
+    def on_start(self, worker_group: WorkerGroup, backend_config: BackendConfig) -> None:
         """Open the rendezvous on rank 0's host and join every rank to it."""
+        assert isinstance(backend_config, MindSporeConfig)
         described = worker_group.execute(describe_worker)
         members = [replace(member, rank=rank) for rank, member in enumerate(described)]
         start_group(worker_group, members, backend_config, GroupInfo(group=uuid.uuid4().hex))
 
-    def on_shutdown(self, worker_group: Any, backend_config: MindSporeConfig) -> None:
+    def on_shutdown(self, worker_group: WorkerGroup, backend_config: BackendConfig) -> None:
         """Ray kills the workers; a store or a scheduler ends with rank 0's."""

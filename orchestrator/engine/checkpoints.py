@@ -265,11 +265,11 @@ def order_of(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 1)
 
 
-def _canonical(content: Mapping[str, Any]) -> bytes:
+def _canonical(content: Mapping[str, object]) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def _checksum(content: bytes) -> dict[str, Any]:
+def _checksum(content: bytes) -> dict[str, object]:
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.errors import InputError
 
 
-def module_of(function: Callable[..., Any]) -> str:
+def module_of(function: Callable[..., object]) -> str:
     """The name under which a worker imports the function's module; a script's is that of its file."""
     module: str = getattr(plain(function), "__module__", "__main__")
     main = sys.modules["__main__"]
@@ -24,7 +24,7 @@ def module_of(function: Callable[..., Any]) -> str:
     return Path(str(main.__file__)).stem
 
 
-def call_by_name(module: str, name: str, arguments: tuple[Any, ...]) -> Any:
+def call_by_name(module: str, name: str, arguments: tuple[object, ...]) -> object:
     """On a worker: import a script as a module and call its function.
 
     MindSpore compiles the source of a Cell and looks up names in the Cell's module. A function of `__main__` would
@@ -36,7 +36,7 @@ def call_by_name(module: str, name: str, arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
-def sources_of(function: Callable[..., Any]) -> list[Path]:
+def sources_of(function: Callable[..., object]) -> list[Path]:
     """The source files that a function depends on: those of its package, or its own file."""
     function = plain(function)
     package = (function.__module__ or "").partition(".")[0]
@@ -53,7 +53,7 @@ def sources_of_package(name: str) -> list[Path]:
     return sorted(Path(next(iter(module.__path__))).rglob("*.py"))
 
 
-def compile_key(sources: Iterable[Path], *values: Any) -> str:
+def compile_key(sources: Iterable[Path], *values: object) -> str:
     """Names what compiled graphs depend on: source files, further values, and the versions of MindSpore and Python."""
     import mindspore
 
@@ -66,7 +66,7 @@ def compile_key(sources: Iterable[Path], *values: Any) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def plain(function: Callable[..., object]) -> Callable[..., object]:
     """The function below partial objects and decorators."""
     while isinstance(function, functools.partial):
         function = function.func

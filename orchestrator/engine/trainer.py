@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import RunConfig, ScalingConfig
+from ray.train.v2.api import config as v2
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.engine.checkpoints import checkpoint_names, read_fields
 from orchestrator.engine.config import MindSporeConfig
@@ -115,9 +117,9 @@ class MindSporeTrainer:
 
     def __init__(
         self,
-        train_loop_per_worker: Callable[..., Any],
+        train_loop_per_worker: Callable[..., object],
         *,
-        train_loop_config: dict[str, Any] | None = None,
+        train_loop_config: Mapping[str, object] | None = None,
         mindspore_config: MindSporeConfig | None = None,
         scaling_config: ScalingConfig | None = None,
         run_config: RunConfig | None = None,
@@ -127,7 +129,7 @@ class MindSporeTrainer:
     ):
         self._function, self._config = train_loop_per_worker, train_loop_config
         self._recovery = recovery or RecoveryConfig()
-        self._scaling = scaling_config or ScalingConfig(num_workers=1)
+        self._scaling = _version_2(scaling_config or v2.ScalingConfig(num_workers=1))
         self._run_config = run_config or RunConfig()
         self._format = state_format or NpzFormat()
         self._host_cache = host_cache or HostCache()
@@ -165,7 +167,7 @@ class MindSporeTrainer:
             functools.partial(run_rank, self._call(), self._rank_settings(storage, lease)),
             self._controller_settings(storage, lease),
             self._ray_scaling(),
-            RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
+            v2.RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
         )
         try:
             value = trainer.fit().return_value
@@ -181,7 +183,7 @@ class MindSporeTrainer:
         preload = config.preload or (module_of(self._function),)
         return replace(config, directory=self._root, run=str(self._root), preload=preload)
 
-    def _call(self) -> Callable[[], Any]:
+    def _call(self) -> Callable[[], object]:
         """The training function with its configuration, as it is sent to the ranks."""
         parameters = inspect.signature(self._function).parameters
         arguments = (self._config or {},) if parameters else ()
@@ -235,20 +237,23 @@ class MindSporeTrainer:
 
     def rank_needs(self) -> RankNeeds:
         """What each rank takes of a host: what `scaling_config` says, else its threads, or one NPU."""
-        given = self._scaling.resources_per_worker
+        limit = self._recovery.workers_per_host
+        given: dict[str, float] | None = self._scaling.resources_per_worker  # type: ignore[assignment]  # or Ray Tune's
+        if given:
+            return RankNeeds(given, limit)
         own = {"CPU": float(self._mindspore.threads)}
         if self._mindspore.device == "ascend":
             own = {"CPU": 1.0, "NPU": 1.0}
-        return RankNeeds(given or own, self._recovery.workers_per_host)
+        return RankNeeds(own, limit)
 
-    def _ray_scaling(self) -> ScalingConfig:
-        return ScalingConfig(
+    def _ray_scaling(self) -> v2.ScalingConfig:
+        return v2.ScalingConfig(
             num_workers=self._scaling.num_workers,
             resources_per_worker=dict(self.rank_needs().resources),
             placement_strategy=self._scaling.placement_strategy,
         )
 
-    def _result(self, storage: DirectoryStorage, value: Any) -> Result:
+    def _result(self, storage: DirectoryStorage, value: object) -> Result:
         names = checkpoint_names(storage)
         fields = read_fields(storage, names[-1]) if names else {}
         return Result(
@@ -267,6 +272,16 @@ def _merge_events(storage: DirectoryStorage, owning: Ownership) -> None:
         merge_events(storage)
     except (StorageError, RunLost) as error:
         logger.warning("events.jsonl is not written: %s", error)
+
+
+def _version_2(config: ScalingConfig) -> v2.ScalingConfig:
+    """The configuration, which is of Ray Train's version 2 wherever the environment did not turn that off."""
+    if not isinstance(config, v2.ScalingConfig):
+        raise InputError(
+            f"scaling_config is a {type(config).__module__}.{type(config).__name__}, of version 1 of Ray Train; "
+            "unset RAY_TRAIN_V2_ENABLED"
+        )
+    return config
 
 
 def _run_directory(run_config: RunConfig) -> Path:

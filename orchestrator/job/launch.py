@@ -47,7 +47,7 @@ _IDENTITY = ("data", "train", "evaluate")
 class Outcome:
     """What summary.json holds, and whether it did so before this launch."""
 
-    summary: dict[str, Any]
+    summary: dict[str, object]
     already_done: bool
 
 

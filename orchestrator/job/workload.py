@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.engine.checkpoints import Encoded
 from orchestrator.engine.control.failures import TrainingDiverged
@@ -49,7 +48,7 @@ class SdnetJob:
     evaluate_batch: int
 
 
-def train_sdnet(job: SdnetJob) -> dict[str, Any]:
+def train_sdnet(job: SdnetJob) -> dict[str, object]:
     """Train this rank to the end of the recipe; returns the same on every rank."""
     session = get_session()
     with _errors_of_the_engine(), opened_data(job, session.busy) as (train, test):

@@ -81,16 +81,16 @@ def _judge_open_cluster(name: str) -> None:
 
 def _our_token(name: str) -> str:
     import ray
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    from orchestrator.engine.ray_train.ray_core import find_token
 
     try:
-        token: str = AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True)
+        return find_token()
     except ray.exceptions.AuthenticationError:
         raise InputError(
             f"cluster.address is {name} and RAY_AUTH_TOKEN_PATH is {os.environ['RAY_AUTH_TOKEN_PATH']!r}, "
             "which is empty or cannot be read; name the file that holds the cluster's token"
         ) from None
-    return token
 
 
 def _token_source(environment: Mapping[str, str]) -> str:
@@ -107,7 +107,7 @@ def _knock(address: str, name: str) -> None:
 
 def _accepts(address: str, token: str, name: str) -> bool:
     """Whether the head answers a harmless question that comes with this token, or with none."""
-    import grpc  # type: ignore[import-untyped]
+    import grpc
 
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     no_proxy = (("grpc.enable_http_proxy", 0),)  # as Ray's own client

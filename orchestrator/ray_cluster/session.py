@@ -1,6 +1,5 @@
 """The Ray cluster a job runs on: started here, or joined, with token authentication."""
 
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Protocol
 
 from orchestrator.ray_cluster.address import address_to_join
 from orchestrator.ray_cluster.join import check_cluster, warn_of_readable_token
-from orchestrator.ray_cluster.local import make_command_line_printable, prepare_token, start_ray
+from orchestrator.ray_cluster.local import join_ray, prepare_token, start_ray
 from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 from sdnet.errors import InputError
@@ -35,7 +34,6 @@ _ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "4",
 }
 
-_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
 _AUTH_MODES = ("token", "disabled")
 # Ray sets it for the entrypoint of a submitted job.
 _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -124,12 +122,10 @@ def _start(cluster: WantedCluster, ending: ExitStack) -> None:
     folder = ending.enter_context(private_folder())
     import ray
 
-    make_command_line_printable()
-
     ending.callback(ray.shutdown)
     try:
         with keeping_signal_handlers():
-            start_ray(folder, on_loopback=cluster.device == "cpu", **_QUIET)
+            start_ray(folder, on_loopback=cluster.device == "cpu")
     except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
         raise InputError(
             f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory or few "
@@ -143,10 +139,11 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
     address = address_to_join(cluster.address, os.environ)
     import ray
 
+    from orchestrator.engine.ray_train.ray_core import find_cluster
+
     name = repr(address) if address == cluster.address else f"'auto' (RAY_ADDRESS is {address!r})"
-    make_command_line_printable()
     try:
-        address = _found_here() if address == "auto" else address
+        address = find_cluster() if address == "auto" else address
     except (ConnectionError, ValueError) as error:
         raise InputError(
             f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
@@ -156,20 +153,12 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
     ending.callback(ray.shutdown)
     try:
         with keeping_signal_handlers():
-            ray.init(address=address, **_QUIET)
+            join_ray(address)
     except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
         raise InputError(
             f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "
             "run the same versions of Ray and Python as it does, as a user who may use its temporary folder"
         ) from None
-
-
-def _found_here() -> str:
-    """The address of the cluster of RAY_ADDRESS, or of the only one that runs on this host."""
-    from ray._private.services import canonicalize_bootstrap_address_or_die
-
-    found: str = canonicalize_bootstrap_address_or_die("auto")
-    return found
 
 
 def _check_size(cluster: WantedCluster) -> None:

@@ -30,7 +30,7 @@ _COLUMNS = (
 
 def register_pairs(
     pairs: list[PairFiles], out: Path, config: RegisterConfig, checkpoint: Path | None, cluster: ClusterSpec
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Register every pair into `out`/<name>, write `out`/register.csv, and return its rows.
 
     Raises InputError for a folder or a checkpoint that cannot be used, before any worker starts.
@@ -55,7 +55,7 @@ def register_one(
     """Register one pair on `threads` CPUs: its row. status: trusted, not_trusted or unusable."""
     compute_on(threads)
     names = {"optical": printable_path(str(pair.optical)), "sar": printable_path(str(pair.sar))}
-    row: dict[str, Any] = {"name": printable_path(pair.name), **names}
+    row: dict[str, object] = {"name": printable_path(pair.name), **names}
     try:
         net = None if checkpoint is None else _network(checkpoint)
         facts = register_files(pair.optical, pair.sar, out / pair.name, config, net)
@@ -65,7 +65,7 @@ def register_one(
     return row | {"status": "trusted" if facts["trusted"] else "not_trusted"}
 
 
-def summary_of(rows: list[dict[str, Any]]) -> dict[str, int]:
+def summary_of(rows: list[dict[str, object]]) -> dict[str, int]:
     """How many pairs ended how."""
     statuses = [row["status"] for row in rows]
     return {status: statuses.count(status) for status in ("trusted", "not_trusted", "unusable")}

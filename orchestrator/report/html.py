@@ -3,7 +3,6 @@
 import html
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from orchestrator.report.lines import all_fields_of, line_of
 from orchestrator.telemetry import events
@@ -23,7 +22,7 @@ _STYLE = (
 )
 
 
-def render_report(summary: dict[str, Any], history: Sequence[Recorded], gallery: str = "") -> str:
+def render_report(summary: dict[str, object], history: Sequence[Recorded], gallery: str = "") -> str:
     """A whole HTML document; everything that comes from the run's files is escaped.
 
     gallery: HTML that `gallery_of` made.
@@ -48,7 +47,7 @@ def render_report(summary: dict[str, Any], history: Sequence[Recorded], gallery:
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _figures(summary: dict[str, Any]) -> list[tuple[str, Any]]:
+def _figures(summary: dict[str, object]) -> list[tuple[str, object]]:
     """The rows of the summary; a group of figures is one row each, at the end."""
     single = [(name, value) for name, value in summary.items() if not isinstance(value, dict)]
     groups = [(name, group) for name, group in summary.items() if isinstance(group, dict)]
@@ -64,12 +63,12 @@ def _happened(history: Sequence[Recorded]) -> list[tuple[str, str]]:
     ]
 
 
-def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+def _table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>{body}</table>"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "&ndash;"
     return html.escape(f"{value:.6g}" if isinstance(value, float) else str(value))

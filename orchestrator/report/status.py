@@ -3,7 +3,6 @@
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.process_identity import start_ticks
@@ -16,7 +15,7 @@ from orchestrator.telemetry.record import EventReader
 _WATCH_S = 6.0
 
 
-def read_status(run: RunDirectory, now: float | None = None, clock: Clock | None = None) -> dict[str, Any]:
+def read_status(run: RunDirectory, now: float | None = None, clock: Clock | None = None) -> dict[str, object]:
     """State, owner, stage, epoch, step, rates and failures of a running or finished job.
 
     state: `not started`, `running`, how the last launch ended (`succeeded`, `failed`, `stopped`), `killed` when its

@@ -45,7 +45,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any] | None:
 
 def build_summary(
     spec: JobSpec, run: RunDirectory, history: Sequence[Recorded], status: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Everything of `summary.json`; figures that the run never reached are null."""
     epochs = [recorded.event for recorded in history if isinstance(recorded.event, events.Epoch)]
     last_epoch = epochs[-1] if epochs else None

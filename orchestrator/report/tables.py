@@ -1,7 +1,5 @@
 """Tables for people: a plan, a run's status, a summary."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 
@@ -10,7 +8,7 @@ from orchestrator.job.plan import Plan
 _RANKS_SHOWN = 16
 
 
-def print_summary(console: Console, summary: dict[str, Any]) -> None:
+def print_summary(console: Console, summary: dict[str, object]) -> None:
     """The summary of a run, a row a figure."""
     table = Table(title=f"{summary['name']}: {summary['status']}", show_header=False)
     table.add_column()
@@ -21,7 +19,7 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(table)
 
 
-def print_status(console: Console, status: dict[str, Any]) -> None:
+def print_status(console: Console, status: dict[str, object]) -> None:
     """Where a run stands, a row a figure."""
     table = Table(title=f"{status['name']}: {status['state']}", show_header=False)
     for key, value in status.items():
@@ -58,7 +56,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"warning: {plan.warning}", markup=False, highlight=False)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     if isinstance(value, float):

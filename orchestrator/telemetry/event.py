@@ -10,7 +10,9 @@ import types
 import typing
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, TypeVar
+
+T = TypeVar("T")
 
 # Every whole number up to this one is exact as a float; JSON of other programs may hold larger ones.
 _LARGEST_INT = 1 << 53
@@ -25,12 +27,12 @@ class Event:
     def __init_subclass__(cls) -> None:
         cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
-    def to_dict(self, t: float) -> dict[str, Any]:
+    def to_dict(self, t: float) -> dict[str, object]:
         """The JSON object on disk; `t` in unix seconds."""
         return {"t": round(t, 3), "event": self.name, **dataclasses.asdict(self)}
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Self:
+    def from_dict(cls, raw: dict[str, object]) -> Self:
         """Build the event from its fields on disk; other keys are ignored. Raises TypeError or ValueError."""
         hints = typing.get_type_hints(cls)
         names = [field.name for field in dataclasses.fields(cls)]
@@ -42,7 +44,7 @@ class UnknownEvent(Event):
     """An event of another version of this program; `event` is its name on disk."""
 
     event: str
-    fields: dict[str, Any]
+    fields: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Recorded:
     event: Event
 
 
-def _value(value: Any, hint: Any) -> Any:
+def _value(value: object, hint: object) -> object:
     """A JSON value as the type that a schema asks for. Raises TypeError or ValueError when it is another one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -70,10 +72,11 @@ def _value(value: Any, hint: Any) -> Any:
         raise ValueError(f"{value!r} is out of range")
     if hint is float and type(value) is int:
         return float(value)
-    return value if hint is Any else _checked(value, hint)
+    assert isinstance(hint, type), hint
+    return _checked(value, hint)
 
 
-def _checked(value: Any, kind: type) -> Any:
-    if type(value) is not kind:  # a bool is an int, too
+def _checked(value: object, kind: type[T]) -> T:
+    if type(value) is not kind or not isinstance(value, kind):  # a bool is an int, too
         raise TypeError(f"{value!r} is not {kind}")
     return value

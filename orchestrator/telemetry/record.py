@@ -293,7 +293,7 @@ def parse(line: bytes) -> Recorded | None:
         return Recorded(float(t), UnknownEvent(event=name, fields=fields))
 
 
-def recorded_to_dict(recorded: Recorded) -> dict[str, Any]:
+def recorded_to_dict(recorded: Recorded) -> dict[str, object]:
     """The JSON object on disk; an unknown event keeps all of its fields."""
     if isinstance(recorded.event, UnknownEvent):
         return {"t": recorded.t, "event": recorded.event.event, **recorded.event.fields}

@@ -4,7 +4,6 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -131,7 +130,7 @@ def _keypoints(
 
 
 @lru_cache(maxsize=len(_LEAST_CONTRAST))
-def _sift(least_contrast: float) -> Any:
+def _sift(least_contrast: float) -> "cv2.SIFT":
     cv2.setNumThreads(1)  # shards are what runs in parallel; and one thread always gives one order
     _keep_freed_memory()
     return cv2.SIFT_create(contrastThreshold=least_contrast)  # type: ignore[attr-defined]

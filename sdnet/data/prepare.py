@@ -64,7 +64,7 @@ def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
 
 def _merge(
     work: Work, reports: dict[str, ShardReport], skipped: list[dict[str, str]], fingerprint: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     for name, shards in (("train", work.train), ("test", work.test)):
         _refuse_no_patch(name, [reports[shard.name] for shard in shards])
     shifts = estimate_shifts(work, reports) if work.patches.align else None
@@ -103,7 +103,7 @@ def _refuse_no_patch(side: str, reports: list[ShardReport]) -> None:
     )
 
 
-def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, Any] | None:
+def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, object] | None:
     """The manifest, if it was made of these shards and its files match their checksums; None otherwise."""
     try:
         manifest: dict[str, Any] = read_json(out / "manifest.json")
@@ -140,7 +140,7 @@ def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.
 
 def _write_train(
     work: Work, reports: dict[str, ShardReport], shifts: dict[str, SceneShift] | None
-) -> tuple[int, dict[str, Any]]:
+) -> tuple[int, dict[str, object]]:
     """Write train.npz; returns how many pairs it holds, and its size and sum."""
     path, places = work.out / "train.npz", places_of(work, work.train, reports)
     extras = places.extras()
@@ -159,7 +159,7 @@ def _write_train(
     return total, _size_and_sum(path)
 
 
-def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, Any]]:
+def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, object]]:
     """Write test.npz; returns how many pairs it holds, and its size and sum."""
     path = work.out / "test.npz"
     places = places_of(work, work.test, reports)
@@ -228,5 +228,5 @@ def _skipped(work: Work, reports: dict[str, ShardReport]) -> list[dict[str, str]
     return bad + orphans(work)
 
 
-def _size_and_sum(path: Path) -> dict[str, Any]:
+def _size_and_sum(path: Path) -> dict[str, object]:
     return {"size": path.stat().st_size, "sha256": sha256_of(path)}

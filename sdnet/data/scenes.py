@@ -1,7 +1,6 @@
 """What the shards of a job say of its scenes: where each patch lies, and how far SAR lies off optical."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ def estimate_shifts(work: Work, reports: dict[str, ShardReport]) -> dict[str, Sc
     return {scene: scene_shift(of_scene) for scene, of_scene in surfaces.items()}
 
 
-def alignment_table(work: Work, shifts: dict[str, SceneShift]) -> dict[str, Any]:
+def alignment_table(work: Work, shifts: dict[str, SceneShift]) -> dict[str, object]:
     """For the manifest: the distribution of trusted shifts, scenes without one, misregistered pairs."""
     distances = [shift.distance_px for shift in shifts.values() if shift.trusted]
     names: dict[str, list[Pair]] = {}

@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -42,7 +41,7 @@ def write_outputs(
     config: RegisterConfig,
     found: Registration,
     origin: Mapping[str, str],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Fill a folder that is there and return the content of transform.json.
 
     origin: what identifies the network, if there was one.
@@ -70,10 +69,10 @@ def write_outputs(
     return facts
 
 
-def _facts(optical: Source, sar: Source, config: RegisterConfig, found: Registration) -> dict[str, Any]:
+def _facts(optical: Source, sar: Source, config: RegisterConfig, found: Registration) -> dict[str, object]:
     """Everything of the result but its tie points; equal for equal input, so without times."""
     held_out_px = found.held_out_px[found.inliers]
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "optical": printable_path(str(optical.path)),
         "sar": printable_path(str(sar.path)),
         "sar_reprojected": sar.geo is not None and sar.geo.reprojected,

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Sequence
-from typing import Any
 
 _TITLES = {
     "tie_points.png": "Tie points: green ones agree with the transform, red ones do not",
@@ -16,7 +15,7 @@ _STYLE = (
 )
 
 
-def render_page(facts: dict[str, Any], pictures: Sequence[str]) -> str:
+def render_page(facts: dict[str, object], pictures: Sequence[str]) -> str:
     """A whole HTML document. facts: the content of transform.json; pictures: file names beside the page."""
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(_text(value))}</td></tr>"

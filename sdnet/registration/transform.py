@@ -60,9 +60,9 @@ class Transform:
         down, up, right, left = self.apply(steps)
         return np.stack([(down - up) / 2, (right - left) / 2], axis=1)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The transform as JSON holds it."""
-        found: dict[str, Any] = {"model": self.model, "matrix": self.matrix.tolist()}
+        found: dict[str, object] = {"model": self.model, "matrix": self.matrix.tolist()}
         if self.grid is not None:
             found |= {"grid_spacing_px": self.grid.spacing_px, "grid_shifts": self.grid.shifts.tolist()}
         return found

@@ -5,6 +5,7 @@ name}` for an error of Ray's. One driver serves many tests, because it takes sec
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -55,7 +56,7 @@ def main() -> None:
     """Answer questions until the input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ray's warnings must not be taken for answers
-    ray.init(address="auto", logging_level="ERROR", log_to_driver=False)
+    ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
     can: dict[str, Callable[[str], Any]] = {do.__name__: do for do in (addresses, settle, ask, stay)}
     for line in sys.stdin:
         question = json.loads(line)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,7 +20,7 @@ def make_shard_or_wait(fifo: Path, name: str) -> MakeShard:
     A function of a function: Ray then sends it by value to workers, which cannot import the tests.
     """
 
-    def make(shard: Shard, *arguments: object) -> object:
+    def make(shard: Shard, *arguments: Any) -> object:
         if shard.name == name and fifo.exists():
             fifo.with_suffix(".pid").write_text(str(os.getpid()))
             fifo.read_bytes()  # returns when the test closes its end

@@ -28,10 +28,10 @@ launch.owned = functools.partial(launch.owned, times=LeaseTimes(renew_every_s=0.
 def group_of(run: RunDirectory) -> list[psutil.Process]:
     """The controller and both ranks of the first group."""
     ranks = [psutil.Process(pid_of(run, rank)) for rank in (0, 1)]
+    parent = ranks[0].parent()
+    assert parent is not None
     [controller] = [
-        process
-        for process in ranks[0].parent().children()
-        if "GroupController" in " ".join(process.cmdline())
+        process for process in parent.children() if "GroupController" in " ".join(process.cmdline())
     ]
     return [controller, *ranks]
 

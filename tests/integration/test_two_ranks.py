@@ -57,6 +57,7 @@ def group_of_two(data: Path, folder: Path, objective: str) -> list[dict[str, str
         for process in processes:
             process.kill()
             process.wait()
+            assert process.stdout is not None
             process.stdout.close()
 
 

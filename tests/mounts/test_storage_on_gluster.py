@@ -40,6 +40,17 @@ def storages(made: Volume, tmp_path: Path) -> tuple[DirectoryStorage, DirectoryS
     return both
 
 
+def answers(check: Callable[[], None]) -> bool:
+    """Whether storage answers, and agrees."""
+    check()
+    return True
+
+
+def reads(storage: DirectoryStorage, name: str, content: bytes) -> Callable[[], bool]:
+    """Whether `name` has this content by now."""
+    return lambda: storage.get(name) == content
+
+
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until it holds; storage that fails meanwhile is asked again."""
     deadline = time.monotonic() + 60
@@ -71,7 +82,7 @@ def test_create_has_one_winner_and_what_one_host_puts_another_reads(storages) ->
             thread.join()
         assert sorted(won) == [False, False, False, True]
         first.put("mutable", b"%d" % number)
-        eventually(lambda number=number: second.get("mutable") == b"%d" % number)
+        eventually(reads(second, "mutable", b"%d" % number))
 
 
 def test_an_owner_keeps_its_run_when_the_brick_restarts_and_nobody_else_gets_it(
@@ -91,7 +102,7 @@ def test_an_owner_keeps_its_run_when_the_brick_restarts_and_nobody_else_gets_it(
             eventually(lambda: second.list("lease/") != [])
             with pytest.raises(RunIsOwned, match="process 1 on first since"):
                 take(second, elsewhere("second"))
-            eventually(lambda: ownership.check() is None)
+            eventually(lambda: answers(ownership.check))
             eventually(writer.flush)
         assert [entry.event for entry in EventReader(first).read()] == [
             Progress(step=step) for step in range(100)

@@ -56,6 +56,11 @@ def storages(export: Export, tmp_path: Path) -> tuple[DirectoryStorage, Director
     return first, second
 
 
+def _reads(storage: DirectoryStorage, name: str, content: bytes) -> Callable[[], bool]:
+    """Whether `name` has this content by now."""
+    return lambda: storage.get(name) == content
+
+
 def _eventually(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LISTED_WITHIN_S
     while not holds():
@@ -73,7 +78,7 @@ def test_what_one_host_puts_another_reads_by_name(storages) -> None:
         writer.put("folder/x", b"one")
         assert reader.get("folder/x") == b"one"
         writer.put("folder/x", b"two and more")
-        _eventually(lambda reader=reader: reader.get("folder/x") == b"two and more")
+        _eventually(_reads(reader, "folder/x", b"two and more"))
         writer.delete("folder/x")
 
 

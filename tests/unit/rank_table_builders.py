@@ -1,7 +1,9 @@
 """Builders of small rank tables: each makes the table that a case is about, and nothing else."""
 
 import copy
+from typing import Any
 
+from orchestrator.ascend.device_groups import Soc
 from tests.unit.rank_tables import CLOUD_FORM, LAB_FORM, device
 
 LEGAL, WARNED = "legal", "warned"
@@ -13,6 +15,10 @@ class _Gone:
 
 
 GONE = _Gone()
+
+
+# A table, the chip of its devices, the verdict, and what the message names.
+Case = tuple[Any, Soc | None, str, str]
 
 
 def servers(*seats, **top):

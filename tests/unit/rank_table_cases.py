@@ -4,6 +4,7 @@ from tests.unit.rank_table_builders import (
     GONE,
     LEGAL,
     WARNED,
+    Case,
     changed,
     one,
     pods,
@@ -16,7 +17,7 @@ from tests.unit.rank_table_builders import (
 
 BOX16 = list(range(16))
 
-CASES = {
+CASES: dict[str, Case] = {
     # Head.
     "plain": (one(), None, LEGAL, ""),
     "two servers": (two(), None, LEGAL, ""),

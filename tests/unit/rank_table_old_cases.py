@@ -1,6 +1,6 @@
 """Rank tables in the old group_list form, as `rank_table_cases`."""
 
-from tests.unit.rank_table_builders import GONE, LEGAL, changed, cloud, in_cloud, in_lab
+from tests.unit.rank_table_builders import GONE, LEGAL, Case, changed, cloud, in_cloud, in_lab
 from tests.unit.rank_tables import CLOUD_FORM, LAB_FORM, pod
 
 LONE = cloud(
@@ -23,7 +23,7 @@ TWO_GROUPS = cloud(
     ],
 )  # fmt: skip
 
-CASES = {
+CASES: dict[str, Case] = {
     # The old form as ModelArts writes it.
     "cloud": (CLOUD_FORM, "910a", "EI0014", "device"),
     "cloud on any chip": (CLOUD_FORM, None, LEGAL, ""),

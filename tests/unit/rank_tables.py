@@ -1,5 +1,7 @@
 """Rank tables that HCCL takes, and hosts to build more of them from."""
 
+from typing import Any
+
 from orchestrator.ascend.placement import AscendHost, Npu, place
 from orchestrator.ascend.rank_table.table import build_rank_table
 
@@ -24,7 +26,7 @@ def device(device_id, ip, rank, **more):
     return {"device_id": device_id, "device_ip": ip, **more, "rank_id": rank}
 
 
-TWO_SERVERS = {
+TWO_SERVERS: dict[str, Any] = {
     "status": "completed",
     "version": "1.0",
     "server_count": "2",
@@ -41,7 +43,7 @@ TWO_SERVERS = {
         },
     ],
 }
-TWO_PODS = {
+TWO_PODS: dict[str, Any] = {
     "status": "completed",
     "version": "1.2",
     "server_count": "3",
@@ -65,7 +67,7 @@ TWO_PODS = {
     ],
 }
 # As MindSpore's early hccl_tools wrote it: a `deploy_mode`, and a rank for each device.
-LAB_FORM = {
+LAB_FORM: dict[str, Any] = {
     "board_id": "0x0020",
     "chip_info": "910",
     "deploy_mode": "lab",
@@ -103,7 +105,7 @@ def pod(name, server_id, *devices):
 
 
 # As ModelArts writes jobstart_hccl.json; HCCL numbers it by (server_id, device_id).
-CLOUD_FORM = {
+CLOUD_FORM: dict[str, Any] = {
     "status": "completed",
     "group_count": "1",
     "group_list": [

@@ -1,6 +1,8 @@
 """Dependencies point down: cli -> {job, check, drill, report, register} -> engine -> what it stands on -> errors."""
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,3 +160,79 @@ def test_nothing_that_trains_reads_the_events_so_nothing_is_decided_from_them() 
         and not (name := path.relative_to(ORCHESTRATOR).as_posix()).startswith(READS_EVENTS)
     ]
     assert found == []
+
+
+DOOR = ROOT / "orchestrator" / "engine" / "ray_train"
+EVERYWHERE = sorted(
+    path
+    for top in ("sdnet", "orchestrator", "tests", "benchmarks", "examples")
+    for path in (ROOT / top).rglob("*.py")
+)
+# Tests that are about Ray's private names, each with the reason.
+MAY_USE_PRIVATE_NAMES = {
+    "tests/unit/engine/test_ray_contract.py": "it says which private name moved",
+    "tests/unit/engine/test_ray_replaced.py": "it proves what the replaced names do",
+    "tests/integration/test_faults_step.py": "it sets the memory limit from what Ray itself measures",
+}
+
+
+def private_names_of_ray(path: Path) -> set[str]:
+    """The modules and names of Ray that a file imports or reads, and that Ray keeps to itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = imported_modules(path)
+    names |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return {name for name in names if name.startswith("ray.") and is_private(name.split("."))}
+
+
+def is_private(parts: list[str]) -> bool:
+    return any(part.startswith("_") for part in parts) or parts[1:3] == ["core", "generated"]
+
+
+@pytest.mark.parametrize("path", EVERYWHERE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_door_uses_rays_private_modules(path: Path) -> None:
+    if DOOR not in path.parents and str(path.relative_to(ROOT)) not in MAY_USE_PRIVATE_NAMES:
+        assert private_names_of_ray(path) == set()
+
+
+def test_the_search_for_private_names_finds_each_way_to_write_one(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    for text in (
+        "import ray._private.utils",
+        "import ray._private as p",
+        "from ray import _private",
+        "from ray.train.v2 import _internal",
+        "from ray.train.v2._internal.exceptions import X",
+        "from ray.core.generated.common_pb2 import ActorDeathCause",
+        "from ray.autoscaler._private.util import validate_config",
+        "import ray\ndef f():\n    return ray._raylet.NAME",
+    ):
+        path.write_text(text)
+        assert private_names_of_ray(path), text
+
+
+def test_one_file_alone_replaces_names_of_ray() -> None:
+    """Elsewhere nothing of Ray is assigned to, and `setattr` is used for our own objects only."""
+    ours = {"orchestrator/cli/terminal.py": "it sets streams of `sys`"}
+    replacing = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr")
+        or (isinstance(node, ast.Assign) and any(ast.unparse(t).startswith("ray.") for t in node.targets))
+    }
+    assert replacing - set(ours) == {"orchestrator/engine/ray_train/ray_start.py"}
+
+
+MOST_ANY_PER_THOUSAND_LINES = 6
+
+
+def test_any_is_rare() -> None:
+    """Each `Any` switches type checks off for whatever it touches; imports of it count, too."""
+    text = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    names = [
+        token
+        for path in SOURCES
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+        if token.type == tokenize.NAME and token.string == "Any"
+    ]
+    assert len(names) <= MOST_ANY_PER_THOUSAND_LINES * text.count("\n") / 1000

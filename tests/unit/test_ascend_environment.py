@@ -1,5 +1,7 @@
 """The environment of a rank is compared whole: a variable too many is as wrong as one too few."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from orchestrator.errors import InputError
 from tests.ascend_fakes.host import describe, install
 
 ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-RANK_5_OF_16 = {
+RANK_5_OF_16: dict[str, Any] = {
     "rank": 5,
     "local_rank": 1,
     "world_size": 16,

@@ -28,7 +28,7 @@ def sleeper():
     def start(**environment):
         command = [sys.executable, "-S", "-c", "print(flush=True); input()"]
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdout.readline() == b"\n"
+        assert process.stdout is not None and process.stdout.readline() == b"\n"
         started.append(process)
         return process
 
@@ -43,6 +43,7 @@ def test_the_holders_of_some_devices_are_named_in_order():
     host["devices"][2]["processes"] = [[9, "python", 5], [7, "", 5]]
     host["devices"][3]["processes"] = [[8, "python", 5]]
     held = holders_of(parse_info(tools.info(host)), {0, 2})
+    assert held is not None
     assert [(process.device_id, process.pid) for process in held] == [(2, 7), (2, 9)]
 
 
@@ -68,6 +69,7 @@ def test_ending_left_overs_ends_them_and_nothing_that_took_their_id(sleeper):
 def test_a_process_that_took_the_id_later_is_left_alone_though_it_carries_the_mark(sleeper):
     marked = sleeper(**{RUN_VARIABLE: "/runs/lost"})
     started = start_ticks(marked.pid)
+    assert started is not None
     assert end_processes([LeftOver(marked.pid, "rank 0", "/runs/lost", started - 1)]) == ()
     assert marked.poll() is None
     assert end_processes([LeftOver(marked.pid, "rank 0", "/runs/lost", started)]) == ()
@@ -77,6 +79,7 @@ def test_a_process_that_took_the_id_later_is_left_alone_though_it_carries_the_ma
 def test_an_id_that_another_user_has_now_does_not_keep_a_run_from_resuming():
     """The first process belongs to root, and its environment is nobody else's to read."""
     started = start_ticks(1)
+    assert started is not None
     left = as_nobody(
         lambda: str(
             [

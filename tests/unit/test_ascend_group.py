@@ -17,7 +17,7 @@ def inventory(number, health="OK"):
         )
         for device in range(4)
     )  # fmt: skip
-    cpus = {0: (0, 1, 2, 3), 1: (4, 5, 6, 7)}
+    cpus: dict[int, tuple[int, ...]] = {0: (0, 1, 2, 3), 1: (4, 5, 6, 7)}
     return HostInventory(address=f"10.0.0.{number}", devices=devices, numa_cpus=cpus, memory_bytes=2**30)
 
 

@@ -119,6 +119,7 @@ def test_the_two_dies_of_an_a3_card_are_two_devices_by_their_physical_id():
         (1, 0, 2),
         (1, 1, 3),
     ]
+    assert reported.processes is not None
     assert [(process.device_id, process.pid) for process in reported.processes] == [(3, 77)]
 
 

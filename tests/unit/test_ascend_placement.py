@@ -158,7 +158,7 @@ def test_every_placement_is_legal_and_what_is_refused_is_larger_than_what_is_off
         return
     places = place(hosts, offered, soc)
     assert [item.rank for item in places] == list(range(offered))
-    per_host = {}
+    per_host: dict[str, list[int]] = {}
     for item in places:
         per_host.setdefault(item.host.address, []).append(item.npu.device_id)
     alone = len(per_host) == 1

@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.placement import AscendHost, Npu, place
 from orchestrator.ascend.rank_table.table import build_rank_table, merge_rank_tables
 from orchestrator.errors import InputError
@@ -19,7 +20,7 @@ def table(number, devices, ip="192.168.{}.{}", pod=None):
         )
         for d in devices
     )
-    soc = "910b" if pod is None else "a3"
+    soc: Soc = "910b" if pod is None else "a3"
     host = AscendHost(address=f"10.0.0.{number}", npus=npus, super_pod_id=pod)
     return build_rank_table(place([host], len(npus), soc), soc)
 

@@ -20,7 +20,12 @@ from tests.ascend_fakes.host import describe, install
 
 GIB = 2**30
 NEEDS = Needs(disk=GIB, memory_per_rank=GIB)
-VERSIONS = {"python": "3.11.7", "sdnet-orchestrator": "0.1.0", "mindspore": "2.10.0", "ray": "2.60.0"}
+VERSIONS: dict[str, str | None] = {
+    "python": "3.11.7",
+    "sdnet-orchestrator": "0.1.0",
+    "mindspore": "2.10.0",
+    "ray": "2.60.0",
+}
 WELL = HostFacts(
     versions=VERSIONS,
     clock=(1000.1, 1000.9),
@@ -97,7 +102,7 @@ def test_left_overs_that_were_ended_are_told_and_well():
 
 
 def test_a_host_that_does_not_answer_is_one_finding():
-    answer = Answer("10.0.0.1", None, "no answer within 180 s", 0.0, 180.0)
+    answer: Answer[HostFacts] = Answer("10.0.0.1", None, "no answer within 180 s", 0.0, 180.0)
     (finding,) = judge_host(answer, WELL, ClusterSpec(), NEEDS, several=True)
     assert (finding.check, finding.state, finding.seen) == ("answer", "fail", "no answer within 180 s")
 
@@ -230,7 +235,7 @@ def test_each_device_pings_the_one_at_its_place_on_the_next_host(tmp_path, monke
     monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path, described)))
     assert ping_from_host("10.0.0.1", targets) == {1: 0.0}
     assert ping_from_host("10.0.0.1", {"10.0.0.1": {1: "192.168.9.9"}}) == {1: 100.0}
-    assert "exit code 1" in ping_from_host("10.0.0.1", {"10.0.0.1": {7: "192.168.9.9"}})[7]
+    assert "exit code 1" in str(ping_from_host("10.0.0.1", {"10.0.0.1": {7: "192.168.9.9"}})[7])
 
 
 def questions(probe, **change):
@@ -252,6 +257,7 @@ def test_a_host_tells_what_it_sees_and_leaves_the_storage_as_it_was(tmp_path, mo
     assert (facts.versions["driver"], facts.versions["cann"]) == ("24.1.rc3", "8.0.0")
     assert facts.storage.error == ""
     assert min(facts.storage.write_mb_s, facts.storage.read_mb_s) > 0
+    assert facts.inventory is not None
     assert (facts.data_present, len(facts.inventory.devices)) == (False, 1)
     assert facts.clock[0] <= facts.clock[1]
     assert {path.name for path in tmp_path.iterdir()} == {"token", "root"}

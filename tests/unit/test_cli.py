@@ -106,7 +106,7 @@ def test_a_full_disk_is_named_before_anything_starts(cli: Cli, job: Path, tmp_pa
 def test_prepared_files_of_another_shape_kind_or_length_are_named(
     cli: Cli, job: Path, tmp_path: Path
 ) -> None:
-    wrong = {
+    wrong: dict[str, dict[str, np.ndarray]] = {
         "it must be uint8 [N, 64, 128]": {"arr_0": np.zeros((20, 32, 64), np.uint8)},
         "must be uint8": {"arr_0": np.zeros((20, 64, 128), np.float32)},
         "one label a patch": {"arr_1": np.zeros(19, np.int64)},

@@ -67,6 +67,7 @@ def test_the_shift_of_a_training_scene_is_kept_for_each_of_its_pairs_and_in_the_
     train, manifest = open_patches(modern / "train.npz"), json.loads((modern / "manifest.json").read_text())
     places = Places.read(modern / "train.npz", len(train))
     found = manifest["alignment"]
+    assert places is not None and train.shifts is not None
     assert found["scenes"].keys() | found["not_trusted"].keys() == set(places.scenes)
     for number, name in enumerate(places.scenes):
         expected = found["scenes"].get(name, [0, 0])
@@ -82,6 +83,7 @@ def test_without_align_there_are_no_shifts(plain):
 def test_a_non_match_has_the_place_of_its_optical_patch(plain):
     test = open_patches(plain / "test.npz")
     places = Places.read(plain / "test.npz", len(test))
+    assert places is not None
     assert set(places.scenes) == set(json.loads((plain / "manifest.json").read_text())["scenes"]["test"])
     matches = test.images[test.labels == 1, :, :64]
     for index in np.flatnonzero(test.labels == 0):

@@ -12,15 +12,18 @@ from sdnet.data.patches import choose_centres, cut_patches
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.synthetic import make_pair
 
+# A grey optical and a SAR image.
+Place = tuple[np.ndarray, np.ndarray]
+
 
 @pytest.fixture(scope="module")
-def place() -> tuple[np.ndarray, np.ndarray]:
+def place() -> Place:
     """Grey optical and SAR image of one place."""
     optical, sar = make_pair(seed=1, scene=0, number=1)
     return cv2.cvtColor(optical, cv2.COLOR_BGR2GRAY), sar
 
 
-def test_both_halves_of_a_patch_are_the_same_window(place):
+def test_both_halves_of_a_patch_are_the_same_window(place: Place) -> None:
     optical, _ = place
     patches = cut_patches(optical, 255 - optical, PatchConfig(per_pair=5)).patches
     assert patches.shape == (5, 64, 128) and patches.dtype == np.uint8
@@ -28,7 +31,7 @@ def test_both_halves_of_a_patch_are_the_same_window(place):
 
 
 @pytest.mark.parametrize("detect_on", ["optical", "sar", "both"])
-def test_patches_are_windows_of_the_image_that_stand_apart(place, detect_on):
+def test_patches_are_windows_of_the_image_that_stand_apart(place: Place, detect_on) -> None:
     optical = np.arange(256 * 256, dtype=np.uint32).reshape(256, 256)
     # The top left pixel of an optical window tells where it was cut; two images hold 16 bits.
     config = PatchConfig(per_pair=6, min_distance_px=30, detect_on=detect_on)
@@ -64,20 +67,20 @@ def test_centres_are_inside_apart_strongest_first_and_blind_to_the_order_of_keyp
     assert centres[:1] == [position[1:] for position in sorted(inside)[:1]]
 
 
-def test_an_image_without_texture_or_smaller_than_a_window_gives_no_patch(place):
+def test_an_image_without_texture_or_smaller_than_a_window_gives_no_patch(place: Place) -> None:
     flat = np.full((256, 256), 7, np.uint8)
     assert cut_patches(flat, flat, PatchConfig()).patches.shape == (0, 64, 128)
     small = place[0][:60, :60].copy()
     assert cut_patches(small, small, PatchConfig()).patches.shape == (0, 64, 128)
 
 
-def test_patches_are_the_same_every_time(place):
+def test_patches_are_the_same_every_time(place: Place) -> None:
     config = PatchConfig(per_pair=12, detect_on="both")
     first, second = (cut_patches(*place, config).patches for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_window_that_is_constant_in_either_image_is_left_out_and_counted(place):
+def test_a_window_that_is_constant_in_either_image_is_left_out_and_counted(place: Place) -> None:
     optical, sar = place[0].copy(), place[1].copy()
     whole = cut_patches(optical, sar, PatchConfig(per_pair=1000))
     assert whole.constant == 0 and len(whole.patches) > 20
@@ -89,7 +92,7 @@ def test_a_window_that_is_constant_in_either_image_is_left_out_and_counted(place
     assert (halves.min(axis=1) < halves.max(axis=1)).all()
 
 
-def test_the_next_keypoint_takes_the_place_of_a_constant_window(place):
+def test_the_next_keypoint_takes_the_place_of_a_constant_window(place: Place) -> None:
     optical, sar = place[0], place[1].copy()
     sar[:, :128] = 0
     assert len(cut_patches(optical, sar, PatchConfig(per_pair=4)).patches) == 4
@@ -105,7 +108,9 @@ def plain_sift_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig
 
 
 @pytest.mark.parametrize("per_pair", [4, 12, 60, 1000])
-def test_looking_for_strong_keypoints_first_cuts_the_same_patches_as_looking_for_all(place, per_pair):
+def test_looking_for_strong_keypoints_first_cuts_the_same_patches_as_looking_for_all(
+    place: Place, per_pair
+) -> None:
     config = PatchConfig(per_pair=per_pair)
     expected = plain_sift_patches(*place, config)
     assert len(expected) > 0

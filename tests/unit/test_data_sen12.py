@@ -19,7 +19,8 @@ def touch(root: Path, *names: str) -> None:
 
 
 def pair_in_tree(roi: str, scene: str, patch: str) -> tuple[str, str]:
-    return tuple(f"{roi}/{s}_{scene}/{roi}_{s}_{scene}_{patch}.png" for s in ("s1", "s2"))
+    first, second = (f"{roi}/{s}_{scene}/{roi}_{s}_{scene}_{patch}.png" for s in ("s1", "s2"))
+    return first, second
 
 
 def test_a_sen12_tree_is_listed_in_natural_order_with_sensors_told_apart(tmp_path):

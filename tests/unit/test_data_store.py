@@ -6,6 +6,7 @@ import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -107,7 +108,9 @@ def test_our_writer_makes_zip64_entries_so_that_a_set_may_pass_4_gb(tmp_path):
     assert (kind, length, extra_length) == (1, 16, 20)  # APPNOTE 4.5.3: zip64, two 8-byte sizes
 
 
-def _npz(path: Path, *, order: str = "C", compress: int = zipfile.ZIP_STORED, **arrays: np.ndarray) -> Path:
+def _npz(
+    path: Path, *, order: Literal["C", "F"] = "C", compress: int = zipfile.ZIP_STORED, **arrays: np.ndarray
+) -> Path:
     with zipfile.ZipFile(path, "w", compress) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
@@ -144,11 +147,11 @@ def test_arrays_of_another_kind_are_refused_in_one_line_that_names_the_file(
 
 
 def test_fortran_order_and_compression_are_refused_with_the_remedy(tmp_path):
-    arrays = {"arr_0": noise(2), "arr_1": np.ones(2, int)}
+    images, labels = noise(2), np.ones(2, int)
     with pytest.raises(InputError, match=r"Fortran order; write it with numpy\.ascontiguousarray"):
-        open_patches(_npz(tmp_path / "f.npz", order="F", **arrays))
+        open_patches(_npz(tmp_path / "f.npz", order="F", arr_0=images, arr_1=labels))
     with pytest.raises(InputError, match=r"compressed and cannot be mapped; write it with numpy\.savez"):
-        open_patches(_npz(tmp_path / "c.npz", compress=zipfile.ZIP_DEFLATED, **arrays))
+        open_patches(_npz(tmp_path / "c.npz", compress=zipfile.ZIP_DEFLATED, arr_0=images, arr_1=labels))
 
 
 def test_an_archive_without_labels_is_refused_with_what_it_holds(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.storage import DirectoryStorage, RunLost, StorageUnavailable
-from orchestrator.telemetry.event import UnknownEvent
+from orchestrator.telemetry.event import Event, UnknownEvent
 from orchestrator.telemetry.events import FirstStep
 from orchestrator.telemetry.record import EventReader, EventWriter, follow, has_events, merge_events
 from tests.failing_files import Fault, failing_files
@@ -177,7 +177,8 @@ def test_no_event_is_lost_or_doubled_on_a_mount_that_fails_loses_replies_and_goe
 ) -> None:
     server = Server()
     mount = Mount(server)
-    expected, seen = [], []
+    expected: list[FirstStep] = []
+    seen: list[Event] = []
     reader = EventReader(Mount(server, lag_s=lag_s))
     with EventWriter(mount, wait=server.clock.wait) as writer:
         for step in steps:
@@ -221,7 +222,8 @@ def test_a_disk_that_is_full_at_close_costs_no_event_and_makes_no_unreadable_lin
 def test_closing_waits_a_moment_for_storage_and_says_what_was_not_written(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    storage, pauses = MemoryStorage(), []
+    storage = MemoryStorage()
+    pauses: list[float] = []
     storage.away = True
     with EventWriter(storage, wait=pauses.append) as writer:
         for step in range(3):

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ with private_folder() as folder:
 
 
 @pytest.fixture
-def base(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A short folder that is TMPDIR for the test."""
     path = Path(os.environ["TMPDIR"]) / "b"
     path.mkdir()
@@ -59,7 +60,7 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_a_liv
 ) -> None:
     with holder() as killed, holder() as living:
         assert killed.stdout is not None and living.stdout is not None
-        folders = [Path(process.stdout.readline().strip()) for process in (killed, living)]
+        folders = [Path(output.readline().strip()) for output in (killed.stdout, living.stdout)]
         killed.kill()
         killed.wait()
         assert folders[0].exists()

@@ -47,7 +47,9 @@ def test_one_that_is_stopped_still_runs_until_it_is_killed(child) -> None:
 
 
 def test_the_start_of_a_process_is_later_than_its_parents_and_stays(child) -> None:
-    assert start_ticks(os.getpid()) <= start_ticks(child.pid) == start_ticks(child.pid)
+    own, started = start_ticks(os.getpid()), start_ticks(child.pid)
+    assert own is not None and started is not None
+    assert own <= started == start_ticks(child.pid)
     child.kill()
     child.wait()
     assert start_ticks(child.pid) is None

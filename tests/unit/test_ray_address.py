@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec, spec_from_dict
 from orchestrator.ray_cluster.address import address_to_join, host_and_port
-from orchestrator.ray_cluster.session import make_command_line_printable, ray_session
+from orchestrator.ray_cluster.local import printable_command_line
+from orchestrator.ray_cluster.session import ray_session
 from sdnet.errors import InputError
 
 
@@ -49,9 +50,5 @@ def test_auto_joins_what_ray_address_names_and_other_addresses_ignore_it() -> No
 
 
 def test_ray_gets_a_command_line_that_it_can_send(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray._private import utils
-
-    monkeypatch.setattr(utils, "get_entrypoint_name", utils.get_entrypoint_name)
     monkeypatch.setattr(sys, "orig_argv", ["sdnet-orchestrate", "launch", "/data/\udcd6\udcd0"])
-    make_command_line_printable()
-    assert utils.get_entrypoint_name() == "sdnet-orchestrate launch /data/\\xd6\\xd0"
+    assert printable_command_line() == "sdnet-orchestrate launch /data/\\xd6\\xd0"

@@ -57,22 +57,21 @@ def head() -> Iterator[Head]:
 
 
 @pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
     """Sets RAY_AUTH_TOKEN; without a call there is no token at all."""
-    from ray._raylet import AuthenticationTokenLoader
-
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    AuthenticationTokenLoader.instance().reset_cache()
-    yield lambda text: monkeypatch.setenv("RAY_AUTH_TOKEN", text)
-    AuthenticationTokenLoader.instance().reset_cache()
+    return lambda text: monkeypatch.setenv("RAY_AUTH_TOKEN", text)
 
 
-def test_the_right_token_is_accepted(head: Head, token: Callable[[str], None]) -> None:
+def test_the_right_token_is_accepted_without_a_word(
+    head: Head, token: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
     token(TOKEN)
     check_cluster(head(TOKEN), "'h:1'")
+    assert caplog.messages == []
 
 
 def test_a_wrong_or_missing_token_is_named_with_its_source(
@@ -85,13 +84,9 @@ def test_a_wrong_or_missing_token_is_named_with_its_source(
         check_cluster(address, "'h:1'")
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("b" * 64)
-    from ray._raylet import AuthenticationTokenLoader
-
-    AuthenticationTokenLoader.instance().reset_cache()
     with pytest.raises(InputError, match=rf"refuses the token of {tmp_path}/.ray/auth_token; give the token"):
         check_cluster(address, "'h:1'")
     token("b" * 64)
-    AuthenticationTokenLoader.instance().reset_cache()
     with pytest.raises(InputError, match="refuses the token of RAY_AUTH_TOKEN; give the token"):
         check_cluster(address, "'h:1'")
 

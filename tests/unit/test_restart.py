@@ -58,7 +58,10 @@ def test_the_ranks_of_the_last_group_are_still_known_to_the_fence(run: RunDirect
 
 
 def test_each_restart_has_its_own_folder(run: RunDirectory) -> None:
-    assert [begin_again(run).name for _ in range(3)] == [f"before_restart.{number}" for number in (1, 2, 3)]
+    moved = [begin_again(run) for _ in range(3)]
+    assert [folder and folder.name for folder in moved] == [
+        f"before_restart.{number}" for number in (1, 2, 3)
+    ]
     assert (run.root / "before_restart.1" / "checkpoints" / "step_00000003").is_dir()
 
 

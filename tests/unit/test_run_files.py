@@ -17,6 +17,7 @@ from orchestrator.job.stages.train import finished
 from orchestrator.report.lines import line_of
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.report.tables import print_summary
+from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import (
     CheckpointSaved,
     FailureDetected,
@@ -225,10 +226,11 @@ def test_a_checkpoint_beyond_the_end_of_the_recipe_is_refused(spec, run) -> None
         write_patches(path, 20, [np.zeros((20, 64, 128), np.uint8)], np.arange(20) % 2)
     steps = steps_per_epoch(20, spec.global_batch) * spec.train.epochs
     save(run.checkpoints, steps)
-    assert finished(spec, run, [].append) is not None
+    events: list[Event] = []
+    assert finished(spec, run, events.append) is not None
     save(run.checkpoints, steps + 1)
     with pytest.raises(InputError, match=f"step {steps + 1}, but the recipe ends at step {steps}; move"):
-        finished(spec, run, [].append)
+        finished(spec, run, events.append)
 
 
 def test_a_summary_names_the_bytes_of_the_last_checkpoint(spec, run) -> None:

@@ -68,8 +68,7 @@ def own(run: RunDirectory, owner: Owner, *, ended: bool = False) -> Lease:
 
 def state_now(run: RunDirectory, clock: VirtualClock | None = None) -> str:
     clock = clock or HostClock()
-    state: str = read_status(run, clock=Clock(clock.now, clock.wait))["state"]
-    return state
+    return str(read_status(run, clock=Clock(clock.now, clock.wait))["state"])
 
 
 def state_of(run: RunDirectory, owner: Owner, *, ended: bool = False) -> str:

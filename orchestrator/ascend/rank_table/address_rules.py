@@ -1,7 +1,5 @@
 """What HCCL asks of the network addresses in a rank table: `device_ip` and `backup_device_ip`."""
 
-from typing import Any
-
 from orchestrator.ascend.rank_table.fault import (
     ABSENT,
     FAMILIES,
@@ -29,7 +27,7 @@ class AddressRules:
         self._family: int | None = None
         self._count: int | None = None
 
-    def read(self, device: dict[str, Any], path: str) -> None:
+    def read(self, device: dict[str, object], path: str) -> None:
         own = self._device_ip(device.get("device_ip", ABSENT), f"{path}.device_ip")
         if "backup_device_ip" in device:
             where = f"{path}.backup_device_ip"
@@ -38,7 +36,7 @@ class AddressRules:
                 fix = "the device's own address cannot stand in for itself; name its partner's"
                 self._fault(INVALID, where, device["backup_device_ip"], fix)
 
-    def _device_ip(self, value: Any, path: str) -> list[IpAddress]:
+    def _device_ip(self, value: object, path: str) -> list[IpAddress]:
         # HCCL takes "" for an address that is not there.
         if value is ABSENT or value == "":
             if self._needed:
@@ -59,7 +57,7 @@ class AddressRules:
                 self._fault(INVALID, path, value, fix)
         return addresses
 
-    def _addresses(self, value: Any, path: str, key: str) -> list[IpAddress]:
+    def _addresses(self, value: object, path: str, key: str) -> list[IpAddress]:
         """The addresses of a comma-separated list, each of them legal and new."""
         if not isinstance(value, str):
             self._fault(code_of_text(value), path, value, f"write an IP address as a string {_HOW_TO_SEE}")
@@ -79,5 +77,5 @@ class AddressRules:
             addresses.append(address)
         return addresses
 
-    def _fault(self, code: str, path: str, value: Any, fix: str) -> None:
+    def _fault(self, code: str, path: str, value: object, fix: str) -> None:
         self._faults.append(Fault(code, path, value, fix))

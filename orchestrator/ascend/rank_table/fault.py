@@ -3,7 +3,6 @@
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.errors import InputError
 
@@ -22,7 +21,7 @@ class Fault:
 
     code: str
     path: str
-    value: Any
+    value: object
     fix: str
 
     def __str__(self) -> str:
@@ -51,17 +50,17 @@ class _Absent:
 ABSENT = _Absent()
 
 
-def code_of_text(value: Any) -> str:
+def code_of_text(value: object) -> str:
     """HCCL's code for a value that should be another string: missing and wrong JSON types share one."""
     return INVALID if isinstance(value, str) else MISSING
 
 
-def code_of_list(value: Any) -> str:
+def code_of_list(value: object) -> str:
     """HCCL's code for a value that should be a list with entries."""
     return INVALID if isinstance(value, list) else MISSING
 
 
-def decimal(value: Any) -> int | None:
+def decimal(value: object) -> int | None:
     """A decimal that HCCL's parser takes; None for anything else, numbers of JSON too."""
     if not isinstance(value, str) or not value.isascii() or not value.isdigit() or len(value) > 10:
         return None
@@ -69,7 +68,7 @@ def decimal(value: Any) -> int | None:
     return number if number <= _HIGHEST_NUMBER else None
 
 
-def ip_address(value: Any) -> IpAddress | None:
+def ip_address(value: object) -> IpAddress | None:
     """An address without a zone; None for anything else."""
     if not isinstance(value, str) or "%" in value:
         return None
@@ -79,7 +78,7 @@ def ip_address(value: Any) -> IpAddress | None:
         return None
 
 
-def is_ipv4(value: Any) -> bool:
+def is_ipv4(value: object) -> bool:
     """True for a dotted quad as HCCL reads it."""
     address = ip_address(value)
     return address is not None and address.version == 4

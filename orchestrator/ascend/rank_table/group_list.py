@@ -38,18 +38,18 @@ class OldTable:
 class _Seat:
     """A device of the old table: the instance it belongs to, and where it stands."""
 
-    instance: dict[str, Any]
-    device: dict[str, Any]
+    instance: dict[str, object]
+    device: dict[str, object]
     instance_path: str
     path: str
 
 
-def is_lab(table: dict[str, Any]) -> bool:
+def is_lab(table: dict[str, object]) -> bool:
     """Whether the table has a rank for each instance; HCCL looks for `deploy_mode` alone."""
     return "deploy_mode" in table
 
 
-def read_old_form(table: dict[str, Any]) -> OldTable:
+def read_old_form(table: dict[str, object]) -> OldTable:
     """Convert an old table and judge what only the old form has; never raises.
 
     Values are passed on as they are: the rules of version 1.0 judge them afterwards.
@@ -64,7 +64,7 @@ def read_old_form(table: dict[str, Any]) -> OldTable:
     return old
 
 
-def _seats(table: dict[str, Any], faults: list[Fault]) -> Iterator[_Seat]:
+def _seats(table: dict[str, object], faults: list[Fault]) -> Iterator[_Seat]:
     for group_index, group in enumerate(list_at(table, GROUP_LIST)):
         instances = list_at(group, "instance_list")
         for index, instance in enumerate(instances):
@@ -86,7 +86,7 @@ def _cloud_order(seat: _Seat) -> tuple[bytes, int]:
     return name.encode("utf-8", "surrogatepass"), -1 if device is None else device
 
 
-def _add(old: OldTable, seat: _Seat, rank: Any) -> None:
+def _add(old: OldTable, seat: _Seat, rank: object) -> None:
     server_id = seat.instance.get("server_id", ABSENT)
     index = next((i for i, server in enumerate(old.servers) if server["server_id"] == server_id), None)
     if index is None:

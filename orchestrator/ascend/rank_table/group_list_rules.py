@@ -1,7 +1,6 @@
 """What HCCL asks of the old `group_list` form beyond the rules that it shares with version 1.0."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from orchestrator.ascend.rank_table.fault import (
     ABSENT,
@@ -21,13 +20,13 @@ _HIGHEST_ID = 7
 _LAB_DEVICES_PER_SERVER = (1, 2, 4, 8, 16)
 
 
-def list_at(parent: Any, key: str) -> list[Any]:
+def list_at(parent: object, key: str) -> list[object]:
     """The list under a key; empty where there is none."""
     value = parent.get(key) if isinstance(parent, dict) else None
     return value if isinstance(value, list) else []
 
 
-def old_form_faults(table: dict[str, Any], *, lab: bool) -> Iterator[Fault]:
+def old_form_faults(table: dict[str, object], *, lab: bool) -> Iterator[Fault]:
     """Faults of the table's own keys and of its groups, without their instances."""
     groups = table.get(GROUP_LIST, ABSENT)
     if not isinstance(groups, list) or not groups:
@@ -54,7 +53,7 @@ def old_form_faults(table: dict[str, Any], *, lab: bool) -> Iterator[Fault]:
                     yield from _name(instance, "pod_name", f"{path}.instance_list[{place}]", pods)
 
 
-def instance_faults(instance: Any, path: str, *, lab: bool, alone: bool) -> Iterator[Fault]:
+def instance_faults(instance: object, path: str, *, lab: bool, alone: bool) -> Iterator[Fault]:
     """Faults of one instance; alone: its group has no other, so HCCL does not ask for device_ip."""
     if not isinstance(instance, dict):
         yield Fault(MISSING, path, instance, "write an object with server_id and devices")
@@ -79,7 +78,7 @@ def instance_faults(instance: Any, path: str, *, lab: bool, alone: bool) -> Iter
             yield Fault(MISSING, f"{where}.device_ip", ABSENT, fix)
 
 
-def _group_faults(group: dict[str, Any], path: str, *, lab: bool) -> Iterator[Fault]:
+def _group_faults(group: dict[str, object], path: str, *, lab: bool) -> Iterator[Fault]:
     instances = group.get("instance_list", ABSENT)
     if not isinstance(instances, list) or not instances:
         fix = "list at least one instance"
@@ -96,14 +95,14 @@ def _group_faults(group: dict[str, Any], path: str, *, lab: bool) -> Iterator[Fa
             yield Fault(INVALID, f"{path}.device_num", group.get("device_num", ABSENT), fix)
 
 
-def _count(holder: dict[str, Any], key: str, path: str, true_count: int) -> Iterator[Fault]:
+def _count(holder: dict[str, object], key: str, path: str, true_count: int) -> Iterator[Fault]:
     value = holder.get(key, ABSENT)
     if decimal(value) != true_count:
         fix = f'write "{true_count}", the true number, as a string'
         yield Fault(code_of_text(value), f"{path}.{key}", value, fix)
 
 
-def _name(holder: dict[str, Any], key: str, path: str, seen: set[str]) -> Iterator[Fault]:
+def _name(holder: dict[str, object], key: str, path: str, seen: set[str]) -> Iterator[Fault]:
     value = holder.get(key, ABSENT)
     if not isinstance(value, str) or size_in_bytes(value) > _MOST_NAME_BYTES:
         fix = f"write a string of at most {_MOST_NAME_BYTES} bytes"

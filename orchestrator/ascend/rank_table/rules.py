@@ -7,7 +7,6 @@ table configuration, error codes EI0001 to EI0019). HCCL of 2024 and 2025 logs E
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from orchestrator.ascend import device_groups
 from orchestrator.ascend.device_groups import Soc
@@ -53,7 +52,7 @@ def judge_text(text: str, soc: Soc | None = None) -> Verdict:
         return Verdict((error.fault,))
 
 
-def judge_table(table: Any, soc: Soc | None = None) -> Verdict:
+def judge_table(table: object, soc: Soc | None = None) -> Verdict:
     """What is wrong with a parsed table, in the order of the file.
 
     soc adds the rules of that chip: ids and groups of devices, super pods only on A3.
@@ -79,17 +78,17 @@ def faults_in_text(text: str, soc: Soc | None = None) -> list[Fault]:
     return list(judge_text(text, soc).faults)
 
 
-def faults_in_table(table: Any, soc: Soc | None = None) -> list[Fault]:
+def faults_in_table(table: object, soc: Soc | None = None) -> list[Fault]:
     """The faults of `judge_table`; an empty list means legal."""
     return list(judge_table(table, soc).faults)
 
 
-def is_ready(table: Any) -> bool:
+def is_ready(table: object) -> bool:
     """False for a table that its writer has not finished."""
     return not isinstance(table, dict) or table.get("status") == COMPLETED
 
 
-def _status_faults(table: dict[str, Any]) -> Iterator[Fault]:
+def _status_faults(table: dict[str, object]) -> Iterator[Fault]:
     status = table.get("status", ABSENT)
     if isinstance(status, str) and status != COMPLETED:
         fix = (
@@ -101,14 +100,14 @@ def _status_faults(table: dict[str, Any]) -> Iterator[Fault]:
         yield Fault(MISSING, "$.status", status, f'write "{COMPLETED}"')
 
 
-def _version_faults(version: Any) -> Iterator[Fault]:
+def _version_faults(version: object) -> Iterator[Fault]:
     fix = 'write "1.0" or "1.2"'
     if isinstance(version, str):
         fix = _REFUSED_VERSIONS.get(version, fix)
     yield Fault(code_of_text(version), "$.version", version, fix)
 
 
-def _judge_old_form(table: dict[str, Any], soc: Soc | None) -> Verdict:
+def _judge_old_form(table: dict[str, object], soc: Soc | None) -> Verdict:
     old = read_old_form(table)
     rules = ServerListRules(soc=soc, needs_address=len(old.servers) > 1, super_pods=False)
     faults, servers = server_list_faults(old.servers, rules)
@@ -124,7 +123,7 @@ def _judge_old_form(table: dict[str, Any], soc: Soc | None) -> Verdict:
     return Verdict((*old.faults, *shared), located(warnings))
 
 
-def _judge_server_list(table: dict[str, Any], soc: Soc | None) -> Verdict:
+def _judge_server_list(table: dict[str, object], soc: Soc | None) -> Verdict:
     servers = table.get("server_list", ABSENT)
     faults = []
     if table["version"] == "1.2" and soc not in (None, "a3"):
@@ -172,7 +171,7 @@ def _judge_groups(servers: list[ServerSeats], soc: Soc | None) -> tuple[list[Fau
     return faults, warnings
 
 
-def _address_warnings(servers: list[Any], soc: Soc | None, *, in_one_pod: bool) -> Iterator[Fault]:
+def _address_warnings(servers: list[object], soc: Soc | None, *, in_one_pod: bool) -> Iterator[Fault]:
     """The first device without an address, where HCCL's documents or older CANN want one."""
     alone = soc == "910a" and len(servers) == 1
     if not alone and not in_one_pod:

@@ -128,7 +128,7 @@ class _ServerReader:
             self._fault(code_of_text(value), f"{path}.rank_id", value, 'write the rank, as in "0"')
         return Seat(path, number, rank)
 
-    def _device_id(self, value: Any, path: str, ids: list[int]) -> int | None:
+    def _device_id(self, value: object, path: str, ids: list[int]) -> int | None:
         number = decimal(value)
         if number is None:
             self._fault(code_of_text(value), path, value, 'write the physical id, as in "0"')
@@ -142,7 +142,7 @@ class _ServerReader:
         ids.append(number)
         return number
 
-    def _super_device_id(self, value: Any, path: str) -> None:
+    def _super_device_id(self, value: object, path: str) -> None:
         fix = "write the decimal id of the die in its super pod"
         if value is ABSENT:
             if self.rules.super_pods:
@@ -152,13 +152,13 @@ class _ServerReader:
         if number is None or (self.rules.super_pods and number == NO_SUPER_DEVICE):
             self._fault(code_of_text(value), path, value, fix)
 
-    def _ports(self, holder: dict[str, Any], path: str) -> None:
+    def _ports(self, holder: dict[str, object], path: str) -> None:
         for key in PORT_KEYS:
             if key in holder and not 1 <= (decimal(holder[key]) or 0) <= 65535:
                 fix = 'write a port from "1" to "65535"'
                 self._fault(code_of_text(holder[key]), f"{path}.{key}", holder[key], fix)
 
-    def _fault(self, code: str, path: str, value: Any, fix: str) -> None:
+    def _fault(self, code: str, path: str, value: object, fix: str) -> None:
         self.faults.append(Fault(code, path, value, fix))
 
 

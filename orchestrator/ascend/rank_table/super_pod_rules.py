@@ -17,18 +17,18 @@ from orchestrator.ascend.rank_table.fault import (
 _MOST_POD_ID_BYTES = 127
 
 
-def lists_super_pods(table: dict[str, Any]) -> bool:
+def lists_super_pods(table: dict[str, object]) -> bool:
     """Whether a table groups its servers into super pods; without a list they count as plain ones."""
     return table.get("version") == "1.2" and table.get("super_pod_list") not in (None, [])
 
 
-def is_one_super_pod(table: dict[str, Any]) -> bool:
+def is_one_super_pod(table: dict[str, object]) -> bool:
     """Whether the table lists exactly one super pod, whose dies reach each other without device_ip."""
     pods = table.get("super_pod_list")
     return lists_super_pods(table) and isinstance(pods, list) and len(pods) == 1
 
 
-def super_pod_faults(pods: Any, servers: list[Any]) -> Iterator[Fault]:
+def super_pod_faults(pods: object, servers: list[object]) -> Iterator[Fault]:
     """Faults of `super_pod_list`, given the table's server_list (which may itself have faults)."""
     path = "$.super_pod_list"
     if not isinstance(pods, list):

@@ -22,7 +22,7 @@ from orchestrator.ascend.rank_table.text import read_table_text, table_of_text
 from orchestrator.errors import InputError
 
 # Keys that HCCL may read and that we only pass on: ports, backup addresses, keys of newer versions.
-Extras = tuple[tuple[str, Any], ...]
+Extras = tuple[tuple[str, object], ...]
 
 _KEYS_OF_DEVICE = ("device_id", "device_ip", "super_device_id", "rank_id")
 # `host_nic_ip` is an old generator's, which HCCL ignores.
@@ -84,7 +84,7 @@ class RankTable:
             host_ip = {} if server.host_ip is None else {"host_ip": server.host_ip}
             entry = {"server_id": server.server_id, **host_ip, **dict(server.extras), "device": devices}
             servers.append(entry)
-        table: dict[str, Any] = {
+        table: dict[str, object] = {
             "status": "completed",
             "version": self.version,
             "server_count": str(len(servers)),
@@ -234,8 +234,8 @@ def _super_pods(places: Sequence[Place]) -> tuple[SuperPod, ...]:
     return tuple(SuperPod(super_pod_id=pod, server_ids=tuple(ids)) for pod, ids in pods.items())
 
 
-def _device_dict(device: TableDevice, rank: int) -> dict[str, Any]:
-    entry: dict[str, Any] = {"device_id": str(device.device_id)}
+def _device_dict(device: TableDevice, rank: int) -> dict[str, object]:
+    entry: dict[str, object] = {"device_id": str(device.device_id)}
     if device.device_ip is not None:
         entry["device_ip"] = device.device_ip
     if device.super_device_id is not None:

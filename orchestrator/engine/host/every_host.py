@@ -46,12 +46,14 @@ def ask_every_host(
         for node in ray.nodes()
         if node["Alive"] and (only is None or node["NodeManagerAddress"] in only)
     )
-    task = ray.remote(num_cpus=0, max_retries=0)(_call)
+    task = ray.remote(_call)  # type: ignore[var-annotated]  # Ray has no annotation for generic functions
     asked, deadline = time.time(), time.monotonic() + timeout_s
-    waiting = {}
+    waiting: dict[ray.ObjectRef[T], str] = {}
     for address, node_id in nodes:
         here = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        waiting[task.options(scheduling_strategy=here).remote(function, address)] = address
+        waiting[
+            task.options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(function, address)
+        ] = address
     answers: list[Answer[T]] = []
     while waiting and time.monotonic() < deadline:
         done, _ = ray.wait(list(waiting), num_returns=1, timeout=_LOOK_EVERY_S)

@@ -8,18 +8,27 @@ the group's name.
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Protocol
 
 from orchestrator.engine.messages import GroupInfo, Heartbeat, Notice, Phase
 
 
+class LivingProcess(Protocol):
+    """A process that may die."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+
+
 @dataclass(slots=True)
 class RankLink:
-    """One rank's end. owned: what must live as long as the group, such as a store or a scheduler process."""
+    """One rank's end. store, scheduler: what must live as long as the group, if this rank has it."""
 
     info: GroupInfo
     rank: int
-    owned: dict[str, Any] = field(default_factory=dict)
+    store: object = None
+    scheduler: LivingProcess | None = None
     _beat: Heartbeat = Heartbeat()
     _changed: float = field(default_factory=time.monotonic)
     _notice: Notice | None = None
@@ -40,8 +49,7 @@ class RankLink:
 
     def heartbeat(self) -> Heartbeat:
         """The current heartbeat, its age measured by this host's clock."""
-        scheduler = self.owned.get("scheduler")
-        alive = scheduler is None or bool(scheduler.alive)
+        alive = self.scheduler is None or self.scheduler.alive
         with self._lock:
             since_s = time.monotonic() - self._changed
             return replace(self._beat, since_s=since_s, scheduler_alive=alive)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray.train
 import ray.train.collective
@@ -66,7 +65,7 @@ class RankSettings:
     storage_timeout_s: float
 
 
-def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
+def run_rank(train_fn: Callable[[], object], settings: RankSettings) -> object:
     """Run the training function in this rank to its end; returns what it returns on every rank."""
     link = current_link()
     try:
@@ -85,12 +84,12 @@ def run_rank(train_fn: Callable[[], Any], settings: RankSettings) -> Any:
 
 
 def _run(
-    train_fn: Callable[[], Any],
+    train_fn: Callable[[], object],
     settings: RankSettings,
     link: RankLink,
     scratch: Path | None,
     record: Callable[[Event], None],
-) -> Any:
+) -> object:
     session: Session | None = None
     try:
         session = _open_session(settings, link, scratch, record)

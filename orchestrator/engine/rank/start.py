@@ -69,7 +69,7 @@ def open_rendezvous(info: GroupInfo, world_size: int, options: StartOptions) -> 
     if options.rendezvous == "store":
         preload(options.preload)
         store, address = open_store(host, world_size, options.start_timeout_s)
-        link.owned["store"] = store
+        link.store = store
         return address
     scheduler = start_scheduler(
         host,
@@ -80,7 +80,7 @@ def open_rendezvous(info: GroupInfo, world_size: int, options: StartOptions) -> 
         log_path=options.scheduler_log,
         while_starting=lambda: preload(options.preload),
     )
-    link.owned["scheduler"] = scheduler
+    link.scheduler = scheduler
     return scheduler.host, scheduler.port
 
 
@@ -104,9 +104,9 @@ def join_group(
         # HCCL does its own waiting, and the effect of a signal on it is unknown.
         with contextlib.nullcontext() if options.on_device else wakeful(), _rendezvous_errors(rank):
             if options.rendezvous == "store" and address is not None:
-                store = link.owned.get("store") or connect_store(address, world_size, options.start_timeout_s)
-                link.owned["store"] = store
-                join_through_store(store, rank, world_size, options.start_timeout_s)
+                if link.store is None:
+                    link.store = connect_store(address, world_size, options.start_timeout_s)
+                join_through_store(link.store, rank, world_size, options.start_timeout_s)
             else:
                 mindspore.communication.init()
         if share is not None and len(share.ranks) > 1:

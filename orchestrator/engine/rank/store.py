@@ -5,7 +5,6 @@ there; the store costs none of it. A rank publishes the address from which it re
 """
 
 from datetime import timedelta
-from typing import Any
 
 from orchestrator.engine.rank.scheduler import free_port
 from orchestrator.errors import ClusterError
@@ -27,7 +26,7 @@ class StoreDidNotOpen(ClusterError):
         )
 
 
-def open_store(host: str, world_size: int, timeout_s: float) -> tuple[Any, tuple[str, int]]:
+def open_store(host: str, world_size: int, timeout_s: float) -> tuple[object, tuple[str, int]]:
     """On rank 0's worker: open the group's store on a free port of `host`; returns it and its address.
 
     The store lives as long as the returned object. A port that another program takes between choosing and binding
@@ -43,12 +42,12 @@ def open_store(host: str, world_size: int, timeout_s: float) -> tuple[Any, tuple
     raise StoreDidNotOpen(host, detail)
 
 
-def connect_store(address: tuple[str, int], world_size: int, timeout_s: float) -> Any:
+def connect_store(address: tuple[str, int], world_size: int, timeout_s: float) -> object:
     """On every other worker: connect to the group's store."""
     return _tcp_store(address, world_size, timeout_s, is_master=False)
 
 
-def join_through_store(store: Any, rank: int, world_size: int, timeout_s: float) -> None:
+def join_through_store(store: object, rank: int, world_size: int, timeout_s: float) -> None:
     """Find the other ranks and initialise `mindspore.communication`.
 
     Raises RuntimeError, with MindSpore's message, when not all ranks came within the time-out; `join_group` gives it a
@@ -62,7 +61,7 @@ def join_through_store(store: Any, rank: int, world_size: int, timeout_s: float)
     )
 
 
-def _tcp_store(address: tuple[str, int], world_size: int, timeout_s: float, *, is_master: bool) -> Any:
+def _tcp_store(address: tuple[str, int], world_size: int, timeout_s: float, *, is_master: bool) -> object:
     from mindspore.mint.distributed import TCPStore
 
     timeout = timedelta(seconds=timeout_s)

@@ -1,6 +1,5 @@
 """From an error that Ray Train reports to our `Failure`: by type, and by Ray's own record of a death."""
 
-import ray
 from ray.exceptions import (
     ActorUnavailableError,
     NodeDiedError,
@@ -9,13 +8,13 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
-from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from orchestrator.engine.control.failures import (
     BLAME,
@@ -31,6 +30,7 @@ from orchestrator.engine.control.failures import (
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.rank.scheduler import SchedulerDidNotStart
 from orchestrator.engine.rank.store import StoreDidNotOpen
+from orchestrator.engine.ray_train.ray_core import Death, why_it_died
 from orchestrator.errors import InputError
 from orchestrator.storage import RunLost, StorageError, StorageMisused
 
@@ -54,6 +54,12 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (WorkerGroupStartupTimeoutError, FailureKind.START_FAILED),
 )
 
+_DEATHS = {
+    Death.OUT_OF_MEMORY: FailureKind.OUT_OF_MEMORY,
+    Death.NODE_DIED: FailureKind.HOST_LOST,
+    Death.OTHER: FailureKind.RANK_CRASHED,
+}
+
 
 def is_stop(error: TrainingFailedError) -> bool:
     """Whether the error only means that the launcher must stop."""
@@ -65,8 +71,7 @@ def classify(error: TrainingFailedError) -> Failure:
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         failures = [_of_rank(rank, cause) for rank, cause in sorted(error.worker_failures.items())]
         return min(failures, key=lambda failure: BLAME.index(failure.kind))
-    cause = error.controller_failure if isinstance(error, ControllerError) else error
-    cause = _innermost(cause)
+    cause = _innermost(error.controller_failure if isinstance(error, ControllerError) else error)
     if isinstance(cause, WorkerGroupStartupFailedError):
         dead = cause.__cause__
         kind = _of_dead_actor(dead) if isinstance(dead, RayActorError) else FailureKind.START_FAILED
@@ -95,21 +100,11 @@ def _kind_of(error: BaseException) -> FailureKind | None:
 
 
 def _of_dead_actor(error: RayActorError) -> FailureKind:
-    """What killed an actor, from Ray's table of actors; the error itself has the cause as text only."""
     if error.preempted:
         return FailureKind.PREEMPTED
     if isinstance(error, ActorUnavailableError):
         return FailureKind.RANK_UNREACHABLE
-    record = ray._private.state.actors(error.actor_id) if error.actor_id else {}
-    cause = record.get("DeathCause")
-    if cause is None:
-        return FailureKind.RANK_CRASHED
-    if cause.HasField("oom_context"):
-        return FailureKind.OUT_OF_MEMORY
-    died = cause.actor_died_error_context
-    if cause.HasField("actor_died_error_context") and died.reason == type(died).NODE_DIED:
-        return FailureKind.HOST_LOST
-    return FailureKind.RANK_CRASHED
+    return _DEATHS[why_it_died(error)]
 
 
 def _innermost(error: BaseException) -> BaseException:

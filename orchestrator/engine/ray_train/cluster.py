@@ -3,8 +3,8 @@
 import functools
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import ray
 from ray.train.v2._internal.execution.worker_group.worker import Worker
@@ -15,6 +15,8 @@ from orchestrator.engine.host.end import end_hanging_ranks_here, end_ranks_here
 from orchestrator.engine.host.every_host import Answer, HostTask, ask_every_host
 from orchestrator.engine.messages import Heartbeat, Notice
 from orchestrator.engine.rank.link import deliver_notice, read_heartbeat
+from orchestrator.engine.ray_train.ray_core import draining_nodes
+from orchestrator.engine.start.answers import as_reference
 from orchestrator.storage import Storage
 from orchestrator.telemetry.events import RankEnd
 
@@ -25,10 +27,9 @@ _FENCE_ANSWER_S = 10.0
 _STACKS_ANSWER_S = 40.0
 
 
-def draining_nodes() -> dict[str, float | None]:
-    """Ids of the nodes that are being drained, with the deadline in unix seconds, None when there is none."""
-    nodes: dict[str, int] = ray._private.state.state.get_draining_nodes()
-    return {node: deadline_ms / 1000 if deadline_ms else None for node, deadline_ms in nodes.items()}
+def ask(worker: Worker, function: Callable[..., T], *args: object) -> "ray.ObjectRef[T]":
+    """Call a function on a worker, in its main thread; returns a reference of its result."""
+    return as_reference(worker.execute_async(function, *args))
 
 
 class ControllerClock:
@@ -108,13 +109,13 @@ class RayRanks:
 
     def __init__(self, workers: Sequence[Worker], group: str, clock: ControllerClock):
         self._workers, self._group, self._clock = list(workers), group, clock
-        self._asked: dict[int, tuple[Any, float]] = {}
+        self._asked: dict[int, tuple[ray.ObjectRef[Heartbeat], float]] = {}
 
     def ask(self) -> None:
         """See `control.ports.Ranks`."""
         for rank, worker in enumerate(self._workers):
             if rank not in self._asked:
-                self._asked[rank] = worker.execute_async(read_heartbeat, self._group), self._clock.now()
+                self._asked[rank] = ask(worker, read_heartbeat, self._group), self._clock.now()
 
     def answers(self) -> Mapping[int, Heartbeat]:
         """See `control.ports.Ranks`."""
@@ -137,7 +138,7 @@ class RayRanks:
     def notify(self, notice: Notice) -> None:
         """See `control.ports.Ranks`."""
         for worker in self._workers:
-            worker.execute_async(deliver_notice, self._group, notice)
+            ask(worker, deliver_notice, self._group, notice)
 
     def kill(self) -> None:
         """See `control.ports.Ranks`."""

@@ -7,16 +7,20 @@ iteration runs in a thread of its own, so that `leave` is answered at once in ev
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import ray
-from ray.train import ScalingConfig
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.context import DistributedContext
+from ray.train.v2._internal.execution.callback import RayTrainCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.context import DistributedContext, TrainRunContext
 from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
+from ray.train.v2._internal.execution.worker_group.state import WorkerGroupContext
 from ray.train.v2._internal.execution.worker_group.worker import Worker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+from ray.train.v2._internal.util import ObjectRefWrapper
+from ray.train.v2.api.config import ScalingConfig
+from ray.train.v2.api.validation_config import ValidationConfig
 
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings, GroupControl
@@ -24,9 +28,9 @@ from orchestrator.engine.control.rank_order import in_rank_order, local_ranks, n
 from orchestrator.engine.control.size import RankNeeds
 from orchestrator.engine.messages import GroupInfo
 from orchestrator.engine.rank.start import describe_worker
-from orchestrator.engine.ray_train.cluster import ControllerClock, RayCluster, RayRanks
+from orchestrator.engine.ray_train.cluster import ControllerClock, RayCluster, RayRanks, ask
 from orchestrator.engine.ray_train.policies import ControlledFailures, GroupSize
-from orchestrator.engine.ray_train.workers import ControlledWorkersFactory, StandbyWorkers
+from orchestrator.engine.ray_train.workers import StandbyWorkers, workers_class
 from orchestrator.engine.start.ascend import server_id_of_host
 from orchestrator.engine.start.group import start_group
 from orchestrator.storage import Lease, Storage
@@ -56,7 +60,16 @@ class ControllerSettings:
 class GroupController(TrainController):
     """The actor that leads one launch's generations, one after another."""
 
-    def __init__(self, *, settings: ControllerSettings, scaling_config: ScalingConfig, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        settings: ControllerSettings,
+        scaling_config: ScalingConfig,
+        train_fn_ref: ObjectRefWrapper[Callable[[], None]],
+        train_run_context: TrainRunContext,
+        callbacks: list[RayTrainCallback],
+        validation_config: ValidationConfig | None,
+    ):
         self._clock = ControllerClock()
         lease = settings.lease
         self._writer = EventWriter(settings.storage, guard=lease.check)
@@ -72,15 +85,16 @@ class GroupController(TrainController):
             pool=pool,
             check_owner=lease.check,
         )
-        self.worker_group_cls = ControlledWorkersFactory(pool, settings.needs, self._clock)
+        self.worker_group_cls = workers_class(pool, settings.needs, self._clock)
         self._steps = asyncio.new_event_loop()
         threading.Thread(target=self._steps.run_forever, name="control loop", daemon=True).start()
-        callbacks = [GroupCallback(self._control, settings, pool, self._clock), *kwargs.pop("callbacks")]
         super().__init__(
+            train_fn_ref=train_fn_ref,
+            train_run_context=train_run_context,
             scaling_policy=GroupSize(scaling_config, settings.needs, self._control, cluster, self._clock),
             failure_policy=ControlledFailures(self._control),
-            callbacks=callbacks,
-            **kwargs,
+            callbacks=[GroupCallback(self._control, settings, pool, self._clock), *callbacks],
+            validation_config=validation_config,
         )
 
     async def _run_control_loop_iteration(self) -> None:
@@ -127,13 +141,13 @@ class GroupCallback(WorkerGroupCallback):
     ):
         self._control, self._settings, self._pool, self._clock = control, settings, pool, clock
 
-    def before_worker_group_start(self, worker_group_context: Any) -> None:
+    def before_worker_group_start(self, worker_group_context: WorkerGroupContext) -> None:
         """Fence the last generation and begin the next."""
         self._control.starting(worker_group_context.num_workers)
 
-    def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[Any]]:
+    def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[object]]:
         """Sort the workers, in place, before Ray Train hands out the ranks."""
-        described = ray.get([w.execute_async(describe_worker) for w in workers], timeout=_DESCRIBE_S)
+        described = ray.get([ask(w, describe_worker) for w in workers], timeout=_DESCRIBE_S)
         order = in_rank_order(described, self._server_ids(workers))
         members = numbered([described[index] for index in order])
         workers[:] = [workers[index] for index in order]
@@ -167,7 +181,7 @@ class GroupCallback(WorkerGroupCallback):
             self._pool.stand_by_for(worker_group)
         control.joined(RayRanks(worker_group.get_workers(), info.group, self._clock))
 
-    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
         """Look at the running ranks; a poll with errors goes to the failure policy instead."""
         if not worker_group_status.errors:
             self._control.tick()
@@ -182,5 +196,5 @@ class GroupCallback(WorkerGroupCallback):
         worker_on = {worker.metadata.node_ip: worker for worker in workers}
         if config.device != "ascend" or config.soc != "a3":
             return {address: address for address in worker_on}
-        asked = [w.execute_async(server_id_of_host, host, config.hosts) for host, w in worker_on.items()]
+        asked = [ask(w, server_id_of_host, host, config.hosts) for host, w in worker_on.items()]
         return dict(zip(worker_on, ray.get(asked, timeout=_DESCRIBE_S), strict=True))

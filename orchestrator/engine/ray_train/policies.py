@@ -1,7 +1,6 @@
 """Ray Train asks for two decisions, after a failure and about the group's size; our controller makes both."""
 
 import ray
-from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import (
@@ -11,6 +10,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingPolicy,
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2.api.config import FailureConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from orchestrator.engine.control.group import GroupControl
 from orchestrator.engine.control.policy import Decision

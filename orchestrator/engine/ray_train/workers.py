@@ -5,23 +5,32 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import ClassVar
 
 import ray
-from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
+from ray.actor import ActorHandle
+from ray.runtime_env import RuntimeEnv
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.callback import (
+    TrainContextCallback,
+    WorkerCallback,
+    WorkerGroupCallback,
+)
 from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupContext
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata, RayTrainWorker, Worker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+from ray.train.v2.api.config import ScalingConfig
 from ray.util import placement_group_table
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.engine.control.ports import Clock
 from orchestrator.engine.control.size import RankNeeds, assign
 from orchestrator.engine.rank.start import preload
-from orchestrator.engine.ray_train.cluster import draining_nodes
 from orchestrator.engine.ray_train.free_hosts import asking_hosts_for_news
+from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL, draining_nodes
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +40,17 @@ _ANSWER_S = 1.0
 _ROOM_S = 60.0
 _LOOK_EVERY_S = 1.0
 
+Standby = ActorHandle[RayTrainWorker]
+Callbacks = list[WorkerGroupCallback | WorkerCallback | TrainContextCallback]
+
 
 class StandbyWorkers:
     """Standby workers on every host, owned by the controller. modules: what they import, beside the engine."""
 
     def __init__(self, modules: tuple[str, ...]):
         self._modules = modules
-        self._waiting: dict[str, list[Any]] = {}
-        self._preloading: list[Any] = []
+        self._waiting: dict[str, list[Standby]] = {}
+        self._preloading: list[ray.ObjectRef[None]] = []
         self._group: WorkerGroup | None = None
 
     def stand_by_for(self, group: WorkerGroup) -> None:
@@ -50,7 +62,9 @@ class StandbyWorkers:
         group = self._group
         if group is None:
             return
-        runtime_env = group._get_worker_runtime_env(group._train_run_context.run_config.worker_runtime_env)
+        runtime_env = group._get_worker_runtime_env(
+            group._train_run_context.run_config.worker_runtime_env or {}
+        )
         most = max(Counter(worker.metadata.node_ip for worker in group.get_workers()).values())
         for node in ray.nodes():
             if node["Alive"]:
@@ -68,13 +82,14 @@ class StandbyWorkers:
         self._preloading = []
         return number
 
-    def take(self, node_id: str) -> tuple[Any, ActorMetadata] | None:
+    def take(self, node_id: str) -> tuple[Standby, ActorMetadata] | None:
         """A standby of the node that answers now, if there is one."""
         waiting = self._waiting.get(node_id, [])
         while waiting:
             actor = waiting.pop(0)
             try:
-                return actor, ray.get(actor.get_metadata.remote(), timeout=_ANSWER_S)
+                place: ray.ObjectRef[ActorMetadata] = actor.get_metadata.remote()
+                return actor, ray.get(place, timeout=_ANSWER_S)
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
                 logger.warning("a standby on node %s does not answer: %s", node_id, error)
                 ray.kill(actor)
@@ -82,13 +97,19 @@ class StandbyWorkers:
 
 
 class ControlledWorkers(WorkerGroup):
-    """The workers of one generation."""
+    """The workers of one generation. Ray Train makes each from the class that `workers_class` returns."""
+
+    _pool: ClassVar[StandbyWorkers | None]
+    _needs: ClassVar[RankNeeds]
+    _clock: ClassVar[Clock]
 
     def __init__(
-        self, *args: Any, pool: StandbyWorkers | None, needs: RankNeeds, clock: Clock, **kwargs: Any
+        self,
+        train_run_context: TrainRunContext,
+        worker_group_context: WorkerGroupContext,
+        callbacks: Callbacks | None = None,
     ):
-        super().__init__(*args, **kwargs)
-        self._pool, self._needs, self._clock = pool, needs, clock
+        super().__init__(train_run_context, worker_group_context, callbacks)
         self._has_hosts = threading.Event()
 
     def _start(self) -> None:
@@ -105,11 +126,13 @@ class ControlledWorkers(WorkerGroup):
                 self.shutdown()
             raise
 
-    def _create_placement_group(self, scaling_config: Any, worker_group_context: WorkerGroupContext) -> Any:
+    def _create_placement_group(
+        self, scaling_config: ScalingConfig, worker_group_context: WorkerGroupContext
+    ) -> PlacementGroupHandle:
         """With a limit for each host, name the host of every bundle: placement groups know no such limit."""
         if self._needs.per_host is not None:
             nodes = self._nodes_with_room(worker_group_context.num_workers)
-            selector = [{RAY_NODE_ID_KEY: node} for node in nodes]
+            selector = [{NODE_ID_LABEL: node} for node in nodes]
             worker_group_context = replace(worker_group_context, label_selector=selector)
         return super()._create_placement_group(scaling_config, worker_group_context)
 
@@ -133,7 +156,7 @@ class ControlledWorkers(WorkerGroup):
     def _create_workers(
         self,
         num_workers: int,
-        placement_group: Any,
+        placement_group: PlacementGroup,
         resources_per_worker: dict[str, float],
         placement_group_bundle_indices: list[int] | None = None,
         starting_world_rank: int = 0,
@@ -156,30 +179,21 @@ class ControlledWorkers(WorkerGroup):
         return self._assign_worker_ranks(workers, starting_world_rank, world_size, replica_group_size)
 
 
-class ControlledWorkersFactory:
-    """Stands where Ray Train's controller expects the class of its groups."""
+def workers_class(pool: StandbyWorkers | None, needs: RankNeeds, clock: Clock) -> type[ControlledWorkers]:
+    """The class from which one controller's Ray Train makes its groups. Ray Train takes no instance there."""
 
-    def __init__(self, pool: StandbyWorkers | None, needs: RankNeeds, clock: Clock):
-        self._pool, self._needs, self._clock = pool, needs, clock
+    class WorkersOfController(ControlledWorkers):
+        _pool, _needs, _clock = pool, needs, clock
 
-    def create(
-        self, train_run_context: TrainRunContext, worker_group_context: WorkerGroupContext, callbacks: Any
-    ) -> ControlledWorkers:
-        """Start a group; the signature is Ray Train's."""
-        group = ControlledWorkers(
-            train_run_context,
-            worker_group_context,
-            callbacks,
-            pool=self._pool,
-            needs=self._needs,
-            clock=self._clock,
-        )
-        group._start()
-        return group
+    return WorkersOfController
 
 
-def _start(node_id: str, runtime_env: dict[str, Any]) -> Any:
+def _start(node_id: str, runtime_env: dict[str, object] | RuntimeEnv) -> Standby:
     here = NodeAffinitySchedulingStrategy(node_id, soft=False)
     # It only waits: its CPUs are those of the rank that it will replace.
-    standby = ray.remote(num_cpus=0, runtime_env=runtime_env, scheduling_strategy=here)(RayTrainWorker)
-    return standby.remote()
+    waiting = ray.remote(RayTrainWorker).options(
+        num_cpus=0, runtime_env=runtime_env, scheduling_strategy=here
+    )
+    standby = waiting.remote()
+    assert isinstance(standby, ActorHandle)
+    return standby

@@ -52,13 +52,13 @@ _BASE_60 = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?")
 Fault = tuple[Path, str]
 
 
-def value_faults(raw: Any, job: type[BaseModel]) -> list[Fault]:
+def value_faults(raw: object, job: type[BaseModel]) -> list[Fault]:
     """The values that no type refuses and that can only be mistakes: none given, or such a text."""
     texts = [(path, f"{name_of(path)} {problem}") for path, problem in text_faults(raw)]
     return [*_without_value(raw, job, ()), *texts]
 
 
-def type_faults(error: ValidationError, job: type[BaseModel], raw: Any, values: JobValues) -> list[Fault]:
+def type_faults(error: ValidationError, job: type[BaseModel], raw: object, values: JobValues) -> list[Fault]:
     """Each fault that pydantic found in a job; words only for as many as `refusal` shows.
 
     raw: the refused values, of JSON's types.
@@ -89,7 +89,7 @@ def refusal(faults: list[Fault], values: JobValues) -> InputError:
     return InputError(" ".join("; ".join(said).split()))
 
 
-def _without_value(raw: Any, job: type[BaseModel], path: Path) -> Iterator[Fault]:
+def _without_value(raw: object, job: type[BaseModel], path: Path) -> Iterator[Fault]:
     if isinstance(raw, dict):
         for key, inner in raw.items():
             yield from _without_value(inner, job, (*path, key))
@@ -113,7 +113,7 @@ def _remedy(path: Path, job: type[BaseModel]) -> str:
     return f"give one, or leave the key out for {left_out}"
 
 
-def _path_in(raw: Any, location: tuple[str | int, ...]) -> Path:
+def _path_in(raw: object, location: tuple[str | int, ...]) -> Path:
     """The keys of `location` alone: pydantic also names the branch of a union there."""
     path: list[str | int] = []
     for part in location:
@@ -158,7 +158,7 @@ def _must(items: list[ErrorDetails]) -> str:
     return f"it must {' or '.join(dict.fromkeys(asked))}"
 
 
-def _meant(value: Any, items: list[ErrorDetails]) -> str:
+def _meant(value: object, items: list[ErrorDetails]) -> str:
     """How to write a number that is text as it stands, like '5', 010 or 1:30; empty for other values."""
     if not any(item["type"].startswith(("int_", "float_")) for item in items):
         return ""
@@ -190,7 +190,7 @@ def _instead(path: Path, job: type[BaseModel]) -> str:
 
 def _section(path: Path, job: type[BaseModel]) -> Any:
     """The type of the value at a path; None where there is no such key."""
-    section: Any = job
+    section: object = job
     for part in path:
         section = next(iter(get_args(section)), None) if isinstance(part, int) else _fields(section).get(part)
     return section
@@ -202,7 +202,7 @@ def _keys(path: Path, job: type[BaseModel]) -> list[str]:
     return [*_fields(_section(path, job)), *(["recipe"] if path == ("train",) else [])]
 
 
-def _fields(section: Any) -> dict[str, Any]:
+def _fields(section: object) -> dict[str, object]:
     if isinstance(section, type) and issubclass(section, BaseModel):
         return {name: field.annotation for name, field in section.model_fields.items()}
     if dataclasses.is_dataclass(section):
@@ -210,7 +210,7 @@ def _fields(section: Any) -> dict[str, Any]:
     return {}
 
 
-def _defaults(path: Path, job: type[BaseModel]) -> dict[str, Any]:
+def _defaults(path: Path, job: type[BaseModel]) -> dict[str, object]:
     """The defaults of the section at a path."""
     section = _section(path, job)
     if isinstance(section, type) and issubclass(section, BaseModel):

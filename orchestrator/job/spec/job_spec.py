@@ -7,7 +7,7 @@ anything starts. The rest of the program sees frozen objects only.
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class HostSpec(Section):
 
     @field_validator("devices", mode="before")
     @classmethod
-    def _plain_ids(cls, value: Any) -> Any:
+    def _plain_ids(cls, value: object) -> object:
         """Refuse ids that have another number in another reader of YAML, like 010."""
         if not isinstance(value, dict):
             return value
@@ -248,7 +248,7 @@ def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
     return _checked(values_of_file(path, overrides))
 
 
-def spec_from_dict(raw: dict[str, Any], source: str, overrides: tuple[str, ...] = ()) -> JobSpec:
+def spec_from_dict(raw: Mapping[str, object], source: str, overrides: tuple[str, ...] = ()) -> JobSpec:
     """Check a job given as plain values. Raises InputError as `load_spec` does, without lines."""
     return _checked(values_of_dict(raw, source, overrides))
 
@@ -271,7 +271,7 @@ def _checked(values: JobValues) -> JobSpec:
     return spec.model_copy(update={"data": spec.data.model_copy(update={"patches": patches})})
 
 
-def _with_whole_recipe(values: JobValues, faults: list[Fault]) -> dict[str, Any]:
+def _with_whole_recipe(values: JobValues, faults: list[Fault]) -> dict[str, object]:
     """Let `train` name a recipe and override some of its fields; an unknown recipe joins the faults."""
     raw = values.values
     train = raw.get("train", {})

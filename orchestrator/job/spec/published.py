@@ -51,7 +51,7 @@ def _soc(table: RankTable) -> Soc:
     return next(legal, "a3")
 
 
-def _host(server: TableServer, alone: bool) -> dict[str, Any]:
+def _host(server: TableServer, alone: bool) -> dict[str, object]:
     """The host as a job states it; a device without an address is legal on the only server."""
     devices = {}
     for device in server.devices:

@@ -2,10 +2,9 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
 
 from orchestrator.job.spec.yaml_file import Node, NotYaml, Path, name_of, read_yaml, read_yaml_file
 from sdnet.errors import InputError, shown
@@ -29,7 +28,7 @@ class JobValues:
     overridden: the paths that `--set` gave, with their nodes.
     """
 
-    values: dict[str, Any]
+    values: dict[str, object]
     source: str
     root: Node | None
     overridden: dict[Path, Node]
@@ -61,15 +60,15 @@ def values_of_file(file: FilePath, overrides: tuple[str, ...]) -> JobValues:
         raise InputError(
             f"{file} holds {kind}, not `key: value` lines (ASCII colon, then a space); see cluster_configs/"
         )
-    return _overridden(root.plain(), str(file), root, overrides)
+    return _overridden({key: node.plain() for key, node in root.value.items()}, str(file), root, overrides)
 
 
-def values_of_dict(raw: dict[str, Any], source: str, overrides: tuple[str, ...]) -> JobValues:
+def values_of_dict(raw: Mapping[str, object], source: str, overrides: tuple[str, ...]) -> JobValues:
     """Values that a program made, changed by `key.path=value` overrides. Raises InputError."""
-    return _overridden(copy.deepcopy(raw), source, None, overrides)
+    return _overridden(dict(copy.deepcopy(raw)), source, None, overrides)
 
 
-def text_faults(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+def text_faults(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """The texts, at any depth, that can only be mistakes: where each is, and what is wrong with it."""
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -86,7 +85,7 @@ def _is_absent_address(value: str, path: Path) -> bool:
     return not value and path[:2] == ("cluster", "hosts") and "devices" in path
 
 
-def printable(value: Any) -> Any:
+def printable(value: object) -> object:
     """The value with each byte of its texts that is not UTF-8 written as `printable_path` does."""
     if isinstance(value, dict):
         return {key: printable(inner) for key, inner in value.items()}
@@ -123,7 +122,7 @@ def _problem(text: str) -> str:
 
 
 def _overridden(
-    values: dict[str, Any], source: str, root: Node | None, overrides: tuple[str, ...]
+    values: dict[str, object], source: str, root: Node | None, overrides: tuple[str, ...]
 ) -> JobValues:
     given: dict[Path, Node] = {}
     for override in overrides:
@@ -133,10 +132,10 @@ def _overridden(
             raise InputError(f"--set {name_of(path)} replaces --set {hidden}; give it before that one")
         given[path] = node
         _put(values, path, node.plain())
-    return JobValues(printable(values), source, root, given)
+    return JobValues({key: printable(value) for key, value in values.items()}, source, root, given)
 
 
-def _read(override: str) -> tuple[Path, Node]:
+def _read(override: str) -> tuple[tuple[str, ...], Node]:
     key, equals, text = override.partition("=")
     path = tuple(key.split("."))
     if not equals or not all(path):
@@ -162,13 +161,14 @@ def _value(text: str, source: str) -> Node:
     return node
 
 
-def _put(values: dict[str, Any], path: Path, value: Any) -> None:
+def _put(values: dict[str, object], path: tuple[str, ...], value: object) -> None:
     *parents, last = path
-    section: Any = values
+    section = values
     for depth, parent in enumerate(parents, 1):
-        section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
+        inner = section.setdefault(parent, {})
+        if not isinstance(inner, dict):
             above = name_of(path[:depth])
-            kind = {list: "a list", type(None): "no value"}.get(type(section), "a plain value")
+            kind = {list: "a list", type(None): "no value"}.get(type(inner), "a plain value")
             raise InputError(f"--set {name_of(path)}: {above} holds {kind}, not keys; set or remove {above}")
+        section = inner
     section[last] = value

@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any
 
 import yaml
 
@@ -30,7 +29,7 @@ _MOST_VALUES = 100_000
 _DEEPEST = 20
 _MOST_DIGITS = 300
 # libyaml's parser is 60 times faster than the one in Python, which is there without it.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _OTHER_ENCODINGS = {
@@ -55,7 +54,7 @@ class Node:
     written: str | None = None
     size: int = 1
 
-    def plain(self) -> Any:
+    def plain(self) -> object:
         """The value as plain dicts, lists and scalars. No two of them share a part."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
@@ -146,17 +145,17 @@ class _Composer:
             )
         return node
 
-    def _next(self) -> Any:
+    def _next(self) -> yaml.Event:
         try:
             return next(self._events)
         except yaml.YAMLError as error:
             raise self._syntax(error) from None
 
-    def _syntax(self, error: Any) -> NotYaml:
+    def _syntax(self, error: yaml.YAMLError) -> NotYaml:
         mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
         line = mark.line if mark else 0
         # A missing bracket or colon is noticed later, often at the end of the file.
-        if begun and (line >= len(self._lines) or "simple key" in error.context):
+        if begun and (line >= len(self._lines) or "simple key" in getattr(error, "context", "")):
             line = begun.line
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         remedy = (
@@ -169,14 +168,14 @@ class _Composer:
             remedy = "indent with spaces, not with tabs"
         return NotYaml(f"{self._place(line + 1)} is not YAML ({problem}); {remedy}")
 
-    def _refusal(self, event: Any, problem: str) -> InputError:
-        return self._refusal_at(event.start_mark.line + 1, problem)
+    def _refusal(self, event: yaml.Event, problem: str) -> InputError:
+        return self._refusal_at(_line_of(event), problem)
 
     def _refusal_at(self, line: int, problem: str) -> InputError:
         name = f": {name_of(tuple(self._path))}" if self._path else ""
         return InputError(f"{self._place(line)}{name} {problem}")
 
-    def _count(self, event: Any, values: int) -> None:
+    def _count(self, event: yaml.Event, values: int) -> None:
         self._values += values
         if self._values > _MOST_VALUES:
             raise self._refusal(
@@ -187,13 +186,14 @@ class _Composer:
             self._path = self._path[:1]
             raise self._refusal(event, f"is nested deeper than {_DEEPEST} levels; no key of a job is")
 
-    def _node(self, event: Any) -> Node:
+    def _node(self, event: yaml.Event) -> Node:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent), event
         self._count(event, 1)
         if event.tag is not None:
             raise self._refusal(event, f"has the tag {shown(event.tag)}; remove it, and put text in quotes")
-        line = event.start_mark.line + 1
+        line = _line_of(event)
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event, line)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -210,15 +210,15 @@ class _Composer:
             self._anchors[event.anchor] = node
         return node
 
-    def _alias(self, event: Any) -> Node:
-        node = self._anchors.get(event.anchor)
+    def _alias(self, event: yaml.AliasEvent) -> Node:
+        node = self._anchors.get(event.anchor or "")
         if node is None:
             raise self._refusal(
                 event, f"is the alias *{event.anchor} of an anchor that is not complete before it; "
                 "define it before, or put text in quotes"
             )  # fmt: skip
         self._count(event, node.size)
-        return replace(node, line=event.start_mark.line + 1)
+        return replace(node, line=_line_of(event))
 
     def _items(self) -> list[Node]:
         items: list[Node] = []
@@ -232,7 +232,7 @@ class _Composer:
         entries: dict[str, Node] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._key(event)
-            line = event.start_mark.line + 1
+            line = _line_of(event)
             self._path.append(key)
             if key in entries:
                 first = entries[key].line
@@ -241,7 +241,7 @@ class _Composer:
             self._path.pop()
         return self._merged(entries)
 
-    def _key(self, event: Any) -> str:
+    def _key(self, event: yaml.Event) -> str:
         if not isinstance(event, yaml.ScalarEvent):
             raise self._refusal(
                 event, "has a list or a section for a key; write text there, and fill in any {{ template }}"
@@ -264,15 +264,19 @@ class _Composer:
             merged |= section.value
         return merged | entries
 
-    def _scalar(self, event: Any, line: int) -> Node:
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> Node:
         text = str(event.value)
         if not event.implicit[0]:  # in quotes, or a block
             return Node(text, line)
-        if event.start_mark.line != event.end_mark.line:
-            raise self._refusal(
-                event,
-                f"is a text over lines {line} to {event.end_mark.line + 1}; put it on one line",
-            )
+        last = line if event.end_mark is None else event.end_mark.line + 1
+        if line != last:
+            raise self._refusal(event, f"is a text over lines {line} to {last}; put it on one line")
         if len(text) > _MOST_DIGITS and is_integer(text):
             raise self._refusal(event, f"is a number of {len(text)} digits; no key takes one")
         return Node(scalar_of(text), line, written=text)
+
+
+def _line_of(event: yaml.Event) -> int:
+    """The line where it begins, from 1. Every event of a text has a mark."""
+    assert event.start_mark is not None, event
+    return event.start_mark.line + 1

@@ -4,7 +4,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import (
@@ -64,7 +63,7 @@ class DataNotWritten(OrchestratorError):
         )
 
 
-def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]) -> dict[str, Any]:
+def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]) -> dict[str, object]:
     """Make data/train.npz, data/test.npz and data/manifest.json; returns the manifest.
 
     Shards whose checksums match are not made again, and neither is a finished result. Needs a
@@ -102,7 +101,7 @@ def _images(spec: JobSpec, run: RunDirectory) -> Path:
     return images
 
 
-def _use_prepared(given: str, run: RunDirectory) -> dict[str, Any]:
+def _use_prepared(given: str, run: RunDirectory) -> dict[str, object]:
     """Let the run refer to files made elsewhere; they are checked, not copied."""
     train, test = prepared_files(given)
     with data_errors(str(train)):

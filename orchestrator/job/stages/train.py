@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import ray
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig
+from ray.train.v2.api.config import ScalingConfig
 
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.function import compile_key, sources_of_package

@@ -70,7 +70,7 @@ def die_at(point: int, root: Path) -> None:
 
     DyingFile.reached = staticmethod(reached)
     original_fdopen, original_fsync = os.fdopen, os.fsync
-    os.fdopen, os.fsync = fdopen, fsync
+    os.fdopen, os.fsync = fdopen, fsync  # type: ignore[assignment]
     sys.addaudithook(watch)
 
 

@@ -1,15 +1,8 @@
 """An error that Ray Train reports becomes one failure with its kind, by type and by Ray's own record of a death."""
 
 import pytest
-import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.exceptions import (
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
-    WorkerHealthCheckFailedError,
-    WorkerHealthCheckTimeoutError,
-)
 
 from orchestrator.engine.control.failures import (
     FailureKind,
@@ -20,7 +13,16 @@ from orchestrator.engine.control.failures import (
     SchedulerLost,
 )
 from orchestrator.engine.control.ports import LaunchStopped
-from orchestrator.engine.ray_train.classify import classify, is_stop
+from orchestrator.engine.ray_train import classify as door
+from orchestrator.engine.ray_train.classify import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+    classify,
+    is_stop,
+)
+from orchestrator.engine.ray_train.ray_core import Death
 from orchestrator.errors import InputError
 from orchestrator.storage import RunLost, StorageMisused, StorageUnavailable
 
@@ -28,7 +30,7 @@ from orchestrator.storage import RunLost, StorageMisused, StorageUnavailable
 @pytest.fixture(autouse=True)
 def ray_has_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's table of actors knows nothing of the actors of these tests."""
-    monkeypatch.setattr(ray._private.state, "actors", lambda actor: {})
+    monkeypatch.setattr(door, "why_it_died", lambda error: Death.OTHER)
 
 
 def dead(error: Exception) -> WorkerHealthCheckFailedError:

@@ -51,6 +51,11 @@ def test_graphs_of_a_process_that_was_killed_before_it_sealed_them_are_deleted(t
     assert not graph.exists()
 
 
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -60,8 +65,8 @@ def test_graphs_of_a_process_that_was_killed_before_it_sealed_them_are_deleted(t
         lambda graph: (graph.parents[1] / "sealed.json").write_text('{"0.mindir": '),
         lambda graph: (graph.parents[1] / "sealed.json").write_text("[1]"),
         lambda graph: (graph.parents[1] / "sealed.json").write_bytes(b"\xff"),
-        lambda graph: (graph.unlink(), os.mkfifo(graph)),
-        lambda graph: ((seal := graph.parents[1] / "sealed.json").unlink(), os.mkfifo(seal)),
+        lambda graph: make_fifo(graph),
+        lambda graph: make_fifo(graph.parents[1] / "sealed.json"),
     ],
     ids=[
         "a bit flipped",

@@ -43,6 +43,7 @@ def claim_one() -> Iterator[Callable[[], int]]:
                     text=True,
                 )  # fmt: skip
             )
+            assert process.stdout is not None
             return int(process.stdout.readline())
 
         yield start

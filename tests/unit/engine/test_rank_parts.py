@@ -183,7 +183,7 @@ def restored_by(
         rank=rank,
         avoid=avoid,
         saved=saved,
-        broadcast=lambda value: value if rank == 0 else name or "",
+        broadcast=lambda value: (value if rank == 0 else name) or "",
         record=Recorder(),
         wait=lambda seconds: None,
     )

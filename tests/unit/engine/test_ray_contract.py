@@ -6,12 +6,33 @@ A failure here says what moved; nothing is started. `docs/ray_internals.md` says
 import ast
 import importlib
 import inspect
+import operator
+import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
+from jsonschema.exceptions import ValidationError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
+from ray.train.v2._internal.execution.failure_handling import FailureDecision
+from ray.train.v2._internal.execution.scaling_policy import (
+    NoopDecision,
+    ResizeDecision,
+    ScalingDecision,
+    ScalingPolicy,
+)
+from ray.train.v2._internal.execution.worker_group import WorkerGroupState
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from orchestrator.engine.ray_train.launch import _REPLACED
 from orchestrator.engine.ray_train.no_notes import no_notes
+from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL
 
 ROOT = Path(__file__).resolve().parents[3]
 DOOR = ROOT / "orchestrator" / "engine" / "ray_train"
@@ -72,27 +93,119 @@ PARAMETERS = {
     "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer._create_default_callbacks": [],
     "ray._private.state:actors": ["actor_id", "job_id", "actor_state_name"],
     "ray._private.state:GlobalState.get_draining_nodes": [],
+    "ray._private.services:canonicalize_bootstrap_address_or_die": ["addr", "temp_dir"],
+    "ray._private.services:resolve_ip_for_localhost": ["host"],
+    "ray._private.utils:get_entrypoint_name": [],
+    f"{V2}.exceptions:WorkerGroupStartupTimeoutError.__init__": ["num_workers"],
+    f"{V2}.exceptions:WorkerHealthCheckFailedError.__init__": ["message", "failure"],
+    f"{V2}.execution.scaling_policy:ResizeDecision.__init__": [
+        "num_workers", "resources_per_worker",
+    ],
+    f"{V2}.execution.scaling_policy:NoopDecision.__init__": [],
 }  # fmt: skip
+
+
+# Names that only annotations use.
+TYPES = (
+    f"{V2}.execution.callback:RayTrainCallback",
+    f"{V2}.execution.callback:TrainContextCallback",
+    f"{V2}.execution.callback:WorkerCallback",
+    f"{V2}.execution.worker_group.placement_group_handle:PlacementGroupHandle",
+    f"{V2}.util:ObjectRefWrapper",
+)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_type_of_ray_train_is_where_the_engine_imports_it(name: str) -> None:
+    assert isinstance(found(name), type)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_private_callable_takes_the_parameters_that_the_engine_gives(name: str) -> None:
-    module, _, path = name.partition(":")
-    found = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    parameters = [parameter for parameter in inspect.signature(found).parameters if parameter != "self"]
+    parameters = [parameter for parameter in inspect.signature(found(name)).parameters if parameter != "self"]
     assert parameters == PARAMETERS[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        (f"{V2}.execution.worker_group.worker:ActorMetadata", {"node_id", "node_ip", "pid"}),
+        (f"{V2}.execution.worker_group.worker:Worker", {"actor", "metadata", "distributed_context"}),
+        (f"{V2}.execution.worker_group.state:WorkerGroupContext", {"num_workers", "label_selector"}),
+        (f"{V2}.execution.context:TrainRunContext", {"run_config"}),
+        ("ray.train.v2.api.config:RunConfig", {"worker_runtime_env"}),
+    ],
+)
+def test_a_private_record_has_the_fields_that_the_engine_reads(name: str, fields: set[str]) -> None:
+    assert fields <= set(found(name).__dataclass_fields__)
+
+
+def test_the_decisions_after_a_failure_are_to_retry_or_to_raise() -> None:
+    assert {"RETRY", "RAISE"} <= set(FailureDecision.__members__)
+
+
+def test_both_decisions_about_the_size_are_what_ray_train_expects() -> None:
+    state = inspect.signature(ScalingPolicy.make_decision_for_running_worker_group).parameters
+    assert state["worker_group_state"].annotation is WorkerGroupState
+    assert issubclass(NoopDecision, ScalingDecision) and issubclass(ResizeDecision, ScalingDecision)
+
+
+def test_each_error_of_ray_train_is_the_kind_that_the_engine_sorts() -> None:
+    failed = WorkerHealthCheckFailedError("a worker did not answer", KeyError("x"))
+    assert isinstance(failed.health_check_failure, KeyError)
+    for kind in (WorkerGroupStartupFailedError, WorkerHealthCheckTimeoutError):
+        assert isinstance(kind("a worker"), Exception)
+
+
+def test_the_callbacks_that_are_left_out_are_among_those_that_ray_train_creates() -> None:
+    created = inspect.getsource(DataParallelTrainer._create_default_callbacks)
+    names = [
+        "AcceleratorSetupCallback",
+        "BackendSetupCallback",
+        "DatasetsCallback",
+        "PlacementGroupCleanerCallback",
+    ]
+    assert [callback.__name__ for callback in _REPLACED] == names
+    for name in names:
+        assert f"{name}(" in created
+
+
+def test_each_private_name_of_the_door_is_explained_and_has_a_contract() -> None:
+    contract = Path(__file__).read_text(encoding="utf-8")
+    explained = (ROOT / "docs" / "ray_internals.md").read_text(encoding="utf-8")
+    names = {
+        alias.name
+        for path in sorted(DOOR.glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and re.match(r"ray\.(.*\.)?_", node.module)
+        for alias in node.names
+    }
+    assert names
+    assert {name for name in names if name not in contract} == set()
+    assert {name for name in names if name not in explained} == set()
+
+
 def test_the_cause_of_an_actors_death_names_memory_and_hosts() -> None:
-    from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
+    from ray.core.generated.common_pb2 import (  # type: ignore[attr-defined]
+        ActorDeathCause,
+        ActorDiedErrorContext,
+    )
 
     died = ActorDeathCause(
         actor_died_error_context=ActorDiedErrorContext(reason=ActorDiedErrorContext.NODE_DIED)
     )
     assert died.HasField("actor_died_error_context") and not died.HasField("oom_context")
     assert died.actor_died_error_context.reason == ActorDiedErrorContext.NODE_DIED
+
+
+def test_the_token_can_be_read_whatever_the_mode_and_forgotten() -> None:
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    loader = AuthenticationTokenLoader.instance()
+    assert callable(loader.reset_cache)
+    assert "ignore_auth_mode" in (type(loader).get_raw_token.__doc__ or "") + str(
+        inspect.signature(type(loader).get_raw_token)
+    )
 
 
 def test_the_poll_status_shows_errors_by_rank() -> None:
@@ -139,33 +252,46 @@ def test_a_run_gives_ray_train_the_filesystem_that_keeps_no_notes(monkeypatch: p
     assert config.storage_path == "no-notes" and config.storage_filesystem == no_notes()
 
 
-def private_names(path: Path) -> set[str]:
-    """What a file imports or reads of Ray's private modules."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    return {n for n in names if n.startswith("ray.") and any(part.startswith("_") for part in n.split("."))}
+def test_the_label_of_a_node_is_the_one_that_ray_gives_it() -> None:
+    from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
+
+    assert NODE_ID_LABEL == RAY_NODE_ID_KEY
 
 
-def outside_the_door() -> list[Path]:
-    folders = ("engine", "storage", "telemetry", "ascend")
-    paths = [path for folder in folders for path in sorted((ROOT / "orchestrator" / folder).rglob("*.py"))]
-    return [path for path in paths if DOOR not in path.parents]
+def test_the_heads_resource_is_the_one_that_the_drill_spares() -> None:
+    from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+
+    from orchestrator.drill.hosts import _HEAD
+
+    assert _HEAD == HEAD_NODE_RESOURCE_NAME
 
 
-@pytest.mark.parametrize("path", outside_the_door(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_door_uses_rays_private_modules(path: Path) -> None:
-    assert private_names(path) == set()
+def test_ray_accepts_the_launcher_file_that_we_ship() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    text = (ROOT / "cluster_configs" / "ray" / "on-premise.yaml").read_text(encoding="utf-8")
+    config = prepare_config(yaml.safe_load(text))
+    validate_config(config)
+    with pytest.raises(ValidationError, match="no_such_key"):
+        validate_config({**config, "no_such_key": 1})
 
 
-def test_no_file_of_the_door_replaces_a_name_of_ray() -> None:
-    for path in DOOR.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            replaced = [
-                ast.unparse(t)
-                for t in targets
-                if ast.unparse(t).startswith(("ray.", "services.", "parameter."))
-            ]
-            assert not replaced, f"{path.name} replaces {replaced}"
+@pytest.mark.parametrize(
+    ("caller", "replaced"),
+    [
+        ("ray._private.worker:init", "ray._private.parameter.RayParams("),
+        ("ray._private.worker:init", "services.resolve_ip_for_localhost(_node_ip_address)"),
+        ("ray._private.worker:init", "ray._private.utils.get_entrypoint_name()"),
+        ("ray._private.services:start_ray_process", "ConsolePopen(\n        command,"),
+        ("ray._private.node:Node.start_head_processes", "self._ray_params.no_monitor"),
+        ("ray._private.node:Node.start_ray_processes", "self._ray_params.include_log_monitor"),
+    ],
+)
+def test_ray_looks_up_each_name_that_we_replace_where_we_replace_it(caller: str, replaced: str) -> None:
+    assert replaced in inspect.getsource(found(caller))
+
+
+def found(name: str) -> Any:
+    """What `module:Class.method` names."""
+    module, _, path = name.partition(":")
+    return operator.attrgetter(path)(importlib.import_module(module))

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
+from ray.types import ObjectRef
 
 from orchestrator.engine.control.failures import RanksDidNotJoin, RendezvousFailed
 from orchestrator.engine.start.answers import answers_of
@@ -13,6 +14,11 @@ from tests.unit.engine.fakes import members
 
 # What a reference begins with says how it stands.
 PENDING, FAILED = "pending", "failed"
+
+
+def asked(*references: str) -> dict[int, ObjectRef[str]]:
+    """Texts that stand for references, by rank."""
+    return {rank: cast(ObjectRef[str], reference) for rank, reference in enumerate(references)}
 
 
 @pytest.fixture(autouse=True)
@@ -39,16 +45,16 @@ def a_ray_that_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_failure_ends_the_start_although_other_ranks_still_wait() -> None:
     began = time.monotonic()
     with pytest.raises(RendezvousFailed, match="rank 1 never came"):
-        answers_of({0: "failed 0", 1: "pending 1"}, members("a", "b"), timeout_s=60.0)
+        answers_of(asked("failed 0", "pending 1"), members("a", "b"), timeout_s=60.0)
     assert time.monotonic() - began < 10.0
 
 
 def test_ranks_that_never_answer_are_named_with_their_hosts() -> None:
     with pytest.raises(RanksDidNotJoin) as caught:
-        answers_of({0: "joined 0", 1: "pending 1"}, members("a", "b"), timeout_s=0.3)
+        answers_of(asked("joined 0", "pending 1"), members("a", "b"), timeout_s=0.3)
     assert (caught.value.ranks, caught.value.hosts) == ((1,), ("b",))
 
 
 def test_the_answers_come_by_rank() -> None:
-    asked = {0: "joined 0", 1: "joined 1"}
-    assert answers_of(asked, members("a", "b"), timeout_s=60.0) == asked
+    answers = answers_of(asked("joined 0", "joined 1"), members("a", "b"), timeout_s=60.0)
+    assert answers == {0: "joined 0", 1: "joined 1"}

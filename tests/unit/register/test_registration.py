@@ -58,7 +58,7 @@ def hill(points: np.ndarray) -> np.ndarray:
 def test_a_piecewise_transform_follows_relief_that_no_matrix_describes() -> None:
     edge = 512
     optical, flat = pair(edge, np.eye(3))
-    seen = np.stack(np.indices((edge, edge)), axis=-1).reshape(-1, 2).astype(float)
+    seen = np.moveaxis(np.indices((edge, edge)), 0, -1).reshape(-1, 2).astype(float)
     place = seen.copy()
     for _ in range(30):  # where the hill moves to what is seen
         place[:, 1] = seen[:, 1] - hill(place)

@@ -1,6 +1,7 @@
 """The contrastive objective is one loss over the global batch, however the batch is spread."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ from sdnet.trainer import Trainer
 GLOBAL_BATCH, STEPS = 8, 3
 
 
-def recipe_of(slices: int, **fields: object) -> Recipe:
-    given = {"objective": "contrastive", "normalisation": "instance", "flips": True, "epochs": 2, "lr": 0.001}
+def recipe_of(slices: int, **fields: Any) -> Recipe:
+    given: dict[str, Any] = {
+        "objective": "contrastive",
+        "normalisation": "instance",
+        "flips": True,
+        "epochs": 2,
+        "lr": 0.001,
+    }
     return Recipe(batch=GLOBAL_BATCH // slices, **{**given, **fields})
 
 

@@ -31,7 +31,7 @@ def lowbias32(x: np.ndarray) -> np.ndarray:
 
 def test_the_device_computes_the_hash_that_unsigned_arithmetic_defines(dropout):
     sample = np.arange(16, dtype=np.uint32)
-    key = lowbias32(lowbias32(lowbias32(np.uint32([5])) + np.uint32(9)) + 2 * sample + np.uint32(1))
+    key = lowbias32(lowbias32(lowbias32(np.array([5], np.uint32)) + np.uint32(9)) + 2 * sample + np.uint32(1))
     draw = lowbias32(key[:, None] + lowbias32(np.arange(ELEMENTS))) >> np.uint32(8)
     expected = (draw >= round(0.3 * 2**24)).reshape(16, *SHAPE)
     np.testing.assert_array_equal(kept(dropout, step=9, modality=1) > 0, expected)

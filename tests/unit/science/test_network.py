@@ -1,5 +1,7 @@
 """The parts of the network that the published one does not have."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
@@ -79,7 +81,7 @@ def test_a_thresholded_unit_is_a_relu_whose_corner_moves_by_channel():
     cell = ThresholdedUnit(2)
     x = np.array([[-2.0, 3.0], [0.5, -1.0]], np.float32).reshape(2, 2, 1, 1)
     np.testing.assert_array_equal(cell(Tensor(x)).asnumpy(), np.maximum(x, 0))
-    cell.tau.set_data(Tensor(np.float32([-1, 2]).reshape(1, 2, 1, 1)))
+    cell.tau.set_data(Tensor(np.array([-1, 2], np.float32).reshape(1, 2, 1, 1)))
     assert cell(Tensor(x)).asnumpy().ravel().tolist() == [-1.0, 3.0, 0.5, 2.0]
 
 
@@ -116,7 +118,7 @@ def test_orientation_channels_do_not_see_the_sign_of_contrast():
     assert np.abs(cell(x * 0).asnumpy()).max() < 1e-5
 
 
-def layers(**fields: str) -> dict[str, tuple[int, ...]]:
+def layers(**fields: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of what a network owns, without the fixed factors of its batch norms."""
     shapes = weights.shapes(SDNet(Recipe(**fields), training=True))
     return {name: shape for name, shape in shapes.items() if not name.endswith(("gamma", "beta"))}

@@ -109,7 +109,9 @@ def test_the_same_name_twice_is_refused_also_side_by_side(whole, model, shapes, 
 
 def test_other_parameters_beside_the_weights_do_not_matter(model, shapes, tmp_path):
     adam = np.full(4, np.nan, np.float32)
-    path = put(tmp_path / "a.ckpt", model, moment1__model__embedding__1__weight=adam, step=np.int32(7))
+    path = put(
+        tmp_path / "a.ckpt", model, moment1__model__embedding__1__weight=adam, step=np.array(7, np.int32)
+    )
     assert read_model(path, shapes).keys() == shapes.keys()
 
 

@@ -7,11 +7,13 @@ import pytest
 from mindspore import Tensor
 
 from orchestrator.job.stages.evaluate import Given, descriptors_of_worker
+from orchestrator.storage.host_cache import HostCache
 from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, merge
+from sdnet.files import sha256_of
 from sdnet.model import Embedder, SDNet, normalise, standardise
 from sdnet.published import write_published
 from sdnet.statistics import FEWEST, StatisticsOf, Weights, adapted
@@ -87,7 +89,11 @@ def test_workers_that_are_given_statistics_describe_as_one_network_with_them(pai
     evaluation, model = Evaluation.of_checkpoint(tmp_path / "net.ckpt")
     assert model.file_sha256 == sha256
     network = Given(tmp_path / "net.ckpt", model.weights_sha256, found)
-    shares = [descriptors_of_worker(network, tmp_path / "test.npz", 24, rank, 2, 1) for rank in range(2)]
+    data = tmp_path / "test.npz"
+    shares = [
+        descriptors_of_worker(network, data, sha256_of(data), HostCache(base=tmp_path), 24, rank, 2, 1)
+        for rank in range(2)
+    ]
     merged = [merge(list(side), len(pairs), 24) for side in zip(*shares, strict=True)]
     patches = PatchFile(tmp_path / "test.npz", pairs, np.ones(len(pairs), np.int32))
     expected = evaluation.with_statistics(found).descriptors(patches, 24, range(3))

@@ -25,7 +25,9 @@ class Fresh:
         step = self.step
         weights.load(step.net, weights.initial(step.net, self.recipe.seed))
         zeros = {name: np.zeros_like(value) for name, value in step.optimizer_state().items()}
-        step.set_optimizer_state(zeros | dict.fromkeys(("beta1_power", "beta2_power"), np.float32(1)))
+        step.set_optimizer_state(
+            zeros | dict.fromkeys(("beta1_power", "beta2_power"), np.array(1, np.float32))
+        )
         step.reset_statistics()
         step.forget_bad_step()
         step.set_losses(np.zeros(len(LOSSES), np.float32))

@@ -198,7 +198,7 @@ def test_a_folder_that_another_host_removed_is_made_again(tmp_path: Path) -> Non
 
         believed = False
 
-        def changing(self, original):  # type: ignore[no-untyped-def]
+        def changing(self, original):
             def call(path: object, *arguments: object, **options: object) -> object:
                 if original.__name__ == "mkdir" and not self.believed:
                     self.believed = True

@@ -1,0 +1,72 @@
+"""Changes what `ray.init` does, where it has no setting for it: the only place that replaces names of Ray.
+
+Each replacement lasts as long as its `with` block. `tests/unit/engine/test_ray_replaced.py` proves each effect.
+"""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import ModuleType
+
+from ray._private import parameter, services, utils
+
+
+@contextmanager
+def ray_for_one_job() -> Iterator[None]:
+    """Start Ray for one job on this host.
+
+    * Each of Ray's processes gets a process group of its own, as its workers always do. Otherwise a signal to the
+      launcher's group, as `timeout` sends it, would end Ray before the ranks have saved.
+    * No monitors of the autoscaler and of logs: this cluster cannot grow, and a rank's output goes to its own log.
+    * A loopback address stays one. Ray replaces it by an address that other hosts reach.
+    """
+    with ExitStack() as replaced:
+        unmonitored = {"no_monitor": True, "include_log_monitor": False}
+        for module, name, value in (
+            (services, "ConsolePopen", partial(_in_own_process_group, services.ConsolePopen)),
+            (parameter, "RayParams", partial(parameter.RayParams, **unmonitored)),  # type: ignore[arg-type]
+            (services, "resolve_ip_for_localhost", _unchanged),
+        ):
+            replaced.enter_context(_replaced(module, name, value))
+        yield
+
+
+@contextmanager
+def command_line_shown_as(text: str) -> Iterator[None]:
+    """Let Ray record `text` as the command line of this process.
+
+    Ray 2.60 sends the real one to the cluster as UTF-8, and fails for a folder that is named in GBK.
+    """
+    with _replaced(utils, "get_entrypoint_name", lambda: text):
+        yield
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)  # a name that Ray dropped fails here, and not silently
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _in_own_process_group(
+    popen: Callable[..., subprocess.Popen[bytes]],
+    command: list[str],
+    preexec_fn: Callable[[], object] | None = None,
+    **settings: object,
+) -> subprocess.Popen[bytes]:
+    def prepare() -> None:
+        # The launcher blocks SIGTERM while Ray starts (interruption.py), and Ray ends its processes with it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if preexec_fn is not None:
+            preexec_fn()
+
+    return popen(command, preexec_fn=prepare, process_group=0, **settings)
+
+
+def _unchanged(host: str) -> str:
+    return host
