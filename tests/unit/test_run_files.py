@@ -35,7 +35,7 @@ from sdnet.errors import InputError
 from sdnet.files import sha256_of
 from tests.unit.histories import epoch, recorded
 from tests.unit.sdnet_checkpoints import save
-from tests.unprivileged import as_nobody
+from tests.unprivileged import as_nobody, let_anybody_write
 
 Change = Callable[[Path], object]
 FILES = ("job.yaml", "events.jsonl", "summary.json", "data/manifest.json")
@@ -92,10 +92,7 @@ def test_what_lies_in_the_place_of_a_folder_is_named(spec, run, name, make) -> N
 
 @pytest.mark.parametrize("name", [*FILES, *FOLDERS])
 def test_what_an_ordinary_user_may_not_read_is_named(tmp_path, name) -> None:
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents:
-        if parent.owner() == "root" and parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
+    let_anybody_write(tmp_path)
 
     def locked_out() -> str:
         run = RunDirectory(tmp_path / "run")

@@ -18,6 +18,8 @@ from sdnet.registration.network import Network, describe_points
 from sdnet.trainer import Trainer
 from tests.made_pairs import pair
 
+pytestmark = pytest.mark.networks
+
 
 @pytest.fixture(scope="module", params=["published", "modern"])
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from sdnet.model import Embedder, SDNet, standardise
 from sdnet.normalisation import FilterResponseNorm, GroupNorm, InstanceNorm, ThresholdedUnit
 from sdnet.orientation import SIGMA_OPTICAL, OrientationChannels
 
+pytestmark = pytest.mark.networks
+
 
 class Gradient(nn.Cell):
     """The gradient of a weighted sum of what a cell gives, by its input."""

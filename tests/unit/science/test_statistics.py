@@ -18,6 +18,8 @@ from sdnet.model import Embedder, SDNet, normalise, standardise
 from sdnet.published import write_published
 from sdnet.statistics import FEWEST, StatisticsOf, Weights, adapted
 
+pytestmark = pytest.mark.networks
+
 MODERN = Recipe(objective="contrastive", normalisation="modality", dropout=0.0)
 
 
