@@ -10,7 +10,7 @@ from ray.train import ControllerError
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.ray_train.controller import GroupController
 from orchestrator.telemetry.state import read_state
-from tests.unit.engine.test_group_control import Bench, bench
+from tests.unit.engine.bench import Bench, bench
 
 
 class SlowWriter:

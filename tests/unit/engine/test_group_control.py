@@ -1,8 +1,5 @@
 """The controller's decisions, with fake hosts and ranks and a virtual clock."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
 
 from orchestrator.engine.control.failures import (
@@ -13,82 +10,14 @@ from orchestrator.engine.control.failures import (
     SchedulerLost,
 )
 from orchestrator.engine.control.generation import Phase
-from orchestrator.engine.control.group import ControlSettings, GroupControl
 from orchestrator.engine.control.policy import Decision
 from orchestrator.engine.messages import Heartbeat, NoticeKind
-from orchestrator.storage import RunLost, StorageUnavailable
 from orchestrator.telemetry import events
-from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.state import Process, RunState, read_state
+from tests.unit.engine.bench import STEPPING, bench
 from tests.unit.engine.fakes import (
-    FakeCluster,
-    FakePool,
-    FakeRanks,
-    MemoryStorage,
-    Recorder,
-    VirtualClock,
     members,
 )
-
-STEPPING = Heartbeat(phase="stepping", step=5, steps_reported=True)
-
-
-@dataclass
-class Bench:
-    """A controller with everything around it."""
-
-    control: GroupControl
-    clock: VirtualClock
-    cluster: FakeCluster
-    storage: MemoryStorage
-    record: Recorder
-    pool: FakePool
-    ranks: FakeRanks
-    lost: bool = False
-    unreachable: bool = False
-
-    def lose_run(self) -> None:
-        """Let another launch own the run."""
-        self.lost = True
-
-    def check_owner(self) -> None:
-        if self.unreachable:
-            raise StorageUnavailable("lease/000002", "Stale file handle")
-        if self.lost:
-            raise RunLost("/runs/j", "process 4 on h7")
-
-    def start(self, *hosts: str) -> None:
-        """Start a generation with a rank on each host."""
-        self.control.starting(len(hosts))
-        self.control.placed(members(*hosts, first_pid=100 * self.control.generation.number))
-        self.ranks = FakeRanks(self.clock, dict.fromkeys(range(len(hosts)), Heartbeat()))
-        self.control.joined(self.ranks)
-
-    def ticks(self, seconds: int) -> None:
-        """Let the controller look once a second."""
-        for _ in range(seconds):
-            self.clock.advance(1.0)
-            self.control.tick()
-
-    def last(self, name: str) -> Event:
-        return next(event for event in reversed(self.record.events) if event.name == name)
-
-
-def bench(state: RunState | None = None, **settings: object) -> Bench:
-    clock, storage, record, pool = VirtualClock(), MemoryStorage(), Recorder(), FakePool()
-    cluster = FakeCluster(clock)
-    control = GroupControl(
-        ControlSettings(**settings),  # type: ignore[arg-type]
-        state or RunState(),
-        clock=clock,
-        cluster=cluster,
-        storage=storage,
-        record=record,
-        pool=pool,
-        check_owner=lambda: made.check_owner(),
-    )
-    made = Bench(control, clock, cluster, storage, record, pool, FakeRanks(clock, {}))
-    return made
 
 
 def test_a_generation_is_recorded_from_its_start_to_its_end() -> None:
@@ -271,55 +200,6 @@ def test_a_function_that_reports_no_step_has_nothing_to_save() -> None:
     made.start("h0")
     made.ticks(2)
     assert made.control.leave() is False
-
-
-def start_next(made: Bench) -> None:
-    made.control.ended()
-    made.control.starting(1)
-
-
-def begin_and_place(made: Bench) -> None:
-    made.control.placed(members("h0"))
-
-
-def compute(made: Bench) -> None:
-    made.ticks(6)
-
-
-@pytest.mark.parametrize("act", [start_next, begin_and_place, compute])
-def test_a_group_whose_launch_lost_the_run_ends_and_leaves_the_state_alone(
-    act: Callable[[Bench], None],
-) -> None:
-    made = bench()
-    made.start("h0")
-    made.ranks.all_beat(STEPPING)
-    before, recorded = dict(made.storage.objects), made.record.names()
-    made.lose_run()
-    with pytest.raises(RunLost):
-        act(made)
-    assert made.control.failed(Failure(FailureKind.RUN_LOST, None, "lost")) is Decision.STOP
-    made.control.ended()
-    made.control.finished()
-    assert made.storage.objects == before
-    assert set(made.record.names()) - set(recorded) <= {"fenced", "workers_started"}
-
-
-def test_ranks_that_the_new_owner_killed_are_no_reason_to_start_again() -> None:
-    made = bench()
-    made.start("h0")
-    made.lose_run()
-    assert made.control.failed(Failure(FailureKind.RANK_CRASHED, 0, "killed")) is Decision.STOP
-    assert made.record.names()[-1] == "group_started"
-
-
-def test_storage_that_is_away_is_no_loss_of_the_run() -> None:
-    made = bench()
-    made.start("h0")
-    made.unreachable = True
-    made.ticks(12)
-    made.unreachable = False
-    made.ticks(1)
-    assert made.control.generation.phase is Phase.RUNNING
 
 
 def test_training_time_and_failures_are_counted_over_all_launches() -> None:

@@ -8,7 +8,7 @@ from orchestrator.engine.control.failures import (
 )
 from orchestrator.engine.control.policy import Decision
 from orchestrator.telemetry.state import read_state
-from tests.unit.engine.test_group_control import bench
+from tests.unit.engine.bench import bench
 
 
 def test_a_crashed_rank_is_a_lost_host_when_ray_says_so_within_its_patience() -> None:

@@ -11,7 +11,7 @@ from orchestrator.engine.control.failures import (
 from orchestrator.engine.control.policy import Decision
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.messages import Heartbeat, NoticeKind
-from tests.unit.engine.test_group_control import STEPPING, Bench, bench
+from tests.unit.engine.bench import STEPPING, Bench, bench
 
 
 def waiting_for_storage(made: Bench) -> None:

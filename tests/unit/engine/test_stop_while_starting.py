@@ -17,8 +17,8 @@ from orchestrator.engine.ray_train.cluster import ControllerClock
 from orchestrator.engine.ray_train.controller import GroupController
 from orchestrator.engine.ray_train.policies import GroupSize
 from orchestrator.engine.ray_train.workers import workers_class
+from tests.unit.engine.bench import bench
 from tests.unit.engine.fakes import FakeCluster, VirtualClock
-from tests.unit.engine.test_group_control import bench
 
 NEEDS = RankNeeds({"CPU": 1.0}, per_host=1)
 
