@@ -2,8 +2,10 @@
 PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
+# A test file stays on one process, because its tests share fixtures that take seconds.
+UNIT := $(VENV)/bin/pytest tests/unit --numprocesses logical --maxprocesses 8 --dist loadfile
 
-.PHONY: setup demo test soak lint lock clean
+.PHONY: setup demo test test-fast soak lint lock clean
 
 setup: $(STAMP)
 
@@ -24,7 +26,12 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint
-	$(VENV)/bin/pytest
+	$(UNIT)
+	$(VENV)/bin/pytest --ignore tests/unit
+
+# For every small change: lint, types, unit and contract tests, without those that train or compile networks.
+test-fast: lint
+	$(UNIT) -m 'not soak and not networks'
 
 # The faults that take too long for every commit; needs root and iproute2 for the network namespaces.
 soak: setup

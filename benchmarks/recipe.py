@@ -27,10 +27,12 @@ from sdnet.data.places import Places
 from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import PatchFile, open_patches, open_training_patches
 from sdnet.data.work import plan_work
+from sdnet.evaluation import Evaluation, num_chunks
 from sdnet.measures import MEASURES, patch_distances
 from sdnet.metrics import accuracy, fpr95
 from sdnet.recipes import RECIPES, patches_for
 from sdnet.trainer import Trainer
+from sdnet.weights import State
 
 RESULTS = Path(__file__).parent / "results" / "recipe_202611.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
@@ -53,6 +55,8 @@ ROWS: dict[str, tuple[str, Recipe]] = {
     "modern-orientation": ("`modern` without orientation channels", replace(MODERN, orientation_channels=0)),
     "modern-modality": ("`modern` with shared statistics", replace(MODERN, normalisation="batch")),
     "modern-instance": ("`modern` with instance normalisation", replace(MODERN, normalisation="instance")),
+    "modern-group": ("`modern` with group normalisation", replace(MODERN, normalisation="group")),
+    "modern-frn": ("`modern` with filter response normalisation", replace(MODERN, normalisation="frn")),
     "modern-align": ("`modern` without alignment", replace(MODERN, align_scenes=False)),
     "modern-jitter": ("`modern` without jitter", replace(MODERN, jitter_px=0.0)),
     "modern-turns": ("`modern` without rotation and scale", replace(MODERN, rotation_deg=0.0, scale=0.0)),
@@ -103,12 +107,28 @@ def run(row: str, seed: int, steps: int, data: Path, split: str, save: Path | No
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     distances = trainer.distances(test, EVALUATE_BATCH)
     rates = {"fpr95": fpr95(distances, test.labels), "accuracy": accuracy(distances, test.labels)}
+    snapshot = trainer.snapshot(rates)
     if save is not None:
-        trainer.snapshot(rates).write(save / f"{row}-{split}-{steps}-{seed}")
+        snapshot.write(save / f"{row}-{split}-{steps}-{seed}")
     trainer.close()
+    rates |= adapted_rates(recipe, snapshot.model, test)
     return {"row": row, "split": split, "steps": steps, "seed": seed, **rates,
             "loss": trainer.finish_epoch()["total"], "seconds": round(seconds, 1), "cpu_s": round(cpu, 1),
             "recipe": asdict(recipe), "mindspore": ms.__version__}  # fmt: skip
+
+
+def adapted_rates(recipe: Recipe, model: State, test: PatchFile) -> dict[str, float]:
+    """The rates with BatchNorm statistics of the test images, found without their labels; none without statistics."""
+    if recipe.normalisation not in ("batch", "modality"):
+        return {}
+    trained = Evaluation(recipe)
+    trained.load(model)
+    evaluation = trained.with_statistics(trained.statistics_of(test))
+    distances = evaluation.distances(test, EVALUATE_BATCH, range(num_chunks(len(test), EVALUATE_BATCH)))
+    return {
+        "adapted_fpr95": fpr95(distances, test.labels),
+        "adapted_accuracy": accuracy(distances, test.labels),
+    }
 
 
 def run_measure(row: str, data: Path, split: str) -> dict[str, Any]:
@@ -160,17 +180,23 @@ def table(results: list[dict[str, Any]]) -> str:
             heading = split, steps
             how = f"{steps} steps of batch 100" if steps else "no training"
             lines += ["", f"{split.capitalize()} scenes, {how}:", ""]
-            lines += ["| row | what | seeds | FPR95 | accuracy | CPU s |", "|---|---|---|---|---|---|"]
-        fpr, right = (spread([found[name] for found in runs]) for name in ("fpr95", "accuracy"))
+            lines += ["| row | what | seeds | FPR95 | accuracy | FPR95, `--adapt` | CPU s |"]
+            lines += ["|---|---|---|---|---|---|---|"]
+        fpr, right, adapted = (
+            spread([found[name] for found in runs if name in found])
+            for name in ("fpr95", "accuracy", "adapted_fpr95")
+        )
         cpu = statistics.median(found["cpu_s"] for found in runs)
-        lines.append(f"| `{row}` | {TITLES[row]} | {len(runs)} | {fpr} | {right} | {cpu:.0f} |")
+        lines.append(f"| `{row}` | {TITLES[row]} | {len(runs)} | {fpr} | {right} | {adapted} | {cpu:.0f} |")
     trained = {row for _, _, row in groups}
     missing = ", ".join(f"`{row}`" for row in TITLES if row not in trained)
     return "\n".join([*lines, "", f"Rows that have not run yet: {missing or 'none'}.", ""])
 
 
 def spread(values: list[float]) -> str:
-    """Mean, and how far the seeds lie from it at most."""
+    """Mean, and how far the seeds lie from it at most; empty without values."""
+    if not values:
+        return ""
     mean = statistics.mean(values)
     widest = max(abs(value - mean) for value in values)
     return f"{mean:.3f}" + (f" +- {widest:.3f}" if len(values) > 1 else "")

@@ -25,18 +25,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from register_methods import BASELINES, NETWORK, TEMPLATES, Found, Pair, ours  # type: ignore[import-not-found]
 
 import sdnet
-from sdnet.registration.config import RegisterConfig
-from sdnet.registration.images import image_from_array
-from sdnet.registration.pipeline import register_images
-from sdnet.registration.transform import Transform, affine
+from sdnet.registration.transform import Transform
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/data/s1s2-sample"
 EDGE, CROP = 1024, 512
-TEMPLATES = ("log_gabor", "cfog", "mind", "phase_congruency")
-NETWORK = ("network", "combined")
-BASELINES = ("phase_correlation", "sift", "ecc", "ecc_gradients")
 GOALS = {
     "median_px": 0.15,
     "within_1_px": 1.0,
@@ -46,9 +41,6 @@ GOALS = {
 }
 
 _CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-
-Pair = tuple[np.ndarray, np.ndarray]
-Found = tuple[np.ndarray | None, bool, float]  # matrix [3, 3] on (column, row), trusted, evidence
 
 
 @cache
@@ -81,62 +73,6 @@ def warp_of(number: int, wide: bool) -> np.ndarray:
 
 def warped(sar: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return cv2.warpPerspective(sar, matrix, (EDGE, EDGE), flags=cv2.INTER_CUBIC)
-
-
-def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
-    """Registration by templates of one measure, by the network, or by both."""
-    config = RegisterConfig(
-        search="wide" if wide else "near",
-        method=method if method in NETWORK else "templates",  # type: ignore[arg-type]
-        measure="log_gabor" if method in NETWORK else method,
-    )
-
-    def run(pair: Pair) -> Found:
-        optical, sar = map(image_from_array, pair)
-        found = register_images(optical, sar, config, net)
-        matrix = None if found.transform is None else found.transform.matrix
-        return matrix, found.verdict.trusted, found.verdict.evidence
-
-    return run
-
-
-def phase_correlation(pair: Pair) -> Found:
-    window = cv2.createHanningWindow((EDGE, EDGE), cv2.CV_32F)
-    optical, sar = (image.astype(np.float32) for image in pair)
-    (right, down), response = cv2.phaseCorrelate(optical, sar, window)
-    return np.array([[1, 0, right], [0, 1, down], [0, 0, 1.0]]), True, response
-
-
-def sift(pair: Pair) -> Found:
-    finder = cv2.SIFT_create(nfeatures=2000)  # type: ignore[attr-defined]
-    (points, first), (others, second) = (finder.detectAndCompute(image, None) for image in pair)
-    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(first, second, k=2)
-    good = [best for best, other in matches if best.distance < 0.8 * other.distance]
-    if len(good) < 4:
-        return None, True, len(good)
-    source = np.array([points[match.queryIdx].pt for match in good])
-    target = np.array([others[match.trainIdx].pt for match in good])
-    rows, _ = cv2.estimateAffine2D(source, target, method=cv2.USAC_MAGSAC, ransacReprojThreshold=3.0)
-    return (None if rows is None else affine(rows).matrix), True, len(good)
-
-
-def ecc(pair: Pair) -> Found:
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
-    try:
-        score, rows = cv2.findTransformECC(
-            *pair, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, stop, None, 5
-        )
-    except cv2.error:  # it does not converge
-        return None, True, 0.0
-    return affine(rows).matrix, True, score
-
-
-def ecc_gradients(pair: Pair) -> Found:
-    slopes = []
-    for image in pair:
-        grey = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2.0)
-        slopes.append(cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)))
-    return ecc((slopes[0], slopes[1]))
 
 
 class Runs:
@@ -194,7 +130,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if net is not None:  # the graphs are compiled outside the measured time
         ours("combined", False, net)(pairs[test[0]])
     functions = {name: ours(name, False, net) for name in methods if name in (*TEMPLATES, *NETWORK)}
-    functions |= {name: globals()[name] for name in methods if name in BASELINES}
+    functions |= {name: BASELINES[name] for name in methods if name in BASELINES}
     scene_of = [test[number % len(test)] for number in range(max(arguments.warps, arguments.wide))]
     plain, near = {}, {}
     for name, run in functions.items():
@@ -334,8 +270,8 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=20)
     parser.add_argument("--strangers", type=int, default=1000)
     parser.add_argument("--methods", default=",".join((*TEMPLATES, *BASELINES)))
-    parser.add_argument("--wide-methods", default="log_gabor")
-    parser.add_argument("--stranger-method", default="log_gabor")
+    parser.add_argument("--wide-methods", default="cfog_mind")
+    parser.add_argument("--stranger-method", default="cfog_mind")
     parser.add_argument("--state", type=Path, default=Path("register_runs.jsonl"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()

@@ -1,4 +1,7 @@
-"""Register two images and draw the result: python examples/register_pair.py optical.png sar.png figure.png"""
+"""Register two images and draw the result: python examples/register_pair.py [optical.png sar.png] figure.png
+
+Without images, a made pair is registered; docs/registered_pair.jpg is its figure.
+"""
 
 import sys
 
@@ -6,8 +9,23 @@ import cv2
 import numpy as np
 
 import sdnet
+from sdnet.data.synthetic import make_pair
 from sdnet.registration.figures import checkerboard
 from sdnet.registration.warp import warp
+
+
+def made_pair() -> tuple[np.ndarray, np.ndarray]:
+    """Four synthetic pairs side by side, uint8 [512, 512] each; SAR is turned by 2 degrees and moved by 15 px."""
+    tiles = [make_pair(7, 0, number) for number in range(4)]
+    optical, sar = (
+        np.vstack([np.hstack(side[:2]), np.hstack(side[2:])])
+        for side in (
+            [cv2.cvtColor(tile[0], cv2.COLOR_BGR2GRAY) for tile in tiles],
+            [tile[1] for tile in tiles],
+        )
+    )
+    turn = cv2.getRotationMatrix2D((255.5, 255.5), 2, 1) + np.array([[0, 0, 12], [0, 0, -9]])
+    return optical, cv2.warpAffine(sar, turn, (512, 512), flags=cv2.INTER_CUBIC)
 
 
 def figure(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
@@ -27,6 +45,6 @@ def figure(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    first, second, out = sys.argv[1:]
-    images = [cv2.imread(path, cv2.IMREAD_GRAYSCALE) for path in (first, second)]
+    *paths, out = sys.argv[1:]
+    images = [cv2.imread(path, cv2.IMREAD_GRAYSCALE) for path in paths] or made_pair()
     cv2.imwrite(out, figure(*images))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from sdnet.command_line import (
+    AdaptOption,
     MeasureOption,
     ModelOption,
     NetworkOption,
@@ -139,6 +140,7 @@ def evaluate(
     checkpoint: CheckpointPath,
     data: Annotated[Path, typer.Option(help="A test.npz.", callback=path_option)],
     batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
+    adapt: AdaptOption = False,
 ) -> None:
     """Print FPR95 and accuracy of a checkpoint."""
     _use_graphs()
@@ -150,6 +152,8 @@ def evaluate(
     check_labels(patches.labels, data)
     refuse_corrupt(data)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)
+    if adapt:
+        evaluation = evaluation.with_statistics(evaluation.statistics_of(patches))
     distances = evaluation.distances(patches, batch, range(num_chunks(len(patches), batch)))
     print(accuracy_line(fpr95(distances, patches.labels), accuracy(distances, patches.labels)))
     print(origin_line(model))
@@ -193,12 +197,13 @@ def register(
     checkpoint: NetworkOption = None,
     model: ModelOption = "affine",
     search: SearchOption = "near",
-    measure: MeasureOption = "log_gabor",
+    measure: MeasureOption = "cfog_mind",
+    adapt: AdaptOption = False,
 ) -> None:
     """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
     from sdnet.registration.command import config_of, register_files
 
-    config = config_of(model, search, measure, checkpoint is not None)
+    config = config_of(model, search, measure, checkpoint is not None, adapt)
     net = None
     if checkpoint is not None:
         from sdnet.api import load
@@ -248,7 +253,8 @@ def _run() -> int:
     except OSError as error:
         place = error.filename2 or error.filename
         if place is None or not is_permanent(error):
-            print(f"failed: {one_line(str(error))}", file=sys.stderr)
+            what = f"{place}: {error.strerror}" if place else str(error)
+            print(f"failed: {one_line(what)}; look at the disk and at `ulimit -a`", file=sys.stderr)
             return 1
         what = f"{place} cannot be used ({error.strerror})"
         print(f"error: {one_line(what)}; move away what lies there, or give access to it", file=sys.stderr)

@@ -14,7 +14,8 @@ from sdnet.registration.config import FINE, Level, Model, RegisterConfig, Search
 from sdnet.registration.features import Descriptors, Features, Templates
 from sdnet.registration.images import image_from_array
 from sdnet.registration.pipeline import Registration, register_images
-from sdnet.registration.tie_points import TiePoints, search
+from sdnet.registration.search import search
+from sdnet.registration.tie_points import TiePoints
 from sdnet.registration.transform import IDENTITY, Transform
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def load(checkpoint: str | Path) -> "Network":
     from sdnet.registration.network import Network
 
     ms.set_context(mode=ms.GRAPH_MODE)
-    return Network(Path(checkpoint))
+    return Network.of_checkpoint(Path(checkpoint))
 
 
 def describe(net: "Network", image: np.ndarray, points: np.ndarray, sensor: Sensor = "optical") -> np.ndarray:
@@ -51,7 +52,7 @@ def match(
     points: np.ndarray | None = None,
     *,
     net: "Network | None" = None,
-    measure: str = "log_gabor",
+    measure: str = "cfog_mind",
     transform: Transform = IDENTITY,
     level: Level = FINE,
 ) -> TiePoints:
@@ -75,17 +76,23 @@ def register(
     net: "Network | None" = None,
     model: Model = "affine",
     search: Search = "near",
-    measure: str = "log_gabor",
+    measure: str = "cfog_mind",
+    adapt: bool = False,
     initial: Transform = IDENTITY,
 ) -> Registration:
     """Find where the pixels of the optical image lie in the SAR image.
 
-    net: helps to find the place. model: translation, affine, homography or piecewise. search: `near`
-    finds shifts to 72 px, `wide` to 200 px and any rotation. initial: what is known before. Look at
-    `verdict.trusted` before you use the transform. Raises InputError for images that cannot be used.
+    net: helps to find the place; with `adapt` it gets the BatchNorm statistics of these images. model:
+    translation, affine, homography or piecewise. search: `near` finds shifts to 72 px, `wide` to 200 px
+    and any rotation. initial: what is known before. Look at `verdict.trusted` before you use the
+    transform. Raises InputError for images that cannot be used.
     """
     config = RegisterConfig(
-        model=model, search=search, measure=measure, method="templates" if net is None else "combined"
+        model=model,
+        search=search,
+        measure=measure,
+        method="templates" if net is None else "combined",
+        adapt=adapt,
     )
     images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
     return register_images(*images, config, net, initial)

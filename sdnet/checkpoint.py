@@ -6,6 +6,7 @@ stores the same three files with the same content, so each can resume the other'
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import numpy as np
 
 from sdnet.config import Recipe
 from sdnet.errors import InputError, NonFiniteWeights
-from sdnet.files import is_permanent, open_regular, read_json, remove
+from sdnet.files import is_permanent, open_regular, read_json, remove, whole_file
 from sdnet.parameter_file import parse_parameters, read_parameters, serialize
 from sdnet.published import LoadedModel, digest, model_of, own_name, published_name, verify_checksum
 from sdnet.weights import State
@@ -76,26 +77,35 @@ class Snapshot:
         """The content of `state.json` beside the checksums."""
         return {**asdict(self.state), "weights_sha256": digest(self.model)}
 
-    def write(self, directory: Path) -> None:
-        """Write a checkpoint; afterwards `directory` is whole and on disk, or untouched.
+    def write(self, directory: Path) -> Path:
+        """Write a checkpoint and return its directory, which is `directory` unless that name is taken.
 
-        It is written under a temporary name, synced and renamed. A checkpoint that is already there is replaced,
-        unless it is valid and holds the same. Raises NonFiniteWeights, or OSError. The folder above is not made: it
-        may be below the mount point of a storage that is away.
+        The files appear whole, one by one, and `state.json` last: until then there is no checkpoint. A valid one of
+        the same content is kept. Whatever else has the name stays, and `<name>.2`, `<name>.3` are tried; nothing is
+        renamed or overwritten that somebody may be reading. What a killed process left without `state.json` is
+        completed.
+
+        Raises NonFiniteWeights, or OSError. The folder above is not made: it may be below the mount point of a storage
+        that is away.
         """
         files = self.files()
-        temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
-        remove(temporary)
-        temporary.mkdir()
+        checksums = {name: _size_and_sha256(content) for name, content in files.items()}
+        content = {**self.fields(), "files": checksums}
+        place, is_written = _place(directory, _signature(content))
+        if is_written:
+            return place
         try:
-            for name, content in files.items():
-                _write(temporary / name, content)
-            checksums = {name: _size_and_sha256(content) for name, content in files.items()}
-            _write_state(temporary / STATE, {**self.fields(), "files": checksums})
-            _sync(temporary)
-            _put(temporary, directory)
-        finally:
-            remove(temporary, ignore_errors=True)
+            for name, data in files.items():
+                _write(place / name, data)
+            _sync(place)
+            _write_state(place / STATE, content)
+            _sync(place)
+            _sync(place.parent)
+        except OSError:
+            if not os.path.lexists(place / STATE):
+                remove(place, ignore_errors=True)
+            raise
+        return place
 
     @classmethod
     def parse(cls, files: Mapping[str, bytes], fields: Mapping[str, object], place: Path) -> "Snapshot":
@@ -209,15 +219,12 @@ def _verified(directory: Path) -> tuple[CheckpointState, _Origin, dict[str, byte
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    with whole_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write_state(path: Path, content: dict[str, object]) -> None:
-    signed = {**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}
-    _write(path, json.dumps(signed, indent=2).encode())
+    _write(path, json.dumps({**content, "sha256": _signature(content)}, indent=2).encode())
 
 
 def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
@@ -225,7 +232,7 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
     try:
         content = read_json(path)
         expected = content.pop("sha256")
-        if hashlib.sha256(_canonical(content)).hexdigest() != expected:
+        if _signature(content) != expected:
             raise CorruptCheckpoint(f"{path} is not what was written; use an earlier checkpoint")
         origin = _Origin(content.pop("files"), content.get("weights_sha256"))
         return _state_of(content), origin
@@ -251,33 +258,37 @@ def _unreadable(path: Path, error: OSError) -> Exception:
     return error
 
 
-def _canonical(content: dict[str, object]) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
+def _signature(content: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _size_and_sha256(content: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 
-def _put(temporary: Path, directory: Path) -> None:
-    if os.path.lexists(directory):
-        if _same(temporary, directory):
-            return
-        old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
-        directory.rename(old)
-        temporary.rename(directory)
-        remove(old)
-    else:
-        temporary.rename(directory)
-    _sync(directory.parent)
+def _place(directory: Path, sha256: str) -> tuple[Path, bool]:
+    """The directory to write to, and whether a valid checkpoint of this content is there already."""
+    for number in itertools.count(1):
+        place = directory if number == 1 else directory.with_name(f"{directory.name}.{number}")
+        try:
+            place.mkdir()
+        except FileExistsError:
+            if os.path.lexists(place / STATE):
+                if _is_valid(place, sha256):
+                    return place, True
+                continue
+            if not place.is_dir():
+                continue
+        return place, False
+    raise AssertionError  # the numbers have no end
 
 
-def _same(new: Path, existing: Path) -> bool:
+def _is_valid(directory: Path, sha256: str) -> bool:
     try:
-        verify(existing)
+        verify(directory)
+        return bool(read_json(directory / STATE)["sha256"] == sha256)
     except CorruptCheckpoint:
         return False
-    return _read_state(new) == _read_state(existing)
 
 
 def _sync(path: Path) -> None:

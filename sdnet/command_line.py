@@ -24,7 +24,15 @@ SearchOption = Annotated[
     str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
 ]
 MeasureOption = Annotated[
-    str, typer.Option(help="Of the templates: log_gabor, cfog, mind or phase_congruency.")
+    str, typer.Option(help="Of the templates: cfog_mind, cfog, mind, log_gabor or phase_congruency.")
+]
+# Of everything that describes images with a network.
+AdaptOption = Annotated[
+    bool,
+    typer.Option(
+        "--adapt",
+        help="Take BatchNorm statistics from these images, not the checkpoint; labels are not used.",
+    ),
 ]
 
 

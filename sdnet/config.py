@@ -25,7 +25,7 @@ _UNUSED = {
     "published": ("contrastive_temperature",),
     "contrastive": ("margin", "temperature", "match_weight", "distill_weight", "reconstruction_weight"),
 }
-_NORMALISATIONS = ("batch", "modality", "instance")
+_NORMALISATIONS = ("batch", "modality", "instance", "group", "frn")
 _MOST_ORIENTATIONS = 16
 # Beyond these a patch of 64 px would show mostly what lies outside the stored one.
 _MOST_OF_VIEWS = {"rotation_deg": 45.0, "scale": 0.5, "jitter_px": 8.0, "gamma": 2.0}
@@ -158,8 +158,9 @@ class Recipe:
     itself. `contrastive` is the symmetric InfoNCE loss over the whole global batch, with
     contrastive_temperature.
     normalisation: `batch` shares BatchNorm statistics between the modalities, as published.
-    `modality` keeps separate moving statistics for each. `instance` normalises each channel of each
-    sample by itself, so that no sample depends on its batch, and adds no statistics to the checkpoint.
+    `modality` keeps separate moving statistics for each. The others normalise each sample by itself, so that
+    no sample depends on its batch and the checkpoint has no statistics: `instance` each channel, `group` 8
+    channels together, `frn` each channel by its root mean square, with a learned threshold instead of ReLU.
     slice_batch: samples that are computed at once and share BatchNorm statistics; 0 is `batch`. With
     it, one rank of batch 400 trains what four ranks of batch 100 train.
     orientation_channels: how many edge orientations the network gets beside the grey values; 0 is none.
@@ -188,7 +189,7 @@ class Recipe:
     seed: int = 0
     objective: Literal["published", "contrastive"] = "published"
     contrastive_temperature: float = 0.07
-    normalisation: Literal["batch", "modality", "instance"] = "batch"
+    normalisation: Literal["batch", "modality", "instance", "group", "frn"] = "batch"
     slice_batch: int = 0
     orientation_channels: int = 0
     flips: bool = False

@@ -22,8 +22,9 @@ from sdnet.data.prepare import draw_negatives
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.metrics import best_threshold
-from sdnet.model import DESCRIPTOR, Embedder, SDNet
+from sdnet.model import DESCRIPTOR, PATCH, Embedder, SDNet
 from sdnet.published import LoadedModel
+from sdnet.statistics import MOST, StatisticsOf, Weights, adapted
 from sdnet.weights import State
 
 _FOR_THRESHOLD = 2000  # training matches
@@ -43,7 +44,8 @@ class Evaluation:
 
     def __init__(self, recipe: Recipe | None = None):
         """recipe: of the weights, because it decides what the network is; left out, the published one."""
-        self._net = SDNet(recipe or Recipe(), training=False)
+        self._recipe = recipe or Recipe()
+        self._net = SDNet(self._recipe, training=False)
         self.embedder = Embedder(self._net)
 
     @cached_property
@@ -65,6 +67,25 @@ class Evaluation:
         loaded = checkpoint.load_model(path, weights.shapes(evaluation._net))
         evaluation.load(loaded.state)
         return evaluation, loaded
+
+    def statistics_of(self, patches: PatchFile) -> State:
+        """BatchNorm statistics of these patches under this network's weights, without a look at the labels.
+
+        Raises InputError for too few patches, and for a network without statistics.
+        """
+        rows = np.linspace(0, len(patches) - 1, min(len(patches), MOST)).astype(np.int64)
+        pairs = middle(np.asarray(patches.images[rows]))
+        return StatisticsOf(self._weights()).measure(pairs[:, :, :PATCH], pairs[:, :, PATCH:])
+
+    def with_statistics(self, statistics: State) -> "Evaluation":
+        """The same network with other statistics, as `statistics_of` gives them."""
+        made = adapted(self._weights(), statistics)
+        evaluation = Evaluation(made.recipe)
+        evaluation.load(made.state)
+        return evaluation
+
+    def _weights(self) -> Weights:
+        return Weights(self._recipe, weights.copy(self._net))
 
     def embed(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Optical and SAR embeddings, float32 [B, 128] each, of uint8 [B, E, 2E]; the middle 64 px count."""

@@ -29,7 +29,7 @@ def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
 
     When the block raises, the temporary file goes and what was at `path` stays. A killed
     process leaves its temporary file behind: `sweep` removes it. The mode follows the umask.
-    Raises OSError. `sync=False` is for files that are trusted by their checksum only: after a
+    Raises OSError that names a file. `sync=False` is for files that are trusted by their checksum only: after a
     power cut they may be torn.
     """
     temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(6)}")
@@ -41,6 +41,10 @@ def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a write: the caller prints the name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -44,6 +44,8 @@ def assessment_lines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"FPR95 {found['fpr95']:.8f}  accuracy {found['accuracy']:.8f}  pairs {found['pairs']}{interval}"
     ]
+    if found.get("statistics") == "images":
+        lines.append("BatchNorm statistics are those of these images, not of the checkpoint")
     if "threshold" in found:
         lines.append(
             f"accuracy {found['accuracy_at_threshold']:.4f} when distances up to {found['threshold']:.4f}, "

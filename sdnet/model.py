@@ -13,7 +13,7 @@ from mindspore import Tensor, nn, ops
 from sdnet.config import Recipe
 from sdnet.cpu import choose_kernels
 from sdnet.dropout import ReplayedDropout
-from sdnet.normalisation import InstanceNorm, ModalityNorm, batch_norm
+from sdnet.normalisation import Norms
 from sdnet.orientation import SIGMA_OPTICAL, SIGMA_SAR, OrientationChannels
 
 choose_kernels()
@@ -71,25 +71,6 @@ def _double(inputs: int, outputs: int) -> nn.Conv2dTranspose:
     )
 
 
-class _Norms:
-    """The normalisation layers of a recipe."""
-
-    def __init__(self, recipe: Recipe, training: bool):
-        self._kind, self._training = recipe.normalisation, training
-
-    def own(self, channels: int) -> nn.Cell:
-        """For a layer that sees one modality only, or whose statistics nobody evaluates."""
-        return InstanceNorm() if self._kind == "instance" else batch_norm(channels, self._training)
-
-    def shared(self, channels: int) -> nn.Cell:
-        """For a layer of the mapping that both modalities share."""
-        return ModalityNorm(channels, self._training) if self._kind == "modality" else self.own(channels)
-
-    def last(self, channels: int) -> nn.Cell:
-        """For the descriptor. It has one value per channel, and a single value cannot be normalised by instance."""
-        return nn.Identity() if self._kind == "instance" else self.shared(channels)
-
-
 class SDNet(nn.Cell):
     """The network, for training (batch statistics, dropout) or not (moving statistics, none).
 
@@ -99,22 +80,22 @@ class SDNet(nn.Cell):
 
     def __init__(self, recipe: Recipe, training: bool):
         super().__init__(auto_prefix=True)
-        norms = _Norms(recipe, training)
+        norms = Norms(recipe.normalisation, training)
         channels = 1 + recipe.orientation_channels
 
         def low_level() -> nn.SequentialCell:
             first, second = _conv(channels, 32), _conv(32, 32, stride=2)
-            return nn.SequentialCell(first, norms.own(32), nn.ReLU(), second, norms.own(32))
+            return nn.SequentialCell(first, norms.own(32), norms.activation(32), second, norms.own(32))
 
         self.features_opt = low_level()
         self.features_sar = low_level()
         dropout = ReplayedDropout(recipe.dropout if training else 0.0, recipe.seed, (128, 8, 8))
         self.embedding = nn.SequentialCell(
-            *(nn.ReLU(), _conv(32, 64, stride=2), norms.shared(64)),
-            *(nn.ReLU(), _conv(64, 64), norms.shared(64)),
-            *(nn.ReLU(), _conv(64, 128, stride=2), norms.shared(128)),
-            *(nn.ReLU(), _conv(128, 128), norms.shared(128)),
-            *(nn.ReLU(), dropout, _conv(128, 128, kernel=8), norms.last(128)),
+            *(norms.activation(32), _conv(32, 64, stride=2), norms.shared(64)),
+            *(norms.activation(64), _conv(64, 64), norms.shared(64)),
+            *(norms.activation(64), _conv(64, 128, stride=2), norms.shared(128)),
+            *(norms.activation(128), _conv(128, 128), norms.shared(128)),
+            *(norms.activation(128), dropout, _conv(128, 128, kernel=8), norms.last(128)),
         )
         self.as_product = recipe.objective == "contrastive"
         self.by_modality = recipe.normalisation == "modality"
@@ -125,7 +106,7 @@ class SDNet(nn.Cell):
         if recipe.objective == "published":
             self._make_heads(norms)
 
-    def _make_heads(self, norms: "_Norms") -> None:
+    def _make_heads(self, norms: Norms) -> None:
         """The low-level descriptors and the decoder, which only the published losses use."""
 
         def low_descriptor() -> nn.SequentialCell:
@@ -134,8 +115,8 @@ class SDNet(nn.Cell):
         self.lower_opt = low_descriptor()
         self.lower_sar = low_descriptor()
         self.decoder = nn.SequentialCell(
-            *(_double(2, 16), _conv(16, 16), norms.own(16), nn.ReLU()),
-            *(_double(16, 16), _conv(16, 16), norms.own(16), nn.ReLU()),
+            *(_double(2, 16), _conv(16, 16), norms.own(16), norms.activation(16)),
+            *(_double(16, 16), _conv(16, 16), norms.own(16), norms.activation(16)),
             *(_double(16, 1), _conv(1, 1), norms.own(1), nn.Tanh()),
         )
 

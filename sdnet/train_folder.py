@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sdnet.checkpoint import CorruptCheckpoint
+from sdnet.checkpoint import STATE, CorruptCheckpoint
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
@@ -94,12 +94,15 @@ class FolderHooks:
 def newest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint of `sdnet train` or of a training group in this folder; None when there is none.
 
-    Other names, as of copies, do not count, nor do checkpoints that a group has marked with a file `corrupt`.
+    Other names, as of copies, do not count, nor do checkpoints that a group has marked with a file `corrupt`, nor what
+    a killed process left without a `state.json`.
     """
     found = {
         (int(match[1]), int(match[2] or 1)): path
         for path in (out / "checkpoints").iterdir()
-        if (match := _NAME.fullmatch(path.name)) and path.is_dir() and not (path / "corrupt").exists()
+        if (match := _NAME.fullmatch(path.name))
+        and (path / STATE).exists()
+        and not (path / "corrupt").exists()
     }
     if found:
         return found[max(found)]

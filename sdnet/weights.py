@@ -38,7 +38,7 @@ def initial(net: nn.Cell, seed: int) -> State:
     for index, (name, parameter) in enumerate(net.parameters_dict().items()):
         rng = np.random.default_rng([seed, index])
         shape = tuple(parameter.shape)
-        if name.endswith(("moving_mean", "beta")):
+        if name.endswith(("moving_mean", "beta", "tau")):
             state[name] = np.zeros(shape, np.float32)
         elif name.endswith(("moving_variance", "gamma")):
             state[name] = np.ones(shape, np.float32)

@@ -1,5 +1,6 @@
 """What tests that start `launch` in a process of its own share: following its events."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -54,3 +55,9 @@ def last_checkpoint(run: RunDirectory, step: int) -> Path:
     name = checkpoint_names(run.storage)[-1]
     assert step_of(name) == step
     return run.checkpoints / name
+
+
+def checksums(run: RunDirectory, step: int) -> dict[str, str]:
+    """Checksums of the newest checkpoint's files, which must be of this step; `state.json` names versions, too."""
+    files = [path for path in last_checkpoint(run, step).iterdir() if path.name != "state.json"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

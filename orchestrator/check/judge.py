@@ -9,6 +9,7 @@ from orchestrator.ascend.inventory.device_report import DeviceReport, HostInvent
 from orchestrator.ascend.placement import largest_group, place
 from orchestrator.ascend.rank_table.table import build_rank_table
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
+from orchestrator.engine.control.size import RankNeeds, room_of
 from orchestrator.engine.host.every_host import Answer
 from orchestrator.errors import InputError
 from orchestrator.job.spec.job_spec import ClusterSpec
@@ -65,10 +66,9 @@ def judge_host(
 def judge_capacity(resources: Mapping[str, Mapping[str, float]], cluster: ClusterSpec) -> Finding:
     """Whether Ray itself counts enough for the job. resources: what Ray counts on each host."""
     name, each = cluster.rank_resource
-    counted = {host: int(found.get(name, 0)) for host, found in resources.items()}
-    most = cluster.workers_per_host or max(counted.values(), default=0)
-    room = sum(min(most, count // each) for count in counted.values())
-    seen = f"{sum(counted.values())} {name}s on {len(counted)} host(s), the job takes {cluster.workers}"
+    counted = sum(int(found.get(name, 0)) for found in resources.values())
+    room = room_of(list(resources.values()), RankNeeds({name: each}, cluster.workers_per_host))
+    seen = f"{counted} {name}s on {len(resources)} host(s), the job takes {cluster.workers}"
     if each > 1:
         seen += f" times {each}"
     if room >= cluster.min_workers:

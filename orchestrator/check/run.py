@@ -1,12 +1,15 @@
 """Asks every host of a job's cluster, and judges what they say."""
 
+import errno
 import secrets
 import shutil
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
 from orchestrator.ascend.inventory.device_report import HostInventory
+from orchestrator.check.contract import LISTED_WITHIN_S, prove_contract
 from orchestrator.check.facts import HostFacts, Questions, gather
 from orchestrator.check.judge import Finding, Needs, judge_capacity, judge_group, judge_host
 from orchestrator.check.ping import ping_neighbours
@@ -16,6 +19,7 @@ from orchestrator.job.plan import build_plan
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import ray_session
+from orchestrator.storage import DirectoryStorage
 from sdnet.errors import InputError
 from sdnet.paths import full_path
 
@@ -30,7 +34,7 @@ def run_check(spec: JobSpec, *, clean: bool = False, ping: bool = False) -> tupl
     # A cluster too small for the job shall be a finding, not the end of the check.
     with ray_session(spec.cluster, must_hold_job=False):
         resources = _ray_resources()
-        answers = _ask(spec, clean=clean)
+        answers, contract = _ask(spec, clean=clean)
         inventories = _inventories(spec, answers)
         pings = ping_neighbours(inventories) if ping else ()
     findings = [] if plan_finding is None else [plan_finding]
@@ -38,6 +42,7 @@ def run_check(spec: JobSpec, *, clean: bool = False, ping: bool = False) -> tupl
     reference = next((answer.value for answer in answers if answer.value is not None), None)
     for answer in answers:
         findings.extend(judge_host(answer, reference, spec.cluster, needs, several=len(answers) > 1))
+    findings.extend(contract)
     findings.extend(pings)
     findings.append(judge_capacity(resources, spec.cluster))
     if spec.cluster.device == "ascend":
@@ -61,7 +66,8 @@ def _needs(spec: JobSpec) -> tuple[Needs, Finding | None]:
     return Needs(planned["disk_bytes"], planned["memory_bytes_per_rank"]), None
 
 
-def _ask(spec: JobSpec, *, clean: bool) -> tuple[Answer[HostFacts], ...]:
+def _ask(spec: JobSpec, *, clean: bool) -> tuple[tuple[Answer[HostFacts], ...], tuple[Finding, ...]]:
+    """What every host says, and what was proved of the storage from all of them."""
     storage = RunDirectory.of(spec.storage, spec.name).root.parent
     token = secrets.token_hex(16)
     try:
@@ -82,9 +88,26 @@ def _ask(spec: JobSpec, *, clean: bool) -> tuple[Answer[HostFacts], ...]:
         clean=clean,
     )
     try:
-        return ask_every_host(partial(gather, questions=questions), timeout_s=180.0)
+        answers = ask_every_host(partial(gather, questions=questions), timeout_s=180.0)
+        return answers, prove_contract(DirectoryStorage(probe))
     finally:
-        shutil.rmtree(probe)
+        _remove(probe)
+
+
+def _remove(probe: Path) -> None:
+    """Delete the probe. This host may learn late what other hosts made in it, so a refusal is tried again."""
+    deadline = time.monotonic() + LISTED_WITHIN_S
+    while True:
+        try:
+            shutil.rmtree(probe)
+            return
+        except FileNotFoundError:
+            if not probe.exists():
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > deadline:
+                raise InputError(f"{probe} could not be deleted ({error.strerror}); delete it") from None
+        time.sleep(1.0)
 
 
 def _missing_hosts(spec: JobSpec, answers: tuple[Answer[HostFacts], ...]) -> list[Finding]:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from orchestrator.cli.terminal import standard_streams
 from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
+from orchestrator.storage import RunLost
 from sdnet.command_line import refuse_empty
 from sdnet.errors import InputError, one_line
 from sdnet.interruption import (
@@ -21,9 +22,11 @@ from sdnet.interruption import (
 )
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 130 interrupted by Ctrl-C, "
-    "143 by SIGTERM, 129 by SIGHUP. register: 3 when a match cannot be trusted."
+    "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 4 another launch took the run over, "
+    "130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. register: 3 when a match cannot be trusted."
 )
+# Exit code of a launch whose run another launch took over: 3 is that of `register`.
+LOST = 4
 # What these commands make is on disk; their output only comments on it.
 _RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export", "register")
 # After a signal they have something to say: they save, and end processes on other hosts.
@@ -32,6 +35,7 @@ _TALK_AFTER_A_SIGNAL = ("launch", "demo", "preprocess", "drill", "check", "regis
 _FILE_TROUBLES = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO,
+    errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN,
 )  # fmt: skip
 
 
@@ -76,6 +80,9 @@ def _run(app: Callable[[], object], silent: bool) -> int:
     except (InputError, OrchestratorInputError) as error:
         tell(one_line(str(error)))
         return 2
+    except RunLost as error:
+        tell(str(error))
+        return LOST
     except OrchestratorError as error:
         tell(str(error))
         return 1

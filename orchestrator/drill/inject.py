@@ -20,8 +20,9 @@ from orchestrator.drill.ray_node import RayNode, node_above
 from orchestrator.engine.checkpoints import checkpoint_names
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.host.log_files import open_log
-from orchestrator.engine.host.processes import start_ticks, still_running
+from orchestrator.engine.host.processes import still_running
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import start_ticks
 from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import FaultInjected

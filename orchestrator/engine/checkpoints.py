@@ -6,16 +6,19 @@ name is never written twice: a writer that was killed may still be alive, and wh
 checkpoint gets a marker beside its objects and stays for people to look at.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import ObjectMissing, Storage, StorageMisused
+from orchestrator.storage.retry import RETRY_AFTER_S, retried
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +76,23 @@ def step_of(name: str) -> int:
     return int(match[1])
 
 
-def write_checkpoint(storage: Storage, encoded: Encoded) -> str:
-    """Store a checkpoint and return its name; a valid one of the same content is kept. Raises StorageError."""
+def write_checkpoint(
+    storage: Storage, encoded: Encoded, check_owner: Callable[[], None] = lambda: None
+) -> str:
+    """Store a checkpoint and return its name; a valid one of the same content is kept. Raises StorageError.
+
+    check_owner: called before the checkpoint becomes valid; what it raises leaves none.
+    """
     checksums = {name: _checksum(content) for name, content in encoded.files.items()}
     content = {**encoded.fields, "files": checksums}
-    name, taken = _free_name(storage, encoded.step)
-    if taken is not None and _same(storage, taken, content):
-        return taken
-    for file, data in encoded.files.items():
+    newest = _newest_of_step(storage, encoded.step)
+    if newest is not None and _same(storage, newest, content):
+        return newest
+    name = _claim_name(storage, encoded, newest)
+    for file, data in list(encoded.files.items())[1:]:
         storage.put(f"{FOLDER}{name}/{file}", data)
     signed = {**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()}
+    check_owner()
     storage.put(f"{FOLDER}{name}/{STATE}", json.dumps(signed, indent=2).encode())
     return name
 
@@ -95,6 +105,7 @@ def read_checkpoint(storage: Storage, name: str) -> Encoded:
         try:
             content = storage.get(f"{FOLDER}{name}/{file}")
         except ObjectMissing as error:
+            storage.get(f"{FOLDER}{name}/{STATE}")  # raises ObjectMissing when it was pruned since
             raise _corrupt(name, f"{file} is missing") from error
         except StorageMisused as error:
             raise _corrupt(name, f"{file} cannot be read: {error.detail}") from error
@@ -126,29 +137,48 @@ def read_fields(storage: Storage, name: str) -> dict[str, Any]:
 
 def checkpoint_names(storage: Storage) -> list[str]:
     """Names of the checkpoints with a `state.json` and without a marker, oldest first."""
+    found = found_objects(storage).items()
+    return sorted((n for n, files in found if STATE in files and MARKER not in files), key=order_of)
+
+
+def found_objects(storage: Storage) -> dict[str, set[str]]:
+    """The objects of each name that is listed."""
     found: dict[str, set[str]] = {}
     for path in storage.list(FOLDER):
         name, _, file = path.removeprefix(FOLDER).partition("/")
         if _NAME.fullmatch(name):
             found.setdefault(name, set()).add(file)
-    return sorted((n for n, files in found.items() if STATE in files and MARKER not in files), key=_order)
+    return found
 
 
 def newest_valid(
-    storage: Storage, avoid: Collection[str] = ()
+    storage: Storage,
+    avoid: Collection[str] = (),
+    known: str | None = None,
+    wait: Callable[[float], None] = time.sleep,
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
     """The newest checkpoint whose checksums match, with its content, and the corrupt ones found on the way.
 
     Corrupt ones are marked, so that nothing reads them again; the caller reports them. avoid: names to skip.
+    known: a name that another process reported; it is tried for a moment although it is not listed yet.
     """
     corrupt: list[CorruptData] = []
-    for name in reversed(checkpoint_names(storage)):
+    names = checkpoint_names(storage)
+    heard_of = known if known is not None and known not in names and _NAME.fullmatch(known) else None
+    if heard_of is not None and not _is_marked(storage, heard_of):
+        names = sorted([*names, heard_of], key=order_of)
+    for name in reversed(names):
         if name in avoid:
             continue
+        read = functools.partial(read_checkpoint, storage, name)
         try:
-            return name, read_checkpoint(storage, name), corrupt
+            return (
+                name,
+                retried(read, ObjectMissing, wait, RETRY_AFTER_S if name == heard_of else ()),
+                corrupt,
+            )
         except ObjectMissing:
-            continue  # pruned since it was listed
+            continue  # pruned since it was listed, or lost
         except CorruptData as error:
             _mark(storage, name, error)
             corrupt.append(error)
@@ -176,43 +206,44 @@ def refuse_lost(storage: Storage, saved: str | None) -> None:
         raise CheckpointsLost(f"{storage.describe()}/{FOLDER.rstrip('/')}", saved, tuple(sorted(marked)))
 
 
-def prune(storage: Storage, keep: int, best: str | None = None) -> None:
-    """Delete all but the `keep` newest checkpoints and the one with the lowest metric `best`. Raises StorageError.
-
-    `state.json` goes first: from then on the checkpoint does not exist.
-    """
-    names = checkpoint_names(storage)
-    kept = set(names[-keep:])
-    rated = [
-        (rate, _order(name), name) for name in names if (rate := _metric(storage, name, best)) is not None
-    ]
-    if rated:
-        kept.add(min(rated)[-1])
-    for name in names:
-        if name not in kept:
-            storage.delete(f"{FOLDER}{name}/{STATE}")
-            for path in storage.list(f"{FOLDER}{name}/"):
-                storage.delete(path)
-
-
-def _metric(storage: Storage, name: str, metric: str | None) -> float | None:
-    if metric is None:
-        return None
+def has_state(storage: Storage, name: str) -> bool:
+    """Whether the checkpoint exists, also when it is not listed yet."""
     try:
-        value = read_fields(storage, name).get("metrics", {}).get(metric)
-    except (CorruptData, ObjectMissing):
-        return None  # it cannot be the best; resuming marks it
-    return None if value is None else float(value)
+        storage.get_range(f"{FOLDER}{name}/{STATE}", 0, 1)
+    except ObjectMissing:
+        return False
+    return True
 
 
-def _free_name(storage: Storage, step: int) -> tuple[str, str | None]:
-    """A name that no object uses, and the newest name of this step that is in use."""
+def _is_marked(storage: Storage, name: str) -> bool:
+    try:
+        storage.get_range(f"{FOLDER}{name}/{MARKER}", 0, 1)
+    except ObjectMissing:
+        return False
+    return True
+
+
+def _newest_of_step(storage: Storage, step: int) -> str | None:
+    """The newest name of this step that is in use."""
     used = {path.removeprefix(FOLDER).partition("/")[0] for path in storage.list(f"{FOLDER}step_{step:08d}")}
     used = {name for name in used if _NAME.fullmatch(name) and step_of(name) == step}
-    if not used:
-        return f"step_{step:08d}", None
-    newest = max(used, key=_order)
-    return f"step_{step:08d}.{_order(newest)[1] + 1}", newest
+    return max(used, key=order_of, default=None)
+
+
+def _claim_name(storage: Storage, encoded: Encoded, newest: str | None) -> str:
+    """A name that nothing else uses. The first data object claims it: a listing may lag, and two may write.
+
+    A try that failed before has claimed the name already, if all of its first object was written.
+    """
+    number = 1 if newest is None else order_of(newest)[1]
+    first = next(iter(encoded.files.items()), None)
+    while True:
+        name = f"step_{encoded.step:08d}" + (f".{number}" if number > 1 else "")
+        if not has_state(storage, name) and (
+            first is None or storage.create(f"{FOLDER}{name}/{first[0]}", first[1])
+        ):
+            return name
+        number += 1
 
 
 def _same(storage: Storage, name: str, content: dict[str, Any]) -> bool:
@@ -227,7 +258,8 @@ def _same(storage: Storage, name: str, content: dict[str, Any]) -> bool:
         return False
 
 
-def _order(name: str) -> tuple[int, int]:
+def order_of(name: str) -> tuple[int, int]:
+    """Sorts names of checkpoints from old to new."""
     match = _NAME.fullmatch(name)
     assert match is not None, name
     return int(match[1]), int(match[2] or 1)

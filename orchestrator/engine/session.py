@@ -138,6 +138,10 @@ class Session:
             self._cache.seal()  # new graphs may have been compiled
         self._link.beat("stepping", self.last_step)
 
+    def busy(self) -> None:
+        """Report that this rank makes progress before its first step. Example: it copies data to its host's disk."""
+        self._link.beat("starting", self.last_step)
+
     def record(self, event: Event) -> None:
         """Record an event of the job; only rank 0's are kept."""
         self._record(event)

@@ -2,9 +2,10 @@
 
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ from orchestrator.engine.ray_train.controller import ControllerSettings
 from orchestrator.engine.ray_train.launch import ControlledTrainer
 from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.storage import DirectoryStorage
-from orchestrator.telemetry.state import read_state
+from orchestrator.storage import DirectoryStorage, Lease, Ownership, RunLost, StorageError, owned
+from orchestrator.storage.host_cache import HostCache
+from orchestrator.telemetry.record import merge_events
+from orchestrator.telemetry.state import read_state, write_state
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,8 @@ class RecoveryConfig:
     keep: how many of the newest checkpoints stay. best: the checkpoint with the lowest value of this metric also
     stays. workers_per_host: most ranks on one host. compile_cache: reuse compiled graphs after a restart. compile_key:
     names all that the graphs depend on; None derives it from the function's source, its configuration and versions.
+    storage_timeout_s: how long training continues while storage refuses every checkpoint, and how long a group that
+    failed waits for storage to return, before the run ends.
     """
 
     max_failures: int = 10
@@ -51,6 +58,7 @@ class RecoveryConfig:
     workers_per_host: int | None = None
     compile_cache: bool = True
     compile_key: str | None = None
+    storage_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
         for name, lowest in (("max_failures", 0), ("keep", 1)):
@@ -60,6 +68,8 @@ class RecoveryConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"recovery {name} is {value}; use a number above 0, or None")
+        if not self.storage_timeout_s > 0:
+            raise InputError(f"recovery storage_timeout_s is {self.storage_timeout_s}; use seconds above 0")
         if self.checkpoint_every_s is not None and not self.checkpoint_every_s >= 0:
             raise InputError(
                 f"recovery checkpoint_every_s is {self.checkpoint_every_s}; use seconds from 0, or None"
@@ -100,6 +110,7 @@ class MindSporeTrainer:
         run_config: `name` and `storage_path`; the run is the directory `<storage_path>/<name>`.
         recovery: see `RecoveryConfig`.
         state_format: how a state becomes files; by default NumPy archives.
+        host_cache: where each host keeps logs and graphs while the run's storage is a network file system.
 
     Raises InputError for wrong arguments.
     """
@@ -114,20 +125,23 @@ class MindSporeTrainer:
         run_config: RunConfig | None = None,
         recovery: RecoveryConfig | None = None,
         state_format: StateFormat | None = None,
+        host_cache: HostCache | None = None,
     ):
         self._function, self._config = train_loop_per_worker, train_loop_config
         self._recovery = recovery or RecoveryConfig()
         self._scaling = _version_2(scaling_config or v2.ScalingConfig(num_workers=1))
         self._run_config = run_config or RunConfig()
         self._format = state_format or NpzFormat()
+        self._host_cache = host_cache or HostCache()
         self._root = _run_directory(self._run_config)
         self._mindspore = self._complete(mindspore_config or MindSporeConfig())
 
-    def fit(self) -> Result:
+    def fit(self, lease: Lease | None = None) -> Result:
         """Run to the end, and resume whatever an earlier `fit` of this run left.
 
-        Needs `ray.init()`. Interrupted, it saves first. Raises TrainingGaveUp, or InputError for what only the
-        running cluster could show.
+        Needs `ray.init()`. Interrupted, it saves first. lease: of a caller that owns the run; without one `fit`
+        owns it until it returns. Raises TrainingGaveUp, RunLost when another process took the run, RunIsOwned when
+        another process works on it, or InputError for what only the running cluster could show.
         """
         if RUN_VARIABLE in os.environ:
             raise InputError(
@@ -137,28 +151,37 @@ class MindSporeTrainer:
         for folder in ("logs", "plan", "checkpoints"):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
         storage = DirectoryStorage(self._root)
+        if lease is None:
+            with owned(storage) as owning:
+                state = read_state(storage, owning.lease.number)
+                write_state(storage, replace(state, lease=owning.lease.number, ended=None))
+                try:
+                    return self._fit(storage, owning.lease)
+                finally:
+                    _merge_events(storage, owning)
+        return self._fit(storage, lease)
+
+    def _fit(self, storage: DirectoryStorage, lease: Lease) -> Result:
         environment = process_environment(self._mindspore.threads, str(self._root))
         trainer = ControlledTrainer(
-            functools.partial(run_rank, self._call(), self._rank_settings(storage)),
-            self._controller_settings(storage),
+            functools.partial(run_rank, self._call(), self._rank_settings(storage, lease)),
+            self._controller_settings(storage, lease),
             self._ray_scaling(),
             v2.RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
         )
         try:
             value = trainer.fit().return_value
         except TrainingFailedError as error:
-            ended = read_state(storage).ended or "the controller failed"
-            raise TrainingGaveUp(classify(error).detail, ended) from error
+            raise TrainingGaveUp(classify(error).detail, trainer.ended_because()) from error
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             cause = str(error).splitlines()[0].rstrip(".")
             raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
         return self._result(storage, value)
 
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
-        """The configuration with the run's own values."""
-        config.directory, config.run = self._root, str(self._root)
-        config.preload = config.preload or (module_of(self._function),)
-        return config
+        """A copy of the configuration with the run's own values: another run may use the same configuration."""
+        preload = config.preload or (module_of(self._function),)
+        return replace(config, directory=self._root, run=str(self._root), preload=preload)
 
     def _call(self) -> Callable[[], object]:
         """The training function with its configuration, as it is sent to the ranks."""
@@ -175,11 +198,12 @@ class MindSporeTrainer:
             )
         return functools.partial(self._function, *arguments)
 
-    def _rank_settings(self, storage: DirectoryStorage) -> RankSettings:
+    def _rank_settings(self, storage: DirectoryStorage, lease: Lease) -> RankSettings:
         recovery, computes_on_cpu = self._recovery, not self._mindspore.start_options.on_device
         cache = recovery.compile_cache and computes_on_cpu  # never tried on an NPU
         return RankSettings(
             storage=storage,
+            lease=lease,
             state_format=self._format,
             every_s=recovery.checkpoint_every_s,
             keep=recovery.keep,
@@ -187,18 +211,23 @@ class MindSporeTrainer:
             logs=self._root / "logs",
             compiled=self._root / "compiled" if cache else None,
             compile_key=recovery.compile_key or self._compile_key() if cache else "",
+            cache=self._host_cache,
+            storage_timeout_s=recovery.storage_timeout_s,
         )
 
     def _compile_key(self) -> str:
         return compile_key(sources_of(self._function), self._config)
 
-    def _controller_settings(self, storage: DirectoryStorage) -> ControllerSettings:
+    def _controller_settings(self, storage: DirectoryStorage, lease: Lease) -> ControllerSettings:
         recovery = self._recovery
         return ControllerSettings(
             storage=storage,
+            lease=lease,
             run=str(self._root),
             control=ControlSettings(
-                max_failures=recovery.max_failures, step_timeout_s=recovery.step_timeout_s
+                max_failures=recovery.max_failures,
+                step_timeout_s=recovery.step_timeout_s,
+                storage_timeout_s=recovery.storage_timeout_s,
             ),
             needs=self.rank_needs(),
             mindspore=self._mindspore,
@@ -234,6 +263,15 @@ class MindSporeTrainer:
             metrics=fields.get("metrics", {}),
             value=value,
         )
+
+
+def _merge_events(storage: DirectoryStorage, owning: Ownership) -> None:
+    """Write `events.jsonl` of a run that is still owned. Where it fails, the segments hold the same events."""
+    try:
+        owning.check()
+        merge_events(storage)
+    except (StorageError, RunLost) as error:
+        logger.warning("events.jsonl is not written: %s", error)
 
 
 def _version_2(config: ScalingConfig) -> v2.ScalingConfig:

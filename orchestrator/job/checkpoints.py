@@ -27,13 +27,14 @@ def newest_checkpoint(
     finished_with: name of the last checkpoint of a run that has finished. Raises InputError when the run saved
     checkpoints and none is valid.
     """
-    name, encoded, corrupt = newest_valid(run.storage)
+    saved = finished_with or read_state(run.storage).saved
+    name, encoded, corrupt = newest_valid(run.storage, known=saved)
     for error in corrupt:
         record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=error.detail))
     if name is not None and encoded is not None:
         return Newest(name, encoded.step)
     try:
-        refuse_lost(run.storage, finished_with or read_state(run.storage).saved)
+        refuse_lost(run.storage, saved)
     except CheckpointsLost as error:
         finished = "the run has finished, but " if finished_with else ""
         remedy = "put one back, or launch with --restart to train from step 1"

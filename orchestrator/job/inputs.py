@@ -7,9 +7,10 @@ from typing import Any
 
 from orchestrator.engine.checkpoints import checkpoint_names, read_fields
 from orchestrator.errors import CorruptData
+from orchestrator.job.data_files import data_files, followed
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
-from orchestrator.storage import StorageError
+from orchestrator.storage import StorageError, StorageUnavailable, storage_error
 from sdnet.data.sen12 import split_scenes
 from sdnet.data.shards import pairs_per_shard
 from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
@@ -43,7 +44,7 @@ class Supply:
 def check_inputs(spec: JobSpec) -> Supply:
     """What there is to train and test on; folders are listed, no image is read.
 
-    Raises InputError for data that cannot be trained on.
+    Raises InputError for data that cannot be trained on, StorageUnavailable when storage fails.
     """
     supply = supply_of(spec.data)
     problem = batch_problem(spec, supply)
@@ -64,12 +65,16 @@ def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
 
 
 def supply_of(data: DataSpec) -> Supply:
-    """What there is to train and test on. Raises InputError for none, too few scenes, or no permission."""
+    """What there is to train and test on. Raises InputError for none, too few scenes, or no permission.
+
+    StorageUnavailable for a failure that may pass.
+    """
     try:
         if data.prepared is not None:
             return _prepared(data.prepared)
         return _synthetic(data) if data.images is None else _from_images(data, data.images)
     except OSError as error:
+        _refuse_passing(error, source_of(data))
         raise InputError(
             f"{error.filename or 'the data'} cannot be read ({error.strerror}); let this user read it, or "
             "give another folder in `data`"
@@ -126,10 +131,10 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
 
     Data that were removed are not missed: the result stands.
     """
-    if run.train_npz.is_file() and run.test_npz.is_file():
-        refuse_other_data(run, run.train_npz, run.test_npz)
+    files = [data_files(run)]
     if spec.data.prepared is not None:
-        train, test = prepared_files(spec.data.prepared)
+        files.append(prepared_files(spec.data.prepared))
+    for train, test in files:
         if train.is_file() and test.is_file():
             refuse_other_data(run, train, test)
     images = None if spec.data.images is None else images_folder(spec.data.images)
@@ -146,7 +151,16 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
         )
 
 
+def _refuse_passing(error: OSError, place: str) -> None:
+    """Raise StorageUnavailable for an error that may pass: a lost server is not the user's mistake."""
+    failure = storage_error(error.filename or place, error)
+    if isinstance(failure, StorageUnavailable):
+        raise failure from error
+
+
 def _unreadable(error: OSError, folder: Path) -> InputError:
+    """The error of the user for it. Raises StorageUnavailable for one that may pass."""
+    _refuse_passing(error, str(folder))
     return InputError(
         f"{error.filename or folder} cannot be compared with what the run was trained with "
         f"({error.strerror or error}); make it readable, and launch again"
@@ -160,9 +174,9 @@ def data_identity(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepared_files(given: str) -> tuple[Path, Path]:
-    """train.npz and test.npz of `data.prepared`."""
+    """train.npz and test.npz of `data.prepared`, which may be the `data/` of another run."""
     folder = full_path(given, "data.prepared")
-    return folder / "train.npz", folder / "test.npz"
+    return followed(folder / "train.npz"), followed(folder / "test.npz")
 
 
 def _recorded_checksums(run: RunDirectory) -> dict[str, str]:

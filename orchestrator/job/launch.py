@@ -1,18 +1,18 @@
 """`launch`: one job from cluster.yaml to summary.json, resuming whatever is already done."""
 
 import contextlib
+import functools
+import json
 import logging
-import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
-from orchestrator.engine.host.processes import process_mark
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import newest_checkpoint
+from orchestrator.job.data_files import data_files
 from orchestrator.job.demo import demo_spec
 from orchestrator.job.inputs import (
     check_inputs,
@@ -22,16 +22,18 @@ from orchestrator.job.inputs import (
     refuse_changed_since_finished,
     refuse_other_data,
 )
-from orchestrator.job.run_directory import RunDirectory, write_atomically, write_json
-from orchestrator.job.run_lock import locked
+from orchestrator.job.local_data import data_errors
+from orchestrator.job.run_directory import RunDirectory, write_atomically
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import ray_session
+from orchestrator.report.gallery import gallery_of
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
-from orchestrator.storage import StorageError, StorageUnavailable
+from orchestrator.storage import Lease, Ownership, StorageError, StorageUnavailable, owned
+from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.events import RunFinished, RunStarted
 from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merge_events
-from orchestrator.telemetry.state import Owner, read_state, write_state
+from orchestrator.telemetry.state import read_state, write_state
 from sdnet.errors import InputError
 from sdnet.files import open_regular
 
@@ -71,7 +73,7 @@ def launch(spec: JobSpec) -> Outcome:
     what the user can correct and OrchestratorError otherwise; summary.json then says `failed` or `stopped`.
     """
     run = RunDirectory.of(spec.storage, spec.name)
-    with _only_launch(spec, run), EventWriter(run.storage) as events:
+    with _only_launch(spec, run) as owning, EventWriter(run.storage, guard=owning.confirm) as events:
         summary = read_summary(run)
         newest = _newest_checkpoint(run, events, summary)
         if summary is not None and summary["status"] == "succeeded" and summary.get("checkpoint") == newest:
@@ -79,11 +81,12 @@ def launch(spec: JobSpec) -> Outcome:
             _warn_of_missing_data(run)
             return Outcome(summary, already_done=True)
         notes = _claim(spec, run)
-        owner = Owner(host=socket.gethostname(), pid=os.getpid(), mark=process_mark(os.getpid()))
-        write_state(run.storage, replace(read_state(run.storage), owner=owner, ended=None))
-        events.record(RunStarted(run=spec.name, host=owner.host, pid=owner.pid))
-        with _ended_in_writing(spec, run, events):
-            _run_stages(spec, run, events, notes)
+        lease = owning.lease
+        state = read_state(run.storage, lease.number)
+        write_state(run.storage, replace(state, lease=lease.number, ended=None))
+        events.record(RunStarted(run=spec.name, host=lease.owner.host, pid=lease.owner.pid))
+        with _ended_in_writing(spec, run, events, owning):
+            _run_stages(spec, run, events, lease, notes)
     return Outcome(read_summary(run) or {}, already_done=False)
 
 
@@ -92,14 +95,16 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
     from orchestrator.job.stages.preprocess import preprocess
 
     run = RunDirectory.of(spec.storage, spec.name)
-    with _only_launch(spec, run):
+    with _only_launch(spec, run) as owning:
         notes = _claim(spec, run)
-        with ray_session(spec.cluster), EventWriter(run.storage) as events:
+        with ray_session(spec.cluster), EventWriter(run.storage, guard=owning.confirm) as events:
             _print(notes)
             return preprocess(spec, run, events.record)
 
 
-def _run_stages(spec: JobSpec, run: RunDirectory, events: EventWriter, notes: tuple[str, ...]) -> None:
+def _run_stages(
+    spec: JobSpec, run: RunDirectory, events: EventWriter, lease: Lease, notes: tuple[str, ...]
+) -> None:
     with ray_session(spec.cluster):
         # Imported late: both import Ray, which reads the environment that the session prepares.
         from orchestrator.job.stages.preprocess import preprocess
@@ -107,13 +112,15 @@ def _run_stages(spec: JobSpec, run: RunDirectory, events: EventWriter, notes: tu
 
         _print(notes)
         preprocess(spec, run, events.record)
-        refuse_other_data(run, run.train_npz, run.test_npz)
-        train(spec, run, events.record)
+        refuse_other_data(run, *data_files(run))
+        train(spec, run, events.record, lease)
 
 
 @contextlib.contextmanager
-def _ended_in_writing(spec: JobSpec, run: RunDirectory, events: EventWriter) -> Iterator[None]:
-    """However the block ends, the run's files say so."""
+def _ended_in_writing(
+    spec: JobSpec, run: RunDirectory, events: EventWriter, owning: Ownership
+) -> Iterator[None]:
+    """However the block ends, the run's files say so, unless another launch owns the run: then it raises RunLost."""
     status, reason = "failed", None
     try:
         yield
@@ -125,28 +132,45 @@ def _ended_in_writing(spec: JobSpec, run: RunDirectory, events: EventWriter) -> 
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise
     finally:
+        lost = owning.lost()
+        if lost is not None:
+            raise lost
         events.record(RunFinished(status=status, reason=reason))
+        # A run that succeeded waits for storage to say so; one that failed has waited long enough.
+        timeout_s = spec.recovery.storage_timeout_s if status == "succeeded" else 0.0
+        write = functools.partial(_write_end, spec, run, events, owning, status, reason)
         try:
-            _write_end(spec, run, events, status, reason)
-        except (StorageError, OSError, InputError) as error:
-            detail = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
-            raise StorageRefused(str(run.root), detail, reason) from error
+            outlasting(write, timeout_s)
+        except (StorageError, InputError) as error:
+            raise StorageRefused(str(run.root), getattr(error, "detail", str(error)), reason) from error
 
 
+@data_errors("the run's files")
 def _write_end(
-    spec: JobSpec, run: RunDirectory, events: EventWriter, status: str, reason: str | None
+    spec: JobSpec,
+    run: RunDirectory,
+    events: EventWriter,
+    owning: Ownership,
+    status: str,
+    reason: str | None,
 ) -> None:
-    """Write what remains of a run; summary.json is the last, so it means that the others are there."""
+    """Write what remains of a run; summary.json is the last, so it means that the others are there.
+
+    These names do not carry the lease's generation, so each is written right after a look at the lease.
+    """
     storage = run.storage
     if not events.flush():
         raise StorageUnavailable(MERGED, "the last events were refused")
     history = EventReader(storage).read()
+    owning.check()
     merge_events(storage)
-    state = read_state(storage)
-    write_state(storage, replace(state, owner=None, ended=state.ended or reason))
+    state = read_state(storage, owning.lease.number)
+    write_state(storage, replace(state, ended=state.ended or reason))
     summary = build_summary(spec, run, history, status)
-    write_atomically(run.report, render_report(summary, history))
-    write_json(run.summary, summary)
+    owning.check()
+    storage.put(run.report.name, render_report(summary, history, gallery_of(spec, run)).encode())
+    owning.check()
+    storage.put(run.summary.name, (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str, Any] | None) -> str | None:
@@ -164,7 +188,7 @@ def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str
 
 
 def _warn_of_missing_data(run: RunDirectory) -> None:
-    gone = [path.name for path in (run.train_npz, run.test_npz) if not path.exists()]
+    gone = [path.name for path in data_files(run) if not path.exists()]
     if gone:
         logger.warning(
             "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)
@@ -232,9 +256,9 @@ def _ranks(job: dict) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[None]:
-    """Hold the run directory's lock, in a directory that can be used and belongs to this job."""
+def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
+    """Own the run, in a directory that can be used and belongs to this job."""
     run.create()
-    with locked(run):
+    with owned(run.storage) as owning:
         _refuse_another_job(spec, run)
-        yield
+        yield owning

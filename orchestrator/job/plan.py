@@ -10,10 +10,12 @@ from typing import Any
 
 from orchestrator.ascend.rank_table.table import RankTable, build_rank_table
 from orchestrator.job.inputs import Supply, batch_problem, notes_of, supply_of
+from orchestrator.job.local_data import Copies, planned_copies
 from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
+from orchestrator.report.shifts import shifts_line
 
 _PATCH_BYTES = 64 * 128
 _MODEL_BYTES = 5.4e6
@@ -80,18 +82,21 @@ def build_plan(spec: JobSpec) -> Plan:
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
     ranks = planned_ranks(spec.cluster, run, places)
-    needs = _needs(spec, supply, len(ranks))
+    copies = planned_copies(spec, run, supply, _PATCH_BYTES)
+    needs = {**_needs(spec, supply, len(ranks)), "copied_bytes_per_host": copies.size_bytes}
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
-        stages=_stages(spec, supply),
+        stages=_stages(spec, supply, copies, shifts_line(spec, run)),
         ranks=ranks,
         pairs=supply.pairs,
         shards=supply.shards,
         needs=needs,
         rank_table=table,
         notes=notes_of(spec, supply),
-        problem=batch_problem(spec, supply) or _size_problem(spec.cluster),
+        problem=batch_problem(spec, supply)
+        or _size_problem(spec.cluster)
+        or copies.problem(spec.cluster.cache),
         warning=_memory_warning(spec.cluster, needs),
     )
 
@@ -114,7 +119,7 @@ def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:
     )
 
 
-def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
+def _stages(spec: JobSpec, supply: Supply, copies: Copies, shifts: str) -> tuple[PlannedStage, ...]:
     recipe = spec.train
     ranks = spec.cluster.max_workers
     patches = f"{supply.train} training and {supply.test} test patches"
@@ -124,7 +129,8 @@ def _stages(spec: JobSpec, supply: Supply) -> tuple[PlannedStage, ...]:
     batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
     every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"
     return (
-        PlannedStage("preprocess", made if supply.pairs else used),
+        PlannedStage("preprocess", "; ".join(filter(None, (made if supply.pairs else used, shifts)))),
+        PlannedStage("local data", copies.describe(spec.cluster.cache)),
         PlannedStage("train", f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}"),
         PlannedStage("evaluate", f"FPR95 and accuracy {every}"),
     )

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from orchestrator.errors import CorruptData
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.job.run_lock import locked
-from orchestrator.storage import StorageError
+from orchestrator.storage import StorageError, owned
 from orchestrator.telemetry.events import RunRestarted
 from orchestrator.telemetry.record import EventWriter
 from orchestrator.telemetry.state import RunState, read_state, write_state
@@ -14,26 +13,28 @@ from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Patches and compiled graphs stay: both are checked by fingerprint and checksum before they are used.
-_STAYS = frozenset({"launch.lock", "data", "compiled"})
+# Patches and compiled graphs stay: both are checked by fingerprint and checksum before they are used. Leases stay,
+# because a launch that lost the run long ago must still see that another one took it.
+_STAYS = frozenset({"lease", "data", "compiled"})
 _ASIDE = "before_restart."
 
 
 def begin_again(run: RunDirectory) -> Path | None:
     """Move what earlier launches left into `<run>/before_restart.<n>/`; returns it, or None for a new run.
 
-    The new state.json keeps the generation and its ranks: they may still run when their launch was killed, and must be
+    The new state keeps the generation and its ranks: they may still run when their launch was killed, and must be
     ended before the next group starts. Raises InputError when something cannot be moved, or while a launch works here.
     """
     run.make_root()
-    with locked(run):
+    with owned(run.storage) as owning:
         left = sorted(
             path for path in run.root.iterdir()
             if path.name not in _STAYS and not path.name.startswith(_ASIDE)
         )  # fmt: skip
         if not left:
             return None
-        before = _state_before(run)
+        lease = owning.lease.number
+        before = _state_before(run, lease)
         aside = _next_folder(run.root)
         try:
             aside.mkdir()
@@ -44,15 +45,15 @@ def begin_again(run: RunDirectory) -> Path | None:
                 f"{error.filename} cannot be moved to {aside} ({error.strerror}); move it away yourself, "
                 "or give the job another `name`"
             ) from None
-        write_state(run.storage, RunState(generation=before.generation, ranks=before.ranks))
+        write_state(run.storage, RunState(lease=lease, generation=before.generation, ranks=before.ranks))
         with EventWriter(run.storage) as events:
             events.record(RunRestarted(moved_to=aside.name))
     return aside
 
 
-def _state_before(run: RunDirectory) -> RunState:
+def _state_before(run: RunDirectory, lease: int) -> RunState:
     try:
-        return read_state(run.storage)
+        return read_state(run.storage, lease)
     except (CorruptData, StorageError) as error:
         logger.warning("%s; ranks of an earlier launch that still run must be ended by hand", error)
         return RunState()

@@ -7,9 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.storage import DirectoryStorage
-from orchestrator.telemetry.record import FOLDER
-from orchestrator.telemetry.state import NAME
+from orchestrator.storage import DirectoryStorage, lease
+from orchestrator.telemetry import record, state
 from sdnet.errors import InputError, shown
 from sdnet.files import open_regular, whole_file
 from sdnet.paths import full_path, printable_path
@@ -51,8 +50,8 @@ class RunDirectory:
         return self.root / "events.jsonl"
 
     @property
-    def state(self) -> Path:
-        return self.root / NAME
+    def states(self) -> Path:
+        return self.root / state.FOLDER
 
     @property
     def summary(self) -> Path:
@@ -111,10 +110,12 @@ class RunDirectory:
         Raises InputError, which names what is in the way: a launch would meet it hours later.
         """
         self.make_root()
-        segments = self.root / FOLDER
-        for directory in (self.data, self.checkpoints, self.logs, self.plan, segments):
+        segments, leases = self.root / record.FOLDER, self.root / lease.FOLDER
+        for directory in (
+            self.data, self.checkpoints, self.logs, self.plan, segments, leases, self.states,
+        ):  # fmt: skip
             _make_writable(directory, self._remedy(directory))
-        for path in (self.job, self.events, self.state, self.summary, self.manifest):
+        for path in (self.job, self.events, self.summary, self.manifest):
             self._check_readable(path)
         for path in (self.report, self.train_npz, self.test_npz, *self.logs.glob("*.log")):
             if path.is_dir() or path.is_fifo():

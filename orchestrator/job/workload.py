@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from orchestrator.engine.session import Session, get_session
 from orchestrator.engine.state_format import State
 from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import StorageUnavailable
+from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.events import Epoch, Evaluated, Evaluating
 from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe
@@ -31,14 +32,15 @@ _MODEL, _OPTIMIZER, _TRAINING = "model/", "optimizer/", "training"
 class SdnetJob:
     """What a rank must know of the job.
 
-    train, test: files of patches. data: their SHA-256 by name, kept in every checkpoint. data_sample: see
-    `sample_checksum`; a rank that sees other data refuses them. slices: ranks of the full group; a smaller group
-    computes several slices in each rank.
+    train, test: files of patches. cache: where a host keeps copies of them if they lie on a network file system.
+    data: their SHA-256 by name, kept in every checkpoint. data_sample: see `sample_checksum`; a rank that sees other
+    data refuses them. slices: ranks of the full group; a smaller group computes several slices in each rank.
     """
 
     recipe: Recipe
     train: Path
     test: Path
+    cache: HostCache
     data: Mapping[str, str]
     data_sample: str
     slices: int
@@ -49,8 +51,7 @@ class SdnetJob:
 def train_sdnet(job: SdnetJob) -> dict[str, object]:
     """Train this rank to the end of the recipe; returns the same on every rank."""
     session = get_session()
-    with _errors_of_the_engine():
-        train, test = open_data(job)
+    with _errors_of_the_engine(), opened_data(job, session.busy) as (train, test):
         trainer = Trainer(
             job.recipe,
             train,
@@ -173,17 +174,28 @@ def _part(state: State, prefix: str) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def open_data(job: SdnetJob) -> tuple[PatchFile, PatchFile]:
-    """Open the data. The launcher has read them, so here a missing file is a failure of storage."""
-    try:
-        for path in (job.train, job.test):
-            if not path.exists():
-                raise StorageUnavailable(str(path), "it is not there on this host")
-        train, test = open_training_patches(job.train), open_patches(job.test)
-        refuse_other_sample(job.data_sample, train, test)
-    except OSError as error:
-        raise StorageUnavailable(error.filename or str(job.train), error.strerror or str(error)) from error
-    return train, test
+@contextlib.contextmanager
+def opened_data(job: SdnetJob, alive: Callable[[], None]) -> Iterator[tuple[PatchFile, PatchFile]]:
+    """Open the data where this host may map them; alive: see `HostCache.using`.
+
+    The launcher has read them, so here a missing file is a failure of storage, and not a mistake of the user.
+    """
+    with contextlib.ExitStack() as copies:
+        local = [
+            copies.enter_context(job.cache.using(path, job.data[name], alive))
+            for path, name in ((job.train, "train.npz"), (job.test, "test.npz"))
+        ]
+        try:
+            for path in local:
+                if not path.exists():
+                    raise StorageUnavailable(str(path), "it is not there on this host")
+            train, test = open_training_patches(local[0]), open_patches(local[1])
+            refuse_other_sample(job.data_sample, train, test)
+        except OSError as error:
+            raise StorageUnavailable(
+                error.filename or str(job.train), error.strerror or str(error)
+            ) from error
+        yield train, test
 
 
 def _load(trainer: Trainer, state: State) -> None:

@@ -18,12 +18,15 @@ _COLUMNS = ("epoch", "step", "loss", "lr", "seconds", "fpr95", "accuracy")
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"
-    "svg{background:#fafafa}text{font-size:12px;fill:#555}"
+    "img{max-width:100%}svg{background:#fafafa}text{font-size:12px;fill:#555}"
 )
 
 
-def render_report(summary: dict[str, object], history: Sequence[Recorded]) -> str:
-    """A whole HTML document; everything that comes from the run's files is escaped."""
+def render_report(summary: dict[str, object], history: Sequence[Recorded], gallery: str = "") -> str:
+    """A whole HTML document; everything that comes from the run's files is escaped.
+
+    gallery: HTML that `gallery_of` made.
+    """
     epochs = [recorded.event for recorded in history if isinstance(recorded.event, events.Epoch)]
     rates = [(epoch.epoch, epoch.fpr95) for epoch in epochs if epoch.fpr95 is not None]
     parts = [
@@ -32,6 +35,7 @@ def render_report(summary: dict[str, object], history: Sequence[Recorded]) -> st
         _curve("FPR95 on the test pairs", rates),
         "<h2>Epochs</h2>",
         _table(_COLUMNS, [[getattr(epoch, column) for column in _COLUMNS] for epoch in epochs]),
+        gallery,
         "<h2>What happened</h2>",
         _table(("time", "event"), _happened(history)),
     ]

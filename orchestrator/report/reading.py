@@ -12,7 +12,7 @@ from orchestrator.telemetry import record, state
 from sdnet.errors import InputError
 
 # A run has one of these as soon as a launch has taken it.
-_SIGNS = (state.NAME, record.FOLDER.rstrip("/"), record.MERGED)
+_SIGNS = (state.FOLDER.rstrip("/"), record.FOLDER.rstrip("/"), record.MERGED)
 
 
 def existing_run(path: Path) -> RunDirectory:

@@ -1,35 +1,39 @@
-"""`status`: where a run stands, read from its state and its events, so that it works while others write."""
+"""`status`: where a run stands, read from its lease and its events, so that it works while others write."""
 
 import socket
 import time
 from collections.abc import Sequence
 
-from orchestrator.engine.host.processes import is_alive, start_ticks
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import start_ticks
+from orchestrator.storage.lease import Clock, LeaseTimes, Life, life_of, newest_lease, owner_of
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event, Recorded
 from orchestrator.telemetry.record import EventReader
-from orchestrator.telemetry.state import Owner, read_state
+
+# How long a heartbeat is watched whose owner is on another host.
+_WATCH_S = 6.0
 
 
-def read_status(run: RunDirectory, now: float | None = None) -> dict[str, object]:
-    """State, stage, epoch, step, rates and failures of a running or finished job.
+def read_status(run: RunDirectory, now: float | None = None, clock: Clock | None = None) -> dict[str, object]:
+    """State, owner, stage, epoch, step, rates and failures of a running or finished job.
 
-    state: `not started`, `running`, how the last launch ended (`succeeded`, `failed`, `stopped`), or
-    `killed` when its process is gone and could not say how it ended. Only the host of the launch can
-    see that; elsewhere the state stays `running`, and `last_event_s_ago` shows for how long nothing
-    was written. epochs, steps: of the whole recipe, None while they are unknown. Never negative.
-    Raises StorageError, or CorruptData for a state that cannot be read.
+    state: `not started`, `running`, how the last launch ended (`succeeded`, `failed`, `stopped`), `killed` when its
+    process is gone and could not say how it ended, or `silent` when it gave no sign of life for some seconds: it may
+    be killed, stopped or cut off from storage. Only the launch's own host can see that it was killed.
+    owner: of the newest launch, in words. epochs, steps: of the whole recipe, None while they are unknown. Never
+    negative. Raises StorageError.
     """
-    # In this order: a launch that ends now must not look killed. It records its end before it clears the owner and
-    # before its process is gone, so the events that are read last show the end.
-    owner = read_state(run.storage).owner
-    gone = owner is not None and is_alive(owner.mark) is False
+    # In this order: a launch that ends now must not look killed. It records its end before it gives the lease back,
+    # so the events that are read last show the end.
+    lease = newest_lease(run.storage)
+    life = life_of(run.storage, lease, LeaseTimes(), clock, _WATCH_S) if lease else None
     history = EventReader(run.storage).read()
     silent_s = round(max((now or time.time()) - history[-1].t, 0.0), 1) if history else None
     return {
         "name": run.root.name,
-        "state": _state(owner, gone, history),
+        "state": _state(life, history),
+        "owner": owner_of(run.storage, lease) if lease else None,
         "stage": _stage(history),
         **_progress(history),
         "launches": _count(history, events.RunStarted),
@@ -40,21 +44,27 @@ def read_status(run: RunDirectory, now: float | None = None) -> dict[str, object
     }
 
 
-def _state(owner: Owner | None, gone: bool, history: Sequence[Recorded]) -> str:
-    """The state of a run whose owner is, or is not, gone."""
-    if owner is not None and not gone:
-        return "running"
+# What an owner's life says of a launch that recorded no end. One that gave the run back could not write its end.
+_WITHOUT_END = {Life.SILENT: "silent", Life.KILLED: "killed", Life.ENDED: "failed"}
+
+
+def _state(life: Life | None, history: Sequence[Recorded]) -> str:
+    """The state of a run whose newest owner leads this life; None without a lease."""
     launches = (
         r.event for r in reversed(history) if isinstance(r.event, events.RunStarted | events.RunFinished)
     )
-    match next(launches, None):
-        case events.RunFinished(status=status):
-            return status
-        case events.RunStarted(host=host, pid=pid) if owner is None:
-            # A launch of a version that knew no owner.
-            here = host == socket.gethostname()
-            return "killed" if here and start_ticks(pid) is None else "running"
-    return "not started" if owner is None else "killed"
+    last = next(launches, None)
+    if life is Life.ALIVE:
+        return "running"
+    if isinstance(last, events.RunFinished):
+        return last.status
+    if life is None and last is not None:
+        # A launch of a version that knew no lease.
+        here = last.host == socket.gethostname()
+        return "killed" if here and start_ticks(last.pid) is None else "running"
+    if life is None or (last is None and life is Life.ENDED):
+        return "not started"
+    return _WITHOUT_END[life]
 
 
 def _stage(history: Sequence[Recorded]) -> str | None:

@@ -6,9 +6,11 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.storage.protocol import (
     ObjectMissing,
@@ -16,14 +18,28 @@ from orchestrator.storage.protocol import (
     StorageMisused,
     StorageUnavailable,
 )
+from orchestrator.storage.retry import retried
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _TEMPORARY = ".tmp"
-# A person must act before these can succeed. EPERM is not among them: lost mounts answer it.
+# A person must act before these can succeed. EPERM is not among them: lost mounts answer it. ENXIO, EINVAL: a socket
+# or a pipe where a file should be.
 _PERMANENT = frozenset(
-    {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS}
-)
+    {
+        errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS,
+        errno.ENXIO, errno.EINVAL,
+    }
+)  # fmt: skip
+
+
+class StaleHandle(StorageUnavailable):
+    """A file or folder was replaced or removed on the server while this mount still had the old one.
+
+    The same call soon sees the new one, so it is tried again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,49 +47,35 @@ class DirectoryStorage:
     """Objects are files below `root`, which must exist.
 
     The root is never made here: a missing root may be the mount point of a server that is away, and a new
-    directory would hide the run below it.
+    directory would hide the run below it. wait: pauses between retries.
     """
 
     root: Path
+    wait: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a temporary file, sync it, and replace the target. A failed close is a failed put."""
-        target = self.path(name)
-        unique = f".{target.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
-        temporary = target.with_name(unique)
-        with storage_errors(name):
-            self._make_parents(target)
-            try:
-                _write_new(temporary, content)
-                temporary.replace(target)
-            except OSError:
-                with contextlib.suppress(OSError):  # the first error says what is wrong
-                    temporary.unlink(missing_ok=True)
-                raise
-            _sync_directory(target.parent)
+        self._answer(name, lambda: self._put(self.path(name), content))
 
     def get(self, name: str) -> bytes:
         """Read the whole file."""
-        with storage_errors(name):
-            return _read(self.path(name))
+        return self._answer(name, lambda: _read(self.path(name)))
 
     def get_range(self, name: str, start: int, size: int) -> bytes:
         """Read a part of the file."""
-        with storage_errors(name):
-            return _read(self.path(name), start, size)
+        return self._answer(name, lambda: _read(self.path(name), start, size))
 
     def list(self, prefix: str) -> list[str]:
         """Walk the folder that the prefix names; a folder that is gone has no entries."""
         folder = prefix.rpartition("/")[0]
-        with storage_errors(prefix):
-            names = _names_below(self.root / folder, f"{folder}/" if folder else "")
+        start = f"{folder}/" if folder else ""
+        names = self._answer(prefix, lambda: list(_names_below(self.root / folder, start)))
         return sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
         """Unlink the file, and its folder when that is empty now."""
         path = self.path(name)
-        with storage_errors(name):
-            path.unlink(missing_ok=True)
+        self._answer(name, lambda: path.unlink(missing_ok=True))
         if path.parent != self.root:
             with contextlib.suppress(OSError):  # other objects are still there
                 path.parent.rmdir()
@@ -82,16 +84,24 @@ class DirectoryStorage:
         """O_EXCL has one winner on every file system that was measured; the content follows the name.
 
         A reader may see the file shorter for a moment. When the name is taken the content is compared: an
-        answer that was lost on the way leaves our own content there. Losers may see EPERM on sshfs.
+        answer that was lost on the way leaves our own content there. Losers may see EPERM on sshfs, so EPERM
+        means to look whether the name is there.
         """
         path = self.path(name)
-        with storage_errors(name):
-            self._make_parents(path)
+
+        def attempt() -> bool:
             try:
-                _write_new(path, content)
-            except (FileExistsError, PermissionError):
-                return _read(path) == content
-        return True
+                self._write_with_parents(path, content)
+            except (FileExistsError, PermissionError) as refused:
+                try:
+                    return _read(path) == content
+                except FileNotFoundError:
+                    if isinstance(refused, FileExistsError):  # this mount has not heard of the new name yet
+                        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+                    raise refused from None
+            return True
+
+        return self._answer(name, attempt)
 
     def describe(self) -> str:
         """The directory's path."""
@@ -104,13 +114,41 @@ class DirectoryStorage:
             raise ValueError(f"object name {name!r} must be a relative path without '.' and '..'")
         return self.root.joinpath(*parts)
 
-    def _make_parents(self, path: Path) -> None:
-        """Make the folders between root and the file, but never the root."""
-        missing = [
-            folder for folder in path.parents if folder.is_relative_to(self.root) and folder != self.root
-        ]
-        for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
+    def _answer(self, name: str, operation: Callable[[], T]) -> T:
+        """What the operation returns. A stale handle is tried again; every OSError becomes a StorageError."""
+
+        def once() -> T:
+            with storage_errors(name):
+                return operation()
+
+        return retried(once, StaleHandle, self.wait)
+
+    def _put(self, target: Path, content: bytes) -> None:
+        unique = f".{target.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
+        temporary = target.with_name(unique)
+        try:
+            self._write_with_parents(temporary, content)
+            temporary.replace(target)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error says what is wrong
+                temporary.unlink()
+            raise
+        _sync_directory(target.parent)
+
+    def _write_with_parents(self, path: Path, content: bytes) -> None:
+        """Write a new file, in folders that are made where they are missing. The root is never made."""
+        folders = [folder for folder in path.parents if folder != self.root and self.root in folder.parents]
+        for folder in reversed(folders):
+            # A mount may not know yet that the folder exists. If it is something else, the open says so.
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+        try:
+            _write_new(path, content)
+        except FileNotFoundError:
+            if not folders or not self.root.is_dir():
+                raise
+            # Another host removed the empty folder, and this mount believed that it was still there.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -160,13 +198,16 @@ def storage_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _storage_error(name, error) from error
+        raise storage_error(name, error) from error
 
 
-def _storage_error(name: str, error: OSError) -> StorageError:
+def storage_error(name: str, error: OSError) -> StorageError:
+    """The StorageError that an OSError stands for. name: of the file, for the message."""
     detail = error.strerror or str(error)
     if error.errno == errno.ENOENT:
         return ObjectMissing(name, detail)
+    if error.errno == errno.ESTALE:
+        return StaleHandle(name, detail)
     if error.errno in _PERMANENT:
         return StorageMisused(name, detail)
     return StorageUnavailable(name, detail)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.storage import ObjectMissing, Storage, StorageError
+from orchestrator.storage import ObjectMissing, RunLost, Storage, StorageError
 from orchestrator.telemetry import events as schemas
 from orchestrator.telemetry.event import Event, Recorded, UnknownEvent
 
@@ -35,6 +35,7 @@ SCHEMAS: dict[str, type[Event]] = {
 # How long a line may wait for others before it is written. Shorter means more segments.
 _FLUSH_AFTER_S = 0.2
 _RETRY_AFTER_S = 1.0
+_RETRY_AT_CLOSE_S = (0.5, 1.0, 2.0)
 _FOLLOW_EVERY_S = 0.3
 # Year 5138. Calendar functions fail for much later times, which only a damaged line holds.
 _LATEST_S = 1e11
@@ -45,16 +46,27 @@ _MOST_LINES = 100_000
 class EventWriter:
     """Records the events of this process. Use it as a context manager, or call `close`.
 
-    A background thread writes, so `record` never waits for storage. What storage still refuses at `close` is
-    reported in the log and dropped.
+    A background thread writes, so `record` never waits for storage. At most `_MOST_LINES` lines wait; when storage is
+    away for longer the oldest are dropped, and an `events_lost` event says how many. `close` tries for some seconds.
+    What storage still refuses then is reported in the log and dropped.
+
+    guard: called before each write. It raises RunLost when another launch owns the run; then nothing more is written.
     """
 
-    def __init__(self, storage: Storage, clock: Callable[[], float] = time.time):
-        self._storage, self._clock = storage, clock
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Callable[[], float] = time.time,
+        guard: Callable[[], None] = lambda: None,
+        wait: Callable[[float], None] = time.sleep,
+    ):
+        self._storage, self._clock, self._guard, self._wait = storage, clock, guard, wait
         self._prefix = f"{FOLDER}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}/"
         self._next = 0
+        # A refused segment is tried again unchanged: it may be there, and readers look at each only once.
+        self._segment: bytes | None = None
         self._dropped, self._dropped_at = 0, 0.0
-        self._refused = False
+        self._refused = self._lost = False
         self._lines: deque[tuple[float, str]] = deque()
         self._changed = threading.Condition()
         self._writing = threading.Lock()
@@ -76,6 +88,8 @@ class EventWriter:
         t = self._clock()
         line = json.dumps(event.to_dict(t), allow_nan=False)
         with self._changed:
+            if self._lost:
+                return
             self._lines.append((t, line))
             if len(self._lines) > _MOST_LINES:
                 self._dropped_at, _ = self._lines.popleft()
@@ -83,31 +97,25 @@ class EventWriter:
             self._changed.notify()
 
     def flush(self) -> bool:
-        """Write all lines that wait as one segment; whether storage took them."""
+        """Write all lines that wait; whether storage took them."""
         with self._writing:
-            with self._changed:
-                lines = [line for _, line in self._lines]
-                dropped = self._dropped
-                if dropped:
-                    lost = schemas.EventsLost(count=dropped)
-                    lines.insert(0, json.dumps(lost.to_dict(self._dropped_at)))
-            if not lines:
-                return True
             try:
-                self._storage.put(f"{self._prefix}{self._next:06d}.jsonl", ("\n".join(lines) + "\n").encode())
+                while self._take_segment() is not None:
+                    self._guard()
+                    self._storage.put(f"{self._prefix}{self._next:06d}.jsonl", self._segment or b"")
+                    self._segment, self._refused = None, False
+                    self._next += 1
+            except RunLost as error:
+                logger.warning("events are not written any more: %s", error)
+                with self._changed:
+                    self._lost = True
+                    self._lines.clear()
+                self._segment = None
             except StorageError as error:
                 if not self._refused:
                     logger.warning("events wait in memory: %s", error)
                 self._refused = True
                 return False
-            self._next += 1
-            self._refused = False
-            with self._changed:
-                # Lines that were dropped during the put are on storage now, if they were among those written.
-                written, since = len(lines) - bool(dropped), self._dropped - dropped
-                for _ in range(written - since):
-                    self._lines.popleft()
-                self._dropped = max(since - written, 0)
             return True
 
     def close(self) -> None:
@@ -119,13 +127,33 @@ class EventWriter:
             self._changed.notify()
         self._thread.join()
         atexit.unregister(self.close)
-        if not self.flush():
-            logger.warning("%d event(s) were not written", len(self._lines))
+        for pause_s in (*_RETRY_AT_CLOSE_S, None):
+            if self.flush():
+                return
+            if pause_s is not None:
+                self._wait(pause_s)
+        with self._changed:
+            waiting = len(self._lines) + (self._segment or b"").count(b"\n")
+        logger.warning("%d event(s) were not written", waiting)
+
+    def _take_segment(self) -> bytes | None:
+        """The segment to write next: the one that was refused, or all lines that wait; None when there are none."""
+        if self._segment is None:
+            with self._changed:
+                lines = [line for _, line in self._lines]
+                if self._dropped:
+                    lost = schemas.EventsLost(count=self._dropped)
+                    lines.insert(0, json.dumps(lost.to_dict(self._dropped_at)))
+                self._lines.clear()
+                self._dropped = 0
+            if lines:
+                self._segment = ("\n".join(lines) + "\n").encode()
+        return self._segment
 
     def _write_behind(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._lines or self._closed)
+                self._changed.wait_for(lambda: self._lines or self._segment or self._closed)
                 if self._closed:
                     return
                 # Let a burst of events share one segment.

@@ -1,8 +1,10 @@
-"""`state.json`: where a run stands. The program decides from it, never from the events.
+"""`state/<lease>.json`: where a run stands. The program decides from it, never from the events.
 
-The launcher writes it before and after a group, the group's controller while the group exists.
+The launcher writes it before and after a group, the group's controller while the group exists. Each lease of the run
+has a file of its own, so a launch that lost the run cannot overwrite the state of the launch that took it.
 """
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -10,8 +12,9 @@ from typing import Any
 
 from orchestrator.errors import CorruptData
 from orchestrator.storage import ObjectMissing, Storage
+from orchestrator.storage.lease import newest_lease
 
-NAME = "state.json"
+FOLDER = "state/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,15 +24,6 @@ class Process:
     host: str
     pid: int
     started: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """The process of a launch. mark: `processes.process_mark`, which no other process ever has."""
-
-    host: str
-    pid: int
-    mark: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +38,14 @@ class Attempt:
 class RunState:
     """All that the next launch must know.
 
-    owner: the launcher, null when none runs. generation: number of the newest generation, 0 before the first.
+    lease: of the launch that wrote it, 0 without one. generation: number of the newest generation, 0 before the first.
     ranks: the processes of that generation, by rank; empty once they are known to be gone.
     saved: name of the newest checkpoint that a rank reported. attempts: failures since the launch began.
     trained_s, failures: over all launches, for the checkpoint interval.
     ended: why the last launch ended, null while one runs.
     """
 
-    owner: Owner | None = None
+    lease: int = 0
     generation: int = 0
     ranks: dict[str, Process] = field(default_factory=dict)
     saved: str | None = None
@@ -61,31 +55,44 @@ class RunState:
     ended: str | None = None
 
 
-def read_state(storage: Storage) -> RunState:
-    """The run's state; the initial one for a new run. Raises CorruptData or StorageError."""
-    try:
-        content = storage.get(NAME)
-    except ObjectMissing:
-        return RunState()
+def read_state(storage: Storage, lease: int | None = None) -> RunState:
+    """The state as the launch with this lease, or the newest one before it, wrote it; the initial one for a new run.
+
+    lease: None is the newest. A launch must give its own: by now another one may own the run. Raises CorruptData or
+    StorageError.
+    """
+    newest = newest_lease(storage) if lease is None else lease
+    for number in range(newest, -1, -1):
+        with contextlib.suppress(ObjectMissing):
+            return _parse(storage, state_name(number))
+    return RunState()
+
+
+def write_state(storage: Storage, state: RunState) -> None:
+    """Replace the state of its lease. Raises StorageError."""
+    storage.put(state_name(state.lease), (json.dumps(dataclasses.asdict(state), indent=2) + "\n").encode())
+
+
+def state_name(lease: int) -> str:
+    """Name of the object that holds the state of a lease."""
+    return f"{FOLDER}{lease:06d}.json"
+
+
+def _parse(storage: Storage, name: str) -> RunState:
+    content = storage.get(name)
     try:
         return _state_from_dict(json.loads(content))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptData(
-            f"{storage.describe()}/{NAME}",
+            f"{storage.describe()}/{name}",
             f"not a run state: {error}",
             "remove the file to resume from checkpoints",
         ) from error
 
 
-def write_state(storage: Storage, state: RunState) -> None:
-    """Replace the run's state. Raises StorageError."""
-    storage.put(NAME, (json.dumps(dataclasses.asdict(state), indent=2) + "\n").encode())
-
-
 def _state_from_dict(raw: dict[str, Any]) -> RunState:
-    owner = raw["owner"]
     return RunState(
-        owner=None if owner is None else Owner(**owner),
+        lease=int(raw["lease"]),
         generation=int(raw["generation"]),
         ranks={str(rank): Process(**process) for rank, process in raw["ranks"].items()},
         saved=raw.get("saved"),

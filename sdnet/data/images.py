@@ -4,6 +4,7 @@ How each format and depth is mapped is documented in docs/data.md.
 """
 
 import errno
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -20,6 +21,8 @@ _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, err
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Pixels beyond it mark missing data, such as the lowest float32, which GDAL writes.
 _NOT_A_MEASUREMENT = 1e30
+# A sparse file takes no disk and gigabytes of memory. Beside its pixels a file may have overviews and tags.
+_MOST_BYTES_OF_A_PIXEL, _MOST_OTHER_BYTES = 32, 64 << 20
 _TINY = np.finfo(np.float64).tiny
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
@@ -55,7 +58,7 @@ def read_grey(path: Path, max_pixels: int) -> np.ndarray:
     try:
         with open_regular(path) as file:  # a FIFO would wait for a writer
             header = read_header(file)
-            _refuse(header, max_pixels)
+            _refuse(header, os.fstat(file.fileno()).st_size, max_pixels)
             file.seek(0)
             data = file.read()
         refuse_incomplete(data)
@@ -107,7 +110,10 @@ def _measured(band: np.ndarray, no_data: float | None) -> np.ndarray:
     return measured if marked is None else measured & (values != marked)
 
 
-def _refuse(header: ImageHeader, max_pixels: int) -> None:
+def _refuse(header: ImageHeader, size: int, max_pixels: int) -> None:
+    most = max_pixels * _MOST_BYTES_OF_A_PIXEL + _MOST_OTHER_BYTES
+    if size > most:
+        raise BadHeader(f"is a file of {size} bytes, more than {most}; raise data.max_pixels ({max_pixels})")
     if header.pixels > max_pixels:
         raise BadHeader(
             f"announces {header.width} x {header.height} px, more than data.max_pixels ({max_pixels})"

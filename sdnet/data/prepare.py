@@ -9,16 +9,15 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from sdnet.augment import middle
 from sdnet.data.alignment import SceneShift
 from sdnet.data.scenes import alignment_table, estimate_shifts, places_of
 from sdnet.data.shards import Shard, ShardReport, make_shard, patches_path, read_good_shard
-from sdnet.data.store import PATCH_SHAPE, open_patches, write_patches
+from sdnet.data.store import PATCH_SHAPE, open_patches, read_images, write_patches
 from sdnet.data.work import Work, orphans, refuse_too_many
 from sdnet.errors import InputError
 from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
@@ -173,35 +172,47 @@ def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[
     total = len(scenes) + len(optical)
     extras = places.rows(np.concatenate([np.arange(len(scenes)), optical])).extras()
     labels = np.concatenate([np.ones(len(scenes), np.int32), np.zeros(len(optical), np.int32)])
-    # Random access needs the matches in one array; it is on disk, and gone when we are done.
-    scratch = work.out / ".test-matches.npy"
+    # Random access needs the matches in one file, which is gone when we are done. It is read and not mapped: it may
+    # lie on shared storage, and a mapped page of a lost mount would end the process.
+    scratch = work.out / ".test-matches"
     try:
-        matches = open_memmap(scratch, "w+", np.uint8, (len(scenes), *PATCH_SHAPE))
-        filled = 0
-        for chunk in _stream(work, work.test, reports):
-            matches[filled : filled + len(chunk)] = middle(chunk)
-            filled += len(chunk)
-        write_patches(path, total, _with_negatives(matches, optical, sar), labels, extras=extras)
-        del matches
+        with scratch.open("w+b") as matches:
+            for chunk in _stream(work, work.test, reports):
+                matches.write(np.ascontiguousarray(middle(chunk)).data)
+            chunks = _with_negatives(matches, len(scenes), optical, sar)
+            write_patches(path, total, chunks, labels, extras=extras)
     finally:
         scratch.unlink(missing_ok=True)
     return total, _size_and_sum(path)
 
 
-def _with_negatives(matches: np.ndarray, optical: np.ndarray, sar: np.ndarray) -> Iterator[np.ndarray]:
+def _with_negatives(
+    matches: BinaryIO, count: int, optical: np.ndarray, sar: np.ndarray
+) -> Iterator[np.ndarray]:
+    """matches: `count` patches, one after the other. optical, sar: which of them lend their halves."""
     half = PATCH_SHAPE[1] // 2
-    for start in range(0, len(matches), _CHUNK):
-        yield matches[start : start + _CHUNK]
+    for start in range(0, count, _CHUNK):
+        yield _patches_at(matches, np.arange(start, min(start + _CHUNK, count)))
     for start in range(0, len(optical), _CHUNK):
-        chunk = matches[optical[start : start + _CHUNK]]
-        chunk[:, :, half:] = matches[sar[start : start + _CHUNK], :, half:]
+        chunk = _patches_at(matches, optical[start : start + _CHUNK])
+        chunk[:, :, half:] = _patches_at(matches, sar[start : start + _CHUNK])[:, :, half:]
         yield chunk
+
+
+def _patches_at(file: BinaryIO, indices: np.ndarray) -> np.ndarray:
+    """The patches at these places of the file: uint8 [n, 64, 128]."""
+    size = PATCH_SHAPE[0] * PATCH_SHAPE[1]
+    content = bytearray()
+    for index in indices.tolist():
+        file.seek(index * size)
+        content += file.read(size)
+    return np.frombuffer(content, np.uint8).reshape(len(indices), *PATCH_SHAPE)
 
 
 def _stream(work: Work, shards: Sequence[Shard], reports: dict[str, ShardReport]) -> Iterator[np.ndarray]:
     for shard in shards:
         if reports[shard.name].patches:
-            yield np.asarray(open_patches(patches_path(work.directory, shard)).images)
+            yield from read_images(open_patches(patches_path(work.directory, shard)), _CHUNK)
 
 
 def _scenes(shards: Sequence[Shard]) -> list[str]:

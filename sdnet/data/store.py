@@ -7,35 +7,27 @@ It may hold more arrays, which are small: see `extra_array`.
 """
 
 import hashlib
-import io
 import math
 import struct
-import threading
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
+from sdnet.data.npz_member import Member, find_member, map_member, read_member, short
 from sdnet.errors import InputError
 from sdnet.files import is_permanent, sha256_of, whole_file
 
 PATCH_SHAPE = (64, 128)
-_LONGEST_SHOWN = 120
 _SAMPLED = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal data make equal files
-# NumPy parses headers with `ast`, which Python 3.11 cannot do in two threads at once (gh-106905).
-_PARSING = threading.Lock()
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
-
 _LFS_POINTER = b"version https://git-lfs"
-_HEADER_BYTES = 1 << 16  # no header of ours or of NumPy's is longer; more would be read into memory
 
 # What the readers of zip files and of NumPy's headers raise for bytes that they do not understand.
 _NOT_WHOLE = (
@@ -93,13 +85,13 @@ def open_patches(path: Path) -> PatchFile:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise InputError(f"{path} is a pipe or a device; give a file")
         with zipfile.ZipFile(path) as archive:
-            images = _find_member(path, archive, "arr_0.npy")
-            labels = _find_member(path, archive, "arr_1.npy")
+            images = find_member(path, archive, "arr_0.npy")
+            labels = find_member(path, archive, "arr_1.npy")
         _check(path, images, labels)
-        found = _mapped(path, labels)
+        found = read_member(path, labels)
         _check_labels(path, found)
         shifts = extra_array(path, "shifts", "i", (len(found), 2))
-        return PatchFile(path, _mapped(path, images), found.astype(np.int32), shifts)
+        return PatchFile(path, map_member(path, images), found.astype(np.int32), shifts)
     except InputError:
         raise
     except FileNotFoundError:
@@ -127,18 +119,16 @@ def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...])
     with zipfile.ZipFile(path) as archive:
         if f"{name}.npy" not in archive.namelist():
             return None
-        member = _find_member(path, archive, f"{name}.npy")
+        member = find_member(path, archive, f"{name}.npy")
     fits = len(member.shape) == len(shape) and all(
         want in (None, length) for want, length in zip(shape, member.shape, strict=True)
     )
     if member.dtype.kind != kind or not fits or member.fortran:
         raise InputError(
-            f"{path}: {name} is {_short(member.dtype)} {_short(list(member.shape))}, not of kind {kind} and "
+            f"{path}: {name} is {short(member.dtype)} {short(list(member.shape))}, not of kind {kind} and "
             f"shape {['any' if want is None else want for want in shape]}; prepare the data again"
         )
-    return (
-        np.array(_mapped(path, member)) if math.prod(member.shape) else np.empty(member.shape, member.dtype)
-    )
+    return read_member(path, member)
 
 
 def open_training_patches(path: Path) -> PatchFile:
@@ -177,15 +167,33 @@ def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     )
 
 
+def read_images(patches: PatchFile, most: int) -> Iterator[np.ndarray]:
+    """All images in order, uint8 [at most `most`, E, 2E] each, read and not mapped: for files on shared storage.
+
+    Raises OSError when storage fails, where a mapped page would end the process.
+    """
+    assert isinstance(patches.images, np.memmap), type(patches.images)
+    begin, shape = patches.images.offset, patches.images.shape[1:]
+    with patches.path.open("rb") as file:
+        file.seek(begin)
+        for start in range(0, len(patches), most):
+            count = min(most, len(patches) - start)
+            content = bytearray(file.read(count * math.prod(shape)))
+            yield np.frombuffer(content, np.uint8).reshape(count, *shape)
+
+
 def sample_checksum(train: PatchFile, test: PatchFile) -> str:
-    """SHA-256 of all labels and shifts and of 64 patches spread over each file: milliseconds for any size."""
+    """SHA-256 of all labels and shifts and of 64 patches spread over each file: milliseconds for any size.
+
+    Raises OSError when storage fails.
+    """
     digest = hashlib.sha256()
     for patches in (train, test):
         digest.update(
             patches.labels.tobytes() + (b"" if patches.shifts is None else patches.shifts.tobytes())
         )
-        for index in np.linspace(0, len(patches) - 1, _SAMPLED).astype(int):
-            digest.update(patches.images[index].tobytes())
+        for patch in _sampled_patches(patches):
+            digest.update(patch)
     return digest.hexdigest()
 
 
@@ -216,7 +224,7 @@ def refuse_corrupt(path: Path) -> None:
         raise InputError(_not_whole(path, error)) from None
     if corrupt:
         raise InputError(
-            f"{path} is corrupt: {_short(corrupt)} does not match its CRC-32; make or copy it again"
+            f"{path} is corrupt: {short(corrupt)} does not match its CRC-32; make or copy it again"
         )
 
 
@@ -238,73 +246,29 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return zipfile.ZipInfo(name, date_time=_EPOCH)
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """The header of an array in an archive, and where its data lie in the file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran: bool
-    begin: int
-
-
-def _find_member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
-    """Read the header of one member; its data are not looked at."""
-    found = [info for info in archive.infolist() if info.filename == name]
-    if len(found) != 1:
-        names = ", ".join(archive.namelist()[:5])
-        raise InputError(
-            f"{path} has {'no' if not found else len(found)} {name.removesuffix('.npy')}; "
-            f"it holds {_short(names) or 'nothing'}"
-        )
-    info = found[0]
-    if info.flag_bits & 1:
-        raise InputError(f"{path} is encrypted; write it with numpy.savez")
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise InputError(f"{path} is compressed and cannot be mapped; write it with numpy.savez")
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-        if signature != b"PK\x03\x04":
-            raise ValueError(f"no entry where {name} should begin")
-        begin = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-        file.seek(begin)
-        header = io.BytesIO(file.read(_HEADER_BYTES))
-    shape, fortran, dtype = _npy_header(header)
-    if dtype.hasobject:
-        raise InputError(f"{path} holds pickled objects in {name}; only plain numbers are read")
-    if not all(type(length) is int and length >= 0 for length in shape):
-        raise ValueError(f"{name} has the shape {_short(shape)}")
-    size = math.prod(shape) * dtype.itemsize
-    if header.tell() + size != info.file_size:
-        raise ValueError(f"{name} should hold {_short(size)} bytes after its header")
-    return _Member(shape, dtype, fortran, begin + header.tell())
+def _sampled_patches(patches: PatchFile) -> Iterator[bytes]:
+    """64 patches spread over the file, read and not mapped, as `read_member`."""
+    size = math.prod(patches.images.shape[1:])
+    assert isinstance(patches.images, np.memmap), type(patches.images)
+    begin = patches.images.offset
+    with patches.path.open("rb") as file:
+        for index in np.linspace(0, len(patches) - 1, _SAMPLED).astype(int):
+            file.seek(begin + int(index) * size)
+            yield file.read(size)
 
 
-def _mapped(path: Path, member: _Member) -> np.ndarray:
-    return np.memmap(path, member.dtype, "r", member.begin, member.shape)
-
-
-def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    with _PARSING:
-        shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
-
-
-def _check(path: Path, images: _Member, labels: _Member) -> None:
+def _check(path: Path, images: Member, labels: Member) -> None:
     """Refuse by the headers alone, so that nothing is mapped or allocated by a shape that is not ours."""
     if images.dtype != np.uint8 or len(images.shape) != 3 or not _is_pair(*images.shape[1:]):
         raise InputError(
-            f"{path}: arr_0 is {_short(images.dtype)} {_short(list(images.shape))}; it must be uint8 "
+            f"{path}: arr_0 is {short(images.dtype)} {short(list(images.shape))}; it must be uint8 "
             "[N, 64, 128], optical left and SAR right (or [N, E, 2E], E even and from 64 to 128)"
         )
     if images.fortran:
         raise InputError(f"{path}: arr_0 is in Fortran order; write it with numpy.ascontiguousarray")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise InputError(
-            f"{path}: arr_1 is {_short(labels.dtype)} {_short(list(labels.shape))}; it must be integers "
+            f"{path}: arr_1 is {short(labels.dtype)} {short(list(labels.shape))}; it must be integers "
             f"[{images.shape[0]}], one label a patch"
         )
     if images.shape[0] == 0:
@@ -324,10 +288,5 @@ def _check_labels(path: Path, labels: np.ndarray) -> None:
         )
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
 def _line(error: Exception) -> str:
-    return _short(" ".join(str(error).split()) or type(error).__name__)
+    return short(" ".join(str(error).split()) or type(error).__name__)

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 
 from sdnet.data.image_header import BadHeader, HeaderBytes, ImageHeader, SampleKind
 
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the last one is GDAL's
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
 _MOST_VALUES, _MOST_FIELDS = 64, 4096
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+# OpenCV's decoder comes without these; GDAL and Pillow write them.
+_NOT_DECODED = {
+    6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
 _ALPHA = (1, 2)  # associated, unassociated
 _KINDS: dict[int, SampleKind] = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
 _DEPTHS = {
@@ -64,6 +69,7 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
             bands,
             bits,
             kind,
+            compression=first(_COMPRESSION, 1),
             photometric=first(_PHOTOMETRIC, _BLACK_IS_ZERO),
             planar=first(_PLANAR, 1) == 2,
             extra=fields[_EXTRA].values if _EXTRA in fields else (),
@@ -76,11 +82,15 @@ def _refusal(
     bits: tuple[int, ...],
     kind: str | None,
     *,
+    compression: int,
     photometric: int,
     planar: bool,
     extra: tuple[int, ...],
 ) -> str:
     """Why such a TIFF would be read wrongly, or not at all; empty if it is read as it should be."""
+    if compression in _NOT_DECODED:
+        name = _NOT_DECODED[compression]
+        return f"is a TIFF compressed with {name}; write it with Deflate, LZW or without compression"
     deep = bits[:1] > (8,)
     alpha = bool(extra) and extra[0] in _ALPHA
     if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR):
@@ -133,7 +143,10 @@ def _fields(content: HeaderBytes, order: str) -> dict[int, _Field]:
         raise BadHeader(f"is a damaged TIFF ({count} fields on its first page)")
     size, inline = (20, 8) if big else (12, 4)
     position = start + (8 if big else 2)
-    known = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA}
+    known = {
+        _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT,
+        _NO_DATA,
+    }  # fmt: skip
     fields: dict[int, _Field] = {}
     for entry in range(position, position + count * size, size):
         tag, kind, number = content.unpack(order + ("HHQ" if big else "HHI"), entry)

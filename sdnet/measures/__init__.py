@@ -4,8 +4,8 @@ A measure maps a grey image to a few channels that describe local structure and 
 sensors. Two images are compared by the correlation of their channels. NumPy and OpenCV only.
 """
 
-from sdnet.measures.channels import MEASURES, Measure, cfog, log_gabor, mind, phase_congruency
-from sdnet.measures.correlation import Peak, correlate, find_peak
+from sdnet.measures.channels import MEASURES, Measure, cfog, cfog_mind, log_gabor, mind, phase_congruency
+from sdnet.measures.correlation import Peak, correlate, find_peak, vertex
 from sdnet.measures.patches import describe_patches, mean_surface, patch_distances
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Measure",
     "Peak",
     "cfog",
+    "cfog_mind",
     "correlate",
     "describe_patches",
     "find_peak",
@@ -21,4 +22,5 @@ __all__ = [
     "mind",
     "patch_distances",
     "phase_congruency",
+    "vertex",
 ]

@@ -65,19 +65,20 @@ def find_peak(surface: np.ndarray, exclude_px: int = 6) -> Peak:
     if not inside:
         return Peak(float(row), float(column), best, float(rest.max()), False)
     return Peak(
-        row + _vertex(surface[row - 1 : row + 2, column]),
-        column + _vertex(surface[row, column - 1 : column + 2]),
+        row + float(vertex(surface[row - 1 : row + 2, column])),
+        column + float(vertex(surface[row, column - 1 : column + 2])),
         best,
         float(rest.max()),
         True,
     )
 
 
-def _vertex(three: np.ndarray) -> float:
-    """Where the parabola through three neighbours has its maximum, from -0.5 to 0.5."""
-    before, at, after = (float(value) for value in three)
+def vertex(three: np.ndarray) -> np.ndarray:
+    """Where the parabola through three neighbours, [3, ...], has its maximum: from -0.5 to 0.5; 0 without one."""
+    before, at, after = three.astype(np.float64)
     curvature = before - 2 * at + after
-    return 0.0 if curvature >= 0 else float(np.clip(0.5 * (before - after) / curvature, -0.5, 0.5))
+    place = 0.5 * (before - after) / np.where(curvature < 0, curvature, 1)
+    return np.where(curvature < 0, np.clip(place, -0.5, 0.5), 0.0)
 
 
 def _padded(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

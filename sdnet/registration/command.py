@@ -1,6 +1,5 @@
 """Registering two files: reading, the georeferences, the search, and the folder of results."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import cv2
 
 from sdnet.errors import InputError
 from sdnet.files import make_folder
-from sdnet.registration.config import RegisterConfig
+from sdnet.registration.config import Method, RegisterConfig
 from sdnet.registration.georeference import initial_transform
 from sdnet.registration.outputs import write_outputs
 from sdnet.registration.pipeline import register_images
@@ -55,7 +54,7 @@ def _initial(optical: Source, sar: Source) -> Transform:
     return start
 
 
-def config_of(model: str, search: str, measure: str, with_network: bool) -> RegisterConfig:
+def config_of(model: str, search: str, measure: str, with_network: bool, adapt: bool) -> RegisterConfig:
     """The configuration of a command line: both methods when there is a network. Raises InputError."""
-    config = RegisterConfig(model=model, search=search, measure=measure)  # type: ignore[arg-type]
-    return replace(config, method="combined") if with_network else config
+    method: Method = "combined" if with_network else "templates"
+    return RegisterConfig(model=model, search=search, measure=measure, method=method, adapt=adapt)  # type: ignore[arg-type]

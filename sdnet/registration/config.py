@@ -49,13 +49,14 @@ class RegisterConfig:
     model: of the transform. search: `near` finds shifts to 72 px and rotations to about 5 degrees;
     `wide` finds shifts to 200 px and any rotation. method: `templates` needs no network; `network`
     uses SDNet alone; `combined` finds the place with both and refines with templates.
-    measure: of the templates.
+    measure: of the templates. adapt: give the network the BatchNorm statistics of the two images.
     """
 
     model: Model = "affine"
     search: Search = "near"
     method: Method = "templates"
-    measure: str = "log_gabor"
+    measure: str = "cfog_mind"
+    adapt: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -66,3 +67,7 @@ class RegisterConfig:
         ):
             if value not in known:
                 raise InputError(f"{name} is {shown(value)}; it must be one of {', '.join(known)}")
+        if self.adapt and self.method == "templates":
+            raise InputError(
+                "adapt changes the statistics of a network, and there is none; give a checkpoint too"
+            )

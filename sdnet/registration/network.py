@@ -1,6 +1,9 @@
 """SDNet as registration uses it: descriptors of single points, and dense descriptors of whole chips."""
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
@@ -11,9 +14,11 @@ from sdnet.errors import InputError, shown
 from sdnet.model import DROPOUT_LAYER, NORM_LAYERS, PATCH, SDNet, normalise
 from sdnet.registration.config import SENSORS, Sensor
 from sdnet.registration.images import Image
+from sdnet.statistics import StatisticsOf, Weights, adapted
 
 STRIDE = 8  # pixels between neighbours of a dense map
 _BATCH = 64
+_PATCHES_ALONG_EDGE = 20  # of those whose statistics are taken
 
 
 class _Side(nn.Cell):
@@ -42,13 +47,33 @@ class _Side(nn.Cell):
 class Network:
     """A trained SDNet. origin: `checkpoint_sha256` and `weights_sha256`, as of `LoadedModel`."""
 
-    def __init__(self, path: Path):
+    def __init__(self, given: Weights, origin: Mapping[str, str]):
+        self._given, self.origin = given, dict(origin)
+        self._net = SDNet(given.recipe, training=False)
+        weights.load(self._net, given.state)
+        self._sides = {sensor: _Side(self._net, sensor) for sensor in SENSORS}
+
+    @classmethod
+    def of_checkpoint(cls, path: Path) -> Self:
         """Read a checkpoint directory or a `.ckpt` file, published ones too. Raises InputError."""
-        net = SDNet(checkpoint.read_recipe(path), training=False)
-        loaded = checkpoint.load_model(path, weights.shapes(net))
-        weights.load(net, loaded.state)
-        self.origin = loaded.origin
-        self._sides = {sensor: _Side(net, sensor) for sensor in SENSORS}
+        recipe = checkpoint.read_recipe(path)
+        loaded = checkpoint.load_model(path, weights.shapes(SDNet(recipe, training=False)))
+        return cls(Weights(recipe, loaded.state), loaded.origin)
+
+    def adapted(self, optical: Image, sar: Image) -> "Network":
+        """This network with the BatchNorm statistics of two images; used until it is adapted to two others.
+
+        Raises InputError for a network without statistics.
+        """
+        measure, twin = self._twin
+        found = measure.measure(patches_of(optical), patches_of(sar))
+        weights.load(twin._net, adapted(self._given, found).state)
+        return twin
+
+    @cached_property
+    def _twin(self) -> "tuple[StatisticsOf, Network]":
+        """What measures statistics, and the network that gets them; kept, because compiling takes seconds."""
+        return StatisticsOf(self._given), Network(self._given.by_sensor(), self.origin)
 
     def describe(self, patches: np.ndarray, sensor: Sensor) -> np.ndarray:
         """Descriptors of unit length, float32 [N, 128], of patches uint8 [N, 64, 64]."""
@@ -74,6 +99,16 @@ class Network:
         square = cv2.blur(grey * grey, (PATCH, PATCH), borderType=cv2.BORDER_REFLECT)
         even = (grey - mean) / np.sqrt(np.maximum(square - mean * mean, 1.0))
         return self._sides[sensor](Tensor(even[None, None])).asnumpy()[0]
+
+
+def patches_of(image: Image) -> np.ndarray:
+    """Patches that are evenly spread over the parts of an image that hold data: uint8 [N, 64, 64]."""
+    rows, columns = (
+        np.linspace(0, edge - PATCH, _PATCHES_ALONG_EDGE).round().astype(int) for edge in image.shape
+    )
+    places = [(slice(row, row + PATCH), slice(column, column + PATCH)) for row in rows for column in columns]
+    full = [place for place in places if image.valid[place].all()]
+    return np.stack([image.grey[place] for place in full or places])
 
 
 def describe_points(net: Network, image: Image, points: np.ndarray, sensor: Sensor) -> np.ndarray:

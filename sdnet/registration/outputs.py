@@ -89,6 +89,8 @@ def _facts(optical: Source, sar: Source, config: RegisterConfig, found: Registra
         "convention": "matrix maps (column, row, 1) of the optical image to the SAR image; whole numbers "
         "are pixel centres, the first pixel is (0, 0)",
     }
+    if config.adapt:
+        facts["statistics"] = "images"
     return facts | (found.transform.as_dict() if found.transform is not None else {"model": config.model})
 
 

@@ -16,13 +16,17 @@ from sdnet.registration.config import (
     NETWORK_COARSE,
     NETWORK_FINE,
     Level,
+    Model,
     RegisterConfig,
 )
 from sdnet.registration.features import Descriptors, Features, Templates
 from sdnet.registration.images import Image
+from sdnet.registration.joint import fit_jointly
 from sdnet.registration.piecewise import with_local_shifts
-from sdnet.registration.robust import Fit, refine, residuals, sample_affine
-from sdnet.registration.tie_points import TiePoints, search
+from sdnet.registration.robust import LEAST_POINTS, agreeing, residuals, sample_affine
+from sdnet.registration.search import apart, compare
+from sdnet.registration.surfaces import Surfaces
+from sdnet.registration.tie_points import TiePoints
 from sdnet.registration.transform import IDENTITY, Transform
 from sdnet.registration.trust import LEAST_EVIDENCE, Verdict, evidence, judge
 from sdnet.registration.wide import wide_candidates
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 _CANDIDATES = 3
 _BEYOND_DOUBT = 30.0  # evidence at which no other candidate is tried
 _FOLDS = 4
+# Of `piecewise`: how far relief may move a place, and at how many places it is looked for.
+_RELIEF_PX, _RELIEF_POINTS = 24, 256
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ def register_images(
     thread as on many. Raises InputError when the method needs a network and there is none.
     """
     begun = time.perf_counter()
+    if net is not None and config.adapt:
+        net = net.adapted(optical, sar)
     passes = _passes(config, net)
     starts: Iterable[Transform] = [initial]
     if config.search == "wide":
@@ -118,8 +126,9 @@ def _coarse(
     optical: Image, sar: Image, start: Transform, passes: list[tuple[Features, Level]]
 ) -> _Coarse | None:
     """Tie points of all features together, and the affine transform on which the most agree."""
-    found = [search(optical, sar, start, level, features) for features, level in passes]
-    ties = found[0] if len(found) == 1 else found[0].joined(found[1])
+    found = [compare(optical, sar, start, level, features) for features, level in passes]
+    peaks = [one.peaks(apart(features))[0] for one, (features, _) in zip(found, passes, strict=True)]
+    ties = peaks[0] if len(peaks) == 1 else peaks[0].joined(peaks[1])
     level = passes[0][1]
     transform = sample_affine(ties, level.tolerance_px)
     if transform is None:
@@ -127,44 +136,68 @@ def _coarse(
     inliers = residuals(ties, transform) <= level.tolerance_px
     count = int(np.count_nonzero(inliers))
     found_evidence = evidence(len(ties), count, level.tolerance_px, level.radius_px)
-    return _Coarse(transform, ties, inliers, found_evidence)
+    return _Coarse(fit_jointly(found[0], transform, "affine") or transform, ties, inliers, found_evidence)
 
 
 def _finish(
     optical: Image, sar: Image, coarse: _Coarse, passes: _Passes, config: RegisterConfig, begun: float
 ) -> Registration:
-    transform, ties = coarse.transform, coarse.ties
-    for features, level in passes.fine:
-        ties = search(optical, sar, transform, level, features)
-        fit = refine(ties, transform, "affine", level.tolerance_px)
-        if fit is None:
-            return _refused(begun, "too few fine tie points agree", coarse)
-        transform = fit.transform
-    last = passes.fine[-1][1]
-    fit = refine(ties, transform, config.model, last.tolerance_px)
-    if fit is None:
-        return _refused(begun, "too few fine tie points agree", coarse)
+    transform = coarse.transform
+    for index, (features, level) in enumerate(passes.fine):
+        surfaces = compare(optical, sar, transform, level, features)
+        last = index == len(passes.fine) - 1
+        found = fit_jointly(surfaces, transform, config.model if last else "affine")
+        if found is None:
+            return _refused(begun, "too few places to compare", coarse)
+        transform = found
+    chain, start = [surfaces], transform
     if config.model == "piecewise":
-        fit = with_local_shifts(fit, ties, optical.shape)
-    held_out_px = _held_out(ties, fit, config, last.tolerance_px, optical.shape)
+        chain = _relief(optical, sar, transform, features, level)
+        transform = _refit(chain, start, config.model, optical.shape) or start
+    ties, inside = chain[-1].peaks(apart(features))
+    if len(ties) < LEAST_POINTS:
+        return _refused(begun, "too few fine tie points", coarse)
+    fit = agreeing(ties, transform, level.tolerance_px)
+    seen = [one.take(inside) for one in chain]
+    held_out_px = _held_out(seen, ties, start, config.model, optical.shape)
     verdict = judge(coarse.evidence, fit, optical.shape)
     return Registration(fit.transform, ties, fit.inliers, held_out_px, verdict, time.perf_counter() - begun)
 
 
+def _relief(optical: Image, sar: Image, start: Transform, features: Features, level: Level) -> list[Surfaces]:
+    """Surfaces far around an affine transform, then near around what they say; of the same points."""
+    wide = replace(level, radius_px=_RELIEF_PX, points=_RELIEF_POINTS)
+    far = compare(optical, sar, start, wide, features)
+    if not len(far):
+        return [far]
+    first = with_local_shifts(far, start, optical.shape)
+    near = compare(optical, sar, first, level, features, far.optical)
+    rows = {tuple(point): row for row, point in enumerate(far.optical)}
+    return [far.take(np.array([rows[tuple(point)] for point in near.optical], int)), near]
+
+
+def _refit(chain: list[Surfaces], start: Transform, model: Model, shape: tuple[int, int]) -> Transform | None:
+    """The last fit of a model to surfaces; None for too few of them."""
+    if model != "piecewise":
+        return fit_jointly(chain[-1], start, model)
+    if len(chain[-1]) < LEAST_POINTS:
+        return None
+    for surfaces in chain:
+        start = with_local_shifts(surfaces, start, shape)
+    return start
+
+
 def _held_out(
-    ties: TiePoints, fit: Fit, config: RegisterConfig, width_px: float, shape: tuple[int, int]
+    chain: list[Surfaces], ties: TiePoints, start: Transform, model: Model, shape: tuple[int, int]
 ) -> np.ndarray:
     """Each quarter of the tie points measured by a fit to the other three: float64 [N]."""
     found = np.full(len(ties), np.nan)
     fold = np.arange(len(ties)) % _FOLDS
-    plain = replace(fit.transform, grid=None)
     for part in range(_FOLDS):
-        seen = ties.take(fold != part)
-        other = refine(seen, plain, config.model, width_px)
+        seen = fold != part
+        other = _refit([one.take(seen) for one in chain], start, model, shape)
         if other is not None:
-            if config.model == "piecewise":
-                other = with_local_shifts(other, seen, shape)
-            found[fold == part] = residuals(ties.take(fold == part), other.transform)
+            found[~seen] = residuals(ties.take(~seen), other)
     return found
 
 

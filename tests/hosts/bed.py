@@ -55,7 +55,7 @@ class Bed:
         # All at once: they spend most of the time importing, and wait for the head by themselves.
         starts = [(host, host.join_ray(self.head.address)) for host in self.hosts]
         for host, start in starts:
-            _await_node(host, start)
+            await_node(host, start)
 
     def ask_ray(self, command: Sequence[str]) -> str:
         """What a command prints that joins the cluster from the head."""
@@ -80,8 +80,12 @@ class Bed:
 
     def restart(self, host: Host) -> None:
         """Bring a killed host back, with its link and a new Ray node."""
+        await_node(host, self.bring_back(host))
+
+    def bring_back(self, host: Host) -> "subprocess.Popen[str]":
+        """Begin to bring a killed host back; `await_node` waits until it has joined."""
         host.heal_link()
-        _await_node(host, host.join_ray(self.head.address))
+        return host.join_ray(self.head.address)
 
 
 @contextmanager
@@ -149,7 +153,8 @@ def _furnish(cables: Sequence[Cable], directory: Path, settings: Mapping[str, st
     return tuple(made)
 
 
-def _await_node(host: Host, start: "subprocess.Popen[str]") -> None:
+def await_node(host: Host, start: "subprocess.Popen[str]") -> None:
+    """Wait until the host's Ray node has joined. Raises RuntimeError with its log when it does not."""
     if start.wait(timeout=_START_WITHIN_S) != 0:
         log = host.start_log.read_text(errors="replace")
         raise RuntimeError(f"no Ray node on {host.name}: {log[-2000:]}")

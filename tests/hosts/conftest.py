@@ -13,9 +13,14 @@ from tests.ray_leftovers import held_in_vain
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Bed]:
-    """A head that only leads, and three hosts for one rank each; a test leaves it as it was."""
+    """A head that only leads, and three hosts with room for two ranks each; a test leaves it as it was.
+
+    The jobs allow one rank on each host.
+    """
     with bed(4, QUICK_TO_NOTICE) as made:
         made.head.ray_options = ("--num-cpus=0",)
+        for host in made.hosts[1:]:
+            host.ray_options = ("--num-cpus=2",)
         made.start_ray()
         yield made
         assert held_in_vain(made.ask_ray) == []

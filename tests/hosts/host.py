@@ -25,7 +25,7 @@ _RAY_OPTIONS = (
 )
 # No autoscaler: it starts slowly and has nobody to serve.
 _HEAD_OPTIONS = ("--head", f"--port={GCS_PORT}", "--no-monitor")
-# Gives a command its host's own disk, at the path where every host has one.
+# Gives a command its host's own disk, or its own view of shared storage, at the path where every host has one.
 _WITH_DISK = 'mount --bind "$0" "$1" && shift && exec "$@"'
 
 
@@ -36,6 +36,7 @@ class Host:
     directory: its own disk, which its commands see at `disk`, as those of every host do theirs.
     environment: that of its commands, Ray's token among them. ray_options: what this host's
     `ray start` gets beside the usual, such as `--num-cpus=2`; the last one of a kind counts.
+    views: directories that its commands see at other paths, such as a mount of its own of the shared storage.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Host:
     disk: Path
     environment: dict[str, str]
     ray_options: tuple[str, ...] = ()
+    views: dict[Path, Path] = field(default_factory=dict)
     _children: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     @property
@@ -54,9 +56,10 @@ class Host:
         self, command: Sequence[str], environment: Mapping[str, str] | None = None, **options: Any
     ) -> "subprocess.Popen[str]":
         """Start a command on this host, in text mode; it ends with the bed at the latest."""
-        disk = ["sh", "-c", _WITH_DISK, str(self.directory), str(self.disk)]
+        bound = {self.disk: self.directory, **self.views}
+        disks = [part for at, own in bound.items() for part in ("sh", "-c", _WITH_DISK, str(own), str(at))]
         child = subprocess.Popen(
-            ["ip", "netns", "exec", self.cable.host, *disk, *command],
+            ["ip", "netns", "exec", self.cable.host, *disks, *command],
             env={**self.environment, **(environment or {})}, text=True, **options,
         )  # fmt: skip
         self._children.append(child)

@@ -1,13 +1,12 @@
 """The small job of the fault tests over hosts, its clean run, and what a test asks of its runs."""
 
-import hashlib
 import subprocess
 
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.hosts.bed import Bed
-from tests.hosts.host import Host
-from tests.launching import last_checkpoint, wait_for
+from tests.hosts.host import RAY, Host
+from tests.launching import checksums, wait_for
 
 _JOB = """
 name: {name}
@@ -45,14 +44,21 @@ def ended_well(process: "subprocess.Popen[str]") -> None:
 
 def weights(run: RunDirectory) -> dict[str, str]:
     """Checksums of the last checkpoint's files."""
-    last = last_checkpoint(run, STEPS)
-    return {
-        name: hashlib.sha256((last / name).read_bytes()).hexdigest()
-        for name in ("model.ckpt", "optimizer.ckpt")
-    }
+    return checksums(run, STEPS)
 
 
 def host_of(cluster: Bed, run: RunDirectory, rank: int) -> Host:
     """The host of a rank of the first group, as soon as it has joined."""
     joined = wait_for(run, RankJoined, lambda joined: joined.rank == rank)
     return next(host for host in cluster.hosts if host.address == joined.host)
+
+
+def drain(cluster: Bed, host: Host, seconds: int) -> None:
+    """Announce that the host goes away."""
+    [raylet] = host.processes("raylet")
+    [node_id] = [word.split("=")[1] for word in raylet.cmdline() if word.startswith("--node_id=")]
+    cluster.head.run(
+        [RAY, "drain-node", "--address", cluster.ray_address, "--node-id", node_id,
+         "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken away",
+         "--deadline-remaining-seconds", str(seconds)]
+    )  # fmt: skip

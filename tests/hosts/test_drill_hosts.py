@@ -8,7 +8,6 @@ import pytest
 from tests.hosts.bed import bed
 from tests.hosts.network import why_impossible
 from tests.hosts.test_bed import QUICK_TO_NOTICE
-from tests.hosts.test_launch_survives import JOB
 
 pytestmark = [
     pytest.mark.hosts,
@@ -17,6 +16,17 @@ pytestmark = [
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 
+JOB = """
+name: survivor
+cluster: {address: auto, workers: 2, workers_per_host: 1}
+data:
+  synthetic: {pairs: 16, scenes: 4}
+  patches: {per_pair: 6}
+  split: {train: 0.5}
+train: {recipe: demo, epochs: 4, batch: 8}
+checkpoint: {every_s: 0, keep: 2}
+evaluate: {every_epochs: 4, batch: 32}
+"""
 CUTS_ITS_LINK = """
 import json, subprocess, sys
 from orchestrator.drill import link

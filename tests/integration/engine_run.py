@@ -1,4 +1,4 @@
-"""Runs one of the examples' training functions: python engine_run.py MODULE STORAGE NAME STEPS"""
+"""Runs one of the examples' training functions: python engine_run.py MODULE STORAGE NAME STEPS [RANKS_PER_HOST]"""
 
 import os
 import sys
@@ -17,7 +17,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 def main() -> None:
     """Train on the cluster that RAY_ADDRESS names."""
-    module, storage, name, steps = sys.argv[1:]
+    module, storage, name, steps, *limit = sys.argv[1:]
+    per_host = int(limit[0]) if limit else None
     sys.path.insert(0, str(EXAMPLES))
     ray.init(address="auto", log_to_driver=False)
     trainer = MindSporeTrainer(
@@ -25,7 +26,10 @@ def main() -> None:
         train_loop_config={"steps": int(steps)},
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(name=name, storage_path=storage),
-        recovery=RecoveryConfig(checkpoint_every_s=0.3, step_timeout_s=6.0),
+        # Standbys take the CPUs of a run that lasts seconds. A host could hold more than one rank.
+        recovery=RecoveryConfig(
+            checkpoint_every_s=0.3, step_timeout_s=6.0, standbys=False, workers_per_host=per_host
+        ),
     )
     result = trainer.fit()
     print(f"{result.checkpoint} {result.metrics['loss']}")

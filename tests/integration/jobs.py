@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import pty
 import subprocess
@@ -16,7 +15,7 @@ import psutil
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.integration.ray_node import RayCluster, program
-from tests.launching import last_checkpoint, wait_for
+from tests.launching import checksums, wait_for
 
 JOB = """
 name: {name}
@@ -117,8 +116,4 @@ def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
 
 def weights(run: RunDirectory, step: int = STEPS) -> dict[str, str]:
     """Checksums of the last checkpoint's files."""
-    last = last_checkpoint(run, step)
-    return {
-        name: hashlib.sha256((last / name).read_bytes()).hexdigest()
-        for name in ("model.ckpt", "optimizer.ckpt")
-    }
+    return checksums(run, step)

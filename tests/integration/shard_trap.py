@@ -5,13 +5,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from sdnet.config import PatchConfig
-from sdnet.data.shards import Shard, ShardReport, make_shard
+from sdnet.data.shards import Shard, make_shard
 
-MakeShard = Callable[[Shard, Path, PatchConfig], ShardReport]
+MakeShard = Callable[..., object]
 
 
 def make_shard_or_wait(fifo: Path, name: str) -> MakeShard:
@@ -20,11 +20,11 @@ def make_shard_or_wait(fifo: Path, name: str) -> MakeShard:
     A function of a function: Ray then sends it by value to workers, which cannot import the tests.
     """
 
-    def make(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport:
+    def make(shard: Shard, *arguments: Any) -> object:
         if shard.name == name and fifo.exists():
             fifo.with_suffix(".pid").write_text(str(os.getpid()))
             fifo.read_bytes()  # returns when the test closes its end
-        return make_shard(shard, directory, config)
+        return make_shard(shard, *arguments)
 
     return make
 

@@ -15,6 +15,7 @@ EVERY_HOST = {
     "versions",
     "clock",
     "storage",
+    "storage contract",
     "disk",
     "shared memory",
     "memory",
@@ -45,6 +46,8 @@ def test_this_machine_is_looked_at_in_every_respect(tmp_path):
     reported = run(tmp_path, "cpu")
     assert set(reported) == {*EVERY_HOST, "Ray"}
     assert reported["storage"]["state"] in ("ok", "warn")
+    assert reported["storage contract"]["state"] == "ok"
+    assert ": one creator of a name, no other host to compare with" in reported["storage contract"]["seen"]
     assert reported["Ray"]["state"] == "ok"
 
 

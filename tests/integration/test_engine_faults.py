@@ -1,5 +1,6 @@
 """Two training functions that are not SDNet, through every fault of one host, to the same bytes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -127,5 +128,7 @@ def test_a_training_function_survives_a_killed_and_a_frozen_rank_a_killed_launch
     assert len(resumed) == 3 and resumed[-1] < spoilt
     assert run.storage.get("logs/stacks.2/rank_1.txt")
     assert run.last_bytes() == clean.last_bytes()
+    merged = [json.loads(line)["event"] for line in run.storage.get("events.jsonl").splitlines()]
+    assert merged.count("group_started") == 4
     with pytest.raises(ObjectMissing):
         run.storage.get("checkpoints/checkpoint_manager_snapshot.json")

@@ -24,15 +24,19 @@ from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import NoteSeconds, events_of, times_of, wait_for, wait_for_checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 # How long storage is away or full: the fault itself, nothing is waited for.
 _FAULT_S = 20.0
 
 
-@pytest.mark.parametrize("moment", [FirstStep, CheckpointSaved], ids=["training", "saving"])
+@pytest.mark.parametrize(
+    ("moment", "away_s"),
+    [pytest.param(FirstStep, _FAULT_S, marks=pytest.mark.soak), (CheckpointSaved, 5.0)],
+    ids=["training", "saving"],
+)
 def test_a_run_outlives_storage_that_is_away_for_a_while(
-    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, moment: type[Event]
+    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, moment: type[Event], away_s: float
 ) -> None:
     mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
     mount.mkdir()
@@ -40,7 +44,7 @@ def test_a_run_outlives_storage_that_is_away_for_a_while(
     wait_for(run, moment)
     mount.rename(elsewhere)
     mount.touch()  # whatever is tried below it fails, also making it anew
-    time.sleep(_FAULT_S)
+    time.sleep(away_s)
     mount.unlink()
     elsewhere.rename(mount)
     succeeded(process)
@@ -58,6 +62,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.soak
 def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
     ray_cluster: RayCluster, clean: RunDirectory, disk: Path
 ) -> None:
@@ -74,10 +79,12 @@ def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
     assert weights(run) == weights(clean)
 
 
+@pytest.mark.soak
 def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     ray_cluster: RayCluster, clean: RunDirectory, disk: Path, note_seconds: NoteSeconds
 ) -> None:
-    process, run = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
+    options = ("--set", "checkpoint.every_s=3600", "--set", "recovery.storage_timeout_s=10")
+    process, run = launch(ray_cluster, disk, "stuffed", *options)
     wait_for_checkpoint(run, 3)
     filler = fill(disk)
     output, _ = process.communicate()
@@ -85,7 +92,7 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     assert str(disk) in output.splitlines()[-1] and "could not be written" in output.splitlines()[-1]
     filler.unlink()
     launched_at = time.time()
-    again, _ = launch(ray_cluster, disk, "stuffed", "--set", "checkpoint.every_s=3600")
+    again, _ = launch(ray_cluster, disk, "stuffed", *options)
     succeeded(again)
     note_seconds(run, launched_at)
     assert [event.step for event in events_of(run, Resumed)] == [3]
@@ -93,6 +100,7 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
     assert weights(run) == weights(clean)
 
 
+@pytest.mark.soak
 def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
     ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, note_seconds: NoteSeconds
 ) -> None:
@@ -111,6 +119,7 @@ def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
     assert weights(run) == weights(clean)
 
 
+@pytest.mark.soak
 def test_a_log_that_cannot_be_written_stops_the_run_at_once_with_its_path(
     ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path
 ) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import yaml
 
-from orchestrator.engine.checkpoints import Encoded, newest_valid, prune, write_checkpoint
+from orchestrator.engine.checkpoints import Encoded, newest_valid, write_checkpoint
 from orchestrator.engine.host.left_over import RUN_VARIABLE
-from orchestrator.engine.host.processes import start_ticks
+from orchestrator.engine.pruning import prune
 from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.process_identity import start_ticks
 from orchestrator.telemetry import events
 from orchestrator.telemetry.record import EventWriter, merge_events
 from orchestrator.telemetry.state import Process, RunState, write_state

@@ -25,12 +25,13 @@ PURE = (
     "drill/faults.py",
     "drill/outcome.py",
 )
-_BASE = {"storage", "telemetry", "errors"}
+_BASE = {"storage", "telemetry", "process_identity", "errors"}
 _ENGINE = {"engine", "ascend", *_BASE}
 # What each package may import; a dotted name allows that part of a package and nothing else of it.
 MAY_IMPORT = {
     "errors": set[str](),
-    "storage": {"errors"},
+    "process_identity": set[str](),
+    "storage": {"process_identity", "errors"},
     "telemetry": {"storage", "errors"},
     "ascend": {"errors"},
     "engine": {"ascend", *_BASE},
@@ -144,6 +145,21 @@ CONTROL = sorted((ROOT / "orchestrator" / "engine" / "control").glob("*.py"))
 @pytest.mark.parametrize("path", CONTROL, ids=lambda p: p.name)
 def test_the_controllers_decisions_know_neither_ray_nor_mindspore(path: Path) -> None:
     assert not imported_packages(path) & {"ray", "mindspore"}
+
+
+# They show events to people or measure with them. `launch` reads them for the summary that it writes at the end.
+READS_EVENTS = ("telemetry/record.py", "report/", "drill/", "job/launch.py")
+
+
+def test_nothing_that_trains_reads_the_events_so_nothing_is_decided_from_them() -> None:
+    readers = {f"orchestrator.telemetry.record.{name}" for name in ("EventReader", "follow", "parse")}
+    found = [
+        name
+        for path in ORCHESTRATOR.rglob("*.py")
+        if imported_modules(path) & readers
+        and not (name := path.relative_to(ORCHESTRATOR).as_posix()).startswith(READS_EVENTS)
+    ]
+    assert found == []
 
 
 DOOR = ROOT / "orchestrator" / "engine" / "ray_train"

@@ -14,7 +14,7 @@ from orchestrator.engine.host.left_over import (
     holders_of,
     left_over_processes,
 )
-from orchestrator.engine.host.processes import start_ticks
+from orchestrator.process_identity import start_ticks
 from tests.ascend_fakes import tools
 from tests.ascend_fakes.host import describe
 from tests.unprivileged import as_nobody

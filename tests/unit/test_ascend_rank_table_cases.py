@@ -49,6 +49,8 @@ def test_every_legal_case_is_still_legal_after_reading_and_writing():
         ('{"x": NaN}', "NaN is no number"),
         ('{"x": [-Infinity]}', "-Infinity is no number"),
         ('{"x": 1e999}', "too large"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"x": ' + "9" * 5000 + "}", "too many digits"),
         ('{"x": "\\ud800"}', "lone surrogate"),
         ('{"\\udfff": 1}', "lone surrogate"),
         ('{"status": "completed", "status": "initializing"}', "stands twice"),

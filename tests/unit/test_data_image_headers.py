@@ -49,6 +49,8 @@ REFUSED = {
     "float16": (tiff(GREY.astype(np.float16)), "is a TIFF of float 16-bit samples"),
     "complex": (tiff(GREY.astype(np.complex64)), "is a TIFF of complex or unknown 64-bit samples"),
     "12 bits": (tiff(GREY, bits=12), "is a TIFF of unsigned 12-bit samples"),
+    "Zstandard": (pillow_bytes(GREY, "TIFF", compression="zstd"), "compressed with Zstandard; write it with Deflate"),
+    "LZMA": (pillow_bytes(GREY, "TIFF", compression="lzma"), "compressed with LZMA; write it"),
     "cut in its header": (tiff(GREY)[:40], "is cut off inside its header"),
     "no frame": (b"\xff\xd8\xff\xd9", r"is a damaged JPEG \(no frame header\)"),
     "0 px": (png(0, 20), "announces 0 x 20 px"),
@@ -85,6 +87,21 @@ def test_a_small_file_that_announces_gigapixels_is_bad_and_takes_no_memory(read,
 def test_a_file_that_holds_less_than_it_announces_is_bad(read, name, content):
     with pytest.raises(BadImage):
         read(content)
+
+
+def test_a_sparse_file_is_refused_before_its_gigabytes_are_read(tmp_path):
+    path = tmp_path / "sparse.png"
+    path.write_bytes(pillow_bytes(GREY, "PNG"))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    tracemalloc.start()
+    with pytest.raises(
+        BadImage, match=r"is a file of 1099511627776 bytes, .* raise data.max_pixels \(1048576\)"
+    ):
+        read_grey(path, LIMIT)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_the_limit_itself_is_allowed(tmp_path):

@@ -226,14 +226,15 @@ def test_a_checksum_is_that_of_the_file_as_it_is_now(tmp_path):
 def test_a_rank_that_sees_other_data_than_the_launcher_refuses_them(tmp_path):
     def files(seed: int, labels: list[int]) -> list[PatchFile]:
         images = np.random.default_rng(seed).integers(0, 256, (500, 64, 128), np.uint8)
-        return [
-            PatchFile(tmp_path / "train.npz", images, np.ones(500, np.int32)),
-            PatchFile(tmp_path / "test.npz", images, np.resize(labels, 500).astype(np.int32)),
-        ]
+        sides = {"train.npz": np.ones(500, np.int32), "test.npz": np.resize(labels, 500)}
+        for name, side in sides.items():
+            write_patches(tmp_path / name, 500, [images], side)
+        return [open_patches(tmp_path / name) for name in sides]
 
     expected = sample_checksum(*files(0, [0, 1]))
     refuse_other_sample(expected, *files(0, [0, 1]))
-    for train, test in (files(1, [0, 1]), files(0, [1, 0])):
+    for seed, labels in ((1, [0, 1]), (0, [1, 0])):
+        train, test = files(seed, labels)
         with pytest.raises(InputError, match=r"train\.npz or .*test\.npz is not the file that the"):
             refuse_other_sample(expected, train, test)
     train, test = files(0, [0, 1])

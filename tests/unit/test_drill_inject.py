@@ -14,8 +14,8 @@ from orchestrator.drill.inject import Target, damage_checkpoint, inject
 from orchestrator.drill.rehearsal import same_bytes
 from orchestrator.engine.checkpoints import Encoded, newest_valid, write_checkpoint
 from orchestrator.engine.host.left_over import RUN_VARIABLE
-from orchestrator.engine.host.processes import start_ticks
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import start_ticks
 from orchestrator.telemetry.events import (
     FaultInjected,
 )

@@ -8,7 +8,8 @@ import sys
 import psutil
 import pytest
 
-from orchestrator.engine.host.processes import start_ticks, still_running
+from orchestrator.engine.host.processes import still_running
+from orchestrator.process_identity import start_ticks
 
 
 @pytest.fixture

@@ -64,9 +64,9 @@ def test_events_that_cannot_be_read_are_one_line_with_the_remedy(
     )
 
 
-@pytest.mark.parametrize("command", ["status", "logs"])
+@pytest.mark.parametrize(("command", "folder"), [("status", "lease"), ("logs", "events")])
 def test_storage_that_is_away_is_one_line_with_the_remedy(
-    cli: Cli, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, command: str, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_old_run(DirectoryStorage(tmp_path))
 
@@ -77,14 +77,20 @@ def test_storage_that_is_away_is_one_line_with_the_remedy(
     code, out, err = cli(command, str(tmp_path))
     assert (code, out) == (1, "")
     assert err == (
-        f"sdnet-orchestrate: {tmp_path}/events/ cannot be reached or written (Stale file handle); "
+        f"sdnet-orchestrate: {tmp_path}/{folder}/ cannot be reached or written (Stale file handle); "
         "mount or free the storage\n"
     )
 
 
 def test_a_state_that_is_damaged_is_one_line_with_the_remedy(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text("{")
-    code, out, err = cli("status", str(tmp_path))
-    assert (code, out) == (1, "") and err.count("\n") == 1
-    assert err.startswith(f"sdnet-orchestrate: {tmp_path}/state.json is corrupt (not a run state: ")
+    run = RunDirectory(tmp_path / "j")
+    run.create()
+    state = run.states / "000000.json"
+    state.write_text("{")
+    code, out, _ = cli("status", str(run.root), "--json")
+    assert (code, json.loads(out)["state"]) == (0, "not started")
+    (tmp_path / "job.yaml").write_text(f"name: j\nstorage: {tmp_path}\n")
+    code, _, err = cli("launch", str(tmp_path / "job.yaml"))
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith(f"sdnet-orchestrate: {state} is corrupt (not a run state: ")
     assert err.endswith("; remove the file to resume from checkpoints\n")

@@ -8,11 +8,10 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.job.restart import begin_again
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.job.run_lock import locked
+from orchestrator.storage import RunIsOwned, owned
 from orchestrator.telemetry.events import RunRestarted
 from orchestrator.telemetry.record import EventReader
 from orchestrator.telemetry.state import Process, RunState, read_state, write_state
-from sdnet.errors import InputError
 from tests.unit.sdnet_checkpoints import save
 
 RANK = Process(host="a", pid=22, started=7)
@@ -42,7 +41,7 @@ def test_everything_but_patches_and_graphs_is_moved_and_nothing_is_lost(run: Run
     assert before <= below(aside)
     left = below(run.root) - {f"before_restart.1/{name}" for name in before}
     assert {name for name in left if not name.startswith("events/")} == {
-        "data/train.npz", "launch.lock", "state.json",
+        "data/train.npz", "lease/000001", "lease/000001.heartbeat", "state/000001.json",
     }  # fmt: skip
     run.create()
     assert not run.holds_checkpoints() and run.compiled.is_dir()
@@ -53,7 +52,7 @@ def test_the_ranks_of_the_last_group_are_still_known_to_the_fence(run: RunDirect
     [moved] = EventReader(run.storage).read()
     assert moved.event == RunRestarted(moved_to="before_restart.1")
     # Everything else is of the run that was moved.
-    assert read_state(run.storage) == RunState(generation=2, ranks={"0": RANK})
+    assert read_state(run.storage) == RunState(lease=1, generation=2, ranks={"0": RANK})
     begin_again(run)
     assert read_state(run.storage).ranks == {"0": RANK}
 
@@ -68,20 +67,21 @@ def test_each_restart_has_its_own_folder(run: RunDirectory) -> None:
 
 def test_a_new_run_has_nothing_to_move(tmp_path: Path) -> None:
     assert begin_again(RunDirectory(tmp_path / "new")) is None
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["launch.lock"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["lease"]
 
 
 def test_what_cannot_be_used_can_be_moved(run: RunDirectory) -> None:
     run.events.mkdir()
     run.summary.symlink_to("summary.json")
-    run.state.unlink()
-    run.state.mkdir()
+    state = run.states / "000000.json"
+    state.unlink()
+    state.mkdir()
     assert begin_again(run) is not None
     run.create()
 
 
 def test_a_run_that_is_being_run_is_not_moved(run: RunDirectory) -> None:
-    with locked(run), pytest.raises(InputError, match="is being run by process"):
+    with owned(run.storage), pytest.raises(RunIsOwned, match="is being run by process"):
         begin_again(run)
     assert run.holds_checkpoints()
 

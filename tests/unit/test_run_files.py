@@ -1,15 +1,12 @@
 """Files of a run that somebody removed, replaced or locked: one line with the remedy, and never a wait."""
 
 import io
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.engine.checkpoints import CheckpointsLost
@@ -17,9 +14,7 @@ from orchestrator.job.launch import launch
 from orchestrator.job.run_directory import RunDirectory, write_json
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.job.stages.train import finished
-from orchestrator.report.html import render_report
 from orchestrator.report.lines import line_of
-from orchestrator.report.status import read_status
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.report.tables import print_summary
 from orchestrator.telemetry.event import Event
@@ -40,11 +35,11 @@ from sdnet.errors import InputError
 from sdnet.files import sha256_of
 from tests.unit.histories import epoch, recorded
 from tests.unit.sdnet_checkpoints import save
-from tests.unprivileged import as_nobody
+from tests.unprivileged import as_nobody, let_anybody_write
 
 Change = Callable[[Path], object]
-FILES = ("job.yaml", "events.jsonl", "state.json", "summary.json", "data/manifest.json")
-FOLDERS = ("data", "checkpoints", "logs", "plan", "events")
+FILES = ("job.yaml", "events.jsonl", "summary.json", "data/manifest.json")
+FOLDERS = ("data", "checkpoints", "logs", "plan", "events", "lease", "state")
 
 
 def link_to_itself(path: Path) -> None:
@@ -97,10 +92,7 @@ def test_what_lies_in_the_place_of_a_folder_is_named(spec, run, name, make) -> N
 
 @pytest.mark.parametrize("name", [*FILES, *FOLDERS])
 def test_what_an_ordinary_user_may_not_read_is_named(tmp_path, name) -> None:
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents:
-        if parent.owner() == "root" and parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
+    let_anybody_write(tmp_path)
 
     def locked_out() -> str:
         run = RunDirectory(tmp_path / "run")
@@ -275,45 +267,6 @@ def test_lost_checkpoints_are_an_input_error_that_crosses_processes(tmp_path) ->
     error = CheckpointsLost("/runs/j/checkpoints", "step_00000009", ("a", "b", "c", "d"))
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - ours, as Ray does it
     assert "(corrupt: a, b, c, ...)" in str(error)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
-    max_leaves=4,
-)
-NAMES = (
-    "run_started", "run_finished", "stage_started", "stage_finished", "shard_done", "group_starting",
-    "group_started", "rank_joined", "first_step", "progress", "epoch", "resumed", "checkpoint_saved",
-    "checkpoint_corrupt", "checkpoint_failed", "hang_found", "group_ended", "drain_noticed", "leaving",
-    "straggler", "failure_detected", "group_restarting", "giving_up", "fault_injected", "host_returned",
-    "evaluated", "unheard_of",
-)  # fmt: skip
-KEYS = (
-    "stage", "status", "kind", "checkpoint", "detail", "reason", "generation", "world_size", "hosts",
-    "ranks", "host", "rank", "pid", "started", "step", "steps", "epoch", "seconds", "loss", "lr", "fpr95",
-    "accuracy", "evaluate_s", "done", "shards", "pairs_per_s", "factor", "fault", "proof", "problem",
-)  # fmt: skip
-LINES = (
-    st.fixed_dictionaries(
-        {"event": st.sampled_from(NAMES)},
-        optional={"t": JSON | st.floats(0, 2e9), **{key: JSON | st.integers(0, 9) for key in KEYS}},
-    )
-    | JSON
-)
-
-
-@given(lines=st.lists(LINES, max_size=6))
-def test_any_line_of_json_in_the_events_leaves_every_reader_at_work(tmp_path_factory, lines) -> None:
-    run = RunDirectory(tmp_path_factory.mktemp("run"))
-    run.events.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    spec = spec_from_dict({"name": "j"}, "job")
-    history = EventReader(run.storage).read()
-    for one in history:
-        assert line_of(one.event) is None or isinstance(line_of(one.event), str)
-    summary = build_summary(spec, run, history, "failed")
-    assert render_report(summary, history).startswith("<!doctype html>")
-    assert read_status(run)["name"] == run.root.name
 
 
 def test_a_printed_summary_shows_every_digit_of_a_checksum_on_a_narrow_terminal() -> None:

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from orchestrator.job.spec.job_spec import JobSpec, load_spec, spec_from_dict
+from orchestrator.job.spec.job_spec import load_spec, spec_from_dict
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
 
@@ -285,34 +283,3 @@ def test_an_override_that_loses_something_is_refused(
 
 def test_a_key_given_again_in_an_override_takes_the_last(job: Path) -> None:
     assert load_spec(job, ("train.epochs=5", "train.epochs=6")).train.epochs == 6
-
-
-_yaml_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-def _section(annotation: object) -> st.SearchStrategy:
-    """Any value, or some of the keys that a section knows, or one that it does not, with any values."""
-    known = getattr(annotation, "model_fields", None) or getattr(annotation, "__dataclass_fields__", {})
-    return _yaml_values | st.dictionaries(st.sampled_from([*known, "unknown"]), _yaml_values, max_size=4)
-
-
-_jobs = st.fixed_dictionaries(
-    {}, optional={name: _section(field.annotation) for name, field in JobSpec.model_fields.items()}
-)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_jobs | st.dictionaries(st.text(max_size=8), _yaml_values, max_size=2))
-def test_any_yaml_is_a_job_or_one_line_that_says_why_not(raw: dict) -> None:
-    try:
-        spec = spec_from_dict(raw, "job")
-    except InputError as error:
-        assert str(error) and "\n" not in str(error)
-        # A word of Pydantic's for one of Python's types would be a fault that nobody has put into words.
-        assert "it must fit:" not in str(error)
-    else:
-        assert isinstance(spec, JobSpec)

@@ -4,16 +4,18 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.engine.host.processes import process_mark
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.process_identity import process_mark
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import seconds_in
+from orchestrator.storage.lease import Clock, Lease, Owner, take
 from orchestrator.telemetry.events import (
     Epoch,
     Progress,
@@ -23,11 +25,11 @@ from orchestrator.telemetry.events import (
     StageFinished,
     StageStarted,
 )
-from orchestrator.telemetry.state import Owner, RunState, write_state
+from tests.unit.engine.fakes import VirtualClock
 from tests.unit.histories import epoch, put_old_run, record, recorded
 
 HERE = socket.gethostname()
-ME = Owner(host=HERE, pid=os.getpid(), mark=process_mark(os.getpid()))
+ME = Owner(id="me", host=HERE, pid=os.getpid(), mark=process_mark(os.getpid()), since=0.0)
 STARTED = RunStarted(run="r", host=HERE, pid=os.getpid())
 STOPPED = RunFinished(status="stopped", reason="interrupted")
 
@@ -45,12 +47,33 @@ def ended() -> Iterator[Owner]:
     process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
     mark = process_mark(process.pid)
     process.communicate()
-    yield Owner(host=HERE, pid=process.pid, mark=mark)
+    yield Owner(id="it", host=HERE, pid=process.pid, mark=mark, since=0.0)
 
 
-def state_of(run: RunDirectory, owner: Owner | None) -> str:
-    write_state(run.storage, RunState(owner=owner))
-    return str(read_status(run)["state"])
+class HostClock(VirtualClock):
+    """Virtual time that begins with this host's monotonic clock, by which heartbeats are dated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = time.monotonic()
+
+
+def own(run: RunDirectory, owner: Owner, *, ended: bool = False) -> Lease:
+    """Make this owner the newest one; the one before it is silent, or gone."""
+    clock = HostClock()
+    lease = take(run.storage, owner, clock=Clock(clock.now, clock.wait))
+    lease.renew(1, time.monotonic(), ended)
+    return lease
+
+
+def state_now(run: RunDirectory, clock: VirtualClock | None = None) -> str:
+    clock = clock or HostClock()
+    return str(read_status(run, clock=Clock(clock.now, clock.wait))["state"])
+
+
+def state_of(run: RunDirectory, owner: Owner, *, ended: bool = False) -> str:
+    own(run, owner, ended=ended)
+    return state_now(run)
 
 
 def test_a_run_without_events_has_not_started(run: RunDirectory) -> None:
@@ -67,26 +90,51 @@ def test_a_run_whose_launcher_was_killed_is_not_running(run: RunDirectory, ended
 def test_a_launcher_whose_id_another_process_has_now_is_gone(run: RunDirectory) -> None:
     record(run.storage, STARTED)
     where, pid, started = ME.mark.rsplit(" ", 2)
-    earlier = replace(ME, mark=f"{where} {pid} {int(started) - 1}")
-    assert state_of(run, earlier) == "killed"
+    assert state_of(run, replace(ME, mark=f"{where} {pid} {int(started) - 1}")) == "killed"
     assert state_of(run, ME) == "running"
 
 
-def test_a_launcher_on_another_host_counts_as_running(run: RunDirectory, ended: Owner) -> None:
+def test_the_owner_is_named(run: RunDirectory) -> None:
+    own(run, replace(ME, host="h7", pid=12, since=time.mktime((2026, 5, 4, 3, 2, 1, 0, 0, -1))))
+    assert read_status(run)["owner"] == "process 12 on h7 since 2026-05-04 03:02:01"
+
+
+def test_a_launcher_on_another_host_runs_while_its_heartbeat_changes_and_is_silent_otherwise(
+    run: RunDirectory, ended: Owner
+) -> None:
     record(run.storage, STARTED)
-    assert state_of(run, replace(ended, mark="another boot " + ended.mark)) == "running"
+    elsewhere = replace(ended, mark="another boot " + ended.mark)
+    lease, clock = own(run, elsewhere), HostClock()
+    clock.at(2.0, lambda: lease.renew(2, 17.0))
+    assert state_now(run, clock) == "running"
+    assert state_now(run, clock) == "silent"
+
+
+def test_a_launcher_that_is_stopped_is_silent_on_its_own_host_too(run: RunDirectory) -> None:
+    record(run.storage, STARTED)
+    own(run, ME).renew(2, time.monotonic() - 31)
+    assert state_now(run) == "silent"
 
 
 def test_a_launch_that_ended_says_how(run: RunDirectory, ended: Owner) -> None:
     record(run.storage, STARTED, StageStarted(stage="train"), STOPPED)
-    assert state_of(run, None) == "stopped" and read_status(run)["stage"] is None
-    # The launcher was killed after its last event, before it could leave the state.
+    assert state_of(run, ME, ended=True) == "stopped" and read_status(run)["stage"] is None
+    # The launcher was killed after its last event, before it could give the run back.
     assert state_of(run, ended) == "stopped"
     # The next launch owns the run already; its first event is still on its way.
     assert state_of(run, ME) == "running"
 
 
-def test_a_launcher_that_was_killed_before_its_first_event_is_known_from_the_state(
+def test_a_launch_that_could_not_write_its_end_has_failed(run: RunDirectory) -> None:
+    record(run.storage, STARTED)
+    assert state_of(run, ME, ended=True) == "failed"
+
+
+def test_a_run_whose_data_were_made_and_that_was_not_launched_has_not_started(run: RunDirectory) -> None:
+    assert state_of(run, ME, ended=True) == "not started"
+
+
+def test_a_launcher_that_was_killed_before_its_first_event_is_known_from_its_lease(
     run: RunDirectory, ended: Owner
 ) -> None:
     assert state_of(run, ended) == "killed"
@@ -94,6 +142,7 @@ def test_a_launcher_that_was_killed_before_its_first_event_is_known_from_the_sta
 
 def test_a_run_that_is_launched_again_runs(run: RunDirectory, ended: Owner) -> None:
     record(run.storage, RunStarted(run="r", host=HERE, pid=ended.pid), STOPPED, STARTED)
+    own(run, ended)
     assert state_of(run, ME) == "running"
     assert read_status(run)["launches"] == 2
 

@@ -1,6 +1,7 @@
 """Typed events on disk, and the run's state."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from orchestrator.telemetry.describe import events_page
 from orchestrator.telemetry.event import Event, UnknownEvent
 from orchestrator.telemetry.events import CheckpointSaved, Epoch, RunStarted
 from orchestrator.telemetry.record import SCHEMAS, parse
-from orchestrator.telemetry.state import Attempt, Owner, Process, RunState, read_state, write_state
+from orchestrator.telemetry.state import Attempt, Process, RunState, read_state, write_state
 from tests.unit.engine.fakes import MemoryStorage
 from tests.unit.histories import OLD_LINES, events_of_every_schema
 
@@ -81,7 +82,9 @@ def test_a_figure_that_nothing_can_print_or_draw_makes_an_unknown_event(loss: st
 
 
 def test_the_page_of_events_is_the_one_that_the_schemas_give() -> None:
-    assert (ROOT / "docs" / "events.md").read_text(encoding="utf-8") == events_page()
+    page = events_page()
+    assert (ROOT / "docs" / "events.md").read_text(encoding="utf-8") == page
+    assert [name for name in SCHEMAS if f"| `{name}` |" not in page] == []
 
 
 def test_every_schema_has_a_name_of_its_own_and_says_what_it_means() -> None:
@@ -92,7 +95,7 @@ def test_every_schema_has_a_name_of_its_own_and_says_what_it_means() -> None:
 
 
 STATE = RunState(
-    owner=Owner(host="h0", pid=3, mark="15"), generation=2, ranks={"0": Process(host="h1", pid=9)},
+    lease=1, generation=2, ranks={"0": Process(host="h1", pid=9)},
     attempts=(Attempt(kind="hang", step=4),), trained_s=2.5, failures=1, ended="x",
 )  # fmt: skip
 
@@ -101,14 +104,26 @@ def test_the_runs_state_comes_back_as_it_was(tmp_path: Path) -> None:
     storage = DirectoryStorage(tmp_path)
     assert read_state(storage) == RunState()
     write_state(storage, STATE)
-    assert read_state(storage) == STATE
+    assert read_state(storage, lease=1) == STATE
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"owner": 1}', b"\x00"])
+def test_a_launch_that_lost_the_run_cannot_change_the_state_of_the_next() -> None:
+    storage = MemoryStorage()
+    for number in (1, 2):
+        storage.create(f"lease/{number:06d}", b"")
+    write_state(storage, STATE)
+    assert read_state(storage) == STATE  # the second launch begins with what the first one left
+    write_state(storage, replace(STATE, lease=2, saved="step_00000007"))
+    write_state(storage, replace(STATE, saved="step_00000003"))
+    assert read_state(storage).saved == "step_00000007"
+    assert read_state(storage, lease=1).saved == "step_00000003"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"lease": 1}', b"\x00"])
 def test_a_state_that_is_no_state_is_named_with_a_remedy(content: bytes) -> None:
     storage = MemoryStorage()
-    storage.put("state.json", content)
-    with pytest.raises(CorruptData, match="state.json is corrupt.*remove the file"):
+    storage.put("state/000000.json", content)
+    with pytest.raises(CorruptData, match="state/000000.json is corrupt.*remove the file"):
         read_state(storage)
 
 

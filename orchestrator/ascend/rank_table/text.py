@@ -66,10 +66,20 @@ def table_of_text(text: str) -> Any:
         fix = "the key stands twice in one object, and HCCL takes the last; remove one of them"
         raise FaultyTable(Fault(UNREADABLE, f"$..{error.key[:_SHOWN_CHARACTERS]}", error.key, fix)) from None
     except (ValueError, RecursionError, OverflowError) as error:
-        reason = "a lone surrogate" if isinstance(error, UnicodeEncodeError) else error
-        fix = f"this is not JSON ({reason}); write the table anew"
+        fix = f"this is not JSON ({_reason(error)}); write the table anew"
         raise FaultyTable(Fault(UNREADABLE, "$", text[:_SHOWN_CHARACTERS], fix)) from None
     return table
+
+
+def _reason(error: Exception) -> str:
+    """Why a text is not read, without the advice to programmers that Python adds."""
+    if isinstance(error, UnicodeEncodeError):
+        return "a lone surrogate"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, json.JSONDecodeError) or "integer string" not in str(error):
+        return str(error)
+    return "a number of too many digits"
 
 
 class _DuplicateKey(Exception):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import AsJson, CheckpointPath, ClusterAddress, cluster_of
+from sdnet.command_line import AdaptOption
 from sdnet.config import MOST_BATCH
 from sdnet.paths import path_option
 
@@ -29,6 +30,7 @@ def evaluate(
         Path | None,
         typer.Option(help="A train.npz, from which the threshold of a match is taken.", callback=path_option),
     ] = None,
+    adapt: AdaptOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint, also scene by scene; the same to the last bit for any number of workers."""
@@ -37,7 +39,7 @@ def evaluate(
 
     cluster = cluster_of("evaluate", address, workers)
     found = evaluate_checkpoint(
-        checkpoint, data, cluster=cluster, batch=batch, distances_path=distances, train=train
+        checkpoint, data, cluster=cluster, batch=batch, distances_path=distances, train=train, adapt=adapt
     )
     if as_json:
         print(json.dumps(found))

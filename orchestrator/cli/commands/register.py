@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.options import AsJson, ClusterAddress, cluster_of
 from orchestrator.register.pairs import list_pairs
-from sdnet.command_line import MeasureOption, ModelOption, NetworkOption, SearchOption
+from sdnet.command_line import AdaptOption, MeasureOption, ModelOption, NetworkOption, SearchOption
 from sdnet.paths import path_option
 
 
@@ -28,7 +28,8 @@ def register(
     checkpoint: NetworkOption = None,
     model: ModelOption = "affine",
     search: SearchOption = "near",
-    measure: MeasureOption = "log_gabor",
+    measure: MeasureOption = "cfog_mind",
+    adapt: AdaptOption = False,
     workers: Annotated[int, typer.Option(min=1, help="How many workers a local Ray starts.")] = 1,
     address: ClusterAddress = "local",
     as_json: AsJson = False,
@@ -38,7 +39,7 @@ def register(
     from sdnet.registration.command import config_of
 
     cluster = cluster_of("register", address, workers)
-    config = config_of(model, search, measure, checkpoint is not None)
+    config = config_of(model, search, measure, checkpoint is not None, adapt)
     counts = summary_of(register_pairs(list_pairs(pairs), out, config, checkpoint, cluster))
     if as_json:
         print(json.dumps(counts))

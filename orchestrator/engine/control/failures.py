@@ -13,9 +13,10 @@ class FailureKind(StrEnum):
     rank_unreachable: the connection broke and Ray does not know yet whether the process or its host is gone.
     path_blocked: storage is healthy, but something else lies at the name of an object.
     refused: what the user must correct. corrupt_checkpoint: a rank could not read the checkpoint to resume from.
-    step_failed: the training function raised an error of its own.
+    step_failed: the training function raised an error of its own. run_lost: another launch owns the run.
     """
 
+    RUN_LOST = "run_lost"
     PREEMPTED = "preempted"
     LOSS_NOT_FINITE = "loss_not_finite"
     PATH_BLOCKED = "path_blocked"
@@ -117,6 +118,20 @@ class RanksDidNotJoin(ClusterError):
         return (
             f"ranks {list(self.ranks)} on {', '.join(sorted(set(self.hosts)))} did not join the group within "
             f"{self.timeout_s:.0f} s; check those hosts with `sdnet-orchestrate check`"
+        )
+
+
+class RendezvousFailed(ClusterError):
+    """MindSpore gave up in a rank that tried to join. Example: another rank never published its address."""
+
+    def __init__(self, rank: int, detail: str):
+        super().__init__(rank, detail)
+        self.rank, self.detail = rank, detail
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} could not join the group ({self.detail}); check the network between the hosts "
+            "with `sdnet-orchestrate check`"
         )
 
 

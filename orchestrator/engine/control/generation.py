@@ -1,7 +1,10 @@
 """One generation of the group: one start of all its ranks. The controller owns exactly one at a time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from orchestrator.telemetry.state import Process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +53,19 @@ class Generation:
     def host_of(self, rank: int | None) -> str | None:
         """Address of the host of a rank; None when it is not known."""
         return next((member.host for member in self.members if member.rank == rank), None)
+
+
+def processes_of(members: Sequence[Member]) -> dict[str, Process]:
+    """The ranks' processes as the run's state keeps them."""
+    return {
+        str(member.rank): Process(host=member.host, pid=member.pid, started=member.started)
+        for member in members
+    }
+
+
+def members_of(ranks: Mapping[str, Process]) -> tuple[Member, ...]:
+    """The ranks that the run's state names: those that a killed launch may have left."""
+    return tuple(
+        Member(rank=int(rank), host=process.host, node="", pid=process.pid, started=process.started)
+        for rank, process in sorted(ranks.items(), key=lambda item: int(item[0]))
+    )

@@ -12,6 +12,7 @@ Ray Train's controller calls the methods in this order, for each generation:
 All of these run in one thread. `leave` comes from another thread, at any time.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -20,37 +21,44 @@ from dataclasses import dataclass, replace
 from orchestrator.engine.control.drain import Drain
 from orchestrator.engine.control.failures import Failure, FailureKind, GroupHangs
 from orchestrator.engine.control.fence import fence
-from orchestrator.engine.control.generation import Generation, Member, Phase
+from orchestrator.engine.control.generation import Generation, Member, Phase, members_of, processes_of
 from orchestrator.engine.control.hang import Hang
 from orchestrator.engine.control.policy import Decision, decide
 from orchestrator.engine.control.ports import Clock, Cluster, LaunchStopped, Ranks
 from orchestrator.engine.control.standbys import StandbyPool, Standbys
 from orchestrator.engine.control.watch import Watch
 from orchestrator.engine.messages import Notice, NoticeKind
-from orchestrator.storage import Storage, StorageError, takes_writes
+from orchestrator.storage import RunLost, Storage, StorageError, takes_writes
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
-from orchestrator.telemetry.state import Attempt, Process, RunState, write_state
+from orchestrator.telemetry.state import Attempt, RunState, write_state
 
 logger = logging.getLogger(__name__)
 
 # Ray learns some seconds after the connections broke that a host is dead (docs/faults.md).
 _HOST_DEATH_S = 8.0
-# Twice as long as a rank retries a checkpoint.
-_STORAGE_RETURN_S = 60.0
 _LOOK_EVERY_S = 0.1
+_CHECK_OWNER_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
-    """max_failures: of each kind. step_timeout_s: None derives it from the measured steps."""
+    """max_failures: of each kind. step_timeout_s: None derives it from the measured steps.
+
+    storage_timeout_s: how long a group that failed waits for storage that is away.
+    """
 
     max_failures: int = 10
     step_timeout_s: float | None = None
+    storage_timeout_s: float = 300.0
 
 
 class GroupControl:
-    """Owns the current generation and the run's state."""
+    """Owns the current generation and the run's state.
+
+    check_owner: raises RunLost when another launch owns the run. It is called before the state is written and every
+    few seconds while ranks compute. RunLost ends the group: the other launch will start its own.
+    """
 
     def __init__(
         self,
@@ -62,12 +70,14 @@ class GroupControl:
         storage: Storage,
         record: Callable[[Event], None],
         pool: StandbyPool | None = None,
+        check_owner: Callable[[], None] = lambda: None,
     ):
         self._settings, self._clock, self._cluster = settings, clock, cluster
         self._storage, self.record, self._pool = storage, record, pool
+        self._check_owner, self._owner_checked_at = check_owner, clock.now()
         self._state = replace(state, attempts=(), ended=None)
         self._state_is_written = True
-        self.generation = Generation(state.generation, 0, Phase.ENDED, _members_of(state))
+        self.generation = Generation(state.generation, 0, Phase.ENDED, members_of(state.ranks))
         self.avoid: frozenset[str] = frozenset()
         self._ranks: Ranks | None = None
         self._watch: Watch | None = None
@@ -82,14 +92,20 @@ class GroupControl:
         return self._state.failures, self._state.trained_s
 
     @property
+    def ended_because(self) -> str | None:
+        """Why it gave up; None while it has not. Known here also when storage could not take the run's state."""
+        return self._state.ended
+
+    @property
     def saved(self) -> str | None:
         """Name of the newest checkpoint that any generation of the run has reported."""
         return self._state.saved
 
     def starting(self, world_size: int) -> None:
-        """Begin the next generation. Raises RanksStillRun, or LaunchStopped."""
+        """Begin the next generation. Raises RanksStillRun, RunLost, or LaunchStopped."""
         if self._leaving.is_set():
             raise LaunchStopped
+        self._refuse_lost_run()
         if self.generation.members:
             self.record(fence(self._cluster, self.generation.members))
         self.generation = Generation(self.generation.number + 1, world_size)
@@ -100,11 +116,7 @@ class GroupControl:
         """Remember the processes of the ranks before they meet: ranks that never meet must be fenced, too."""
         self.generation.members = tuple(members)
         self.record(events.WorkersStarted(generation=self.generation.number))
-        processes = {
-            str(member.rank): Process(host=member.host, pid=member.pid, started=member.started)
-            for member in members
-        }
-        self._save(replace(self._state, ranks=processes))
+        self._save(replace(self._state, ranks=processes_of(members)))
 
     def joined(self, ranks: Ranks) -> None:
         """The ranks found each other; watch them from now on."""
@@ -126,12 +138,14 @@ class GroupControl:
         generation.phase = Phase.RUNNING
 
     def tick(self) -> None:
-        """Look at the running group, in this order. Raises GroupHangs or SchedulerLost."""
+        """Look at the running group, in this order. Raises GroupHangs, SchedulerLost or RunLost."""
         if self._watch is None or self._drain is None:
             return
         # While the launch ends, the next heartbeat decides whether there are steps to save: do not wait a second.
         if not (self._watch.due() or self._leaving.is_set()):
             return
+        if self._clock.now() - self._owner_checked_at >= _CHECK_OWNER_EVERY_S:
+            self._refuse_lost_run()
         step = self.generation.step
         self._watch.look()
         if self.generation.step > step and self._computing_since is None:
@@ -163,7 +177,7 @@ class GroupControl:
         """Name the failure, wait for what must come back first, and decide. Never raises LaunchStopped."""
         try:
             return self._decide(failure)
-        except LaunchStopped:
+        except (LaunchStopped, RunLost):
             return Decision.STOP
 
     @property
@@ -189,9 +203,11 @@ class GroupControl:
 
     def finished(self) -> None:
         """The training function returned on all ranks: none of them is left to fence."""
-        self._save(replace(self._state, ranks={}))
+        with contextlib.suppress(RunLost):  # the launcher finds out itself
+            self._save(replace(self._state, ranks={}))
 
     def _decide(self, failure: Failure) -> Decision:
+        self._refuse_lost_run()
         failure = self._with_host_state(failure)
         # A file that lies where a mount point was looks like a blocked path, but may pass.
         if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage):
@@ -212,8 +228,10 @@ class GroupControl:
             return Decision.STOP
         if failure.checkpoint is not None:
             self.avoid |= {failure.checkpoint}
-        if failure.kind is FailureKind.STORAGE and not self._storage_returns():
-            return self._give_up(f"storage did not come back within {_STORAGE_RETURN_S:.0f} s")
+        if failure.kind is FailureKind.STORAGE:  # no generation could start before it takes objects again
+            timeout_s = self._settings.storage_timeout_s
+            if not self._within(timeout_s, lambda: takes_writes(self._storage)):
+                return self._give_up(f"storage did not come back within {timeout_s:g} s")
         verdict = decide(failure, step, self._state.attempts, self._settings.max_failures)
         counted = failure.kind is not FailureKind.PREEMPTED
         attempts = (*self._state.attempts, Attempt(kind=failure.kind.value, step=step))
@@ -237,23 +255,17 @@ class GroupControl:
             return failure
         host = self.generation.host_of(failure.rank)
         patience_s = _HOST_DEATH_S if failure.kind is FailureKind.RANK_UNREACHABLE else 0.0
-        deadline = self._clock.now() + patience_s
-        while True:
-            if host is not None and host not in self._cluster.alive_hosts():
-                return replace(failure, kind=FailureKind.HOST_LOST)
-            if self._clock.now() >= deadline:
-                return replace(failure, kind=FailureKind.RANK_CRASHED)
-            self._clock.wait(_LOOK_EVERY_S)
+        lost = host is not None and self._within(patience_s, lambda: host not in self._cluster.alive_hosts())
+        return replace(failure, kind=FailureKind.HOST_LOST if lost else FailureKind.RANK_CRASHED)
 
-    def _storage_returns(self) -> bool:
-        """Wait until storage takes objects again; no generation could start before."""
-        deadline = self._clock.now() + _STORAGE_RETURN_S
-        while True:
-            if takes_writes(self._storage):
-                return True
+    def _within(self, timeout_s: float, holds: Callable[[], bool]) -> bool:
+        """Wait until it holds, at most so long; whether it did. Raises LaunchStopped."""
+        deadline = self._clock.now() + timeout_s
+        while not holds():
             if self._clock.now() >= deadline:
                 return False
             self._clock.wait(_LOOK_EVERY_S)
+        return True
 
     def _end_hanging(self, hang: Hang) -> None:
         """Save the stacks of all ranks, kill them, and raise GroupHangs."""
@@ -265,21 +277,23 @@ class GroupControl:
         self.record(events.GroupEnded(generation=generation.number, ranks=ended))
         raise GroupHangs(rank, hang.ranks, hang.step, hang.waited_s)
 
+    def _refuse_lost_run(self) -> None:
+        """Raise RunLost; storage that is away says nothing about it."""
+        with contextlib.suppress(StorageError):
+            self._check_owner()
+        self._owner_checked_at = self._clock.now()
+
     def _save(self, state: RunState) -> None:
-        """Write the state; while storage is away it stays in memory, where this launch decides from it."""
+        """Write the state; while storage is away it stays in memory, where this launch decides from it.
+
+        Raises RunLost.
+        """
         self._state = state
         try:
+            self._check_owner()
             write_state(self._storage, state)
             self._state_is_written = True
         except StorageError as error:
             if self._state_is_written:
                 logger.warning("the run's state waits in memory: %s", error)
             self._state_is_written = False
-
-
-def _members_of(state: RunState) -> tuple[Member, ...]:
-    """The ranks that a killed launch may have left."""
-    return tuple(
-        Member(rank=int(rank), host=process.host, node="", pid=process.pid, started=process.started)
-        for rank, process in sorted(state.ranks.items(), key=lambda item: int(item[0]))
-    )

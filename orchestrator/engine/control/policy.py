@@ -26,6 +26,7 @@ class Verdict:
 # A bug fails again wherever it is tried; a rare fault of a device may not.
 _TRIES_AT_ONE_STEP = 2
 _NEVER_RETRIED = {
+    FailureKind.RUN_LOST: "another launch owns the run",
     FailureKind.LOSS_NOT_FINITE: "another try would end the same way",
     FailureKind.REFUSED: "another try would end the same way",
     FailureKind.PATH_BLOCKED: "move away what lies at this path, or give access to it, and launch again",

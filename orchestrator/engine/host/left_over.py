@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import psutil
 
 from orchestrator.ascend.inventory.npu_smi_table import DeviceProcess, NpuSmiInfo
-from orchestrator.engine.host.processes import start_ticks, still_running
+from orchestrator.engine.host.processes import still_running
+from orchestrator.process_identity import start_ticks
 
 # Ray workers and the scheduler of a run carry its directory in the environment they start with.
 RUN_VARIABLE = "SDNET_RUN"

@@ -1,52 +1,12 @@
-"""Processes that are not our children: which one an id stands for, and waiting for their end."""
+"""Waiting for the end of processes that are not our children."""
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
 
 # Polling interval for processes that we cannot `wait()` on.
 _LOOK_EVERY_S = 0.1
-
-
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since the host booted; None when there is no such process.
-
-    With the id it names one process: ids are used again. Anybody may read it, also of another user's
-    process, and no change of the clock moves it.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[19])  # field 22; the name in brackets may hold spaces
-
-
-def process_mark(pid: int) -> str:
-    """What names one process among all that ever ran: its boot, its process namespace, id and start.
-
-    Empty when there is no such process.
-    """
-    started = start_ticks(pid)
-    return "" if started is None else f"{_where_ids_count()} {pid} {started}"
-
-
-def is_alive(mark: str) -> bool | None:
-    """Whether the process of a `process_mark` still runs; None when that cannot be seen from here.
-
-    A process of another machine, boot or container has ids of its own.
-    """
-    where, _, process = mark.partition(" ")
-    pid, _, started = process.partition(" ")
-    if where != _where_ids_count() or not pid.isdigit():
-        return None
-    return str(start_ticks(int(pid))) == started
-
-
-def _where_ids_count() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
 def still_running(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:

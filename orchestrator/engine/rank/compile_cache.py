@@ -4,25 +4,41 @@ Compiling takes longer than the rest of a restart. MindSpore can cache its graph
 numbers them in the order in which a process compiles them, trusts whatever lies at that number, and writes in place.
 So a directory is used again only for the same key and rank, and only when its seal, a file written after the last
 graph, lists every file with its present checksum. See ADR 4.
+
+When the run lies on a network file system, the directory is on the host's own disk, and an archive of it is uploaded
+whole, best effort: a rank that starts on another host begins with it.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
+import tarfile
+import threading
 from pathlib import Path
+
+from orchestrator.storage import ObjectMissing, Storage, StorageError
+from orchestrator.storage.bounded import Background
 
 logger = logging.getLogger(__name__)
 
 _SEAL = "sealed.json"
+# Compiling takes longer than this only for graphs whose archive takes long, too.
+_FETCHED_WITHIN_S = 15.0
 
 
 class CompileCache:
-    """The directory of one rank's graphs. key: names everything that the graphs depend on."""
+    """The directory of one rank's graphs.
 
-    def __init__(self, root: Path, key: str, rank: int):
+    key: names everything that the graphs depend on. storage: where archives are kept when `root` is a local folder;
+    None when `root` is shared itself.
+    """
+
+    def __init__(self, root: Path, key: str, rank: int, storage: Storage | None = None):
         self._directory = root / key / f"rank_{rank}"
+        self._storage, self._archive = storage, f"{root.name}/{key}/rank_{rank}.tar"
 
     def open(self) -> bool:
         """Let MindSpore use the directory; whether it holds graphs. Must come before the first graph.
@@ -31,8 +47,8 @@ class CompileCache:
         """
         sealed = self._is_whole()
         if not sealed:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory.mkdir(parents=True)
+            self._empty()
+            sealed = self._fetch()
         os.environ["MS_COMPILER_CACHE_ENABLE"] = "1"
         os.environ["MS_COMPILER_CACHE_PATH"] = str(self._directory)
         return sealed
@@ -46,6 +62,43 @@ class CompileCache:
             temporary.replace(self._directory / _SEAL)
         except OSError as error:
             logger.warning("compiled graphs are not cached: %s", error)
+            return
+        if self._storage is not None:
+            threading.Thread(target=self._upload, args=(self._storage,), daemon=True).start()
+
+    def _empty(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        # Another host may have made it, or removed its parent, since this host listed it.
+        self._directory.mkdir(parents=True, exist_ok=True)
+
+    def _upload(self, storage: Storage) -> None:
+        content = io.BytesIO()
+        try:
+            with tarfile.open(fileobj=content, mode="w") as archive:
+                archive.add(self._directory, ".")
+            storage.put(self._archive, content.getvalue())
+        except (OSError, StorageError) as error:
+            logger.warning("compiled graphs stay on this host: %s", error)
+
+    def _fetch(self) -> bool:
+        """Unpack the archive of another host into the empty directory; whether it is whole."""
+        if self._storage is None:
+            return False
+        storage = self._storage
+        reading = Background(lambda: storage.get(self._archive))
+        if not reading.finished(_FETCHED_WITHIN_S):
+            return False
+        try:
+            with tarfile.open(fileobj=io.BytesIO(reading.result()), mode="r") as archive:
+                archive.extractall(self._directory, filter="data")  # plain files below the directory only
+            if self._is_whole():
+                return True
+        except ObjectMissing:
+            return False
+        except (OSError, StorageError, tarfile.TarError) as error:
+            logger.warning("compiled graphs of another host are not used: %s", error)
+        self._empty()
+        return False
 
     def _checksums(self) -> dict[str, str]:
         files = [p for p in sorted(self._directory.rglob("*")) if p.is_file() and _SEAL not in p.name]

@@ -1,5 +1,6 @@
 """Which checkpoint the ranks resume from: rank 0 chooses, every rank reads it itself."""
 
+import functools
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from orchestrator.engine.control.failures import FailureKind, RankFailed
 from orchestrator.engine.state_format import State, StateFormat
 from orchestrator.errors import CorruptData
 from orchestrator.storage import Storage, StorageError
+from orchestrator.storage.retry import retried
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import CheckpointCorrupt
 
@@ -47,7 +49,7 @@ def choose_and_read(
     """
     name, encoded = None, None
     if rank == 0:
-        name, encoded, corrupt = newest_valid(storage, avoid)
+        name, encoded, corrupt = newest_valid(storage, avoid, saved, wait)
         for error in corrupt:
             record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=error.detail))
         if name is None:
@@ -65,18 +67,9 @@ def choose_and_read(
 
 
 def _read(storage: Storage, name: str, rank: int, wait: Callable[[float], None]) -> Encoded:
-    error: Exception | None = None
-    for pause_s in (*_RETRY_AFTER_S, None):
-        try:
-            return read_checkpoint(storage, name)
-        except (StorageError, CorruptData) as failure:
-            error = failure
-        if pause_s is not None:
-            wait(pause_s)
-    raise RankFailed(
-        FailureKind.CORRUPT_CHECKPOINT,
-        f"rank {rank} could not read {name}: {error}",
-        0,
-        rank,
-        checkpoint=name,
-    ) from error
+    read = functools.partial(read_checkpoint, storage, name)
+    try:
+        return retried(read, (StorageError, CorruptData), wait, _RETRY_AFTER_S)
+    except (StorageError, CorruptData) as error:
+        detail = f"rank {rank} could not read {name}: {error}"
+        raise RankFailed(FailureKind.CORRUPT_CHECKPOINT, detail, 0, rank, checkpoint=name) from error

@@ -4,7 +4,6 @@ The kind of an error is decided here, in the rank's own process, where its type 
 """
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ import ray.train
 import ray.train.collective
 
 from orchestrator.engine.control.failures import FailureKind, RankFailed, TrainingDiverged
-from orchestrator.engine.host.log_files import open_log
+from orchestrator.engine.host.rank_output import output_in_log
+from orchestrator.engine.host.scratch import scratch_folder
 from orchestrator.engine.rank.compile_cache import CompileCache
 from orchestrator.engine.rank.leave import Leaving
 from orchestrator.engine.rank.link import RankLink, current_link
@@ -21,8 +21,9 @@ from orchestrator.engine.rank.restore import choose_and_read
 from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, set_session
 from orchestrator.engine.state_format import StateFormat
-from orchestrator.errors import CorruptData, InputError
-from orchestrator.storage import Storage, StorageError, StorageMisused, storage_errors
+from orchestrator.errors import InputError
+from orchestrator.storage import Lease, RunLost, Storage, StorageError, StorageMisused
+from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.record import EventWriter
 
@@ -30,13 +31,13 @@ logger = logging.getLogger(__name__)
 
 # In order: the first type that matches decides.
 _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
+    (RunLost, FailureKind.RUN_LOST),
     (HostIsDrained, FailureKind.PREEMPTED),
     (TrainingDiverged, FailureKind.LOSS_NOT_FINITE),
     (InputError, FailureKind.REFUSED),
     (StorageMisused, FailureKind.PATH_BLOCKED),
     (CheckpointNotSaved, FailureKind.STORAGE),
     (StorageError, FailureKind.STORAGE),
-    (CorruptData, FailureKind.STORAGE),
     (MemoryError, FailureKind.OUT_OF_MEMORY),
 )
 
@@ -45,12 +46,14 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
 class RankSettings:
     """What every rank of a run gets from the launcher.
 
-    every_s: seconds between checkpoints, None for the optimum. keep, best: see `checkpoints.prune`.
+    lease: of the launch. every_s: seconds between checkpoints, None for the optimum. keep, best: see `prune`.
     logs: folder for the ranks' output. compiled: folder of the compile cache, None compiles each time.
-    compile_key: names all that compiled graphs depend on, beside the number of ranks.
+    compile_key: names all that compiled graphs depend on, beside the number of ranks. cache: of each host, for logs
+    and graphs of a run whose storage is a network file system. storage_timeout_s: see `RecoveryConfig`.
     """
 
     storage: Storage
+    lease: Lease
     state_format: StateFormat
     every_s: float | None
     keep: int
@@ -58,29 +61,38 @@ class RankSettings:
     logs: Path
     compiled: Path | None
     compile_key: str
+    cache: HostCache
+    storage_timeout_s: float
 
 
 def run_rank(train_fn: Callable[[], object], settings: RankSettings) -> object:
     """Run the training function in this rank to its end; returns what it returns on every rank."""
     link = current_link()
     try:
-        _write_output_to(settings.logs / f"rank_{link.rank}.log")
-    except StorageError as error:
+        with (
+            scratch_folder(settings.cache, settings.logs.parent) as scratch,
+            output_in_log(settings.storage, settings.logs, link.rank, scratch),
+        ):
+            writer = EventWriter(settings.storage, guard=settings.lease.check) if link.rank == 0 else None
+            try:
+                return _run(train_fn, settings, link, scratch, writer.record if writer else _ignore)
+            finally:
+                if writer is not None:
+                    writer.close()
+    except (StorageError, InputError) as error:  # of the folder or the log: `_run` sorts its own errors
         raise _sorted(error, link.rank, 0) from error
-    writer = EventWriter(settings.storage) if link.rank == 0 else None
-    try:
-        return _run(train_fn, settings, link, writer.record if writer else _ignore)
-    finally:
-        if writer is not None:
-            writer.close()
 
 
 def _run(
-    train_fn: Callable[[], object], settings: RankSettings, link: RankLink, record: Callable[[Event], None]
+    train_fn: Callable[[], object],
+    settings: RankSettings,
+    link: RankLink,
+    scratch: Path | None,
+    record: Callable[[Event], None],
 ) -> object:
     session: Session | None = None
     try:
-        session = _open_session(settings, link, record)
+        session = _open_session(settings, link, scratch, record)
         set_session(session)
         value = train_fn()
         session.finish()
@@ -98,10 +110,12 @@ def _run(
             session.close()
 
 
-def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Event], None]) -> Session:
+def _open_session(
+    settings: RankSettings, link: RankLink, scratch: Path | None, record: Callable[[Event], None]
+) -> Session:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    cache, cached = _compile_cache(settings, rank, world_size)
+    cache, cached = _compile_cache(settings, scratch, rank, world_size)
     restored = choose_and_read(
         settings.storage,
         settings.state_format,
@@ -111,25 +125,13 @@ def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Even
         broadcast=ray.train.collective.broadcast_from_rank_zero,
         record=record,
     )
-    saver = None
-    if rank == 0:
-        saver = Saver(
-            settings.storage,
-            settings.state_format,
-            keep=settings.keep,
-            best=settings.best,
-            times=SaveTimes(settings.every_s, link.info.failures, link.info.trained_s),
-            record=record,
-            on_saved=link.saved,
-            has_earlier=restored is not None,
-        )
     return Session(
         rank=rank,
         world_size=world_size,
         local_rank=context.get_local_rank(),
         link=link,
         restored=restored,
-        saver=saver,
+        saver=_saver(settings, link, restored is not None, record) if rank == 0 else None,
         leaving=Leaving(rank, lambda: link.notice, ray.train.collective.broadcast_from_rank_zero),
         barrier=ray.train.collective.barrier,
         record=record,
@@ -138,10 +140,33 @@ def _open_session(settings: RankSettings, link: RankLink, record: Callable[[Even
     )
 
 
-def _compile_cache(settings: RankSettings, rank: int, world_size: int) -> tuple[CompileCache | None, bool]:
+def _saver(
+    settings: RankSettings, link: RankLink, has_earlier: bool, record: Callable[[Event], None]
+) -> Saver:
+    return Saver(
+        settings.storage,
+        settings.state_format,
+        keep=settings.keep,
+        best=settings.best,
+        times=SaveTimes(settings.every_s, link.info.failures, link.info.trained_s),
+        record=record,
+        on_saved=link.saved,
+        has_earlier=has_earlier,
+        storage_timeout_s=settings.storage_timeout_s,
+        check_owner=settings.lease.check,
+    )
+
+
+def _compile_cache(
+    settings: RankSettings, scratch: Path | None, rank: int, world_size: int
+) -> tuple[CompileCache | None, bool]:
     if settings.compiled is None:
         return None, False
-    cache = CompileCache(settings.compiled, f"{settings.compile_key}-{world_size}", rank)
+    key = f"{settings.compile_key}-{world_size}"
+    if scratch is None:
+        cache = CompileCache(settings.compiled, key, rank)
+    else:
+        cache = CompileCache(scratch / settings.compiled.name, key, rank, settings.storage)
     try:
         return cache, cache.open()
     except OSError as error:
@@ -161,20 +186,3 @@ def _sorted(error: Exception, rank: int, step: int) -> RankFailed:
 
 def _ignore(event: Event) -> None:
     """Only rank 0 records events: all ranks do the same."""
-
-
-def _write_output_to(path: Path) -> None:
-    """Send everything that this process prints, also from C++, to the rank's log; generations append.
-
-    Raises StorageError: the log lies in the run's storage, and its failure is not the training function's.
-    """
-    with storage_errors(str(path)), open_log(path) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    package = logging.getLogger("orchestrator")
-    package.setLevel(logging.INFO)
-    stream = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    package.handlers = [handler]
-    package.propagate = False

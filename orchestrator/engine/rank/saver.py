@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.engine.checkpoints import Encoded, prune, write_checkpoint
+from orchestrator.engine.checkpoints import Encoded, write_checkpoint
+from orchestrator.engine.pruning import prune
 from orchestrator.engine.rank.interval import between_failures_s, checkpoint_interval_s
 from orchestrator.engine.state_format import State, StateFormat
 from orchestrator.errors import OrchestratorError
@@ -28,7 +29,7 @@ _RETRY_AFTER_S = (1.0, 2.0, *(4.0,) * 7)
 
 
 class CheckpointNotSaved(OrchestratorError):
-    """Storage refused a checkpoint and there is no earlier one. Example: the disk is full."""
+    """Storage refused a checkpoint for too long, or the last one of a group. Example: the disk is full."""
 
     def __init__(self, step: int, detail: str):
         super().__init__(step, detail)
@@ -91,8 +92,10 @@ class _Save:
 class Saver:
     """Writes states as checkpoints, in a thread of its own.
 
-    has_earlier: whether a valid checkpoint exists; with one, training outlives a save that storage refuses.
-    on_saved: called with the name of each new checkpoint. keep, best: see `prune`.
+    has_earlier: whether a valid checkpoint exists; with one, training outlives a save that storage refuses, as long
+    as storage takes one within `storage_timeout_s`.
+    on_saved: called with the name of each new checkpoint. keep, best: see `prune`. check_owner: raises RunLost when
+    another launch owns the run; called before a checkpoint becomes valid and before old ones are deleted.
     """
 
     def __init__(
@@ -106,10 +109,16 @@ class Saver:
         record: Callable[[Event], None],
         on_saved: Callable[[str], None],
         has_earlier: bool,
+        storage_timeout_s: float = 300.0,
+        check_owner: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._storage, self._format, self._keep, self._best = storage, state_format, keep, best
         self._times, self._record, self._on_saved = times, record, on_saved
-        self._has_earlier = has_earlier
+        self._has_earlier, self._check_owner, self._clock = has_earlier, check_owner, clock
+        self._storage_timeout_s = storage_timeout_s
+        self._refused_since: float | None = None
+        self._not_saved: CheckpointNotSaved | None = None  # the newest state, dropped after all its tries
         self._waiting: _Save | None = None
         self._busy = self._closed = False
         self._error: Exception | None = None
@@ -126,9 +135,9 @@ class Saver:
     def save(self, step: int, state: Callable[[], State], metrics: Mapping[str, float]) -> None:
         """Copy the state and hand it to the thread. Raises what the last save has raised, and what `state` raises."""
         self._raise_error()
-        began = time.monotonic()
+        began = self._clock()
         copied = state()
-        stall_s = time.monotonic() - began
+        stall_s = self._clock() - began
         self._times.stall_s = stall_s
         self._times.saved()
         with self._changed:
@@ -136,12 +145,14 @@ class Saver:
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until every state is written. Raises what a save has raised."""
+        """Wait until the newest state is written. Raises what a save has raised, and CheckpointNotSaved."""
         with self._changed:
             self._changed.wait_for(
                 lambda: not self._busy and self._waiting is None or self._error is not None
             )
         self._raise_error()
+        if self._not_saved is not None:
+            raise self._not_saved
 
     def close(self) -> None:
         """Stop the thread; what waits is dropped, so call `flush` first."""
@@ -174,26 +185,14 @@ class Saver:
                     self._changed.notify_all()
 
     def _write(self, save: _Save) -> None:
-        """Write one checkpoint, and try again for a while when storage refuses."""
-        began = time.monotonic()
-        encoded: Encoded = self._format.encode(save.state, save.step, save.metrics)
-        for wait_s in (*_RETRY_AFTER_S, None):
-            try:
-                name = write_checkpoint(self._storage, encoded)
-                break
-            except StorageError as error:
-                logger.warning("the checkpoint of step %s could not be written: %s", save.step, error)
-                self._record(CheckpointFailed(step=save.step, detail=str(error)))
-                # On healthy storage something lies in the way, and waiting does not move it.
-                hopeless = isinstance(error, StorageMisused) and takes_writes(self._storage)
-                if wait_s is None or hopeless or self._stop.wait(wait_s):
-                    if hopeless and not self._has_earlier:
-                        raise
-                    if self._has_earlier:
-                        return  # training continues; the next save tries again
-                    raise CheckpointNotSaved(save.step, str(error)) from error
+        """Write one checkpoint, and delete old ones."""
+        began = self._clock()
+        name = self._written(save)
+        if name is None:
+            return
         self._has_earlier = True
-        save_s = time.monotonic() - began
+        self._refused_since = self._not_saved = None
+        save_s = self._clock() - began
         self._times.save_s = save_s
         self._on_saved(name)
         stall_s = round(save.stall_s, 4)
@@ -202,8 +201,40 @@ class Saver:
         )
         self._prune()
 
+    def _written(self, save: _Save) -> str | None:
+        """The new checkpoint's name; tries again for a while when storage refuses, then None.
+
+        Raises CheckpointNotSaved when training must not continue without the checkpoint.
+        """
+        encoded: Encoded = self._format.encode(save.state, save.step, save.metrics)
+        for wait_s in (*_RETRY_AFTER_S, None):
+            try:
+                return write_checkpoint(self._storage, encoded, self._check_owner)
+            except StorageError as error:
+                logger.warning("the checkpoint of step %s could not be written: %s", save.step, error)
+                self._record(CheckpointFailed(step=save.step, detail=str(error)))
+                # On healthy storage something lies in the way, and waiting does not move it.
+                hopeless = isinstance(error, StorageMisused) and takes_writes(self._storage)
+                if hopeless and not self._has_earlier:
+                    raise
+                self._not_saved = CheckpointNotSaved(save.step, str(error))
+                if self._is_away_for_too_long():
+                    raise self._not_saved from error
+                if hopeless or wait_s is None or self._stop.wait(wait_s):
+                    break
+        if not self._has_earlier and self._not_saved is not None:
+            raise self._not_saved
+        return None  # training continues; the next save tries again
+
+    def _is_away_for_too_long(self) -> bool:
+        now = self._clock()
+        if self._refused_since is None:
+            self._refused_since = now
+        return now - self._refused_since >= self._storage_timeout_s
+
     def _prune(self) -> None:
         try:
+            self._check_owner()
             prune(self._storage, self._keep, self._best)
         except StorageError as error:
             logger.warning("old checkpoints could not be removed: %s", error)  # the next save tries again

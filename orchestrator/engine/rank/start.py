@@ -4,13 +4,13 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import ray
 
+from orchestrator.engine.control.failures import RendezvousFailed
 from orchestrator.engine.control.generation import Member
-from orchestrator.engine.host.processes import start_ticks
 from orchestrator.engine.messages import GroupInfo
 from orchestrator.engine.options import StartOptions
 from orchestrator.engine.rank.cpus import bind_process, compute_on, limit_kernels
@@ -19,6 +19,7 @@ from orchestrator.engine.rank.scheduler import start_scheduler
 from orchestrator.engine.rank.store import connect_store, join_through_store, open_store
 from orchestrator.engine.rank.wakeful import wakeful
 from orchestrator.errors import InputError
+from orchestrator.process_identity import start_ticks
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def join_group(
     share: HostShare | None,
     options: StartOptions,
 ) -> None:
-    """Enter the group. address: of the rendezvous, None for a group of one."""
+    """Enter the group. address: of the rendezvous, None for a group of one. Raises RendezvousFailed."""
     link = open_link(info, rank)
     os.environ.update(environment)
     import mindspore
@@ -101,7 +102,7 @@ def join_group(
     world_size = int(environment["RANK_SIZE"])
     if world_size > 1:
         # HCCL does its own waiting, and the effect of a signal on it is unknown.
-        with contextlib.nullcontext() if options.on_device else wakeful():
+        with contextlib.nullcontext() if options.on_device else wakeful(), _rendezvous_errors(rank):
             if options.rendezvous == "store" and address is not None:
                 if link.store is None:
                     link.store = connect_store(address, world_size, options.start_timeout_s)
@@ -111,6 +112,16 @@ def join_group(
         if share is not None and len(share.ranks) > 1:
             mindspore.communication.create_group(host_group_name(share.ranks[0]), list(share.ranks))
     _pin(share, options)
+
+
+@contextlib.contextmanager
+def _rendezvous_errors(rank: int) -> Iterator[None]:
+    """Raise MindSpore's RuntimeError, its only type for all that goes wrong there, as RendezvousFailed."""
+    try:
+        yield
+    except RuntimeError as error:
+        detail = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise RendezvousFailed(rank, detail[:200]) from error
 
 
 def host_group_name(first_rank: int) -> str:

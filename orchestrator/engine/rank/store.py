@@ -50,7 +50,8 @@ def connect_store(address: tuple[str, int], world_size: int, timeout_s: float) -
 def join_through_store(store: object, rank: int, world_size: int, timeout_s: float) -> None:
     """Find the other ranks and initialise `mindspore.communication`.
 
-    Raises RuntimeError, with MindSpore's message, when not all ranks came within the time-out.
+    Raises RuntimeError, with MindSpore's message, when not all ranks came within the time-out; `join_group` gives it a
+    type of ours.
     """
     from mindspore.communication import management
 

@@ -24,6 +24,7 @@ from orchestrator.engine.control.failures import (
     RankFailed,
     RanksDidNotJoin,
     RanksStillRun,
+    RendezvousFailed,
     SchedulerLost,
 )
 from orchestrator.engine.control.ports import LaunchStopped
@@ -31,13 +32,15 @@ from orchestrator.engine.rank.scheduler import SchedulerDidNotStart
 from orchestrator.engine.rank.store import StoreDidNotOpen
 from orchestrator.engine.ray_train.ray_core import Death, why_it_died
 from orchestrator.errors import InputError
-from orchestrator.storage import StorageError, StorageMisused
+from orchestrator.storage import RunLost, StorageError, StorageMisused
 
 _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
+    (RunLost, FailureKind.RUN_LOST),
     (GroupHangs, FailureKind.HANG),
     (SchedulerLost, FailureKind.SCHEDULER_LOST),
     (RanksDidNotJoin, FailureKind.START_FAILED),
     (RanksStillRun, FailureKind.START_FAILED),
+    (RendezvousFailed, FailureKind.START_FAILED),
     (SchedulerDidNotStart, FailureKind.START_FAILED),
     (StoreDidNotOpen, FailureKind.START_FAILED),
     (InputError, FailureKind.REFUSED),

@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from ray.train.v2._internal.execution.callback import RayTrainCallback, WorkerGroupCallback
@@ -33,7 +33,7 @@ from orchestrator.engine.ray_train.policies import ControlledFailures, GroupSize
 from orchestrator.engine.ray_train.workers import StandbyWorkers, workers_class
 from orchestrator.engine.start.ascend import server_id_of_host
 from orchestrator.engine.start.group import start_group
-from orchestrator.storage import Storage
+from orchestrator.storage import Lease, Storage
 from orchestrator.telemetry.events import LeftoversEnded
 from orchestrator.telemetry.record import EventWriter
 from orchestrator.telemetry.state import read_state
@@ -46,9 +46,10 @@ _DESCRIBE_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """What the launcher gives the controller. run: the mark of the run's processes."""
+    """What the launcher gives the controller. lease: of the launch. run: the mark of the run's processes."""
 
     storage: Storage
+    lease: Lease
     run: str
     control: ControlSettings
     needs: RankNeeds
@@ -70,17 +71,19 @@ class GroupController(TrainController):
         validation_config: ValidationConfig | None,
     ):
         self._clock = ControllerClock()
-        self._writer = EventWriter(settings.storage)
+        lease = settings.lease
+        self._writer = EventWriter(settings.storage, guard=lease.check)
         cluster = RayCluster(settings.storage, settings.run, self._clock)
         pool = StandbyWorkers(settings.mindspore.preload) if settings.standbys else None
         self._control = GroupControl(
             settings.control,
-            read_state(settings.storage),
+            replace(read_state(settings.storage, lease.number), lease=lease.number),
             clock=self._clock,
             cluster=cluster,
             storage=settings.storage,
             record=self._writer.record,
             pool=pool,
+            check_owner=lease.check,
         )
         self.worker_group_cls = workers_class(pool, settings.needs, self._clock)
         self._steps = asyncio.new_event_loop()
@@ -100,11 +103,18 @@ class GroupController(TrainController):
 
     async def run(self) -> None:
         """Lead the group to its end."""
+        # Both write, so they run in a thread: storage may hang, and `leave` must still be answered. After a failure
+        # the ranks stay in the run's state, so that the next launch makes sure that they are gone.
         try:
             await super().run()
+            if self.get_training_failed_error() is None:
+                await asyncio.to_thread(self._control.finished)
         finally:
-            self._control.finished()
-            self._writer.close()
+            await asyncio.to_thread(self._writer.close)
+
+    async def ended_because(self) -> str | None:
+        """See `GroupControl`."""
+        return self._control.ended_because
 
     async def leave(self) -> bool:
         """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""

@@ -1,5 +1,6 @@
 """Starts our controller through Ray Train's data-parallel trainer, and ends it cleanly."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 # that job managers leave between SIGTERM and SIGKILL.
 _SAVE_WITHIN_S = 15.0
 _ABORT_WITHIN_S = 1.0
+_ANSWER_WITHIN_S = 10.0
 # Our controller does the work of the first two. Ray Data is not used, and the last one's actor would cost CPU time:
 # Ray removes the placement group when the controller ends.
 _REPLACED = (AcceleratorSetupCallback, BackendSetupCallback, DatasetsCallback, PlacementGroupCleanerCallback)
@@ -67,6 +69,14 @@ class ControlledTrainer(DataParallelTrainer):
             if self._controller is not None:
                 _end_group(self._controller)
             raise
+
+    def ended_because(self) -> str:
+        """Why the controller gave up, from its own memory: storage may be away."""
+        reason: object = None
+        if self._controller is not None:
+            with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+                reason = ray.get(self._controller.ended_because.remote(), timeout=_ANSWER_WITHIN_S)
+        return str(reason or "the controller failed")
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         return [one for one in super()._create_default_callbacks() if not isinstance(one, _REPLACED)]

@@ -30,7 +30,7 @@ from orchestrator.engine.control.ports import Clock
 from orchestrator.engine.control.size import RankNeeds, assign
 from orchestrator.engine.rank.start import preload
 from orchestrator.engine.ray_train.free_hosts import asking_hosts_for_news
-from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL
+from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL, draining_nodes
 
 logger = logging.getLogger(__name__)
 
@@ -137,12 +137,14 @@ class ControlledWorkers(WorkerGroup):
         return super()._create_placement_group(scaling_config, worker_group_context)
 
     def _nodes_with_room(self, num_workers: int) -> Sequence[str]:
+        """A node for each worker. Ray places nothing on a host that is drained, although it still counts as alive."""
         deadline = self._clock.now() + _ROOM_S
         while True:
+            draining = draining_nodes()
             nodes = sorted(
                 (node["NodeManagerAddress"], node["NodeID"], node["Resources"])
                 for node in ray.nodes()
-                if node["Alive"]
+                if node["Alive"] and node["NodeID"] not in draining
             )
             places = assign({node_id: has for _, node_id, has in nodes}, self._needs, num_workers)
             if places is not None:

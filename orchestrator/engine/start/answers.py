@@ -1,5 +1,6 @@
 """Asking the workers of a group, and waiting for what all of them answer."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -8,6 +9,8 @@ from ray.types import ObjectRef
 
 from orchestrator.engine.control.failures import RanksDidNotJoin
 from orchestrator.engine.control.generation import Member
+
+_LOOK_EVERY_S = 0.2
 
 T = TypeVar("T")
 
@@ -24,15 +27,20 @@ def answers_of(
 ) -> dict[int, T]:
     """The result of each asked rank. asked: a reference by rank.
 
-    Raises what a rank raised, or that its worker died, and RanksDidNotJoin after `timeout_s`.
+    Raises at once what a rank raised, or that its worker died: the others would wait for it until their time-out.
+    Raises RanksDidNotJoin after `timeout_s`.
     """
     references = {rank: as_reference(answer) for rank, answer in asked.items()}
-    done, waiting = ray.wait(list(references.values()), num_returns=len(asked), timeout=timeout_s)
-    ray.get(done)
-    if waiting:
-        ranks = tuple(rank for rank, answer in references.items() if answer in waiting)
-        raise RanksDidNotJoin(ranks, tuple(members[rank].host for rank in ranks), timeout_s)
-    return {rank: ray.get(answer) for rank, answer in references.items()}
+    deadline = time.monotonic() + timeout_s
+    while True:
+        look_s = max(min(_LOOK_EVERY_S, deadline - time.monotonic()), 0.0)
+        done, waiting = ray.wait(list(references.values()), num_returns=len(asked), timeout=look_s)
+        ray.get(done)
+        if not waiting:
+            return {rank: ray.get(answer) for rank, answer in references.items()}
+        if time.monotonic() >= deadline:
+            ranks = tuple(rank for rank, answer in references.items() if answer in waiting)
+            raise RanksDidNotJoin(ranks, tuple(members[rank].host for rank in ranks), timeout_s)
 
 
 def as_reference(answer: ObjectRef[T]) -> "ray.ObjectRef[T]":

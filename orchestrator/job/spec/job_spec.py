@@ -9,22 +9,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.engine.control.size import RankNeeds, room_of
 from orchestrator.job.spec.faults import Fault, refusal, type_faults, value_faults
+from orchestrator.job.spec.section import PathText, Section
 from orchestrator.job.spec.values import JobValues, values_of_dict, values_of_file
 from orchestrator.ray_cluster.address import host_and_port
+from orchestrator.storage.host_cache import DEFAULT_BASE, DEFAULT_LIMIT_GB
 from sdnet.config import (
     MOST_BATCH,
     MOST_EPOCHS,
@@ -36,7 +30,6 @@ from sdnet.config import (
     SyntheticConfig,
 )
 from sdnet.errors import shown
-from sdnet.paths import path_problem
 from sdnet.recipes import RECIPES, patches_for
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -44,23 +37,6 @@ _DEVICE = re.compile(r"0|[1-9][0-9]{0,4}")
 # Larger numbers can only be mistakes; they would cost memory and time before anything refuses them.
 MOST_WORKERS = 10_000
 _YEAR_S = 366 * 24 * 3600
-
-
-def _names_a_path(text: str) -> str:
-    problem = path_problem(text)
-    if problem:
-        raise ValueError(problem)
-    return text
-
-
-# A path as `sdnet.paths.user_path` reads it.
-PathText = Annotated[str, AfterValidator(_names_a_path)]
-
-
-class Section(BaseModel):
-    """A part of cluster.yaml: unknown keys and wrong types are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class HostSpec(Section):
@@ -81,6 +57,13 @@ class HostSpec(Section):
         return {int(device): address for device, address in value.items()}
 
 
+class CacheSpec(Section):
+    """Where each host keeps copies of data that lie on a network file system, and how many GB (10^9 bytes) in all."""
+
+    path: PathText = DEFAULT_BASE
+    limit_gb: float = Field(default=DEFAULT_LIMIT_GB, ge=0.001, le=1_000_000)
+
+
 class ClusterSpec(Section):
     """Where the ranks run.
 
@@ -99,6 +82,7 @@ class ClusterSpec(Section):
     rendezvous: Literal["auto", "store", "dynamic_cluster", "rank_table"] = "auto"
     hosts: tuple[HostSpec, ...] = ()
     collective: Literal["auto", "mccl"] = "auto"
+    cache: CacheSpec = CacheSpec()
 
     @field_validator("address")
     @classmethod
@@ -203,12 +187,14 @@ class CheckpointSpec(Section):
 class RecoverySpec(Section):
     """How much failure a run may go through before it gives up, and how it prepares for it.
 
-    standbys: keep workers waiting with MindSpore imported, one for each rank a host may have.
+    standbys: keep workers waiting with MindSpore imported, one for each rank a host may have. storage_timeout_s: how
+    long a run does without storage that is away or full, before it ends.
     """
 
     max_failures: int = Field(default=10, ge=0, le=1_000_000)
     standbys: bool = True
     step_timeout_s: float | Literal["auto"] = "auto"
+    storage_timeout_s: float = Field(default=300.0, ge=1, le=_YEAR_S)
 
     @field_validator("step_timeout_s")
     @classmethod

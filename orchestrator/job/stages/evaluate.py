@@ -4,24 +4,35 @@ Chunks are fixed by the batch alone, so a pair goes through the network in the s
 whichever worker computes it, and its descriptors are the same to the last bit.
 """
 
+import functools
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.engine.rank.cpus import compute_on
+from orchestrator.errors import OrchestratorError
+from orchestrator.job.data_files import followed
+from orchestrator.job.local_data import host_cache
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
+from orchestrator.storage.host_cache import HostCache
 from sdnet.assessment import assess, distances_of
 from sdnet.data.places import Places
 from sdnet.data.store import PatchFile, open_patches, open_training_patches, refuse_corrupt
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge, training_threshold
-from sdnet.files import check_place, whole_file
+from sdnet.files import check_place, sha256_of, whole_file
 from sdnet.metrics import check_labels
+from sdnet.weights import State
 
 _TRIES = 4
+# Of rank, number of workers and threads: the descriptors that this worker computes.
+Share = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def evaluate_checkpoint(
@@ -32,63 +43,94 @@ def evaluate_checkpoint(
     batch: int,
     distances_path: Path | None = None,
     train: Path | None = None,
-) -> dict[str, object]:
+    adapt: bool = False,
+) -> dict[str, Any]:
     """What `sdnet.assessment.assess` finds in `data`, and which weights it belongs to, as JSON values.
 
     The same bits for any number of workers. `checkpoint_sha256` and `weights_sha256` are those of
     `LoadedModel`; `note` says what was done to the weights, such as a conversion, or is empty.
     distances_path: gets float64 [N], a distance a pair in the order of the file. train: a train.npz, for
-    the threshold of a match. Raises InputError for data, a checkpoint or a path that cannot be used,
+    the threshold of a match. adapt: give the network the BatchNorm statistics of the images that it describes,
+    found without their labels. Raises InputError for data, a checkpoint or a path that cannot be used,
     before any worker starts.
     """
     if distances_path is not None:
         check_place(distances_path)
+    data = followed(data)
     patches = open_patches(data)
     check_labels(patches.labels, data)
     refuse_corrupt(data)
+    cache = host_cache(cluster.cache)
     places = Places.read(data, len(patches))
     evaluation, model = Evaluation.of_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
-    threshold = _threshold(evaluation, train, batch) if train is not None else None
+    statistics = evaluation.statistics_of(patches) if adapt else None
+    threshold = _threshold(evaluation, followed(train), cache, batch, adapt) if train is not None else None
+    given = Given(checkpoint.resolve(), model.weights_sha256, statistics)
+    share = functools.partial(descriptors_of_worker, given, data.resolve(), sha256_of(data), cache, batch)
     with ray_session(cluster):
-        shares = _on_workers(checkpoint.resolve(), model.weights_sha256, data.resolve(), cluster, batch)
+        shares = _on_workers(share, cluster)
     opt, sar = (merge(list(side), len(patches), batch) for side in zip(*shares, strict=True))
     if distances_path is not None:
         with whole_file(distances_path) as file:
             np.save(file, distances_of(opt, sar), allow_pickle=False)
     found = assess(opt, sar, patches.labels, places, threshold)
-    return {**found, **model.origin, "note": model.note}
+    return {**found, **model.origin, "note": model.note, **({"statistics": "images"} if adapt else {})}
 
 
-def _threshold(evaluation: Evaluation, train: Path, batch: int) -> float:
-    patches = open_training_patches(train)
-    places = Places.read(train, len(patches))
+def _threshold(evaluation: Evaluation, train: Path, cache: HostCache, batch: int, adapt: bool) -> float:
+    places = Places.read(train, len(open_training_patches(train)))
     if places is None:
         raise InputError(f"{train} does not say which scene a patch is of; prepare it again")
-    return training_threshold(evaluation, patches, places, batch)
+    with cache.using(train, sha256_of(train)) as local:
+        patches = open_training_patches(local)
+        if adapt:
+            evaluation = evaluation.with_statistics(evaluation.statistics_of(patches))
+        return training_threshold(evaluation, patches, places, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The network that every worker uses. statistics: instead of those in the checkpoint."""
+
+    checkpoint: Path
+    weights_sha256: str
+    statistics: State | None
 
 
 def descriptors_of_worker(
-    checkpoint: Path, weights_sha256: str, data: Path, batch: int, rank: int, workers: int, threads: int
+    given: Given,
+    data: Path,
+    data_sha256: str,
+    cache: HostCache,
+    batch: int,
+    rank: int,
+    workers: int,
+    threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The share of one worker, which computes on `threads` CPUs: descriptors of its chunks' pairs.
 
     Raises InputError when the checkpoint holds other weights on this host.
     """
     compute_on(threads)
-    patches: PatchFile = open_patches(data)
-    evaluation, model = Evaluation.of_checkpoint(checkpoint)
-    if model.weights_sha256 != weights_sha256:
+    evaluation, model = Evaluation.of_checkpoint(given.checkpoint)
+    if model.weights_sha256 != given.weights_sha256:
         raise InputError(
-            f"{checkpoint} on {socket.gethostname()} holds other weights (SHA-256 "
-            f"{model.weights_sha256[:12]}... instead of {weights_sha256[:12]}...); "
+            f"{given.checkpoint} on {socket.gethostname()} holds other weights (SHA-256 "
+            f"{model.weights_sha256[:12]}... instead of {given.weights_sha256[:12]}...); "
             "give a path that is the same file on every host"
         )
-    return evaluation.descriptors(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
+    if given.statistics is not None:
+        evaluation = evaluation.with_statistics(given.statistics)
+    with cache.using(data, data_sha256) as local:
+        patches: PatchFile = open_patches(local)
+        return evaluation.descriptors(patches, batch, chunks_of_rank(len(patches), batch, rank, workers))
 
 
-def _on_workers(
-    checkpoint: Path, weights_sha256: str, data: Path, cluster: ClusterSpec, batch: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _call(share: Share, rank: int, workers: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    return share(rank, workers, threads)
+
+
+def _on_workers(descriptors: Share, cluster: ClusterSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     import ray
 
     # A lost worker's share is computed again by another; the result cannot tell.
@@ -96,16 +138,13 @@ def _on_workers(
         num_cpus=cluster.threads,
         max_retries=_TRIES,
         runtime_env={"env_vars": thread_variables(cluster.threads)},
-    )(descriptors_of_worker)
+    )(_call)
     workers, threads = cluster.max_workers, cluster.threads
-    shares = [
-        share.remote(checkpoint, weights_sha256, data, batch, rank, workers, threads)
-        for rank in range(workers)
-    ]
+    shares = [share.remote(descriptors, rank, workers, threads) for rank in range(workers)]
     try:
         found: list[tuple[np.ndarray, np.ndarray]] = ray.get(shares)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
+        if isinstance(error.cause, InputError | OrchestratorError):
             raise error.cause from None  # one line, without the worker's traceback
         raise
     return found

@@ -15,7 +15,9 @@ from ray.exceptions import (
 )
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.job.data_files import refer_to, use_own_files
 from orchestrator.job.inputs import images_folder, prepared_files, work_of
+from orchestrator.job.local_data import data_errors
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.telemetry import events
@@ -74,6 +76,7 @@ def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]
     record(events.StageStarted(stage="preprocess"))
     began = time.monotonic()
     try:
+        use_own_files(run)
         work = work_of(spec.data, _images(spec, run), run)
         manifest = finish(work, _make_shards(work, record))
     except OSError as error:
@@ -99,12 +102,11 @@ def _images(spec: JobSpec, run: RunDirectory) -> Path:
 
 
 def _use_prepared(given: str, run: RunDirectory) -> dict[str, object]:
-    """Link the run to files made elsewhere; they are checked, not copied."""
+    """Let the run refer to files made elsewhere; they are checked, not copied."""
     train, test = prepared_files(given)
-    counts = {"train": len(open_training_patches(train)), "test": len(open_patches(test))}
-    for source, link in ((train, run.train_npz), (test, run.test_npz)):
-        link.unlink(missing_ok=True)
-        link.symlink_to(source.resolve())
+    with data_errors(str(train)):
+        counts = {"train": len(open_training_patches(train)), "test": len(open_patches(test))}
+        refer_to(run, train, test)
     return {"patches": counts, "skipped": []}
 
 

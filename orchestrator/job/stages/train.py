@@ -15,10 +15,14 @@ from orchestrator.engine.function import compile_key, sources_of_package
 from orchestrator.engine.trainer import MindSporeTrainer, RecoveryConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import Newest, newest_checkpoint
+from orchestrator.job.data_files import data_files
 from orchestrator.job.inputs import Supply, batch_problem
+from orchestrator.job.local_data import copies_of, data_errors, host_cache
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet
+from orchestrator.storage import Lease
+from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import StageFinished, StageStarted
 from sdnet.augment import check_patches
@@ -28,6 +32,9 @@ from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_DATA = "the run's data"
+# A mount may show what a rank wrote on another host only when its caches expire: 20 s on sshfs, up to 60 s on NFS.
+_LISTED_WITHIN_S = 75.0
 Record = Callable[[Event], None]
 
 
@@ -38,7 +45,7 @@ class LastCheckpointMissing(OrchestratorError):
         return f"training ended, but its last checkpoint is missing in {self.args[0]}; launch again to resume"
 
 
-def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
+def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> Newest:
     """Train to the end of the recipe, through the failures that `recovery` allows; returns the last checkpoint.
 
     Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp when there were too
@@ -51,24 +58,46 @@ def train(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     _warn_of_idle_cpus(spec.cluster)
     record(StageStarted(stage="train"))
     began = time.monotonic()
-    trainer_of(spec, run).fit()
-    done = finished(spec, run, record)
-    if done is None:
-        raise LastCheckpointMissing(str(run.checkpoints))
+    trainer_of(spec, run).fit(lease)
+    done = _last(spec, run, record)
     record(StageFinished(stage="train", seconds=round(time.monotonic() - began, 3)))
     return done
 
 
+def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
+    """The last checkpoint of a group that ended well, so it exists: wait until this host's mount shows it.
+
+    Raises LastCheckpointMissing when it does not within `_LISTED_WITHIN_S`.
+    """
+    look = functools.partial(finished, spec, run, record)
+    deadline = time.monotonic() + _LISTED_WITHIN_S
+    while True:
+        try:
+            done = outlasting(look, spec.recovery.storage_timeout_s)
+        except InputError:  # to this mount, all checkpoints seem to be lost
+            if time.monotonic() > deadline:
+                raise
+            done = None
+        if done is not None:
+            return done
+        if time.monotonic() > deadline:
+            raise LastCheckpointMissing(str(run.checkpoints))
+        time.sleep(1.0)
+
+
+@data_errors(_DATA)
 def check_data(spec: JobSpec, run: RunDirectory) -> None:
     """Refuse data that the recipe cannot use: too few samples for a global batch, too small patches."""
-    patches = open_patches(run.train_npz)
+    train, test = data_files(run)
+    patches = open_patches(train)
     check_patches(spec.train, patches)
-    train, test = len(patches), len(open_patches(run.test_npz))
-    problem = batch_problem(spec, Supply(str(run.train_npz), pairs=0, train=train, test=test))
+    supply = Supply(str(train), pairs=0, train=len(patches), test=len(open_patches(test)))
+    problem = batch_problem(spec, supply) or copies_of(train, test).problem(spec.cluster.cache)
     if problem:
         raise InputError(problem)
 
 
+@data_errors(_DATA)
 def finished(spec: JobSpec, run: RunDirectory, record: Record) -> Newest | None:
     """The newest valid checkpoint, if it is at the end of the recipe.
 
@@ -77,7 +106,7 @@ def finished(spec: JobSpec, run: RunDirectory, record: Record) -> Newest | None:
     newest = newest_checkpoint(run, record)
     if newest is None:
         return None
-    total = steps_per_epoch(len(open_patches(run.train_npz)), spec.global_batch) * spec.train.epochs
+    total = steps_per_epoch(len(open_patches(data_files(run)[0])), spec.global_batch) * spec.train.epochs
     if newest.step > total:
         raise InputError(
             f"{run.checkpoints / newest.name} is at step {newest.step}, but the recipe ends at step {total}; "
@@ -105,6 +134,7 @@ def trainer_of(spec: JobSpec, run: RunDirectory) -> MindSporeTrainer:
             max_failures=recovery.max_failures,
             standbys=recovery.standbys,
             step_timeout_s=_seconds(recovery.step_timeout_s),
+            storage_timeout_s=recovery.storage_timeout_s,
             checkpoint_every_s=_seconds(spec.checkpoint.every_s),
             keep=spec.checkpoint.keep,
             best="fpr95",
@@ -114,6 +144,7 @@ def trainer_of(spec: JobSpec, run: RunDirectory) -> MindSporeTrainer:
             ),
         ),
         state_format=SdnetFormat(),
+        host_cache=job.cache,
     )
 
 
@@ -129,13 +160,16 @@ def mindspore_config(cluster: ClusterSpec) -> MindSporeConfig:
     )
 
 
+@data_errors(_DATA)
 def _job(spec: JobSpec, run: RunDirectory) -> SdnetJob:
+    train, test = data_files(run)
     return SdnetJob(
         recipe=spec.train,
-        train=run.train_npz,
-        test=run.test_npz,
-        data=checksums_of(run.train_npz, run.test_npz),
-        data_sample=sample_checksum(open_patches(run.train_npz), open_patches(run.test_npz)),
+        train=train,
+        test=test,
+        cache=host_cache(spec.cluster.cache),
+        data=checksums_of(train, test),
+        data_sample=sample_checksum(open_patches(train), open_patches(test)),
         slices=spec.cluster.max_workers,
         evaluate_every=spec.evaluate.every_epochs,
         evaluate_batch=spec.evaluate.batch,

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.engine.checkpoints import prune, write_checkpoint
+from orchestrator.engine.checkpoints import write_checkpoint
+from orchestrator.engine.pruning import prune
 from orchestrator.engine.state_format import NpzFormat
 from orchestrator.storage import DirectoryStorage
 

@@ -13,10 +13,10 @@ from orchestrator.engine.checkpoints import (
     CheckpointsLost,
     checkpoint_names,
     newest_valid,
-    prune,
     read_checkpoint,
     refuse_lost,
 )
+from orchestrator.engine.pruning import prune
 from orchestrator.storage import DirectoryStorage
 from tests.unit.engine.crashing import save
 from tests.unprivileged import as_nobody

@@ -9,6 +9,7 @@ from orchestrator.engine.control.failures import (
     GroupHangs,
     RankFailed,
     RanksStillRun,
+    RendezvousFailed,
     SchedulerLost,
 )
 from orchestrator.engine.control.ports import LaunchStopped
@@ -23,7 +24,7 @@ from orchestrator.engine.ray_train.classify import (
 )
 from orchestrator.engine.ray_train.ray_core import Death
 from orchestrator.errors import InputError
-from orchestrator.storage import StorageMisused, StorageUnavailable
+from orchestrator.storage import RunLost, StorageMisused, StorageUnavailable
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,7 @@ def test_each_way_in_which_ray_loses_a_worker_has_its_kind(error: Exception, kin
         (GroupHangs(1, (1,), 8, 31.0), FailureKind.HANG, 1),
         (SchedulerLost(0, "10.0.0.1"), FailureKind.SCHEDULER_LOST, 0),
         (RanksStillRun((3,), ("a",)), FailureKind.START_FAILED, None),
+        (RendezvousFailed(1, "Failed to fetch the address"), FailureKind.START_FAILED, None),
         (WorkerGroupStartupTimeoutError(2), FailureKind.START_FAILED, None),
         (WorkerGroupStartupFailedError("a worker died"), FailureKind.START_FAILED, None),
         (InputError("NPU 3 of 10.0.0.2 cannot be used"), FailureKind.REFUSED, None),
@@ -126,3 +128,10 @@ def test_an_error_of_the_training_function_is_never_taken_for_one_of_storage() -
 def test_a_launch_that_was_told_to_stop_is_no_failure() -> None:
     assert is_stop(ControllerError(LaunchStopped()))
     assert not is_stop(ControllerError(KeyError("x")))
+
+
+def test_a_lost_run_is_the_cause_whatever_the_new_owner_killed() -> None:
+    lost = RankFailed(FailureKind.RUN_LOST, "lost the run /runs/j to process 4 on h7", 3, 0)
+    found = classify(of_ranks(r0=lost, r1=dead(ActorDiedError())))
+    assert found.kind is FailureKind.RUN_LOST
+    assert classify(ControllerError(RunLost("/runs/j", "process 4 on h7"))).kind is FailureKind.RUN_LOST

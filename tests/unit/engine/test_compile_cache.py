@@ -1,6 +1,8 @@
 """Compiled graphs are offered to MindSpore only while they are what the same job has sealed."""
 
+import io
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from orchestrator.engine.function import compile_key, sources_of, sources_of_package
 from orchestrator.engine.rank.compile_cache import CompileCache
+from orchestrator.storage import DirectoryStorage
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,14 @@ def test_sealed_graphs_are_there_for_the_next_process(tmp_path: Path) -> None:
     cache.seal()
     assert CompileCache(tmp_path, "key", 1).open()
     assert graph.read_bytes() == b"a graph"
+
+
+def test_a_directory_that_still_seems_to_be_there_after_another_host_removed_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    monkeypatch.setattr("shutil.rmtree", lambda *arguments, **options: None)
+    assert not CompileCache(tmp_path, "key", 1).open()
 
 
 def test_graphs_of_a_process_that_was_killed_before_it_sealed_them_are_deleted(tmp_path: Path) -> None:
@@ -102,3 +113,44 @@ def test_the_graphs_of_a_function_depend_on_its_whole_package() -> None:
     assert sources == sources_of_package("orchestrator")
     assert {"function.py", "session.py", "launch.py"} <= {path.name for path in sources}
     assert [path.name for path in sources_of_package("typing")] == ["typing.py"]
+
+
+def archived(storage: DirectoryStorage, root: Path) -> CompileCache:
+    """A cache on a host that sealed a graph and whose archive has arrived."""
+    cache = CompileCache(root / "compiled", "key", 1, storage)
+    assert not cache.open()
+    (root / "compiled" / "key" / "rank_1" / "graph").write_bytes(b"a graph")
+    cache.seal()
+    while not storage.list("compiled/"):
+        os.sched_yield()
+    return cache
+
+
+def test_a_rank_on_another_host_begins_with_the_uploaded_graphs(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path)
+    archived(storage, tmp_path / "one")
+    assert CompileCache(tmp_path / "other" / "compiled", "key", 1, storage).open()
+    assert (tmp_path / "other" / "compiled" / "key" / "rank_1" / "graph").read_bytes() == b"a graph"
+    assert not CompileCache(tmp_path / "other" / "compiled", "key", 2, storage).open()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 10240])
+def test_an_archive_that_is_not_whole_is_not_used(tmp_path: Path, content: bytes) -> None:
+    storage = storage_in(tmp_path)
+    storage.put("compiled/key/rank_1.tar", content)
+    assert not CompileCache(tmp_path / "other" / "compiled", "key", 1, storage).open()
+
+
+def test_an_archive_cannot_write_outside_of_its_folder(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path)
+    planted = io.BytesIO()
+    with tarfile.open(fileobj=planted, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("../../../../outside"))
+    storage.put("compiled/key/rank_1.tar", planted.getvalue())
+    assert not CompileCache(tmp_path / "a" / "compiled", "key", 1, storage).open()
+    assert not (tmp_path / "outside").exists() and not list((tmp_path / "a").rglob("outside"))
+
+
+def storage_in(tmp_path: Path) -> DirectoryStorage:
+    (tmp_path / "storage").mkdir()
+    return DirectoryStorage(tmp_path / "storage")

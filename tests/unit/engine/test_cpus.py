@@ -3,12 +3,8 @@
 import fcntl
 import os
 import stat
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,33 +16,7 @@ from orchestrator.engine.rank import cpus
 from orchestrator.engine.rank.cpus import bind_process, claim_cpus, least_crowded
 from orchestrator.errors import InputError
 
-CLAIMS_ONE = """
-import sys
-from orchestrator.engine.rank.cpus import claim_cpus
-print(*claim_cpus(1), flush=True)
-sys.stdin.read()
-"""
 CPUS = st.sets(st.integers(0, 40), min_size=1)
-
-
-@pytest.fixture
-def claim_one() -> Iterator[Callable[[], int]]:
-    """Starts a process that claims one CPU, and says which; it holds it until the test ends."""
-    with ExitStack() as holders:
-
-        def start() -> int:
-            process = holders.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", CLAIMS_ONE],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )  # fmt: skip
-            )
-            assert process.stdout is not None
-            return int(process.stdout.readline())
-
-        yield start
 
 
 @given(CPUS, st.lists(CPUS), st.data())
@@ -64,13 +34,6 @@ def test_the_chosen_cpus_are_those_that_fewest_others_are_held_to(
 @given(CPUS)
 def test_on_an_idle_host_the_lowest_cpus_are_chosen(allowed: set[int]) -> None:
     assert least_crowded(allowed, [], 1) == (min(allowed),)
-
-
-def test_processes_that_claim_at_the_same_time_get_cpus_of_their_own(claim_one: Callable[[], int]) -> None:
-    mine = os.sched_getaffinity(0)
-    with ThreadPoolExecutor(len(mine)) as starters:
-        claims = [starters.submit(claim_one) for _ in mine]
-    assert {claim.result() for claim in claims} == mine
 
 
 def test_more_threads_than_cpus_are_refused() -> None:

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as hnp
 from orchestrator.engine.checkpoints import (
     checkpoint_names,
     newest_valid,
-    prune,
     read_checkpoint,
     write_checkpoint,
 )
+from orchestrator.engine.pruning import prune
 from orchestrator.engine.state_format import NpzFormat, State
 from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
@@ -96,6 +96,10 @@ def test_the_state_is_written_last_and_removed_first() -> None:
             order.append(f"put {name}")
             super().put(name, content)
 
+        def create(self, name: str, content: bytes) -> bool:
+            order.append(f"create {name}")
+            return super().create(name, content)
+
         def delete(self, name: str) -> None:
             order.append(f"delete {name}")
             super().delete(name)
@@ -103,8 +107,9 @@ def test_the_state_is_written_last_and_removed_first() -> None:
     storage = Watched()
     saved(storage, 1), saved(storage, 2)
     prune(storage, keep=1)
-    assert order[1] == "put checkpoints/step_00000001/state.json"
-    assert order[4] == "delete checkpoints/step_00000001/state.json"
+    folder = "checkpoints/step_00000001"
+    assert order[:2] == [f"create {folder}/arrays.npz", f"put {folder}/state.json"]
+    assert order[4:] == [f"delete {folder}/state.json", f"delete {folder}/arrays.npz"]
     assert checkpoint_names(storage) == ["step_00000002"]
 
 

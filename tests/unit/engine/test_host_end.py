@@ -11,7 +11,7 @@ import pytest
 from orchestrator.engine.control.generation import Member
 from orchestrator.engine.host.end import end_hanging_ranks_here, end_ranks_here
 from orchestrator.engine.host.left_over import RUN_VARIABLE
-from orchestrator.engine.host.processes import start_ticks
+from orchestrator.process_identity import start_ticks
 from orchestrator.storage import DirectoryStorage
 
 

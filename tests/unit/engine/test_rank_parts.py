@@ -21,7 +21,9 @@ from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, get_session
 from orchestrator.engine.state_format import NpzFormat, State
 from orchestrator.errors import InputError
-from orchestrator.storage import StorageUnavailable
+from orchestrator.storage import Lease, StorageUnavailable
+from orchestrator.storage.host_cache import HostCache
+from orchestrator.storage.lease import Owner
 from tests.unit.engine.fakes import MemoryStorage, Recorder
 
 FORMAT = NpzFormat()
@@ -127,7 +129,9 @@ def test_a_refused_save_after_an_earlier_checkpoint_is_reported_and_training_con
     storage.away = True
     saver = saver_of(storage, has_earlier=True, record=record)
     saver.save(7, weights(7), {})
-    saver.flush()
+    with pytest.raises(CheckpointNotSaved, match="step 7 .*not connected"):  # as the last save of a group
+        saver.flush()
+    assert not saver.due(8)  # nothing was raised in the step loop
     storage.away = False
     saver.save(8, weights(8), {})
     saver.flush()
@@ -204,7 +208,7 @@ def test_a_run_that_lost_its_checkpoints_is_refused_and_a_new_run_begins() -> No
 
 def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> None:
     class BackAfterTwo(MemoryStorage):
-        tries = 0
+        tries = 2
 
         def get(self, name: str) -> bytes:
             self.tries += 1
@@ -214,6 +218,7 @@ def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> Non
 
     storage = BackAfterTwo()
     name = write_checkpoint(storage, FORMAT.encode({"w": np.zeros(2)}, 5, {}))
+    storage.tries = 0
     assert restored_by(storage, 1, name) is not None
 
 
@@ -290,9 +295,11 @@ def test_a_log_that_cannot_be_opened_is_not_the_training_functions_error(
 ) -> None:
     (tmp_path / "logs/rank_0.log").mkdir(parents=True)
     open_link(GroupInfo(group=f"{folder}#1"), 0)
+    storage = MemoryStorage()
     settings = RankSettings(
-        storage=MemoryStorage(), state_format=FORMAT, every_s=None, keep=1, best=None,
-        logs=tmp_path / folder, compiled=None, compile_key="",
+        storage=storage, lease=Lease(storage, 1, Owner.this_process()), state_format=FORMAT,
+        every_s=None, keep=1, best=None, logs=tmp_path / folder, compiled=None, compile_key="",
+        cache=HostCache(), storage_timeout_s=300.0,
     )  # fmt: skip
     with pytest.raises(RankFailed) as failed:
         run_rank(lambda: None, settings)

@@ -9,6 +9,7 @@ import inspect
 import operator
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupState
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.engine.ray_train.launch import _REPLACED
+from orchestrator.engine.ray_train.no_notes import no_notes
 from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,6 +48,7 @@ PARAMETERS = {
     f"{V2}.execution.controller.controller:TrainController.abort": [],
     f"{V2}.execution.controller.controller:TrainController.get_state": [],
     f"{V2}.execution.controller.controller:TrainController.get_result": [],
+    f"{V2}.execution.controller.controller:TrainController.get_training_failed_error": [],
     f"{V2}.execution.worker_group.worker_group:WorkerGroup._start": [],
     f"{V2}.execution.worker_group.worker_group:WorkerGroup.has_started": [],
     f"{V2}.execution.worker_group.worker_group:WorkerGroup.shutdown": [],
@@ -216,10 +219,37 @@ def test_the_poll_status_shows_errors_by_rank() -> None:
 def test_ray_train_finds_its_marker_in_storage_that_keeps_nothing(tmp_path: Path) -> None:
     from ray.train.v2._internal.execution.storage import StorageContext
 
-    from orchestrator.engine.ray_train.no_notes import no_notes
-
     StorageContext("no-notes", experiment_dir_name="run", storage_filesystem=no_notes())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_trains_checkpoint_manager_writes_its_notes_to_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import CheckpointConfig
+    from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+    from ray.train.v2._internal.execution.storage import StorageContext
+
+    monkeypatch.chdir(tmp_path)
+    context = StorageContext("no-notes", experiment_dir_name="run", storage_filesystem=no_notes())
+    manager = CheckpointManager(CheckpointConfig(), context)
+    manager._write_state_to_storage()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_gives_ray_train_the_filesystem_that_keeps_no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train import RunConfig, ScalingConfig
+
+    from orchestrator.engine.ray_train import launch
+
+    given: dict[str, RunConfig] = {}
+    monkeypatch.setattr(
+        launch.DataParallelTrainer, "__init__", lambda trainer, train_fn, **options: given.update(options)
+    )
+    settings = SimpleNamespace(mindspore=None)
+    launch.ControlledTrainer(print, settings, ScalingConfig(), RunConfig(storage_path="/mount/runs"))  # type: ignore[arg-type]
+    config = given["run_config"]
+    assert config.storage_path == "no-notes" and config.storage_filesystem == no_notes()
 
 
 def test_the_label_of_a_node_is_the_one_that_ray_gives_it() -> None:

@@ -12,12 +12,13 @@ from ray.train.v2.api.config import ScalingConfig
 
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.control.size import RankNeeds
+from orchestrator.engine.ray_train import workers
 from orchestrator.engine.ray_train.cluster import ControllerClock
 from orchestrator.engine.ray_train.controller import GroupController
 from orchestrator.engine.ray_train.policies import GroupSize
 from orchestrator.engine.ray_train.workers import workers_class
+from tests.unit.engine.bench import bench
 from tests.unit.engine.fakes import FakeCluster, VirtualClock
-from tests.unit.engine.test_group_control import bench
 
 NEEDS = RankNeeds({"CPU": 1.0}, per_host=1)
 
@@ -25,6 +26,7 @@ NEEDS = RankNeeds({"CPU": 1.0}, per_host=1)
 @pytest.fixture(autouse=True)
 def no_host_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [])
+    monkeypatch.setattr(workers, "draining_nodes", dict)
 
 
 @pytest.fixture

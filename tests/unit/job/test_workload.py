@@ -8,8 +8,9 @@ import pytest
 from orchestrator.engine.checkpoints import newest_valid, read_checkpoint, write_checkpoint
 from orchestrator.engine.control.failures import TrainingDiverged
 from orchestrator.errors import CorruptData
-from orchestrator.job.workload import SdnetFormat, SdnetJob, open_data, snapshot_of, state_of
+from orchestrator.job.workload import SdnetFormat, SdnetJob, opened_data, snapshot_of, state_of
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
+from orchestrator.storage.host_cache import HostCache
 from sdnet import checkpoint
 from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe
@@ -79,8 +80,8 @@ def test_the_checkpoint_of_another_program_is_no_checkpoint_of_sdnet(
 
 def job(train: Path, test: Path, sample: str) -> SdnetJob:
     return SdnetJob(
-        recipe=Recipe(), train=train, test=test, data={}, data_sample=sample, slices=1, evaluate_every=1,
-        evaluate_batch=8,
+        recipe=Recipe(), train=train, test=test, cache=HostCache(base=train.parent / "cache", limit_bytes=0),
+        data={"train.npz": "", "test.npz": ""}, data_sample=sample, slices=1, evaluate_every=1, evaluate_batch=8,
     )  # fmt: skip
 
 
@@ -91,9 +92,16 @@ def test_data_that_are_not_there_on_a_host_are_a_failure_of_storage_and_other_da
     for path, labels in ((train, [1, 1]), (test, [0, 1])):
         np.savez(path, np.zeros((2, 64, 128), np.uint8), np.array(labels))
     sample = sample_checksum(open_patches(train), open_patches(test))
-    assert len(open_data(job(train, test, sample))[0]) == 2
-    with pytest.raises(InputError, match="is not the file that the launch began with"):
-        open_data(job(train, test, "another"))
+    with opened_data(job(train, test, sample), lambda: None) as opened:
+        assert len(opened[0]) == 2 and opened[0].path == train
+    with (
+        pytest.raises(InputError, match="is not the file that the launch began with"),
+        opened_data(job(train, test, "another"), lambda: None),
+    ):
+        pass
     test.unlink()
-    with pytest.raises(StorageUnavailable, match="test.npz"):
-        open_data(job(train, test, sample))
+    with (
+        pytest.raises(StorageUnavailable, match="test.npz"),
+        opened_data(job(train, test, sample), lambda: None),
+    ):
+        pass

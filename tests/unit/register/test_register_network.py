@@ -13,9 +13,12 @@ from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation
 from sdnet.model import SDNet
 from sdnet.published import write_published
-from sdnet.registration.network import Network
+from sdnet.registration.images import image_from_array
+from sdnet.registration.network import Network, describe_points
 from sdnet.trainer import Trainer
 from tests.made_pairs import pair
+
+pytestmark = pytest.mark.networks
 
 
 @pytest.fixture(scope="module", params=["published", "modern"])
@@ -74,3 +77,26 @@ def test_a_network_and_templates_together_register_a_pair(net: Network) -> None:
     found = sdnet.register(*pair(320, truth), net=net, measure="cfog")
     assert found.verdict.trusted and found.transform is not None
     assert np.abs((found.transform.matrix - truth)[:2, 2]).max() < 0.7
+
+
+def test_an_adapted_network_describes_its_images_with_their_own_statistics(net: Network) -> None:
+    images = tuple(image_from_array(grey) for grey in pair(200, np.eye(3)))
+    adapted = net.adapted(*images)
+    points = np.array([[60, 60], [100, 90], [140, 140]])
+    before = describe_points(adapted, images[0], points, "optical")
+    assert np.abs(before - describe_points(net, images[0], points, "optical")).max() > 0.01
+    assert adapted.origin == net.origin
+    net.adapted(images[1], images[0])  # the same twin, with other statistics
+    np.testing.assert_array_equal(describe_points(net.adapted(*images), images[0], points, "optical"), before)
+
+
+def test_a_pair_is_registered_with_the_statistics_of_its_images(net: Network) -> None:
+    truth = np.array([[1, 0, 12.5], [0, 1, -4.0], [0, 0, 1]])
+    found = sdnet.register(*pair(320, truth), net=net, measure="cfog", adapt=True)
+    assert found.verdict.trusted and found.transform is not None
+    assert np.abs((found.transform.matrix - truth)[:2, 2]).max() < 0.7
+
+
+def test_statistics_without_a_network_are_refused() -> None:
+    with pytest.raises(InputError, match="adapt changes the statistics of a network, and there is none"):
+        sdnet.register(*pair(200, np.eye(3)), adapt=True)

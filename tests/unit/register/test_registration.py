@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 import sdnet
 from sdnet.errors import InputError
+from sdnet.measures import cfog, cfog_mind, mind
 from sdnet.registration.images import image_from_array
-from sdnet.registration.robust import refine, sample_affine
+from sdnet.registration.joint import fit_jointly
+from sdnet.registration.robust import sample_affine
+from sdnet.registration.surfaces import Surfaces
 from sdnet.registration.tie_points import TiePoints
 from sdnet.registration.transform import IDENTITY, ShiftGrid, Transform, affine, transform_from_dict
 from sdnet.registration.trust import evidence
@@ -45,6 +48,32 @@ def test_a_transform_of_each_model_is_found_to_a_quarter_of_a_pixel(model) -> No
     assert found.verdict.trusted and found.transform is not None and found.transform.model == model
     assert error_px(found.transform, TRUTHS[model]) < 0.25
     assert np.median(found.held_out_px[found.inliers]) < 0.5
+
+
+def hill(points: np.ndarray) -> np.ndarray:
+    """By how many columns relief moves optical points, [N]: 14 px at the top of a hill."""
+    return 14 * np.exp(-0.5 * np.square((points - 256) / (90, 70)).sum(axis=1))
+
+
+def test_a_piecewise_transform_follows_relief_that_no_matrix_describes() -> None:
+    edge = 512
+    optical, flat = pair(edge, np.eye(3))
+    seen = np.moveaxis(np.indices((edge, edge)), 0, -1).reshape(-1, 2).astype(float)
+    place = seen.copy()
+    for _ in range(30):  # where the hill moves to what is seen
+        place[:, 1] = seen[:, 1] - hill(place)
+    rows, columns = place.T.reshape(2, edge, edge).astype(np.float32)
+    sar = cv2.remap(flat, columns, rows, cv2.INTER_LINEAR)
+    points = grid_points(edge, border=90)
+    truth = points + np.outer(hill(points), [0, 1])
+    missed = {}
+    for model in ("affine", "piecewise"):
+        found = sdnet.register(optical, sar, model=model, measure="cfog")
+        assert found.verdict.trusted and found.transform is not None
+        missed[model] = np.linalg.norm(found.transform.apply(points) - truth, axis=1)
+    assert missed["affine"].max() > 5
+    assert missed["piecewise"].max() < 2 and np.median(missed["piecewise"]) < 0.5
+    assert np.nanmedian(found.held_out_px) < 1.0
 
 
 def test_the_wide_search_finds_a_rotation_and_a_large_shift() -> None:
@@ -148,21 +177,56 @@ def random_ties(seed: int, wrong: int) -> tuple[TiePoints, np.ndarray]:
     return TiePoints(optical, sar, np.full(len(sar), 0.3), np.zeros(len(sar))), truth
 
 
+def hills(places: np.ndarray, peaks: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Surfaces of 25 x 25 entries around SAR places: a hill at each SAR peak, 2 entries wide."""
+    steps = np.stack(np.meshgrid(np.arange(-12, 13), np.arange(-12, 13), indexing="ij"), axis=-1)
+    offsets = (peaks - places) @ np.linalg.inv(frame).T
+    apart = steps - offsets[:, None, None]
+    return np.exp(-0.5 * (apart**2).sum(axis=-1) / 2.0**2).astype(np.float32)
+
+
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1000), st.integers(0, 60))
-def test_a_fit_ignores_wrong_tie_points(seed, wrong) -> None:
-    ties, truth = random_ties(seed, wrong)
-    start = sample_affine(ties, 8.0)
-    assert start is not None
-    for model in ("affine", "homography"):
-        fit = refine(ties, start, model, 4.0)
-        assert fit is not None and fit.inliers[:60].all()
-        assert error_px(fit.transform, truth, 500) < 1.0
+@given(st.integers(0, 1000), st.integers(0, 40), st.sampled_from(["translation", "affine", "homography"]))
+def test_a_joint_fit_ignores_surfaces_with_a_wrong_peak(seed, wrong, model) -> None:
+    rng = np.random.default_rng(seed)
+    optical, frame = rng.uniform(0, 500, (60 + wrong, 2)), np.array([[0.9, 0.2], [-0.1, 1.1]])
+    truth = np.eye(3) if model == "translation" else turned(0.3, 1.003, (0, 0), 500)
+    truth = truth + np.array([[0, 0, 1.7], [0, 0, -2.2], [0, 0, 0]])
+    if model == "homography":
+        truth[2, :2] = 2e-6, -3e-6
+    peaks = Transform("homography", truth).apply(optical)
+    peaks[60:] += rng.uniform(-10, 10, (wrong, 2))
+    frames = np.broadcast_to(frame, (len(optical), 2, 2))
+    surfaces = Surfaces(optical, optical, frames, hills(optical, peaks, frame))
+    found = fit_jointly(surfaces, IDENTITY, model)
+    assert found is not None and found.model == model
+    assert error_px(found, truth, 500) < (0.01 if not wrong else 0.35)
 
 
-def test_too_few_tie_points_give_no_fit() -> None:
-    ties = random_ties(0, 0)[0].take(np.arange(5))
-    assert sample_affine(ties, 8.0) is None and refine(ties, IDENTITY, "affine", 1000.0) is None
+def test_too_few_tie_points_or_surfaces_give_no_fit() -> None:
+    optical = random_ties(0, 0)[0].optical[:5]
+    frames, scores = np.zeros((5, 2, 2)) + np.eye(2), np.zeros((5, 13, 13), np.float32)
+    assert sample_affine(random_ties(0, 0)[0].take(np.arange(5)), 8.0) is None
+    assert fit_jointly(Surfaces(optical, optical, frames, scores), IDENTITY, "affine") is None
+
+
+def test_slope_and_curvature_of_a_surface_are_its_derivatives() -> None:
+    rng = np.random.default_rng(3)
+    frames = np.eye(2) + rng.uniform(-0.2, 0.2, (20, 2, 2))
+    optical, scores = rng.uniform(0, 99, (20, 2)), rng.uniform(-1, 1, (20, 13, 13)).astype(np.float32)
+    surfaces, step = Surfaces(optical, optical, frames, scores), 1e-4
+    sar = optical + rng.uniform(-2, 2, (20, 2))
+    _, slope, curvature = surfaces.at(sar)
+    for axis in (0, 1):
+        ahead, behind = (surfaces.at(sar + sign * step * np.eye(2)[axis]) for sign in (1, -1))
+        np.testing.assert_allclose((ahead[0] - behind[0]) / (2 * step), slope[:, axis], atol=1e-5)
+        np.testing.assert_allclose((ahead[1] - behind[1]) / (2 * step), curvature[:, :, axis], atol=1e-3)
+
+
+def test_cfog_mind_correlates_as_the_mean_of_both_measures_does() -> None:
+    image = ground(200, 200).astype(np.uint8)
+    length = [np.square(measure(image)).sum(axis=0) for measure in (cfog, mind, cfog_mind)]
+    np.testing.assert_allclose(length[2], (length[0] + length[1]) / 2, rtol=1e-4, atol=1e-6)
 
 
 def test_evidence_rises_with_agreement_and_is_none_for_chance() -> None:

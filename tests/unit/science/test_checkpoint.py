@@ -86,14 +86,41 @@ def test_a_full_disk_leaves_nothing_and_the_checkpoint_before_it(saved, model, m
     assert [path.name for path in saved.parent.iterdir()] == ["step_7"]
 
 
-def test_writing_the_same_again_keeps_it_and_a_corrupt_one_is_replaced(saved, model):
-    inode = saved.stat().st_ino
-    Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE).write(saved)
-    assert saved.stat().st_ino == inode
+def test_writing_the_same_again_keeps_it_and_a_corrupt_one_stays_beside_the_new_one(saved, model):
+    inodes = [path.stat().st_ino for path in sorted(saved.iterdir())]
+    snapshot = Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE)
+    assert snapshot.write(saved) == saved
+    assert [path.stat().st_ino for path in sorted(saved.iterdir())] == inodes
     (saved / "model.ckpt").write_bytes(b"")
-    Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE).write(saved)
+    new = snapshot.write(saved)
+    assert new.name == "step_7.2" and verify(new) == STATE
+    with pytest.raises(CorruptCheckpoint):
+        verify(saved)
+
+
+def test_another_checkpoint_of_the_same_step_leaves_the_first_one_valid_at_every_moment(
+    saved, model, monkeypatch
+):
+    """A reader never sees a good checkpoint as corrupt: nothing that is valid is renamed or written again."""
+    seen = []
+    real = os.fsync
+
+    def look(descriptor: int) -> None:
+        real(descriptor)
+        seen.append(verify(saved))
+
+    monkeypatch.setattr(os, "fsync", look)
+    new = Snapshot(model, {}, replace(STATE, seed=9)).write(saved)
+    monkeypatch.undo()
+    assert len(seen) > 4 and set(map(repr, seen)) == {repr(STATE)}
+    assert new.name == "step_7.2" and verify(new).seed == 9
+
+
+def test_what_a_killed_process_left_without_a_state_is_completed(saved, model):
+    (saved / "state.json").unlink()
+    (saved / "model.ckpt").write_bytes(b"half")
+    assert Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE).write(saved) == saved
     assert verify(saved) == STATE
-    assert [path.name for path in saved.parent.iterdir()] == ["step_7"]
 
 
 def directory(path: Path) -> None:
@@ -129,11 +156,11 @@ def test_a_state_that_is_no_state_is_corrupt(saved, content):
 
 
 @pytest.mark.parametrize("occupy", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
-def test_what_lies_under_the_name_of_a_checkpoint_is_replaced(model, tmp_path, occupy):
+def test_what_lies_under_the_name_of_a_checkpoint_stays_and_the_next_name_is_used(model, tmp_path, occupy):
     occupy(tmp_path / "step_7")
-    Snapshot(model, {}, STATE).write(tmp_path / "step_7")
-    assert verify(tmp_path / "step_7") == STATE
-    assert [path.name for path in tmp_path.iterdir()] == ["step_7"]
+    new = Snapshot(model, {}, STATE).write(tmp_path / "step_7")
+    assert new == tmp_path / "step_7.2" and verify(new) == STATE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_7", "step_7.2"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -240,7 +240,9 @@ def test_training_resumes_from_the_newest_checkpoint_and_not_from_copies_or_corr
         "step_300000000",
     ):
         (checkpoints / name).mkdir()
+        (checkpoints / name / "state.json").touch()
     (checkpoints / "step_300000000" / "corrupt").touch()
+    (checkpoints / "step_400000000").mkdir()  # its writer was killed before it wrote the state
     assert newest_checkpoint(tmp_path) == checkpoints / "step_100000000.2"
 
 
@@ -257,9 +259,10 @@ def test_training_does_not_begin_again_where_checkpoints_were_lost(tmp_path, mon
 
     corrupt = tmp_path / "run/checkpoints/step_00000004"
     corrupt.mkdir(parents=True)
+    (corrupt / "state.json").write_bytes(b"{}")
     told = refusal(f"{train}/run", monkeypatch, capsys)
     remedy = f"move {corrupt} away to resume from the checkpoint before it"
-    assert told == f"error: {corrupt}/state.json is missing; {remedy}\n"
+    assert told == f"error: {corrupt}/state.json is not what was written; {remedy}\n"
 
 
 def test_an_epoch_prints_the_checksum_of_the_weights_that_it_wrote(tmp_path, capsys):

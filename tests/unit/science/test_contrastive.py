@@ -12,6 +12,8 @@ from sdnet.data.store import PatchFile
 from sdnet.losses import contrastive_loss
 from sdnet.trainer import Trainer
 
+pytestmark = pytest.mark.networks
+
 GLOBAL_BATCH, STEPS = 8, 3
 
 

@@ -21,6 +21,8 @@ from sdnet.model import SDNet
 from sdnet.published import write_published
 from sdnet.trainer import Trainer
 
+pytestmark = pytest.mark.networks
+
 CHUNK = 6  # 40 pairs: the last chunk is filled up
 
 

@@ -9,9 +9,11 @@ from mindspore import Tensor, nn, ops
 from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.errors import InputError
-from sdnet.model import SDNet, standardise
-from sdnet.normalisation import InstanceNorm
+from sdnet.model import Embedder, SDNet, standardise
+from sdnet.normalisation import FilterResponseNorm, GroupNorm, InstanceNorm, ThresholdedUnit
 from sdnet.orientation import SIGMA_OPTICAL, OrientationChannels
+
+pytestmark = pytest.mark.networks
 
 
 class Gradient(nn.Cell):
@@ -41,6 +43,61 @@ def test_instance_norm_and_its_gradient_are_those_of_the_formula_also_when_calle
     for _ in range(3):
         np.testing.assert_allclose(forward(Tensor(x)).asnumpy(), normal, rtol=0, atol=2e-6)
         np.testing.assert_allclose(backward(Tensor(x), Tensor(weight)).asnumpy(), expected, atol=2e-6)
+
+
+def with_values(cell: nn.Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Give a cell factors and offsets that are not 1 and 0; they are returned."""
+    for parameter in (cell.gamma, cell.beta):
+        parameter.set_data(Tensor(rng.normal(1, 0.5, parameter.shape).astype(np.float32)))
+    return cell.gamma.asnumpy(), cell.beta.asnumpy()
+
+
+def test_group_norm_and_its_gradient_are_those_of_the_formula():
+    rng = np.random.default_rng(1)
+    x, weight = rng.normal(3, 2, (2, 4, 16, 6, 7)).astype(np.float32)
+    cell = GroupNorm(16)
+    gamma, beta = with_values(cell, rng)
+    grouped = x.reshape(4, 2, -1)  # 2 groups of 8 channels
+    centred = grouped - grouped.mean(2, keepdims=True)
+    scale = 1 / np.sqrt((centred**2).mean(2, keepdims=True) + 1e-5)
+    normal, wanted = centred * scale, (weight * gamma).reshape(4, 2, -1)
+    off = wanted - wanted.mean(2, keepdims=True)
+    gradient = scale * (off - normal * (wanted * normal).mean(2, keepdims=True))
+    np.testing.assert_allclose(cell(Tensor(x)).asnumpy(), normal.reshape(x.shape) * gamma + beta, atol=4e-6)
+    found = Gradient(cell)(Tensor(x), Tensor(weight)).asnumpy()
+    np.testing.assert_allclose(found, gradient.reshape(x.shape), atol=4e-6)
+
+
+def test_filter_response_norm_and_its_gradient_are_those_of_the_formula():
+    rng = np.random.default_rng(2)
+    x, weight = rng.normal(3, 2, (2, 4, 5, 6, 7)).astype(np.float32)
+    cell = FilterResponseNorm(5)
+    gamma, beta = with_values(cell, rng)
+    scale = 1 / np.sqrt((x**2).mean((2, 3), keepdims=True) + 1e-6)
+    gradient = gamma * (weight * scale - x * scale**3 * (weight * x).mean((2, 3), keepdims=True))
+    np.testing.assert_allclose(cell(Tensor(x)).asnumpy(), gamma * x * scale + beta, atol=4e-6)
+    np.testing.assert_allclose(Gradient(cell)(Tensor(x), Tensor(weight)).asnumpy(), gradient, atol=4e-6)
+
+
+def test_a_thresholded_unit_is_a_relu_whose_corner_moves_by_channel():
+    cell = ThresholdedUnit(2)
+    x = np.array([[-2.0, 3.0], [0.5, -1.0]], np.float32).reshape(2, 2, 1, 1)
+    np.testing.assert_array_equal(cell(Tensor(x)).asnumpy(), np.maximum(x, 0))
+    cell.tau.set_data(Tensor(np.array([-1, 2], np.float32).reshape(1, 2, 1, 1)))
+    assert cell(Tensor(x)).asnumpy().ravel().tolist() == [-1.0, 3.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("normalisation", ["group", "frn"])
+def test_a_patch_that_is_normalised_by_itself_does_not_depend_on_its_batch_nor_on_the_mode(normalisation):
+    recipe = Recipe(objective="contrastive", normalisation=normalisation, dropout=0.0)
+    nets = [SDNet(recipe, training=training) for training in (True, False)]
+    for net in nets:
+        weights.load(net, weights.initial(net, 0))
+    pairs = Tensor(np.random.default_rng(3).integers(0, 256, (4, 64, 128), np.uint8))
+    together = [np.stack([side.asnumpy() for side in Embedder(net)(pairs)]) for net in nets]
+    alone = np.stack([side.asnumpy() for side in Embedder(nets[1])(pairs[:1])])
+    np.testing.assert_allclose(together[0], together[1], atol=1e-6)
+    np.testing.assert_allclose(alone, together[1][:, :1], atol=1e-6)
 
 
 def test_orientation_channels_answer_to_edges_that_run_their_way():
@@ -74,8 +131,9 @@ def test_only_the_published_objective_has_heads():
     assert {name.split(".")[0] for name in missing} == {"lower_opt", "lower_sar", "decoder"}
 
 
-def test_instances_have_no_statistics_and_each_modality_may_have_its_own():
-    assert [name for name in layers(normalisation="instance") if "moving" in name] == []
+def test_samples_have_no_statistics_and_each_modality_may_have_its_own():
+    for by_sample in ("instance", "group", "frn"):
+        assert [name for name in layers(normalisation=by_sample) if "moving" in name] == []
     own = layers(normalisation="modality")
     assert own["embedding.15.opt.moving_mean"] == own["embedding.15.sar.moving_mean"] == (128,)
     assert "embedding.15.moving_mean" not in own
@@ -85,7 +143,7 @@ def test_instances_have_no_statistics_and_each_modality_may_have_its_own():
     ("field", "value"),
     [
         ("objective", "hardnet"),
-        ("normalisation", "group"),
+        ("normalisation", "layer"),
         ("orientation_channels", -1),
         ("rotation_deg", 46.0),
         ("scale", float("nan")),

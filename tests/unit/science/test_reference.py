@@ -13,7 +13,7 @@ from sdnet.metrics import accuracy, fpr95
 from sdnet.model import SDNet, normalise, split_pair
 from sdnet.train_step import LOSSES, TrainStep
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.networks]
 
 REFERENCE_NAMES = {
     "opt": "opt_embedding", "sar": "sar_embedding", "low_opt": "low_opt", "low_sar": "low_sar",

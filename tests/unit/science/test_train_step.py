@@ -9,6 +9,8 @@ from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.train_step import LOSSES, TrainStep
 
+pytestmark = pytest.mark.networks
+
 LR = 0.004
 
 

@@ -16,6 +16,8 @@ from sdnet.errors import InputError, NonFiniteLoss, NonFiniteWeights
 from sdnet.train_step import LOSSES
 from sdnet.trainer import Trainer
 
+pytestmark = pytest.mark.networks
+
 
 def digest(trainer: Trainer) -> str:
     """Of every byte of weights and optimiser."""

@@ -1,0 +1,50 @@
+"""Which process a process id stands for: ids are used again, and every host and container counts its own."""
+
+from pathlib import Path
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since the host booted; None when there is no such process.
+
+    With the id it names one process: ids are used again. Anybody may read it, also of another user's
+    process, and no change of the clock moves it.
+    """
+    stat = _stat(pid)
+    return None if stat is None else int(stat[19])  # field 22 of `man proc`
+
+
+def process_mark(pid: int) -> str:
+    """What names one process among all that ever ran: its boot, its process namespace, id and start.
+
+    Empty when there is no such process.
+    """
+    started = start_ticks(pid)
+    return "" if started is None else f"{_where_ids_count()} {pid} {started}"
+
+
+def is_alive(mark: str) -> bool | None:
+    """Whether the process of a `process_mark` still runs; None when that cannot be seen from here.
+
+    A process of another machine, boot or container has ids of its own.
+    """
+    where, _, process = mark.partition(" ")
+    pid, _, started = process.partition(" ")
+    if where != _where_ids_count() or not pid.isdigit():
+        return None
+    stat = _stat(int(pid))
+    # A process that was killed stays as a zombie until its parent asks for it.
+    return stat is not None and stat[19] == started and stat[0] not in ("Z", "X")
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of `/proc/<pid>/stat` from the third on, the state; None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()  # the name in brackets may hold spaces
+
+
+def _where_ids_count() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"

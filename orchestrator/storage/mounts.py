@@ -1,0 +1,60 @@
+"""Which file system a path lies on, and whether it is this host's own disk.
+
+Decided by the type in /proc/self/mountinfo. These types are local: the disk file systems, the memory file systems, and
+the layers of containers, all in `_LOCAL`. Every other type counts as a network file system: nfs, nfs4, cifs, smb3,
+lustre, ceph, gpfs, beegfs, 9p, virtiofs, `fuse.sshfs`, `fuse.glusterfs`, `fuse.juicefs`, and any type that is unknown
+here. A local disk that is mistaken for a network costs one copy; the opposite mistake costs a rank its life, because
+a mapped page of a lost mount is SIGBUS.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_MOUNT_TABLE = Path("/proc/self/mountinfo")
+_LOCAL = frozenset(
+    {
+        "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "nilfs2",
+        "vfat", "exfat", "ntfs", "ntfs3", "fuseblk", "iso9660", "udf", "squashfs", "erofs",
+        "tmpfs", "ramfs", "rootfs", "overlay", "aufs", "fuse.fuse-overlayfs",
+    }
+)  # fmt: skip
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # how the table writes spaces and other separators
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mounted file system. type: as the kernel names it, such as `ext4` or `fuse.sshfs`."""
+
+    point: Path
+    type: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this host's own disk or memory."""
+        return self.type in _LOCAL
+
+
+def mount_of(path: Path, table: str | None = None) -> Mount:
+    """The mount that holds `path`, which need not exist.
+
+    table: the text of a mountinfo, by default this process's own. Symbolic links are followed, so a mount without a
+    server may block this call. Raises OSError when there is no mount table.
+    """
+    text = _MOUNT_TABLE.read_text(errors="surrogateescape") if table is None else table
+    real = Path(os.path.realpath(path))
+    found = Mount(Path("/"), "unknown")
+    for line in text.splitlines():
+        mount = _parsed(line)
+        # A later mount hides an earlier one at the same point.
+        if real.is_relative_to(mount.point) and len(mount.point.parts) >= len(found.point.parts):
+            found = mount
+    return found
+
+
+def _parsed(line: str) -> Mount:
+    """`36 35 98:0 /root /point rw,noatime master:1 - ext3 /dev/sda rw`; see proc(5)."""
+    before, _, after = line.partition(" - ")
+    point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
+    return Mount(Path(point), after.split(" ")[0])

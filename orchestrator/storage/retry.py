@@ -1,0 +1,55 @@
+"""Bounded retries: short ones for answers that are often right a moment later, long ones for storage that is away.
+
+Two answers are often right a moment later. A name that another host has just written may be missing here, because
+mounts cache what they know of a folder. A file that was replaced on the server may give ESTALE once or twice.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from orchestrator.storage.protocol import StorageUnavailable
+
+T = TypeVar("T")
+
+# About two seconds in all.
+RETRY_AFTER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_AGAIN_EVERY_S = 1.0
+
+
+def retried(
+    call: Callable[[], T],
+    passing: type[Exception] | tuple[type[Exception], ...],
+    wait: Callable[[float], None] = time.sleep,
+    after_s: Sequence[float] = RETRY_AFTER_S,
+) -> T:
+    """What `call` returns; it is called again after each of the pauses when it raises one of `passing`.
+
+    Raises what the last call raised.
+    """
+    for pause_s in after_s:
+        try:
+            return call()
+        except passing:
+            wait(pause_s)
+    return call()
+
+
+def outlasting(
+    call: Callable[[], T],
+    timeout_s: float,
+    wait: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> T:
+    """What `call` returns; it is called again every second while storage is away, for at most `timeout_s`.
+
+    Raises what the last call raised.
+    """
+    deadline = now() + timeout_s
+    while True:
+        try:
+            return call()
+        except StorageUnavailable:
+            if now() >= deadline:
+                raise
+        wait(_AGAIN_EVERY_S)

@@ -1,0 +1,133 @@
+"""Events in the life of a generation, and what its failure leads to."""
+
+from dataclasses import dataclass
+
+from orchestrator.telemetry.event import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStarting(Event):
+    """A generation of the group begins: one start of all its ranks."""
+
+    generation: int
+    world_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersStarted(Event):
+    """The processes of all ranks run; they have not found each other yet."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankJoined(Event):
+    """A rank entered the group. started: when its process started, in clock ticks after boot."""
+
+    rank: int
+    host: str
+    pid: int
+    started: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStarted(Event):
+    """All ranks found each other and can compute."""
+
+    generation: int
+    world_size: int
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbysReady(Event):
+    """Standby workers have imported everything and wait. started: how many were started this time."""
+
+    started: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Straggler(Event):
+    """A rank needs much longer for its own work than the others. factor: how many times the median."""
+
+    rank: int
+    host: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangFound(Event):
+    """No rank makes progress. ranks: those that are behind; step: where they stand; host: of the first."""
+
+    ranks: tuple[int, ...]
+    step: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankEnd:
+    """How one rank of a hanging group was ended. stacks: file with its stacks; problem: empty when none."""
+
+    rank: int
+    stacks: str
+    problem: str
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupEnded(Event):
+    """A hanging group was killed by its hosts, after the stacks of all ranks were saved."""
+
+    generation: int
+    ranks: tuple[RankEnd, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainNoticed(Event):
+    """Ray drains a host of the group. left_s: seconds until its deadline, null when there is none."""
+
+    hosts: tuple[str, ...]
+    ranks: tuple[int, ...]
+    left_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fenced(Event):
+    """The last generation's ranks are gone. unreachable: hosts that could not be asked (Ray gave them up)."""
+
+    ranks: tuple[int, ...]
+    unreachable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftoversEnded(Event):
+    """Processes of an earlier generation held devices of this host and were killed."""
+
+    host: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureDetected(Event):
+    """A generation failed. kind: see docs/faults.md; rank, host: where it began, null when nobody is to blame."""
+
+    kind: str
+    rank: int | None = None
+    host: str | None = None
+    detail: str = ""
+    step: int = 0
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRestarting(Event):
+    """The next generation will start."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivingUp(Event):
+    """No further generation will start."""
+
+    reason: str

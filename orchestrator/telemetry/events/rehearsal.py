@@ -1,0 +1,43 @@
+"""Events of a drill: faults that it injects, and hosts that return."""
+
+from dataclasses import dataclass
+
+from orchestrator.telemetry.event import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultInjected(Event):
+    """`drill` made a fault. at: when, in unix seconds of its host; proof: how it was seen to have happened.
+
+    generation, step: of the group when it was chosen. damage, checkpoint: how which checkpoint was damaged.
+    """
+
+    number: int
+    fault: str
+    generation: int
+    step: int
+    rank: int
+    host: str
+    at: float
+    proof: str
+    damage: str | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReturned(Event):
+    """A host that `drill` took away is back. problem: why it is not, or empty; note: what differs from before."""
+
+    number: int
+    host: str
+    problem: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostMissing(Event):
+    """Ray did not list a host again that `drill` took away. waited_s: for how long `drill` waited."""
+
+    number: int
+    host: str
+    waited_s: float

@@ -1,0 +1,91 @@
+"""Arrays inside a `.npz` archive: where each one lies in the file, so that it can be read or mapped alone."""
+
+import io
+import math
+import struct
+import threading
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from sdnet.errors import InputError
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
+_HEADER_BYTES = 1 << 16  # no header of ours or of NumPy's is longer; more would be read into memory
+_LONGEST_SHOWN = 120
+# NumPy parses headers with `ast`, which Python 3.11 cannot do in two threads at once (gh-106905).
+_PARSING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The header of an array in an archive, and where its data lie in the file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    begin: int
+
+
+def find_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
+    """Read the header of one member; its data are not looked at."""
+    found = [info for info in archive.infolist() if info.filename == name]
+    if len(found) != 1:
+        names = ", ".join(archive.namelist()[:5])
+        raise InputError(
+            f"{path} has {'no' if not found else len(found)} {name.removesuffix('.npy')}; "
+            f"it holds {short(names) or 'nothing'}"
+        )
+    info = found[0]
+    if info.flag_bits & 1:
+        raise InputError(f"{path} is encrypted; write it with numpy.savez")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise InputError(f"{path} is compressed and cannot be mapped; write it with numpy.savez")
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        if signature != b"PK\x03\x04":
+            raise ValueError(f"no entry where {name} should begin")
+        begin = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        file.seek(begin)
+        header = io.BytesIO(file.read(_HEADER_BYTES))
+    shape, fortran, dtype = _npy_header(header)
+    if dtype.hasobject:
+        raise InputError(f"{path} holds pickled objects in {name}; only plain numbers are read")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"{name} has the shape {short(shape)}")
+    size = math.prod(shape) * dtype.itemsize
+    if header.tell() + size != info.file_size:
+        raise ValueError(f"{name} should hold {short(size)} bytes after its header")
+    return Member(shape, dtype, fortran, begin + header.tell())
+
+
+def map_member(path: Path, member: Member) -> np.memmap:
+    """The array, mapped where it lies."""
+    return np.memmap(path, member.dtype, "r", member.begin, member.shape)
+
+
+def read_member(path: Path, member: Member) -> np.ndarray:
+    """A small array, read and not mapped: a mapped page of a lost mount is SIGBUS, a failed read an OSError."""
+    with path.open("rb") as file:
+        file.seek(member.begin)
+        content = bytearray(file.read(math.prod(member.shape) * member.dtype.itemsize))
+    return np.frombuffer(content, member.dtype).reshape(member.shape)
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    with _PARSING:
+        shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
+
+
+def short(value: object) -> str:
+    """A value of a file for a message; a file may hold a very long one."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -1,0 +1,125 @@
+"""BatchNorm statistics of the images at hand, instead of those that training left in a checkpoint.
+
+Images of another season or sensor give other means and variances in every layer, and a network whose
+statistics do not fit describes them badly. The images themselves have the right ones, and no label is
+needed. Each sensor gets its own, also in a network that was trained with one set for both.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from sdnet import weights
+from sdnet.config import Recipe
+from sdnet.errors import InputError
+from sdnet.model import PATCH, SDNet, normalise
+from sdnet.weights import State
+
+FEWEST = 64  # patches of a sensor
+MOST = 2000  # that are looked at
+_CHUNK = 200
+_MEAN, _VARIANCE = "moving_mean", "moving_variance"
+_PARTS = (("features_opt.", ".opt."), ("features_sar.", ".sar."))  # of the names of each sensor's statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a network, and the recipe that says which network it is."""
+
+    recipe: Recipe
+    state: State
+
+    def by_sensor(self) -> "Weights":
+        """The same network with statistics for each sensor, which begin equal if it had one set for both.
+
+        Raises InputError for a network without statistics.
+        """
+        kind = self.recipe.normalisation
+        if kind not in ("batch", "modality"):
+            raise InputError(
+                f"the network was trained with normalisation {kind}, so it has no statistics to replace; "
+                "leave --adapt out"
+            )
+        recipe = replace(self.recipe, normalisation="modality")
+        names = weights.shapes(SDNet(recipe, training=False))
+        shared = {name: name.replace(".opt.", ".").replace(".sar.", ".") for name in names}
+        state = {name: self.state.get(name, self.state.get(shared[name])) for name in names}
+        return Weights(recipe, {name: value for name, value in state.items() if value is not None})
+
+
+class _Side(nn.Cell):
+    """One sensor's half of a network in training mode; running it moves the statistics."""
+
+    def __init__(self, net: SDNet, sensor: int):
+        super().__init__(auto_prefix=False)
+        self.net, self.sensor = net, sensor
+        self.low_level = net.low_level_opt if sensor == 0 else net.low_level_sar
+
+    def construct(self, patches_B1HW: Tensor) -> Tensor:
+        return self.net.embed(self.low_level(normalise(patches_B1HW)), 0, 0, self.sensor)
+
+
+class StatisticsOf:
+    """Measures the statistics of patches under fixed weights; patches may be many or few, and change."""
+
+    def __init__(self, given: Weights):
+        """Raises InputError for a network without statistics."""
+        made = given.by_sensor()
+        self._net = SDNet(replace(made.recipe, dropout=0.0), training=True)
+        weights.load(self._net, made.state)
+        self._sides = [_Side(self._net, sensor) for sensor in range(2)]
+
+    def measure(self, optical: np.ndarray, sar: np.ndarray) -> State:
+        """The statistics by name: `moving_mean` and `moving_variance` of every layer that describes.
+
+        optical, sar: uint8 [N, 64, 64], at least `FEWEST` of each; the two need not show the same ground.
+        Of more than `MOST`, that many are taken, evenly spread. Raises InputError for too few.
+        """
+        found: State = {}
+        for sensor, patches in enumerate((optical, sar)):
+            if len(patches) < FEWEST:
+                raise InputError(
+                    f"there are {len(patches)} patches, too few to take statistics from; "
+                    f"give at least {FEWEST}, or leave --adapt out"
+                )
+            found |= self._of_sensor(sensor, patches)
+        return found
+
+    def _of_sensor(self, sensor: int, patches: np.ndarray) -> State:
+        """Mean and variance over all chunks; each chunk is normalised by its own, as in training."""
+        size = min(_CHUNK, len(patches))
+        rows = np.linspace(0, len(patches) - 1, min(len(patches), MOST) // size * size).astype(np.int64)
+        moving = {
+            name: parameter
+            for name, parameter in self._net.parameters_dict().items()
+            if name.endswith((_MEAN, _VARIANCE)) and any(part in name for part in _PARTS[sensor])
+        }
+        chunks = []
+        for chunk in rows.reshape(-1, size):
+            for parameter in moving.values():
+                parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+            grey = np.float32(patches[chunk]).reshape(size, 1, PATCH, PATCH)
+            self._sides[sensor](Tensor(grey)).asnumpy()
+            # From 0, a step of BatchNorm leaves a tenth of the chunk's statistics.
+            chunks.append({name: 10.0 * value.asnumpy().astype(np.float64) for name, value in moving.items()})
+        return _merged(chunks)
+
+
+def _merged(chunks: list[State]) -> State:
+    """Statistics of all chunks together, of those of each; the chunks are of one size."""
+    found: State = {}
+    for name in chunks[0]:
+        if name.endswith(_MEAN):
+            means = np.stack([chunk[name] for chunk in chunks])
+            variance = name.removesuffix(_MEAN) + _VARIANCE
+            within = np.mean([chunk[variance] for chunk in chunks], axis=0)
+            found[name] = means.mean(axis=0).astype(np.float32)
+            found[variance] = (within + means.var(axis=0)).astype(np.float32)
+    return found
+
+
+def adapted(given: Weights, statistics: State) -> Weights:
+    """Weights with other statistics. Raises InputError for a network without statistics."""
+    made = given.by_sensor()
+    return Weights(made.recipe, {**made.state, **statistics})

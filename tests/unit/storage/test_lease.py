@@ -1,0 +1,262 @@
+"""Who owns a run, on mounts that lag and fail, with a clock that the test moves."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.process_identity import process_mark
+from orchestrator.storage import RunIsOwned, RunLost, StorageError, StorageUnavailable
+from orchestrator.storage.lease import Lease, LeaseTimes, Life, Owner, life_of, newest_lease, read_owner, take
+from orchestrator.storage.ownership import Ownership
+from tests.storage_mounts import Mount, Server
+
+TIMES = LeaseTimes(renew_every_s=2.0, timeout_s=60.0)
+FOR_EVER = 1e9
+
+
+def owner(number: int, host: str = "") -> Owner:
+    """A launch on a host of its own, whose processes this host cannot see."""
+    return Owner(
+        id=f"launch {number}", host=host or f"h{number}", pid=number, mark=f"boot{number} 1 1", since=1e9
+    )
+
+
+def taken(mount: Mount, number: int) -> Lease:
+    return take(mount, owner(number), TIMES, mount.launch_clock)
+
+
+def renew_every(mount: Mount, lease: Lease, seconds: float, times: int) -> None:
+    """Let the owner renew its heartbeat while others wait."""
+    for count in range(1, times + 1):
+        mount.server.clock.at(seconds * count, lambda count=count: lease.renew(count, 0.0))  # type: ignore[misc]
+
+
+def test_the_first_launch_owns_the_run_and_its_lease_says_who_it_is() -> None:
+    mount = Mount(Server())
+    lease = taken(mount, 1)
+    assert lease.number == 1 and read_owner(mount, 1) == owner(1)
+    assert json.loads(mount.get("lease/000001"))["id"] == "launch 1"
+    lease.check()
+
+
+def test_a_second_launch_is_refused_while_the_heartbeat_changes_and_names_the_owner() -> None:
+    server = Server()
+    lease = taken(Mount(server), 1)
+    renew_every(Mount(server), lease, 2.0, 50)
+    began = server.clock.now()
+    with pytest.raises(RunIsOwned) as refused:
+        taken(Mount(server), 2)
+    assert server.clock.now() - began <= 2.0 + 0.5  # at the first heartbeat that it sees
+    assert str(refused.value) == (
+        f"/runs/j is being run by {owner(1)}; wait for it, stop it, or give this job another `name`"
+    )
+    assert str(owner(1)).startswith("process 1 on h1 since 2001-09-0")
+    assert newest_lease(Mount(server)) == 1
+
+
+def test_a_silent_owner_is_replaced_after_the_time_out_of_the_second_launch_and_not_before() -> None:
+    server = Server()
+    first = taken(Mount(server), 1)
+    server.clock.advance(1e6)  # how old the heartbeat is says nothing: the owner's clock is not ours
+    began = server.clock.now()
+    assert taken(Mount(server), 2).number == 2
+    assert 60.0 <= server.clock.now() - began <= 61.0
+    with pytest.raises(RunLost) as lost:
+        first.check()
+    assert f"lost the run /runs/j to {owner(2)}" in str(lost.value)
+
+
+def test_a_heartbeat_just_before_the_time_out_keeps_the_run() -> None:
+    server = Server()
+    lease = taken(Mount(server), 1)
+    server.clock.at(59.9, lambda: lease.renew(1, 0.0))
+    with pytest.raises(RunIsOwned):
+        taken(Mount(server), 2)
+
+
+def test_a_run_that_was_given_back_can_be_taken_at_once() -> None:
+    server = Server()
+    taken(Mount(server), 1).renew(1, 0.0, ended=True)
+    began = server.clock.now()
+    assert taken(Mount(server), 2).number == 2 and server.clock.now() == began
+
+
+def test_a_run_whose_launcher_was_killed_on_this_host_can_be_taken_at_once() -> None:
+    mount = Mount(Server())
+    process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    killed = replace(owner(1), mark=process_mark(process.pid))
+    take(mount, killed, TIMES, mount.launch_clock)
+    process.kill()
+    # Not waited for: as long as its parent does not ask for it, a killed process stays in the process table.
+    while life_of(mount, 1, TIMES, mount.launch_clock) is not Life.KILLED:
+        os.sched_yield()
+    began = mount.server.clock.now()
+    assert taken(mount, 2).number == 2 and mount.server.clock.now() == began
+    process.communicate()
+
+
+def test_a_living_launcher_of_this_host_is_seen_at_once() -> None:
+    mount = Mount(Server())
+    take(mount, replace(owner(1), mark=process_mark(os.getpid())), TIMES, mount.launch_clock)
+    began = mount.server.clock.now()
+    with pytest.raises(RunIsOwned):
+        taken(mount, 2)
+    assert mount.server.clock.now() == began
+
+
+def test_a_launcher_of_this_host_that_is_stopped_is_replaced_after_the_time_out() -> None:
+    mount = Mount(Server())
+    take(mount, replace(owner(1), mark=process_mark(os.getpid())), TIMES, mount.launch_clock)
+    mount.server.clock.advance(31.0)
+    began = mount.server.clock.now()
+    assert taken(mount, 2).number == 2 and mount.server.clock.now() - began >= 60.0
+
+
+def test_leases_that_no_listing_shows_are_found_by_name() -> None:
+    server = Server()
+    lagging = Mount(server, lag_s=FOR_EVER)
+    for number in (1, 2, 3):
+        taken(Mount(server), number).renew(1, 0.0, ended=True)
+    assert lagging.list("lease/") == [] and newest_lease(lagging) == 3
+    assert taken(lagging, 4).number == 4
+    with pytest.raises(RunLost, match="process 4 on h4"):
+        Lease(lagging, 2, owner(2)).check()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"id": "x"', b"[]", b'{"id": 3, "unheard": 1}'])
+def test_a_lease_without_a_readable_owner_is_taken_over_after_the_time_out(content: bytes) -> None:
+    # Its launch was killed, or its disk was full, between making the name and writing the content.
+    mount = Mount(Server())
+    mount.create("lease/000001", content)
+    began = mount.server.clock.now()
+    assert taken(mount, 2).number == 2 and mount.server.clock.now() - began >= 60.0
+
+
+def test_a_launch_recognises_its_lease_when_the_reply_was_lost() -> None:
+    mount = Mount(Server(), lost_replies=1)
+    assert taken(mount, 1).number == 1 and newest_lease(mount) == 1
+
+
+def test_storage_that_is_away_gives_the_run_to_nobody() -> None:
+    server = Server()
+    first, second = Mount(server), Mount(server)
+    lease = taken(first, 1)
+    server.clock.at(30.0, lambda: setattr(second, "away", True))
+    with pytest.raises(StorageUnavailable, match="not connected"):
+        taken(second, 2)
+    lease.check()
+    first.away = True
+    with pytest.raises(StorageUnavailable):
+        lease.check()
+
+
+def test_of_two_launches_that_wait_for_the_same_silent_owner_one_gets_the_run() -> None:
+    server = Server()
+    taken(Mount(server), 1)
+    won = []
+
+    def other() -> None:  # it began to wait a moment earlier
+        won.append(Lease(Mount(server), 2, owner(2)))
+        server.objects["lease/000002"] = b"{}"
+        renew_every(Mount(server), won[0], 2.0, 3)
+
+    server.clock.at(59.8, other)
+    with pytest.raises(RunIsOwned):
+        taken(Mount(server), 3)
+    assert newest_lease(Mount(server)) == 2
+
+
+@settings(deadline=None)
+@given(
+    pauses=st.lists(st.floats(0.5, 100.0), min_size=1, max_size=8),
+    asks=st.lists(st.floats(0.0, 90.0), min_size=1, max_size=4),
+    lag_s=st.sampled_from([0.0, 20.0, FOR_EVER]),
+    lost_replies=st.integers(0, 3),
+)
+def test_two_launches_never_both_publish_and_the_lost_one_stops(
+    pauses: list[float], asks: list[float], lag_s: float, lost_replies: int
+) -> None:
+    """The first launch renews and publishes after each of the pauses; the second asks for the run again and again."""
+    server = Server()
+    clock = server.clock
+    first, second = Mount(server, lag_s=lag_s), Mount(server, lag_s=lag_s)
+    owning = Ownership(taken(first, 1), TIMES, first.launch_clock)
+    first.lost_replies = lost_replies
+    published: list[float] = []
+
+    def publish() -> None:
+        owning.confirm()
+        published.append(clock.now())
+
+    def awake() -> None:
+        for act in (publish, owning.renew, publish):
+            with contextlib.suppress(StorageError, RunLost):
+                act()
+
+    at = 0.0
+    for pause in pauses:
+        at += pause
+        clock.at(at, awake)
+    taken_at = None
+    for ask in asks:
+        clock.advance(ask)
+        try:
+            taken(second, 2)
+        except RunIsOwned:
+            continue
+        taken_at = clock.now()
+        break
+    written = list(first.writes)
+    clock.advance(1000.0)
+    if taken_at is None:
+        assert owning.lost() is None
+    else:
+        assert all(at <= taken_at for at in published)
+        assert isinstance(owning.lost(), RunLost)
+        assert first.writes == written
+    if max(pauses) <= 60.0 and taken_at is not None:
+        # It was silent for a time-out by the second launch's clock, so it can only have ended its pauses.
+        assert taken_at - sum(pauses) >= 1000.0 + 60.0 - 1e-6
+
+
+def test_an_owner_asks_storage_only_when_its_last_heartbeat_is_old() -> None:
+    server = Server()
+    mount = Mount(server)
+    owning = Ownership(taken(mount, 1), TIMES, mount.launch_clock)
+    mount.away = True
+    server.clock.advance(29.9)
+    owning.confirm()
+    server.clock.advance(0.2)
+    with pytest.raises(StorageUnavailable):
+        owning.confirm()
+    mount.away = False
+    owning.confirm()
+
+
+def test_an_owner_that_gives_the_run_back_is_ended_for_others_and_never_fails() -> None:
+    mount = Mount(Server())
+    owning = Ownership(taken(mount, 1), TIMES, mount.launch_clock)
+    mount.away = True
+    owning.end()
+    mount.away = False
+    assert life_of(mount, 1, TIMES, mount.launch_clock) is Life.SILENT
+    owning.end()
+    assert life_of(mount, 1, TIMES, mount.launch_clock) is Life.ENDED
+
+
+def test_heartbeats_all_have_one_size() -> None:
+    # sshfs caches a file's size for 20 s and cuts off what is longer.
+    mount = Mount(Server())
+    lease = taken(mount, 1)
+    sizes = set()
+    for count, now, ended in ((0, 0.0, False), (10**9, 1e9, False), (10**9, 1e9 + 0.123, True)):
+        lease.renew(count, now, ended)
+        sizes.add(len(mount.get("lease/000001.heartbeat")))
+    assert len(sizes) == 1

@@ -1,0 +1,91 @@
+"""A launch whose storage goes away while it works: it ends well when storage returns, and in one line otherwise."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.job import launch as module
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.report.status import read_status
+from orchestrator.telemetry import record as record_module
+from orchestrator.telemetry.events import Progress, RunFinished
+from tests.failing_files import failing_files
+from tests.launching import events_of
+from tests.unit.conftest import Cli
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(record_module, "_RETRY_AT_CLOSE_S", (0.0,))
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"name: j\nstorage: {tmp_path / 'mount'}\ntrain: {{recipe: demo, batch: 8}}\n"
+        "recovery: {storage_timeout_s: 2}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("returns", ["at once", "later", "never"])
+def test_a_server_that_is_away(
+    returns: str, job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "mount" / "j")
+    with failing_files(tmp_path / "mount") as files:
+
+        def stages(spec: object, run: object, events: record_module.EventWriter, *others: object) -> None:
+            files.away = True
+            events.record(Progress(step=7))
+            assert not events.flush()
+            files.away = returns != "at once"
+            if returns == "later":
+                threading.Timer(0.5, lambda: setattr(files, "away", False)).start()
+
+        monkeypatch.setattr(module, "_run_stages", stages)
+        code, _, err = cli("launch", str(job))
+        files.away = False
+    assert "Traceback" not in err
+    if returns != "never":
+        assert code == 0
+        assert json.loads(run.summary.read_text())["status"] == "succeeded"
+        assert read_status(run)["state"] == "succeeded"
+        assert events_of(run, Progress) == [Progress(step=7)]
+    else:
+        assert code == 1 and err.splitlines()[-1] == (
+            f"sdnet-orchestrate: storage {run.root} could not be written (the last events were refused); "
+            "free or mount it, and launch again to resume"
+        )
+        assert not run.summary.exists() and not events_of(run, RunFinished)
+
+
+def test_a_server_that_goes_away_for_good_at_the_end_is_one_line_with_why_the_run_had_failed(
+    job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing_files(tmp_path / "mount") as files:
+
+        def stages(*arguments: object) -> None:
+            files.away = True
+            raise module.OrchestratorError("training stopped: storage did not come back within 60 s")
+
+        monkeypatch.setattr(module, "_run_stages", stages)
+        code, _, err = cli("launch", str(job))
+    assert code == 1 and "Traceback" not in err
+    assert err.splitlines()[-1].startswith(
+        "sdnet-orchestrate: training stopped: storage did not come back within 60 s; also, storage "
+    )
+
+
+def test_a_launch_takes_no_lock_of_the_file_system(
+    job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(37, "No locks available")
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, refuse)
+    monkeypatch.setattr(module, "_run_stages", lambda *arguments: None)
+    assert cli("launch", str(job))[0] == 0
+    assert not (tmp_path / "mount" / "j" / "launch.lock").exists()
