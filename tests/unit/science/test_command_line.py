@@ -23,6 +23,14 @@ from sdnet.train_folder import FolderHooks, newest_checkpoint
 from sdnet.trainer import Trainer
 
 
+@pytest.fixture(scope="module")
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fewer pairs than `prepare` makes without `--images`."""
+    images = tmp_path_factory.mktemp("few") / "images"
+    make_tree(images, SyntheticConfig(pairs=6, scenes=4))
+    return images
+
+
 def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, monkeypatch) -> None:
     make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
     scenes = sorted({pair.scene for pair in find_pairs(tmp_path / "images").pairs})
@@ -55,17 +63,27 @@ def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, m
         ("export --checkpoint {tmp}/x.ckpt --out {tmp}/folder.mindir", "cannot be written (Is a directory)"),
         ("prepare --images {tmp} --out {tmp}/out", "{tmp}"),
         ("prepare --out {tmp}/file/out", "folder {tmp}/file/out cannot be written (Not a directory)"),
-        ("prepare --out {tmp}/a", "{tmp}/a/train.npz is a folder, and a file must lie there; move it away"),
-        ("prepare --out {tmp}/b", "{tmp}/b/shards is a file, and a folder must lie there; move it away"),
+        (
+            "prepare {few} --out {tmp}/a",
+            "{tmp}/a/train.npz is a folder, and a file must lie there; move it away",
+        ),
+        (
+            "prepare {few} --out {tmp}/b",
+            "{tmp}/b/shards is a file, and a folder must lie there; move it away",
+        ),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
+    arguments, message, few_images, tmp_path, monkeypatch, capsys
+):
     (tmp_path / "file").touch()
     (tmp_path / "folder.mindir").mkdir()
     (tmp_path / "a/train.npz").mkdir(parents=True)
     (tmp_path / "b").mkdir()
     (tmp_path / "b/shards").touch()
-    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments.format(tmp=tmp_path).split()])
+    monkeypatch.setattr(
+        sys, "argv", ["sdnet", *arguments.format(tmp=tmp_path, few=f"--images {few_images}").split()]
+    )
     with pytest.raises(SystemExit) as caught:
         main()
     printed = capsys.readouterr()
@@ -216,10 +234,10 @@ def test_a_name_with_a_line_end_stays_on_its_line(tmp_path, monkeypatch, capsys)
     assert "/a\\n\\x1b[31mb is not a folder" in capsys.readouterr().err.removesuffix("\n")
 
 
-def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(tmp_path):
+def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(few_images, tmp_path):
     folder = tmp_path / "\u4e2d"
     ended = subprocess.run(
-        [sys.executable, "-m", "sdnet", "prepare", "--out", str(folder), "--per-pair", "1"],
+        [sys.executable, "-m", "sdnet", "prepare", "--images", str(few_images), "--out", str(folder)],
         env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout.endswith("/\\u4e2d\n")) == (0, True), ended.stderr
