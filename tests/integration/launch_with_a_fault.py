@@ -67,7 +67,7 @@ def _train(job: SdnetJob, fault: Callable[[Path], None]) -> Mapping[str, Any]:
             fault(job.train.parents[1])
         step(self)
 
-    Trainer.step = step_with_a_fault  # type: ignore[method-assign, assignment]
+    Trainer.step = step_with_a_fault  # type: ignore[method-assign]
     return train_sdnet(job)
 
 
