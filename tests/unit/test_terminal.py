@@ -126,3 +126,15 @@ def test_paths_with_brackets_and_colons_are_printed_as_they_are() -> None:
     print_status(console, {"name": ODD, "state": "running", "stage": ODD})
     print_findings(console, (Finding(ODD, "storage", "fail", ODD, ODD),))
     assert console.file.getvalue().count(ODD) == 6
+
+
+@pytest.mark.parametrize("package", ["sdnet.__main__", "orchestrator.cli"])
+def test_a_limit_of_addresses_under_which_libraries_wait_for_ever_is_refused(package: str) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20)); "
+    program = f"{limited}from {package} import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "plan"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(
+        "this shell limits a process to 400 MiB of addresses (`ulimit -v`), and the libraries need 512; "
+        "raise the limit\n"
+    )
