@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from sdnet.config import SyntheticConfig
+from sdnet.files import whole_file
 
 SIZE = 256  # edge of an image in pixels, as in SEN1-2
 _SEASON = "ROIs0000_synthetic"
@@ -170,4 +171,5 @@ def _clouding(rng: np.random.Generator, strength: float) -> np.ndarray:
 def _write_png(path: Path, image: np.ndarray) -> None:
     done, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert done, path
-    path.write_bytes(encoded.tobytes())
+    with whole_file(path, sync=False) as file:
+        file.write(encoded.tobytes())
