@@ -1,12 +1,15 @@
 """Dependencies point down: cli -> {job, check, drill, report, register} -> engine -> what it stands on -> errors."""
 
 import ast
+import functools
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.unit.ray_names import assigned_names_of_ray, private_names_of_ray
 
 ROOT = Path(__file__).resolve().parents[2]
 ORCHESTRATOR = ROOT / "orchestrator"
@@ -49,6 +52,7 @@ MAY_IMPORT = {
 MOST_MODULES = 12
 
 
+@functools.cache
 def imported_modules(path: Path) -> set[str]:
     """Every module the file imports, also inside functions; of `from a import b` both `a` and `a.b`."""
     found = set()
@@ -62,6 +66,10 @@ def imported_modules(path: Path) -> set[str]:
 
 def imported_packages(path: Path) -> set[str]:
     return {module.split(".")[0] for module in imported_modules(path)}
+
+
+def texts(paths: Iterable[Path]) -> list[tuple[Path, str]]:
+    return [(path, path.read_text(encoding="utf-8")) for path in paths]
 
 
 def files_of(name: str) -> list[Path]:
@@ -127,16 +135,14 @@ def test_every_folder_of_modules_is_a_package() -> None:
     assert {path.parent for path in ORCHESTRATOR.rglob("*.py")} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_is_loaded_through_pickle_and_no_shell_is_run(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert "pickle" not in imported_packages(path)
-    assert "allow_pickle=True" not in text and "shell=True" not in text and "yaml.load(" not in text
+@pytest.mark.parametrize("unsafe", ["allow_pickle=True", "shell=True", "yaml.load("])
+def test_nothing_is_loaded_through_pickle_and_no_shell_is_run(unsafe: str) -> None:
+    assert [path for path, text in texts(SOURCES) if unsafe in text] == []
+    assert [path for path in SOURCES if "pickle" in imported_packages(path)] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def test_every_module_says_what_it_is() -> None:
+    assert [path for path, text in texts(SOURCES) if not ast.get_docstring(ast.parse(text))] == []
 
 
 CONTROL = sorted((ROOT / "orchestrator" / "engine" / "control").glob("*.py"))
@@ -176,27 +182,16 @@ MAY_USE_PRIVATE_NAMES = {
 }
 
 
-def private_names_of_ray(path: Path) -> set[str]:
-    """The modules and names of Ray that a file imports or reads, and that Ray keeps to itself."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = imported_modules(path)
-    names |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    return {name for name in names if name.startswith("ray.") and is_private(name.split("."))}
+def test_only_the_door_uses_rays_private_modules() -> None:
+    used = {str(path.relative_to(ROOT)): private_names_of_ray(text) for path, text in texts(EVERYWHERE)}
+    inside = str(DOOR.relative_to(ROOT))
+    others = {path for path, names in used.items() if names and not path.startswith(f"{inside}/")}
+    assert others == set(MAY_USE_PRIVATE_NAMES)
 
 
-def is_private(parts: list[str]) -> bool:
-    return any(part.startswith("_") for part in parts) or parts[1:3] == ["core", "generated"]
-
-
-@pytest.mark.parametrize("path", EVERYWHERE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_door_uses_rays_private_modules(path: Path) -> None:
-    if DOOR not in path.parents and str(path.relative_to(ROOT)) not in MAY_USE_PRIVATE_NAMES:
-        assert private_names_of_ray(path) == set()
-
-
-def test_the_search_for_private_names_finds_each_way_to_write_one(tmp_path: Path) -> None:
-    path = tmp_path / "module.py"
-    for text in (
+@pytest.mark.parametrize(
+    "source",
+    [
         "import ray._private.utils",
         "import ray._private as p",
         "from ray import _private",
@@ -205,22 +200,40 @@ def test_the_search_for_private_names_finds_each_way_to_write_one(tmp_path: Path
         "from ray.core.generated.common_pb2 import ActorDeathCause",
         "from ray.autoscaler._private.util import validate_config",
         "import ray\ndef f():\n    return ray._raylet.NAME",
-    ):
-        path.write_text(text)
-        assert private_names_of_ray(path), text
+        "import ray as r\nr._raylet.NAME",
+        "from ray import train as t\nt.v2._internal.util",
+        "import ray\ngetattr(ray, '_private').state",
+        "import importlib\nimportlib.import_module('ray._private.state')",
+        "patch.setattr('ray._private.services.ConsolePopen', print)",
+    ],
+)
+def test_the_search_for_private_names_finds_each_way_to_write_one(source: str) -> None:
+    assert private_names_of_ray(source)
 
 
 def test_one_file_alone_replaces_names_of_ray() -> None:
     """Elsewhere nothing of Ray is assigned to, and `setattr` is used for our own objects only."""
     ours = {"orchestrator/cli/terminal.py": "it sets streams of `sys`"}
-    replacing = {
-        str(path.relative_to(ROOT))
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr")
-        or (isinstance(node, ast.Assign) and any(ast.unparse(t).startswith("ray.") for t in node.targets))
-    }
+    replacing = set()
+    for path in SOURCES:
+        source = path.read_text(encoding="utf-8")
+        calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        if "setattr" in calls or assigned_names_of_ray(source):
+            replacing.add(str(path.relative_to(ROOT)))
     assert replacing - set(ours) == {"orchestrator/engine/ray_train/ray_start.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import ray\nray.nodes = list",
+        "from ray._private import services as s\ns.ConsolePopen = print",
+        "import ray.train as t\nt.a, t.b = 1, 2",
+        "import ray\ndel ray.nodes",
+    ],
+)
+def test_the_search_for_replaced_names_finds_each_way_to_replace_one(source: str) -> None:
+    assert assigned_names_of_ray(source)
 
 
 MOST_ANY_PER_THOUSAND_LINES = 6

@@ -3,11 +3,10 @@
 A failure here says what moved; nothing is started. `docs/ray_internals.md` says why each name is needed.
 """
 
-import ast
 import importlib
 import inspect
 import operator
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +32,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from orchestrator.engine.ray_train.launch import _REPLACED
 from orchestrator.engine.ray_train.no_notes import no_notes
 from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL
+from tests.unit.ray_names import private_names_of_ray
 
 ROOT = Path(__file__).resolve().parents[3]
 DOOR = ROOT / "orchestrator" / "engine" / "ray_train"
@@ -86,11 +86,15 @@ PARAMETERS = {
         "worker_group_state", "worker_group_status",
     ],
     f"{V2}.execution.scaling_policy:ScalingPolicy.after_controller_start": ["train_run_context"],
+    f"{V2}.execution.scaling_policy:ScalingPolicy.before_controller_shutdown": [],
+    f"{V2}.execution.scaling_policy:ScalingPolicy.before_controller_abort": [],
+    f"{V2}.execution.scaling_policy:ScalingPolicy._get_num_workers_for_resource_request": [],
     f"{V2}.constants:get_env_vars_to_propagate": [],
     "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer._initialize_and_run_controller": [
         "controller_init_kwargs",
     ],
     "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer._create_default_callbacks": [],
+    "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer.fit": [],
     "ray._private.state:actors": ["actor_id", "job_id", "actor_state_name"],
     "ray._private.state:GlobalState.get_draining_nodes": [],
     "ray._private.services:canonicalize_bootstrap_address_or_die": ["addr", "temp_dir"],
@@ -173,16 +177,47 @@ def test_the_callbacks_that_are_left_out_are_among_those_that_ray_train_creates(
 def test_each_private_name_of_the_door_is_explained_and_has_a_contract() -> None:
     contract = Path(__file__).read_text(encoding="utf-8")
     explained = (ROOT / "docs" / "ray_internals.md").read_text(encoding="utf-8")
-    names = {
-        alias.name
-        for path in sorted(DOOR.glob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module and re.match(r"ray\.(.*\.)?_", node.module)
-        for alias in node.names
+    used = {
+        name for path in DOOR.glob("*.py") for name in private_names_of_ray(path.read_text(encoding="utf-8"))
     }
-    assert names
-    assert {name for name in names if name not in contract} == set()
-    assert {name for name in names if name not in explained} == set()
+    # Of `ray._private` and `ray._private.state.actors`, the longer one says what is used.
+    names = {name for name in used if not any(other.startswith(f"{name}.") for other in used)}
+    assert "ray._private.state.state.get_draining_nodes" in names
+    for text in (contract, explained):
+        assert {name for name in names if not says(text, name)} == set()
+
+
+def says(text: str, name: str) -> bool:
+    """Whether the text has the last part of the dotted name, or the class that it is a member of."""
+    *_, owner, last = name.split(".")
+    return last in text or (owner[0].isupper() and owner in text)
+
+
+def overridden() -> Iterator[tuple[str, object]]:
+    """Each method of Ray's that a class of the door replaces: its name here, and Ray's own function."""
+    for path in DOOR.glob("*.py"):
+        module = importlib.import_module(f"orchestrator.engine.ray_train.{path.stem}")
+        for kind in vars(module).values():
+            if isinstance(kind, type) and kind.__module__ == module.__name__:
+                for name in vars(kind):
+                    bases = [b for b in kind.__mro__[1:] if inspect.isfunction(vars(b).get(name))]
+                    if bases and bases[0].__module__.startswith("ray."):
+                        yield f"{kind.__name__}.{name}", vars(bases[0])[name]
+
+
+def test_each_method_of_rays_that_the_engine_overrides_has_a_contract() -> None:
+    """A method that Ray renamed would not be called any more, and no type check says so."""
+    known = [found(name) for name in PARAMETERS]
+    missing = {
+        name for name, theirs in overridden() if theirs not in known and not name.endswith(".__init__")
+    }
+    assert missing == set()
+
+
+def test_the_controller_makes_its_groups_from_the_class_that_the_engine_sets() -> None:
+    source = inspect.getsource(found(f"{V2}.execution.controller.controller:TrainController"))
+    assert "worker_group_cls = WorkerGroup" in source
+    assert "self.worker_group_cls.create(" in source
 
 
 def test_the_cause_of_an_actors_death_names_memory_and_hosts() -> None:

@@ -1,6 +1,8 @@
 """The contrastive objective is one loss over the global batch, however the batch is spread."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from mindspore import Tensor
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.losses import contrastive_loss
-from sdnet.trainer import Trainer
+from sdnet.trainer import Snapshot, Trainer
 
 pytestmark = pytest.mark.networks
 
@@ -28,12 +30,18 @@ def recipe_of(slices: int, **fields: Any) -> Recipe:
     return Recipe(batch=GLOBAL_BATCH // slices, **{**given, **fields})
 
 
-def train(patches: PatchFile, slices: int, **fields: object) -> tuple[list[float], np.ndarray]:
-    return train_recipe(patches, recipe_of(slices, **fields), slices)
+def train(patches: PatchFile, slices: int) -> tuple[list[float], np.ndarray]:
+    losses, weights, _ = train_recipe(patches, recipe_of(slices), slices)
+    return losses, weights
 
 
-def train_recipe(patches: PatchFile, recipe: Recipe, slices: int) -> tuple[list[float], np.ndarray]:
-    """Losses of the first steps, and the weights after them, flat."""
+def train_recipe(
+    patches: PatchFile,
+    recipe: Recipe,
+    slices: int,
+    after_step: Callable[[Trainer], None] = lambda trainer: None,
+) -> tuple[list[float], np.ndarray, Snapshot]:
+    """Losses of the first steps, the weights after them, flat, and all that is there to save."""
     trainer = Trainer(recipe, patches, slices=slices)
     losses, before = [], 0.0
     for _ in range(STEPS):
@@ -41,9 +49,10 @@ def train_recipe(patches: PatchFile, recipe: Recipe, slices: int) -> tuple[list[
         done = trainer.progress.step
         losses.append(trainer.finish_epoch()["total"] * done - before)
         before += losses[-1]
+        after_step(trainer)
     trainer.close()
-    model = trainer.snapshot().model
-    return losses, np.concatenate([value.ravel() for value in model.values()])
+    end = trainer.snapshot()
+    return losses, np.concatenate([value.ravel() for value in end.model.values()]), end
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_choosing_the_partner_both_ways():
@@ -70,28 +79,47 @@ def test_slices_of_a_global_batch_give_the_losses_and_weights_of_one_large_batch
     assert np.linalg.norm(weights - alone[1]) < 1e-4 * np.linalg.norm(alone[1])
 
 
-def test_one_rank_that_cuts_its_batch_trains_the_bytes_of_as_many_slices(patches):
-    given = {"normalisation": "modality", "orientation_channels": 2}
-    losses, weights = train(patches, slices=2, **given)
-    recipe = replace(recipe_of(1, **given), slice_batch=GLOBAL_BATCH // 2)
-    cut_losses, cut_weights = train_recipe(patches, recipe, slices=1)
-    assert cut_losses == losses
-    np.testing.assert_array_equal(cut_weights, weights)
+# Its statistics are part of a checkpoint, and every option changes the graph that slices share.
+MODALITY = {"normalisation": "modality", "orientation_channels": 2}
 
 
-def test_a_run_of_several_slices_resumes_to_the_same_bytes(patches, tmp_path):
-    recipe = recipe_of(2, normalisation="modality")
-    whole, resumed = (Trainer(recipe, patches, slices=2) for _ in range(2))
-    for _ in range(STEPS):
-        if whole.progress.step == 1:
-            whole.snapshot().write(tmp_path / "step_1")
-        whole.step()
-    resumed.restore(tmp_path / "step_1")
+@dataclass(frozen=True)
+class Whole:
+    """An uninterrupted run of two slices: its losses, its end, and the checkpoint of its first step."""
+
+    losses: list[float]
+    weights: np.ndarray
+    end: Snapshot
+    first_step: Path
+
+
+@pytest.fixture(scope="module")
+def whole(patches: PatchFile, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    first_step = tmp_path_factory.mktemp("whole") / "step_1"
+
+    def save(trainer: Trainer) -> None:
+        if trainer.progress.step == 1:
+            trainer.snapshot().write(first_step)
+
+    losses, weights, end = train_recipe(patches, recipe_of(2, **MODALITY), 2, after_step=save)
+    return Whole(losses, weights, end, first_step)
+
+
+def test_one_rank_that_cuts_its_batch_trains_the_bytes_of_as_many_slices(whole, patches):
+    recipe = replace(recipe_of(1, **MODALITY), slice_batch=GLOBAL_BATCH // 2)
+    cut_losses, cut_weights, _ = train_recipe(patches, recipe, slices=1)
+    assert cut_losses == whole.losses
+    np.testing.assert_array_equal(cut_weights, whole.weights)
+
+
+def test_a_run_of_several_slices_resumes_to_the_same_bytes(whole, patches):
+    resumed = Trainer(recipe_of(2, **MODALITY), patches, slices=2)
+    resumed.restore(whole.first_step)
+    assert resumed.progress.step == 1
     while resumed.progress.step < STEPS:
         resumed.step()
-    expected, found = whole.snapshot(), resumed.snapshot()
+    found = resumed.snapshot()
     for kind in ("model", "optimizer"):
-        pairs = getattr(expected, kind), getattr(found, kind)
+        pairs = getattr(whole.end, kind), getattr(found, kind)
         assert [name for name in pairs[0] if (pairs[0][name] != pairs[1][name]).any()] == []
-    whole.close()
     resumed.close()
