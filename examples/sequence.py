@@ -44,7 +44,7 @@ class TrainStep(nn.Cell):
 
 
 def batch(step):
-    """Sequences that count upwards by a step of their own, int32 [BATCH, LENGTH + 1]."""
+    """Sequences that count upwards, each with a stride of its own: int32 [BATCH, LENGTH + 1]."""
     rng = np.random.default_rng(step)
     start, stride = rng.integers(0, TOKENS, (BATCH, 1)), rng.integers(1, 4, (BATCH, 1))
     return Tensor(((start + stride * np.arange(LENGTH + 1)) % TOKENS).astype(np.int32))

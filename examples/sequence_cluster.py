@@ -62,7 +62,7 @@ class TrainStep(nn.Cell):
 
 
 def batch(step, rank, world_size):
-    """This rank's sequences of one step, which count upwards by a step of their own."""
+    """This rank's sequences of one step. Each sequence counts upwards with a stride of its own."""
     rng = np.random.default_rng(step)
     start, stride = rng.integers(0, TOKENS, (BATCH, 1)), rng.integers(1, 4, (BATCH, 1))
     sequences = (start + stride * np.arange(LENGTH + 1)) % TOKENS

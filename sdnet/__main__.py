@@ -21,6 +21,7 @@ from sdnet.command_line import (
     SearchOption,
     print_any_text,
     refuse_empty,
+    refuse_small_address_space,
 )
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
@@ -243,6 +244,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        refuse_small_address_space()
         refuse_empty(sys.argv[1:])
         app()
     except SystemExit as end:

@@ -1,4 +1,4 @@
-"""All that is known of a network from one test set: rates, how sure they are, and where they differ.
+"""Assesses a network on one test set: rates, their uncertainty, and their differences between scenes.
 
 Pure NumPy, from the descriptors of every pair. The result does not depend on the order of the pairs, nor
 on who computed the descriptors.

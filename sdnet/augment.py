@@ -1,8 +1,8 @@
 """Random views of training pairs, made by the thread that gathers batches.
 
-What happens to a sample depends on (seed, step, position in the global batch) alone, so a run
-that was resumed, or spread over another number of ranks, sees the same views. Both patches of
-a pair are turned, mirrored and scaled alike; only the SAR patch is moved against the other.
+The view of a sample depends only on (seed, step, position in the global batch). So a resumed run, or
+one with another number of ranks, trains on the same views. Both patches of a pair are rotated,
+mirrored and scaled in the same way; only the SAR patch is also shifted.
 
 Pairs are stored as uint8 [E, 2E], optical left and SAR right, E >= 64; views are [64, 128] around
 the middle of each side. Where a view reaches beyond the stored patch, its border is mirrored.
@@ -20,7 +20,7 @@ from sdnet.recipes import edge_needed
 
 VIEW = 64
 _GREY_LEVELS = 256
-# What is drawn for each sample, in this order; a new draw goes to the end.
+# The random numbers of each sample, in this order. Add a new one at the end, or all views change.
 _DRAWS = ("turn", "angle", "scale", "move_row", "move_column", "gamma_optical", "gamma_sar")
 _MIDDLE = (VIEW - 1) / 2
 

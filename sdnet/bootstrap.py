@@ -1,7 +1,7 @@
-"""How sure FPR95 is: an interval from drawing the scenes again.
+"""The uncertainty of FPR95: a bootstrap interval over scenes.
 
-Patches of one scene are alike, so a thousand of them say less than a thousand scenes would.
-The draw is therefore of scenes, with replacement, each with all of its pairs.
+Patches of one scene are similar, so a thousand of them are less evidence than a thousand scenes. So
+scenes are drawn, with replacement, each with all of its pairs.
 """
 
 from dataclasses import dataclass

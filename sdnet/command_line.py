@@ -1,6 +1,7 @@
 """What both command lines do with their arguments and their output, and the options that both have."""
 
 import io
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -34,6 +35,23 @@ AdaptOption = Annotated[
         help="Take BatchNorm statistics from these images, not the checkpoint; labels are not used.",
     ),
 ]
+
+
+# NumPy and OpenCV alone take 280 MB of addresses, and OpenBLAS 34 MB for each thread.
+_LEAST_ADDRESS_SPACE = 512 << 20
+
+
+def refuse_small_address_space() -> None:
+    """Raise InputError when the shell limits a process (`ulimit -v`) to less than the libraries need.
+
+    OpenBLAS asks again without end for memory that the kernel refuses, and no signal but SIGKILL ends that.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+        raise InputError(
+            f"this shell limits a process to {limit >> 20} MiB of addresses (`ulimit -v`), and the libraries need "
+            f"{_LEAST_ADDRESS_SPACE >> 20}; raise the limit"
+        )
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:

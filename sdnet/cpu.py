@@ -4,7 +4,7 @@ import os
 
 
 def choose_kernels() -> None:
-    """Hold oneDNN, MindSpore's CPU library, to AVX2, unless ONEDNN_MAX_CPU_ISA is already set.
+    """Limit oneDNN, MindSpore's CPU library, to AVX2, unless ONEDNN_MAX_CPU_ISA is already set.
 
     On a CPU with AVX-512, the oneDNN 3.10 inside MindSpore 2.10 takes its reference convolution
     for float32 in NCHW: 30 to 90 times slower than the AVX2 one, measured with ONEDNN_VERBOSE=1.

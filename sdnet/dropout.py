@@ -1,7 +1,7 @@
-"""Dropout that replays: its mask is a hash of where it is used, not a generator's next draw.
+"""Repeatable dropout: its mask is a hash of the place where it is used, not the next draw of a generator.
 
-MindSpore's own dropout in GRAPH_MODE cannot be brought back to an earlier state on CPU, and
-its draws depend on how samples are spread over ranks. Here an element is dropped by
+On CPU, MindSpore's own dropout in GRAPH_MODE cannot be set back to an earlier state, and its draws
+depend on the distribution of samples over ranks. Here an element is dropped by
 (seed, step, position of the sample in the global batch, modality, index of the element)
 alone: a resumed or differently spread run drops the same elements, and no mask is copied
 to the device.

@@ -1,4 +1,4 @@
-"""What the package raises: the caller's input cannot be used, or training ran away."""
+"""Errors of the package: the input cannot be used, or training diverged."""
 
 import json
 import math

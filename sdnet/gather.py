@@ -7,8 +7,8 @@ descriptors in their place. The loss depends on the weights through the descript
 the gradients of the slices add up to that of one large batch. The second pass repeats the
 forward computation, which makes a step a third longer and its memory that of one slice.
 
-Ranks meet in an AllReduce of rows that are zero except for a rank's own: MindSpore on CPU has no
-gradient for AllGather, and none is needed here.
+Ranks exchange rows by an AllReduce, in which all rows except a rank's own are zero: MindSpore on CPU
+has no gradient for AllGather, and none is needed here.
 
 Shape letters: B batch of one slice, G global batch, D descriptor length (128).
 """

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STDERR = 2
-# The signal that became an exception last, and a duplicate of standard error from before it was silenced.
+# The last signal that became an exception, and a duplicate of standard error from before it was closed.
 _last_received: int | None = None
 _stderr_before: int | None = None
 

@@ -74,7 +74,7 @@ def mean_square(reconstruction: Tensor, image: Tensor) -> Tensor:
 def terms(outputs: Outputs, opt_B1HW: Tensor, sar_B1HW: Tensor, recipe: Recipe) -> tuple[Tensor, ...]:
     """Every loss term of one batch, unweighted scalars, in the order of `TERMS`.
 
-    opt_B1HW, sar_B1HW: the normalised patches that the reconstructions are held against.
+    opt_B1HW, sar_B1HW: the normalised patches with which the reconstructions are compared.
     """
     opt, sar, low_opt, low_sar, recon_opt, recon_sar = outputs
     logs = {

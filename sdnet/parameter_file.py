@@ -2,7 +2,7 @@
 
 Read with MindSpore's message class but not with `load_checkpoint`, which skips what it does not know
 and lets the last of two equal names win. Here every byte must belong to exactly one whole parameter.
-What cannot be found is a changed value that is still a plausible one: compare the file's SHA-256.
+A changed value that is still plausible cannot be detected here: compare the file's SHA-256.
 """
 
 import binascii

@@ -56,6 +56,11 @@ def full_path(text: str, what: str = "path") -> Path:
     path = user_path(text, what)
     try:
         return path.resolve()
+    except FileNotFoundError:  # only the current directory can be missing here
+        raise InputError(
+            f"{what} is {shown(text)}; the current directory was deleted: change to one that exists, "
+            "or give the full path"
+        ) from None
     except (OSError, RuntimeError) as error:  # Python 3.11 raises RuntimeError for a loop
         raise InputError(
             f"{what} is {shown(text)}; it cannot be followed ({error}); repair its symbolic links"
@@ -83,6 +88,8 @@ def path_option(value: Path | list[Path] | None) -> Path | list[Path] | None:
 def _expanded(text: str) -> Path:
     """Raises RuntimeError for a user without a home directory."""
     raw = _ESCAPED_BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
+    # Where the locale is ASCII, Python's file calls take other characters only as escaped bytes.
+    raw = os.fsdecode(raw.encode("utf-8", "surrogateescape"))
     # `Path` shortens `./~x` to `~x`, which would then stand for a user.
     return Path(raw).expanduser() if raw.startswith("~") else Path(raw)
 

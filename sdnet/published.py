@@ -1,4 +1,4 @@
-"""SDNet's weights in files that others made: published names, other precisions, and what is refused.
+"""Reads SDNet's weights from files of other programs: published names, other precisions, and what is refused.
 
 Also writes one: `<name>.ckpt`, with its SHA-256 beside it in the form of `sha256sum`.
 """

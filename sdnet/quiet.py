@@ -1,4 +1,4 @@
-"""Silence from MindSpore where we say in our own words what went wrong."""
+"""Silences MindSpore's log where our own message says what went wrong."""
 
 import logging
 from collections.abc import Iterator

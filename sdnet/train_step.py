@@ -49,14 +49,14 @@ class Objective(nn.Cell):
 class SliceGradients(nn.Cell):
     """Gradients and losses of one slice, flat; running it also moves the BatchNorm statistics.
 
-    Flat, because GRAPH_MODE takes the tensors of a tuple for constants of the next graph and
-    compiles that anew at each call.
+    Flat, because GRAPH_MODE treats the tensors of a tuple as constants of the next graph and
+    compiles that graph again at each call.
     """
 
     def __init__(self, objective: Objective | GlobalObjective):
         super().__init__(auto_prefix=False)
         trained = ms.ParameterTuple(objective.net.trainable_params())
-        # A Cell that owns its parameters can be kept compiled: a kept graph gets no others' values.
+        # A cached graph restores only parameters registered on its Cell, so this Cell owns them.
         self.objective = objective
         self.gradient = ops.value_and_grad(objective, None, trained, has_aux=True)
 
@@ -171,7 +171,7 @@ class TrainStep:
         self.update = Update(self.net, recipe, self.accumulate, slices, world_size)
 
     @property
-    def meets_first(self) -> bool:
+    def needs_gather(self) -> bool:
         """Whether the ranks must call `gather` before `add_slice`."""
         return self._gather is not None
 

@@ -28,7 +28,7 @@ from sdnet.train_step import TrainStep
 
 __all__ = ["Progress", "Snapshot", "Trainer"]
 
-# Own work is measured at every so many steps, since the device must be idle before and after.
+# Own work is measured only at every n-th step, because the device must be idle before and after.
 _MEASURE_EVERY = 8
 _FEWEST_MEASURED, _MOST_MEASURED = 3, 5
 
@@ -48,7 +48,7 @@ class Trainer:
     A global step takes `slices` slices of recipe.batch samples; `slices` is the job's full
     number of ranks and stays when fewer are left. With recipe.slice_batch, each is cut into smaller
     slices of so many samples. Samples, views, dropout and schedule depend on the global step alone,
-    so any number of ranks trains the same model, up to the order of sums, and the same number of
+    so any number of ranks trains the same model, up to rounding, and the same number of
     ranks gives the same bytes.
     """
 
@@ -144,7 +144,7 @@ class Trainer:
     def snapshot(self, metrics: dict[str, float] | None = None) -> Snapshot:
         """Copy the state to the host; `metrics` are kept in its `state.json`.
 
-        Raises NonFiniteLoss: weights that ran away are never saved.
+        Raises NonFiniteLoss: weights that are not finite are never saved.
         """
         self._check_finite()
         progress = self.progress
@@ -220,9 +220,9 @@ class Trainer:
         return prefetcher, iter(prefetcher)
 
     def _add_slices(self, batches: Iterator[np.ndarray]) -> None:
-        """This rank's part of a step; now and then what waits for nobody is measured."""
+        """This rank's part of a step; at some steps measure the work that does not wait for other ranks."""
         measured = self._done % _MEASURE_EVERY == _MEASURE_EVERY - 1
-        if self._step.meets_first:
+        if self._step.needs_gather:
             # Copies, because a batch's memory is used again once the next one is asked for.
             pairs = {slice_: next(batches).copy() for slice_ in self._mine}
             self._step.gather(pairs, self._done)

@@ -1,5 +1,5 @@
-"""What is particular to Ascend hosts: devices, rank tables, environment, placement. Needs neither Ray nor MindSpore.
+"""Code for Ascend hosts only: devices, rank tables, environment, placement. Uses neither Ray nor MindSpore.
 
-`inventory/` asks a host what it has, `placement.py` chooses the devices, `rank_table/` writes and judges HCCL rank
-tables, `environment.py` builds the variables of a rank, and `group.py` puts these together.
+`inventory/` reads the devices of a host, `placement.py` chooses devices for ranks, `rank_table/` writes and validates
+HCCL rank tables, `environment.py` builds the variables of a rank, and `group.py` combines these.
 """

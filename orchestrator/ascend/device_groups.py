@@ -1,10 +1,12 @@
-"""Which devices of a host may form a training group together, by SoC.
+"""Which devices of a host may form a training group, for each SoC. Source: HCCL's public documents and sources.
 
-Source: HCCL's public documents and sources. 910A: 1, 2, 4 or 8 devices, the same number on every
-host; two or four stay inside one ring (0-3 or 4-7) or are one of six listed sets of four. 910B: 1
-to 8 a host, all in one PCIe half (0-7 or 8-15); a host alone gives 10, 12, 14 or 16, pairing device i
-with i + 8. A3: a card is two dies, each a device; up to 16. Equal numbers
-per host are advised on 910B and A3, required on 910A.
+* 910A: 1, 2, 4 or 8 devices, the same number on every host. Two or four are inside one ring (0-3 or 4-7), or are one
+  of six listed sets of four.
+* 910B: 1 to 8 devices of a host, all in one PCIe half (0-7 or 8-15). A host alone can also give 10, 12, 14 or 16,
+  where device i is paired with i + 8.
+* A3: up to 16 devices. A card has two dies, and each die is a device.
+
+Equal numbers per host are recommended on 910B and A3, and required on 910A.
 """
 
 from collections.abc import Collection, Iterable
@@ -28,24 +30,24 @@ _FOURS_ACROSS_RINGS_910A = tuple(
 
 
 def highest_id(soc: Soc | None) -> int:
-    """The largest physical id of a device; of any chip when it is not known."""
+    """The largest physical id of a device; if the chip is not known, of any chip."""
     return max(_HIGHEST_ID.values()) if soc is None else _HIGHEST_ID[soc]
 
 
 def legal_sizes(soc: Soc, *, alone: bool = False) -> tuple[int, ...]:
-    """How many devices of one host a group may take; `alone`: the group has no other host."""
+    """How many devices of one host a group may use. alone: the group has no other host."""
     if soc == "910a":
         return (1, 2, 4, 8)
     return tuple(range(1, (_MOST_ALONE if alone else MOST_PER_HOST)[soc] + 1))
 
 
 def is_legal(devices: Collection[int], soc: Soc, *, alone: bool = False) -> bool:
-    """True when these physical ids of one host may be built into (their part of) a group."""
+    """True when documents allow a group, or its part on one host, of these physical ids."""
     return is_accepted(devices, soc, alone=alone) and not against_documents(devices, soc)
 
 
 def is_accepted(devices: Collection[int], soc: Soc, *, alone: bool = False) -> bool:
-    """True when HCCL starts with these physical ids of one host; it checks less than its documents."""
+    """True when HCCL starts with these physical ids of one host. Its code checks less than its documents demand."""
     group = frozenset(devices)
     if len(group) != len(devices) or len(group) not in legal_sizes(soc, alone=alone):
         return False
@@ -75,7 +77,7 @@ def against_documents(devices: Collection[int], soc: Soc) -> str:
 def choose(devices: Iterable[int], size: int, soc: Soc, *, alone: bool = False) -> tuple[int, ...] | None:
     """The first legal group of `size` among the devices, in ascending order; None when there is none.
 
-    A group inside one ring (910A) or half (910B) is preferred to one across.
+    Prefers a group inside one ring (910A) or half (910B).
     """
     free = sorted(set(devices))
     if soc == "910a":
@@ -94,9 +96,9 @@ def choose(devices: Iterable[int], size: int, soc: Soc, *, alone: bool = False) 
 
 
 def most_in_cluster(devices: Collection[int], soc: Soc, limit: int) -> int:
-    """Most of these devices that a group over several hosts takes, each smaller number being legal too.
+    """How many of these devices a group over several hosts can use at most. Every smaller number is legal too.
 
-    Not for 910a, whose numbers are powers of two.
+    Not for 910a, where only powers of two are legal.
     """
     most = min(limit, MOST_PER_HOST[soc])
     usable = max(len(half) for half in _halves(devices)) if soc == "910b" else len(devices)
@@ -104,7 +106,7 @@ def most_in_cluster(devices: Collection[int], soc: Soc, limit: int) -> int:
 
 
 def rule(soc: Soc) -> str:
-    """The rule in words, for messages."""
+    """The rule as text, for messages."""
     if soc == "910a":
         return (
             "910A takes 1, 2, 4 or 8 devices a host, 2 or 4 of them inside 0-3 or 4-7 or one of "

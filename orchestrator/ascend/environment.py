@@ -1,8 +1,8 @@
-"""The exact environment of each rank, and the CPUs it runs on. Pure: nothing is read or set here.
+"""The exact environment of each rank, and the CPUs it runs on. Pure: reads and sets nothing.
 
-Facts: MindSpore 2.10's dynamic cluster (the `MS_*` names it reads), HCCL's public documents
-(timeouts and their ranges), CANN's ASCEND_RT_VISIBLE_DEVICES. Names that 2.10 no longer
-reads (MS_CLUSTER_TIMEOUT, MS_HCCL_CM_INIT, MS_RECOVERY_PATH) are not written.
+Sources: MindSpore 2.10's dynamic cluster (the `MS_*` names it reads), HCCL's public documents
+(time-outs and their ranges), CANN's ASCEND_RT_VISIBLE_DEVICES. Names that 2.10 no longer
+reads (MS_CLUSTER_TIMEOUT, MS_HCCL_CM_INIT, MS_RECOVERY_PATH) are not set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from orchestrator.ascend.rank_table.text import why_hccl_skips_path
 from orchestrator.errors import InputError
 
 Device = Literal["cpu", "ascend"]
-# store: through a key-value store in rank 0's process; MindSpore 2.10 can, without HCCL.
+# store: a key-value store in rank 0's process. MindSpore 2.10 supports it, but not with HCCL.
 Rendezvous = Literal["store", "dynamic_cluster", "rank_table"]
 StatedRendezvous = Literal["auto", "store", "dynamic_cluster", "rank_table"]
 # Addresses of devices, by host address and physical device id.
@@ -22,25 +22,24 @@ StatedHosts = Mapping[str, Mapping[int, str]]
 # auto: HCCL between NPUs, mccl between CPUs. mccl with device ascend is a rehearsal without NPUs.
 Collective = Literal["auto", "mccl"]
 
-# Our own watchdog acts far sooner; MindSpore and HCCL are the net below it.
+# Our watchdog acts much sooner. The time-outs of MindSpore and HCCL are the fallback if it fails.
 FAILURE_BUDGET_S = 120.0
 
 # HCCL refuses a connect time-out outside these; 120 s is also its default.
 _HCCL_CONNECT_S = (120, 7200)
 # 910A counts execution time in units of 68 s and rounds down.
 _HCCL_EXEC_UNIT_910A_S = 68
-# All ranks must compile nothing before they meet, but a slow host still imports for a while.
+# No rank compiles before the rendezvous, but a slow host may need long to import MindSpore.
 _MIN_TOPOLOGY_S = 120
 _MIN_HEARTBEAT_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """What MindSpore and HCCL wait for, all in whole seconds, all from one failure budget.
+    """Time-outs of MindSpore and HCCL in whole seconds, all derived from one failure budget.
 
-    topology: until every rank has met the scheduler. heartbeat: until a silent rank counts as
-    gone. hccl_connect: until two devices have connected. hccl_exec: until a collective that a
-    peer never joined gives up.
+    topology: for all ranks to join the scheduler. heartbeat: until a silent rank counts as dead.
+    hccl_connect: for two devices to connect. hccl_exec: for a collective that a peer never joins.
     """
 
     topology: int
@@ -50,10 +49,10 @@ class Timeouts:
 
 
 def timeouts(failure_budget_s: float, soc: Soc) -> Timeouts:
-    """Derive every time-out from the seconds a failure may stay unnoticed, within HCCL's ranges.
+    """Derive every time-out from the seconds that a failure may stay undetected, within HCCL's ranges.
 
-    HCCL and MindSpore are the net below our own watchdog, so none may fire before the budget
-    has passed, except hccl_exec on 910A, whose round-down is HCCL's own (at least 68 s).
+    HCCL and MindSpore are the fallback of our own watchdog, so no time-out may fire before the budget
+    has passed. The exception is hccl_exec on 910A, which HCCL rounds down (to at least 68 s).
     """
     if not 0 < failure_budget_s < 2**31:
         raise InputError(
@@ -71,7 +70,7 @@ def timeouts(failure_budget_s: float, soc: Soc) -> Timeouts:
 
 
 def rendezvous_of(stated: StatedRendezvous, device: Device) -> Rendezvous:
-    """How ranks meet; `auto` is a store on CPU, which takes seconds less, and a dynamic cluster on Ascend."""
+    """The rendezvous; `auto` is a store on CPU, which saves seconds, and a dynamic cluster on Ascend."""
     if stated != "auto":
         return stated
     return "store" if device == "cpu" else "dynamic_cluster"
@@ -95,16 +94,16 @@ def rank_environment(
 ) -> dict[str, str]:
     """Every variable that a rank needs before MindSpore touches a device, and no other.
 
-    device_id: number of the rank's NPU for CANN, which Ray's ids are too; ascend only. In a container
-        that sees only some devices of its host CANN counts those from 0, whatever their physical ids.
-    visible_devices: numbers of the devices that the process may see, in the order CANN shall have.
-        Given (Ray isolates its workers): ASCEND_RT_VISIBLE_DEVICES is set and DEVICE_ID is the
-        place of `device_id` in it. Empty (NOSET): all are visible and DEVICE_ID is `device_id`.
-    rank_table_path: table that HCCL builds the world from. With dynamic_cluster it may be left
-        out (HCCL then finds its peers through the scheduler); rank_table needs it.
-    In a world of one, and when ranks meet through a store, no MS_* variable is written and the scheduler is
-    ignored. On cpu the same MS_* variables start `mccl`; DEVICE_ID is the local rank and no HCCL name
-    appears. Raises InputError when the values contradict each other.
+    device_id: CANN's number of the rank's NPU, which is also Ray's; ascend only. In a container that sees
+        only some devices of its host, CANN numbers those from 0, whatever their physical ids are.
+    visible_devices: numbers of the devices that the process may see, in the order that CANN uses.
+        If given (Ray isolates its workers), ASCEND_RT_VISIBLE_DEVICES is set, and DEVICE_ID is the
+        position of `device_id` in it. If empty (NOSET), all are visible and DEVICE_ID is `device_id`.
+    rank_table_path: the table from which HCCL builds the group. dynamic_cluster does not need it (HCCL
+        finds its peers through the scheduler); rank_table does.
+    With one rank, and with a store as rendezvous, no MS_* variable is set and the scheduler is ignored.
+    On cpu the same MS_* variables start `mccl`; DEVICE_ID is the local rank, and no HCCL variable is set.
+    Raises InputError when the values contradict each other.
     """
     if not 0 <= local_rank <= rank < world_size:
         raise InputError(
@@ -160,11 +159,11 @@ def cpus_of_ranks(
 ) -> list[tuple[int, ...]]:
     """Which CPUs each rank of one host runs on, near its device; in the order of the local ranks.
 
-    numa_cpus: CPUs of each NUMA node, as the process may use them. rank_nodes: NUMA node of
-    each rank's device, None when it is not known (or there is no device): such ranks share all
-    CPUs. Ranks of one node share it in contiguous, disjoint runs whose sizes differ by at most
-    one; more ranks than CPUs share the whole node, since a rank without a CPU cannot run.
-    A node without a CPU counts as unknown.
+    numa_cpus: CPUs of each NUMA node that the process may use. rank_nodes: NUMA node of each rank's
+    device, None when it is not known or there is no device. Ranks without a node share all CPUs.
+    The CPUs of a node are divided among its ranks into contiguous, disjoint runs, whose sizes differ by
+    at most one. If a node has more ranks than CPUs, all of its ranks share the whole node, because a rank
+    without a CPU cannot run. A node without a CPU counts as unknown.
     """
     every_cpu = sorted(cpu for cpus in numa_cpus.values() for cpu in cpus)
     if not every_cpu:

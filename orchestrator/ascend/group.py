@@ -1,7 +1,7 @@
-"""One generation of a training group on Ascend, worked out from where its workers run. Pure.
+"""One generation of a training group on Ascend, computed from where its workers run. Pure.
 
-Ray has placed the workers; hosts were asked for their devices. From both follow each rank's
-place, the rank table, the CPUs of each rank and the groups of ranks that share a host.
+Input: where Ray has placed the workers, and the inventories of the hosts. Output: each rank's place,
+the rank table, the CPUs of each rank, and the ranks of each host.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ def ascend_group(
 ) -> AscendGroup:
     """The group of running workers, `workers[i]` being (host address, physical device id) of Ray's rank i.
 
-    Raises InputError when Ray's ranks are not in MindSpore's order, a worker was placed on a
-    device that is ill or that a process holds, or HCCL would refuse the group.
+    Raises InputError when Ray's ranks are not in MindSpore's order, a worker was placed on an unhealthy
+    or busy device, or HCCL would refuse the group.
     """
     places = places_of_workers(hosts_to_place_on(inventories), workers, soc)
     for rank, place in enumerate(places):

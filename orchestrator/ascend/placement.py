@@ -1,8 +1,8 @@
-"""Which NPU of which host each rank gets. Pure: takes what hosts have, returns ordered places.
+"""Chooses the host and the NPU of each rank. Pure: from the devices of the hosts to ordered places.
 
-Ranks of a host are contiguous and ascend with the device id; hosts (and super pods) follow the
-dictionary order of their server_id, because MindSpore numbers ranks so. Devices that are ill
-or busy are left out before anything is counted.
+The ranks of a host are contiguous and ascend with the device id. Hosts and super pods are sorted by
+server_id as text, because MindSpore numbers ranks in that order. Unhealthy and busy devices are removed
+first.
 """
 
 from collections import defaultdict
@@ -20,8 +20,8 @@ _NAMED_IN_A_REFUSAL = 8
 class Npu:
     """A device of a host. `unusable` says why it must not be used, and is empty otherwise.
 
-    device_id: physical id. logical_id: number by which CANN and Ray know it in the container they run
-    in, None where nobody has asked. device_ip: address of its own network port, None when it has none.
+    device_id: physical id. logical_id: the number that CANN and Ray use in their container, None if it
+    was not read. device_ip: address of its own network port, None when it has none.
     super_device_id: its number in its super pod (A3), None elsewhere.
     """
 
@@ -75,9 +75,9 @@ def place(
 ) -> tuple[Place, ...]:
     """Give `workers` ranks a device each, in the order of the ranks.
 
-    Hosts take equal numbers where that is possible (on 910A it must be): the fewest hosts, then
-    the fewest super pods, then the first by server_id. per_host fixes the number on each host.
-    Raises InputError when no legal group exists; it offers the largest one that does.
+    Hosts get equal numbers of ranks if possible (on 910A always). Prefers the fewest hosts, then the
+    fewest super pods, then the first by server_id. per_host fixes the number on each host.
+    Raises InputError when no legal group exists; the message names the largest one that does.
     """
     _check_unique(hosts)
     if workers < 1:
@@ -110,8 +110,8 @@ def places_of_workers(
 ) -> tuple[Place, ...]:
     """Places of workers that already run: `workers[i]` is the (address, physical device id) of worker i.
 
-    The result is in the order of `workers`; `rank` in it follows the dictionary order of server_id, then
-    the numbers by which CANN and Ray know the devices. Raises InputError for a worker on an unknown host
+    The result is in the order of `workers`. Its `rank` follows the server_id as text, then the number that
+    CANN and Ray use for the device. Raises InputError for a worker on an unknown host
     or device, two workers on one device, or a set of devices that HCCL refuses.
     """
     _check_unique(hosts)
@@ -189,13 +189,13 @@ def _unequal_groups(
 def _capable(
     hosts: Sequence[AscendHost], size: int, soc: Soc, *, alone: bool = False
 ) -> dict[AscendHost, tuple[int, ...]]:
-    """Hosts that can give a legal group of `size`, with it; alone: one of them makes the whole group."""
+    """Hosts with a legal group of `size` devices, and that group. alone: one host is the whole group."""
     groups = {host: device_groups.choose(host.usable, size, soc, alone=alone) for host in hosts}
     return {host: group for host, group in groups.items() if group is not None}
 
 
 def _nearest(hosts: list[AscendHost], count: int) -> list[AscendHost]:
-    """`count` hosts in the fewest super pods: the smallest pod that holds all, or the largest pods first."""
+    """`count` hosts in the fewest super pods: the smallest pod that has enough, else the largest pods first."""
     pods: dict[str | None, list[AscendHost]] = defaultdict(list)
     for host in sorted(hosts, key=lambda host: host.server_id):
         pods[host.super_pod_id].append(host)

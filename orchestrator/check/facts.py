@@ -1,4 +1,4 @@
-"""What `check` asks one host. Runs on that host, judges nothing, and changes only its probe file."""
+"""Collects the facts about one host for `check`. Runs on that host, does not judge, and writes only its probe file."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ from orchestrator.engine.host.survey import inventory_of_host
 from orchestrator.job.memory import memory_bytes
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "opencv-python-headless")
-# HCCL's host ports, unless HCCL_IF_BASE_PORT moves them: one for each device of the host.
+# HCCL's host ports, one for each device of the host. HCCL_IF_BASE_PORT changes the first.
 HCCL_BASE_PORT, HCCL_PORTS = 60000, 16
 _PROBE_BYTES = 32 * 2**20
 _CHUNK = 2**20
@@ -43,7 +43,7 @@ class Questions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StorageFacts:
-    """How the host reaches the job's storage; `error` says why it does not. Speeds in MB/s."""
+    """How the host accesses the job's storage; `error` says why it cannot. Speeds in MB/s."""
 
     error: str = ""
     write_mb_s: float = 0.0
@@ -53,11 +53,10 @@ class StorageFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostFacts:
-    """Everything a host said. Sizes in bytes; clock: its unix seconds when it began and ended.
+    """The facts about one host. Sizes in bytes. clock: its unix seconds at the beginning and at the end.
 
-    memory_total: of the host, or of its container if that has less.
-
-    versions: None for what is not installed. inventory: None unless the job runs on Ascend.
+    memory_total: of the host, or of its container if that has less. versions: None
+    for what is not installed. inventory: None unless the job runs on Ascend.
     """
 
     versions: dict[str, str | None]
@@ -97,7 +96,7 @@ def gather(address: str, questions: Questions) -> HostFacts:
         shared_memory_free=shared.free,
         memory_total=memory_bytes(),
         data_present=None if data is None else os.access(data, os.R_OK | os.X_OK),
-        # Last, so that everything above lies between the two times.
+        # Last, so that all other facts are collected between the two times.
         clock=(began, time.time()),
     )
 
@@ -128,7 +127,7 @@ def _version_in(path: Path) -> str | None:
 
 
 def _busy_ports() -> dict[int, str]:
-    """HCCL's host ports that are in use already: `LISTEN`, or the state of a passing connection."""
+    """HCCL's host ports that are already in use, with their state: `LISTEN`, or that of a connection."""
     ports = range(HCCL_BASE_PORT, HCCL_BASE_PORT + HCCL_PORTS)
     busy: dict[int, str] = {}
     for connection in psutil.net_connections("tcp"):
@@ -142,7 +141,7 @@ def _busy_ports() -> dict[int, str]:
 
 
 def _storage(probe: Path, token: str, address: str) -> StorageFacts:
-    """Read the token that the launcher wrote, then write and read a file of our own, and time it."""
+    """Read the launcher's token, then write and read a file, and measure the speed."""
     try:
         if (probe / "token").read_text() != token:
             return StorageFacts(error=f"{probe.parent} is another directory here than on the launching host")
@@ -164,7 +163,7 @@ def _timed_write(path: Path) -> float:
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
-        # Reading it back shall ask the storage, not the page cache.
+        # The file must be read from the storage, not from the page cache.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return time.perf_counter() - began
 

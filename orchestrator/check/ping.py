@@ -1,4 +1,4 @@
-"""Whether devices reach each other over their own network: each pings its neighbour on the next host."""
+"""Tests the network of the devices: each device pings its neighbour on the next host."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ Targets = Mapping[str, Mapping[int, str]]
 
 
 def ping_neighbours(inventories: Sequence[HostInventory]) -> tuple[Finding, ...]:
-    """Findings of a round in which every device pings; a cluster of one host has no neighbours."""
+    """Findings after every device has pinged its neighbour. A cluster of one host has no neighbours."""
     targets = neighbours(inventories)
     if not targets:
         return ()
@@ -28,9 +28,9 @@ def ping_neighbours(inventories: Sequence[HostInventory]) -> tuple[Finding, ...]
 
 
 def neighbours(inventories: Sequence[HostInventory]) -> dict[str, dict[int, str]]:
-    """By host address and device: the address of the device at the same place on the next host.
+    """For each host address and device, the address of the device at the same position on the next host.
 
-    Devices without an address neither ping nor are pinged; the last host pings the first.
+    The last host pings the first. Devices without an address are left out.
     """
     if len(inventories) < 2:
         return {}
@@ -46,7 +46,7 @@ def neighbours(inventories: Sequence[HostInventory]) -> dict[str, dict[int, str]
 
 
 def ping_from_host(address: str, targets: Targets) -> dict[int, float | str]:
-    """On a host: percent of packets that each of its devices lost, or why nobody knows."""
+    """On a host: the percentage of packets that each of its devices lost, or why it is unknown."""
     tools = AscendHostTools.of_this_host()
     lost: dict[int, float | str] = {}
     for device, target in targets.get(address, {}).items():

@@ -1,4 +1,4 @@
-"""The command line, `sdnet-orchestrate`: `program.py` holds the commands together, `commands/` has a file for each."""
+"""The command line `sdnet-orchestrate`: `program.py` combines the commands, `commands/` has a file for each."""
 
 from orchestrator.cli.program import app, main
 

@@ -12,7 +12,7 @@ from orchestrator.cli.terminal import standard_streams
 from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
 from orchestrator.storage import RunLost
-from sdnet.command_line import refuse_empty
+from sdnet.command_line import refuse_empty, refuse_small_address_space
 from sdnet.errors import InputError, one_line
 from sdnet.interruption import (
     exit_code_of,
@@ -73,6 +73,7 @@ def tell(message: str) -> None:
 
 def _run(app: Callable[[], object], silent: bool) -> int:
     try:
+        refuse_small_address_space()
         refuse_empty(sys.argv[1:])
         app()
     except SystemExit as end:

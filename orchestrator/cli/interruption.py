@@ -1,4 +1,4 @@
-"""Signals that end a command, beside libraries that take them for themselves: Ray and MindSpore."""
+"""Ends a command on a signal, although Ray and MindSpore install signal handlers of their own."""
 
 import multiprocessing
 import os
@@ -12,12 +12,12 @@ from orchestrator.errors import OrchestratorError
 from sdnet.interruption import ENDING_SIGNALS, interrupt_silently
 
 T = TypeVar("T")
-# A child that compiles a graph obeys SIGTERM when the compiler returns.
+# A child that compiles a graph reacts to SIGTERM only when the compiler returns.
 _CHILD_ENDS_WITHIN_S = 5.0
 
 
 class ChildDied(OrchestratorError):
-    """A process that worked for a command ended without an answer. Example: the kernel had no memory left."""
+    """The child process of a command ended without a result. Example: the kernel had no memory left."""
 
     def __init__(self, exit_code: int):
         super().__init__(exit_code)
@@ -29,17 +29,18 @@ class ChildDied(OrchestratorError):
 
 
 def in_a_child(function: Callable[[], T]) -> T:
-    """What `function` returns, from a forked process that only SIGTERM from here can interrupt.
+    """Call `function` in a forked process that only our SIGTERM can interrupt, and return its result.
 
-    For work in which MindSpore compiles: with every graph it replaces the handler of SIGINT by one that
-    prints a warning, and C++ code delays our own. Raises what the function raises, which must pickle.
+    For work in which MindSpore compiles graphs. With each graph MindSpore replaces the handler of SIGINT by one
+    that only prints a warning, and its C++ code delays our handlers. In a child, this process can still react
+    at once. Raises what the function raises; that must be picklable.
     """
     if "mindspore" in sys.modules:
         return function()  # its threads do not survive a fork
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_report, args=(sending, function))
-    # Until the child has a session of its own, Ctrl-C on the terminal reaches both.
+    # Ctrl-C on the terminal reaches both processes until the child has a session of its own.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     child.start()
     sending.close()
@@ -60,9 +61,9 @@ def in_a_child(function: Callable[[], T]) -> T:
 
 
 def _report(answer: Connection, function: Callable[[], object]) -> None:
-    """In the child: send what `function` returned or raised."""
+    """In the child: send the result or the exception of `function`."""
     os.setsid()
-    for signum in ENDING_SIGNALS:  # the parent says what there is to say
+    for signum in ENDING_SIGNALS:  # the parent prints the message
         signal.signal(signum, interrupt_silently)
     reply: tuple[object, Exception | None]
     try:
@@ -71,8 +72,8 @@ def _report(answer: Connection, function: Callable[[], object]) -> None:
             reply = (function(), None)
         except Exception as error:  # noqa: BLE001 - the parent raises it
             reply = (None, error)
-        # The parent ends this process as soon as it has the reply, perhaps inside `send`. A mask would
-        # not do: a thread of MindSpore's takes the signal, and Python's handler runs in this one.
+        # The parent ends this process as soon as it has the reply, perhaps inside `send`. A signal mask would
+        # not help: a thread of MindSpore receives the signal, and Python's handler runs in this thread.
         for signum in ENDING_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
     except KeyboardInterrupt:

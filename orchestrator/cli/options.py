@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 
 def cluster_of(command: str, address: str, workers: int) -> ClusterSpec:
-    """The cluster of a command that has no job file. Raises InputError as a job file with these values would."""
+    """The cluster of a command without a job file. Raises InputError for values that a job file may not have."""
     return spec_from_dict(
         {"name": command, "cluster": {"address": address, "workers": workers}}, command
     ).cluster

@@ -1,7 +1,7 @@
-"""`sdnet-orchestrate`: puts the commands together, and ends each with an exit code.
+"""`sdnet-orchestrate`: combines the commands, and ends each with an exit code.
 
-Heavy imports (Ray, MindSpore) happen inside the commands that need them, so that `plan`, `status` and `--help` answer
-at once.
+Heavy modules (Ray, MindSpore) are imported inside the commands that need them, so that `plan`, `status` and `--help`
+answer at once.
 """
 
 import sys
@@ -39,7 +39,7 @@ REGISTER_EPILOG = (
     "Exit code 3: at least one pair could not be used, or its match cannot be trusted."
 )
 
-# The order of `--help`.
+# In the order of `--help`.
 app.command(epilog="Example: sdnet-orchestrate check cluster_configs/ascend-1x8.yaml")(check)
 app.command(
     epilog="Example: sdnet-orchestrate drill cluster.yaml --faults kill-rank,freeze --seed 7 --count 4"

@@ -1,4 +1,4 @@
-"""Standard output and error that may go away while a command runs, and text that is shown as it is."""
+"""Standard output and error that may disappear while a command runs, and text that is printed unchanged."""
 
 import errno
 import io
@@ -15,12 +15,12 @@ _PIPE_COLUMNS = 160
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """A console that prints every text as it is: a path may hold `[/]` or `:key:`, which rich would read."""
+    """A console that prints every text unchanged: a path may contain `[/]` or `:key:`, which rich would interpret."""
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def wide_console() -> Console:
-    """The terminal, or a wide page: a file or a pipe has no width of its own, and rich would take 80."""
+    """A console as wide as the terminal. For a file or a pipe, where rich assumes 80 columns, it is wide."""
     console = plain_console()
     return console if console.is_terminal else Console(width=_PIPE_COLUMNS, markup=False, emoji=False)
 
@@ -45,9 +45,9 @@ class Streams:
     files: dict[str, _Stream] = field(default_factory=dict)
 
     def why_output_was_lost(self) -> str:
-        """Why some of standard output was dropped; empty when it was not, or when its reader left.
+        """Why some of standard output was dropped; empty when nothing was, or when the reader closed the pipe.
 
-        A reader that leaves, as `head` does, has all that it wanted.
+        A reader that closes the pipe, as `head` does, has what it needs.
         """
         output = self.files.get("stdout")
         if output is not None:
@@ -59,11 +59,11 @@ class Streams:
 
 @contextmanager
 def standard_streams() -> Iterator[Streams]:
-    """For the block, let prints to standard output and error never fail.
+    """In this block, printing to standard output and error never fails.
 
-    A run of days must not end because its terminal was closed or its log's disk is full. Descriptors that
-    were closed before the start become /dev/null: else a file of the run could get number 1, and libraries
-    would print into it. A stream that a test or a caller has replaced is left alone.
+    A run of days must not end because its terminal was closed or the disk of its log is full. Descriptors that
+    were closed before the start become /dev/null. Otherwise a file of the run could get descriptor 1, and
+    libraries would print into it. A stream that a test or a caller has replaced is not changed.
     """
     _open_missing_descriptors()
     streams = Streams()
@@ -87,7 +87,7 @@ def _text(file: _Stream, like: TextIO | None) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(cast(io.RawIOBase, file)),
         encoding=like.encoding if like is not None else "utf-8",
-        errors="backslashreplace",  # a path may hold bytes that are no text
+        errors="backslashreplace",  # a path may contain bytes that are not text
         line_buffering=file.isatty() or file.fileno() == 2,
         write_through=isinstance(like, io.TextIOWrapper) and like.write_through,
     )

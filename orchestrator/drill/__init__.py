@@ -1,1 +1,1 @@
-"""Rehearses failures: runs a job twice, once undisturbed and once with deliberate faults, and compares the results."""
+"""Rehearses failures: runs a job once without and once with deliberate faults, and compares the results."""

@@ -1,7 +1,7 @@
-"""Takes its own host away and brings it back: `python -m orchestrator.drill.agent`, with the order on stdin.
+"""Injects a fault into its own host and repairs it: `python -m orchestrator.drill.agent`, with the order on stdin.
 
-It must outlive the Ray worker that started it, and that worker's Ray node. So the process that was started ends at
-once, and a child in a session of its own does the work.
+The fault kills the Ray worker that started this process, and that worker's Ray node. To survive it, the process
+starts a child in a session of its own and ends at once; the child does the work.
 """
 
 import os
@@ -20,9 +20,9 @@ from orchestrator.telemetry.events import HostReturned
 from orchestrator.telemetry.record import EventWriter
 
 _AWAY_S = {Fault.KILL_HOST: 10.0, Fault.PARTITION: 12.0}
-# The worker that started us must answer the drill first. Without its answer the drill would make a second fault.
+# First the worker that started us must answer the drill. Without the answer the drill would inject a second fault.
 _HEAD_START_S = 1.0
-# A raylet that Ray gave up learns it as soon as they are connected again; then it ends.
+# A raylet that Ray declared dead learns this when it is connected again, and then ends.
 _VERDICT_S = 30.0
 _START_TRIES = 3
 # Storage may need a moment after the link is up again. The drill waits longer for the host.
@@ -30,8 +30,8 @@ _STORAGE_RETURN_S = 60.0
 
 
 def carry_out(order: Order) -> None:
-    """Make the fault, bring the host back, and record both."""
-    # Before anything is started: Ray's workers, and what they start, have a low priority.
+    """Inject the fault, repair the host, and record both."""
+    # Before any child is started: Ray lowers the priority of its workers, and children inherit it.
     note, problem = order.node.priority.take(), ""
     with EventWriter(order.target.run.storage) as events:
         time.sleep(_HEAD_START_S)
@@ -73,12 +73,12 @@ def _partition(order: Order, record: Record) -> None:
     record(fault_of(order.target, at, f"{interface} was down for {seconds:.0f} s"))
     raylet = order.node.raylet.process()
     if raylet is None or not still_running([raylet], _VERDICT_S):
-        order.node.kill()  # what the raylet may have left
+        order.node.kill()  # processes that the raylet may have left
         start_again(order.node)
 
 
 def _wait_for_storage(events: EventWriter) -> None:
-    """Wait, but not for ever, until the events are on storage: what storage refuses at the end is lost."""
+    """Wait, but not for ever, until the events are on storage: events that are not written at the end are lost."""
     deadline = time.monotonic() + _STORAGE_RETURN_S
     while not events.flush() and time.monotonic() < deadline:
         time.sleep(1.0)
@@ -88,7 +88,7 @@ def start_again(node: RayNode, tries: int = _START_TRIES) -> None:
     """Start the node again. Raises RuntimeError when no try succeeds.
 
     `ray start` gives up after 30 s, for example on busy cores, but does not end the raylet that it
-    started. That one is killed before the next try, or the host would join twice.
+    started. That raylet is killed before the next try. Otherwise the host would join twice.
     """
     before = node.raylets()
     problem = ""
@@ -103,7 +103,7 @@ def start_again(node: RayNode, tries: int = _START_TRIES) -> None:
 
 
 def main() -> None:
-    """Read the order, and carry it out in a child process that is not waited for."""
+    """Read the order, start a child process that carries it out, and do not wait for it."""
     order = Order.from_json(sys.stdin.read())
     if os.fork():
         os._exit(0)

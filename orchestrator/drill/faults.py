@@ -1,4 +1,4 @@
-"""The faults that a drill makes, what each needs of the cluster, and their order. Pure."""
+"""The faults of a drill, what each requires of the cluster, and their order. Pure."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ class Damage(StrEnum):
     REMOVE = "removed"
 
 
-# They take a whole host away for a while, so neither the head nor the launcher may be on it.
+# These faults disable a whole host for some time, so neither the head nor the launcher may be on it.
 OF_HOSTS = (Fault.KILL_HOST, Fault.PARTITION)
-# With fewer, two faults could not be distinguished: the run must make steps between them.
+# Least steps between faults. With fewer, two faults could not be distinguished.
 STEPS_BETWEEN = 2
 
 
@@ -48,12 +48,12 @@ class Planned:
     damage: Damage
 
     def choose(self, ranks: Sequence[int]) -> int:
-        """The rank that it hits, out of those that it may hit."""
+        """The rank to hit, out of the allowed ones."""
         return ranks[int(self.draw * len(ranks))]
 
 
 def parse_faults(text: str) -> tuple[Fault, ...]:
-    """The faults of a list like `kill-rank,freeze`, each once, in the order given."""
+    """The faults in a list like `kill-rank,freeze`, each once, in that order."""
     known = {fault.value: fault for fault in Fault}
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -63,9 +63,9 @@ def parse_faults(text: str) -> tuple[Fault, ...]:
 
 
 def reasons_against(*, local: bool, keep: int, spare_hosts: Mapping[str, str]) -> dict[Fault, str]:
-    """The faults that cannot be shown, and why.
+    """The faults that this cluster cannot show, and why.
 
-    spare_hosts: addresses of the hosts that may be lost, each with why its link cannot be cut
+    spare_hosts: addresses of the hosts that may be lost, each with the reason why its link cannot be cut
     (empty when it can).
     """
     reasons = {}
@@ -82,7 +82,7 @@ def reasons_against(*, local: bool, keep: int, spare_hosts: Mapping[str, str]) -
 
 
 def plan_faults(faults: Sequence[Fault], count: int, seed: int, steps: int) -> tuple[Planned, ...]:
-    """`count` faults spread over the steps of the run, every kind before any comes again.
+    """`count` faults spread over the steps of the run. Every kind occurs once before any kind is repeated.
 
     Raises InputError when the run is too short for them.
     """

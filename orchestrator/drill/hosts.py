@@ -1,4 +1,4 @@
-"""Where the ranks are, and how to do something there: on this host, or through the Ray cluster."""
+"""Calls functions on the hosts of a job: on this host, or through the Ray cluster."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ class Hosts(Protocol):
     """The hosts of a job's cluster, as a drill needs them."""
 
     def spare(self) -> dict[str, str]:
-        """Hosts beside the head and this one; why the link of each cannot be cut, empty when it can."""
+        """Hosts other than the head and this one, each with the reason why its link cannot be cut, or empty."""
 
     def is_alive(self, address: str) -> bool:
         """Whether the host is in the cluster now."""
 
     def call(self, address: str, function: Callable[[str], str]) -> str:
-        """What `function(address)` returns on that host; or why it could not be called."""
+        """The result of `function(address)` on that host, or the reason why it could not be called."""
 
 
 class ThisHost:

@@ -1,4 +1,4 @@
-"""A `launch` in a process of its own, which ends with the block that it was started for."""
+"""A `launch` in a process of its own, which ends with the `with` block."""
 
 import contextlib
 import subprocess
@@ -15,7 +15,7 @@ from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.record import EventReader
 
-# What runs the command line, in the environment of this process.
+# Runs the command line in the environment of this process.
 PYTHON = sys.executable
 _POLL_S = 0.2
 # An interrupted launch ends its group within 15 s and then Ray.
@@ -24,7 +24,7 @@ _ENDS_WITHIN_S = 60.0
 
 @dataclass
 class Launched:
-    """A launch that runs, and all events of its run so far, in the order in which they became visible."""
+    """A running launch, and all events of its run so far, in the order in which they became visible."""
 
     run: RunDirectory
     process: "subprocess.Popen[bytes]"
@@ -35,7 +35,7 @@ class Launched:
         self._reader = EventReader(self.run.storage)
 
     def until(self, happened: Callable[[], bool]) -> bool:
-        """Wait until it has happened, reading events; False when the launch ends first."""
+        """Read events until the condition holds; False when the launch ends first."""
         while True:
             ended = self.process.poll() is not None
             self.read()
@@ -50,7 +50,7 @@ class Launched:
         self.until(lambda: False)
 
     def read(self) -> None:
-        """Add the events that are new. While storage is away there are none: the launch waits for it, too."""
+        """Add the new events. While storage is away there are none, and the launch waits for it, too."""
         with contextlib.suppress(StorageError):
             self.history += self._reader.new()
 
@@ -63,10 +63,10 @@ class Launched:
 
 @contextmanager
 def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
-    """Launch the job; when the block ends before the launch does, it is stopped as by Ctrl-C."""
+    """Launch the job. If the block ends before the launch does, stop the launch as Ctrl-C does."""
     command = [PYTHON, "-m", "orchestrator.cli", "launch", str(job)]
     with open_log(_output_of(run), empty=True) as output:
-        # A session of its own: Ctrl-C on the terminal must reach it through us alone, and only once.
+        # A session of its own: Ctrl-C on the terminal must reach the launch only once, and only through us.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,
@@ -82,7 +82,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.terminate()
         try:
             process.wait(timeout=_ENDS_WITHIN_S)
-        except BaseException:  # also a second Ctrl-C: it leaves at once
+        except BaseException:  # like a second Ctrl-C: it leaves at once
             process.kill()
             process.wait()
             raise

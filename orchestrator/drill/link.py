@@ -1,4 +1,4 @@
-"""The link of this host: which interface it is, and taking it down and up again."""
+"""The network link of this host: finds its interface, takes it down and up again."""
 
 import os
 import shutil
@@ -28,19 +28,19 @@ def interface_of(address: str) -> str | None:
 
 
 def cut(interface: str) -> list[str]:
-    """Take the interface down; returns the routes that the kernel will not bring back by itself."""
+    """Take the interface down. Returns the routes that the kernel will not restore by itself."""
     routes = _ip("route", "show", "dev", interface).splitlines()
     _ip("link", "set", "dev", interface, "down")
     return [route for route in routes if "proto kernel" not in route]
 
 
 def is_down(interface: str) -> bool:
-    """Whether the interface is down, as the kernel says."""
+    """Whether the kernel reports that the interface is down."""
     return not psutil.net_if_stats()[interface].isup
 
 
 def heal(interface: str, routes: list[str]) -> None:
-    """Take the interface up again and put its routes back."""
+    """Take the interface up again and restore its routes."""
     _ip("link", "set", "dev", interface, "up")
     for route in routes:
         words = [word for word in route.split() if word not in ("linkdown", "dead")]

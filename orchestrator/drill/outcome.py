@@ -1,4 +1,4 @@
-"""What a run's events say about a drill: where the group stands, and what each fault cost. Pure."""
+"""Evaluates the events of a drill: the current group, and the cost of each fault. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Group:
 
 
 def stepping_group(history: Sequence[Recorded], state: RunState) -> Group | None:
-    """The newest generation, if it has done its first step and nothing is known to have ended it.
+    """The newest generation, if it has done its first step and has not ended.
 
-    state: the run's; it may be a moment older or newer than the events. Then there is no group yet.
+    state: of the run. If it is a moment older or newer than the events, the result is None.
     """
     generation = [recorded.event for recorded in _last_generation(history)]
     started = any(isinstance(event, events.FirstStep) for event in generation)
@@ -65,7 +65,7 @@ def recovered_at(history: Sequence[Recorded], number: int, generation: int) -> f
 
 
 def return_of(history: Sequence[Recorded], number: int) -> events.HostReturned | None:
-    """The event that the host of fault `number` is back, or with `problem`, why it is not."""
+    """The event about the return of the host of fault `number`. Its `problem` says why the host is not back."""
     return _of_fault(history, events.HostReturned, number)
 
 
@@ -77,9 +77,9 @@ def was_made(history: Sequence[Recorded], number: int) -> bool:
 def waited_for_host(history: Sequence[Recorded], number: int) -> bool:
     """Whether the run could continue after fault `number` only with the host that the fault took away.
 
-    The first group after the fault began to start while that host was away, and yet it has a rank
-    there. So no other host was free. That is right on a cluster without a spare host; where there
-    is one, it shows that the spare host is not usable.
+    True when the first group after the fault began to start while that host was away, and has a rank there.
+    Then no other host was free. This is right on a cluster without a spare host. With a spare host it
+    shows that the spare host is not usable.
     """
     fault = _of_fault(history, events.FaultInjected, number)
     returned_at = _time_of_return(history, number)
@@ -96,9 +96,9 @@ def waited_for_host(history: Sequence[Recorded], number: int) -> bool:
 
 
 def fault_report(history: Sequence[Recorded], planned: Planned, why_not: str) -> dict[str, Any]:
-    """One fault as drill.json has it; `fired` only when it was seen, and a lost host came back.
+    """The entry of one fault in drill.json. `fired`: its events were seen, and a lost host came back.
 
-    why_not: what prevented it when it was last tried.
+    why_not: what prevented the last try.
     """
     report: dict[str, Any] = {"number": planned.number, "fault": planned.fault.value, "fired": False}
     injected = _of_fault(history, events.FaultInjected, planned.number)
@@ -121,7 +121,7 @@ def fault_report(history: Sequence[Recorded], planned: Planned, why_not: str) ->
 
 
 def mean_step_s(history: Sequence[Recorded]) -> float | None:
-    """Mean seconds of a step of the last generation, with saving, without evaluating and the first step."""
+    """Mean seconds of a step of the last generation, including saves, without evaluations and the first step."""
     generation = _last_generation(history)
     first = next(((r.t, r.event.step) for r in generation if isinstance(r.event, events.FirstStep)), None)
     epochs = [(r.t, r.event) for r in generation if isinstance(r.event, events.Epoch)]
@@ -133,7 +133,7 @@ def mean_step_s(history: Sequence[Recorded]) -> float | None:
 
 
 def goodput(history: Sequence[Recorded], steps: int, step_s: float | None) -> float | None:
-    """The share of the train stage's wall time that undisturbed steps would have taken."""
+    """The share of the train stage's wall time that the same steps need without faults."""
     train_s = seconds_in(history, "train")
     return None if not train_s or step_s is None else round(steps * step_s / train_s, 4)
 
@@ -159,7 +159,7 @@ def _time_of_return(history: Sequence[Recorded], number: int) -> float | None:
 
 
 def _seen(history: Sequence[Recorded], planned: Planned, injected: events.FaultInjected) -> tuple[bool, str]:
-    """Whether everything that belongs to the fault was seen, and how."""
+    """Whether all events of the fault were seen, and the proof."""
     fired, proof = True, injected.proof
     if injected.checkpoint is not None:
         fired = _was_found_corrupt(history, injected.checkpoint)
@@ -187,7 +187,7 @@ def _how_host_is_back(history: Sequence[Recorded], number: int) -> str:
 
 
 def _failure_of(history: Sequence[Recorded], generation: int) -> str | None:
-    """The kind of failure as which the run detected the end of a generation."""
+    """The failure kind that the run detected at the end of a generation."""
     for recorded in history:
         if isinstance(recorded.event, events.FailureDetected) and recorded.event.generation == generation:
             return recorded.event.kind

@@ -1,8 +1,7 @@
-"""What the kernel grants a process: CPU priority, OOM score, CPUs.
+"""The priority of a process: nice value, OOM score, CPUs.
 
-Ray lowers all of its workers (nice 15, OOM score adjustment 1000), and what a worker starts
-inherits that. A Ray node that came back that way would answer health checks late on busy cores,
-and the cluster would give the host up again.
+Ray lowers the priority of its workers (nice 15, OOM score adjustment 1000), and their children inherit it. A Ray node
+that is started from a worker would answer health checks late on busy cores, and Ray would declare the host dead again.
 """
 
 import os
@@ -26,7 +25,7 @@ class Priority:
         return cls(int(process.nice()), oom_score_adj, tuple(process.cpu_affinity()))
 
     def take(self) -> str:
-        """Give this process the priority; returns what the system did not permit, or nothing."""
+        """Give this process the priority. Returns what the system did not permit, empty if all was set."""
         try:
             os.sched_setaffinity(0, self.cpus)
             _oom_score_adj(os.getpid()).write_text(str(self.oom_score_adj))

@@ -1,4 +1,4 @@
-"""The Ray node of a host: what it was started with, its end, and starting it again the same way."""
+"""The Ray node of a host: reads how it was started, kills it, and starts it again in the same way."""
 
 import contextlib
 import json
@@ -18,18 +18,18 @@ from orchestrator.engine.host.processes import still_running
 _RAYLET = "raylet"
 _LOG_MONITOR = "log_monitor.py"
 _IDENTITY = ("--gcs-address=", "--node_ip_address=")
-# Gone by now, or another user's.
+# The process has ended, or belongs to another user.
 _NOT_OURS = (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, PermissionError)
 _GONE_WITHIN_S = 10.0
 _STARTED_WITHIN_S = 60.0
-# Resources that `ray start` takes by an option of their own; NPUs are among the others.
+# Resources for which `ray start` has an option. NPUs have none.
 _OPTIONS = {"CPU": "--num-cpus", "GPU": "--num-gpus", "memory": "--memory",
             "object_store_memory": "--object-store-memory"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process, also when its id is in use again. started: clock ticks after the start of the machine."""
+    """A process, distinguished from later ones with the same id. started: clock ticks after boot."""
 
     pid: int
     started: int
@@ -42,7 +42,7 @@ class ProcessId:
         return cls(pid, started)
 
     def process(self) -> psutil.Process | None:
-        """The process, if it is still there."""
+        """The process, or None if it has ended."""
         try:
             return psutil.Process(self.pid) if _started(self.pid) == self.started else None
         except psutil.NoSuchProcess:
@@ -51,7 +51,7 @@ class ProcessId:
 
 @dataclass(frozen=True, slots=True)
 class RayNode:
-    """A Ray node as it was when somebody looked: enough to kill it and to start it again.
+    """A snapshot of a Ray node, with all that is needed to kill it and to start it again.
 
     identity: the arguments by which a raylet names its cluster and its own address.
     """
@@ -65,7 +65,7 @@ class RayNode:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "RayNode":
-        """Undo `dataclasses.asdict`, also after a way through JSON."""
+        """The inverse of `dataclasses.asdict`, also after a conversion to JSON."""
         return cls(
             raylet=ProcessId(**raw["raylet"]),
             log_monitors=tuple(ProcessId(**monitor) for monitor in raw["log_monitors"]),
@@ -76,7 +76,7 @@ class RayNode:
         )
 
     def kill(self) -> int:
-        """SIGKILL all of it; returns how many processes are gone."""
+        """Kill all of its processes; returns how many are gone."""
         roots = [one.process() for one in (self.raylet, *self.log_monitors)]
         return kill_trees([root for root in roots if root is not None])
 
@@ -99,13 +99,13 @@ class RayNode:
 
 
 def kill_trees(roots: Sequence[psutil.Process]) -> int:
-    """SIGKILL these processes and all below them; returns how many are gone. Raises RuntimeError."""
+    """Kill these processes and their descendants; returns how many are gone. Raises RuntimeError."""
     processes = []
     for root in roots:
         with contextlib.suppress(psutil.NoSuchProcess):
             processes += [root, *root.children(recursive=True)]
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):  # its parent may have ended it by now
+        with contextlib.suppress(psutil.NoSuchProcess):  # its parent may already have ended it
             process.kill()
     left = still_running(processes, _GONE_WITHIN_S)
     if left:
@@ -114,7 +114,7 @@ def kill_trees(roots: Sequence[psutil.Process]) -> int:
 
 
 def node_above() -> RayNode:
-    """The node that this process, a Ray worker, belongs to."""
+    """The Ray node of this process, which is a Ray worker."""
     raylet = next(parent for parent in psutil.Process().parents() if parent.name() == _RAYLET)
     command = raylet.cmdline()
     monitors = _log_monitors(raylet)
@@ -129,7 +129,7 @@ def node_above() -> RayNode:
 
 
 def start_command(raylet: Sequence[str], *, log_monitor: bool) -> tuple[str, ...]:
-    """The `ray start` that makes a raylet with this command line again."""
+    """The `ray start` command that starts a raylet with this command line again."""
     given = dict(part.removeprefix("--").partition("=")[::2] for part in raylet[1:])
     words = given["static_resource_list"].split(",")
     resources = dict(zip(words[::2], (float(amount) for amount in words[1::2]), strict=True))
@@ -150,7 +150,7 @@ def start_command(raylet: Sequence[str], *, log_monitor: bool) -> tuple[str, ...
 
 
 def _log_monitors(raylet: psutil.Process) -> tuple[int, ...]:
-    """Those that `ray start` began beside the raylet; it is not their parent."""
+    """The log monitors of the node. `ray start` starts them beside the raylet, which is not their parent."""
     network = _network_of(raylet.pid)
     session = next(part.partition("=")[2] for part in raylet.cmdline() if part.startswith("--session_dir="))
     found = []
@@ -164,7 +164,7 @@ def _log_monitors(raylet: psutil.Process) -> tuple[int, ...]:
 
 
 def _started(pid: int) -> int | None:
-    """Clock ticks between the start of the machine and that of the process; None when there is none."""
+    """Clock ticks from boot to the start of the process; None when there is no such process."""
     try:
         # The name, in parentheses, may contain spaces.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
@@ -173,5 +173,5 @@ def _started(pid: int) -> int | None:
 
 
 def _network_of(pid: int) -> str:
-    # Hosts that are network namespaces of one machine see each other's processes.
+    # In tests, hosts are network namespaces of one machine and see each other's processes.
     return str(Path(f"/proc/{pid}/ns/net").readlink())

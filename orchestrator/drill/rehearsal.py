@@ -1,4 +1,4 @@
-"""The drill itself: the clean run, then the same run again while faults are made."""
+"""The drill: the clean run, then the same run with injected faults."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,11 +35,11 @@ from orchestrator.telemetry.record import EventReader, EventWriter, has_events, 
 from orchestrator.telemetry.state import read_state
 from sdnet.errors import InputError
 
-# One fault may show as several failures: a host lost, and a start that failed before it is back.
+# One fault may cause several failures: a lost host, and a start that fails before the host is back.
 _FAILURES_A_FAULT = 5
-# What the agent of a host may take: away, the raylet's end, and three tries to start it again.
+# Longest time of a host's agent: the fault itself, the end of the raylet, and three tries to start it again.
 _HOST_BACK_S = 240.0
-# How long Ray may take to list every host again when the run is over.
+# How long Ray may need to list every host again after the run.
 _ALL_BACK_S = 30.0
 _AIM_AGAIN_S = 0.5
 
@@ -58,7 +58,7 @@ class CleanRunFailed(OrchestratorError):
 
 
 def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
-    """Of the undisturbed run, and of the disturbed one. Raises InputError when an earlier drill is there."""
+    """Directories of the run without and of the run with faults. Raises InputError when an earlier drill is there."""
     clean, disturbed = (RunDirectory.of(spec.storage, spec.name + end) for end in ("-drill-clean", "-drill"))
     with reading(disturbed):
         earlier = has_events(disturbed.storage)
@@ -70,7 +70,7 @@ def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
 
 
 class Rehearsal:
-    """One drill of one job. show: shows a run while it lasts."""
+    """One drill of one job. show: displays a run while it lasts."""
 
     def __init__(self, spec: JobSpec, hosts: Hosts, show: Shows):
         self._spec, self._hosts, self._show = spec, hosts, show
@@ -79,7 +79,7 @@ class Rehearsal:
         self._why_not: dict[int, str] = {}
 
     def run(self, faults: Sequence[Fault], count: int, seed: int) -> dict[str, Any]:
-        """Both runs; writes drill.json and returns what it holds."""
+        """Do both runs. Writes drill.json and returns its content."""
         steps = self._run_undisturbed()["steps"]
         planned = plan_faults(faults, count, seed, steps)
         history = self._run_disturbed(planned)
@@ -101,7 +101,7 @@ class Rehearsal:
             "faults": reports,
         }
         write_json(self._disturbed.root / "drill.json", result)
-        merge_events(self._disturbed.storage)  # again: some came after the end of the launch
+        merge_events(self._disturbed.storage)  # again: some events arrive after the end of the launch
         return result
 
     def _run_undisturbed(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Rehearsal:
 
     @contextmanager
     def _launched(self, run: RunDirectory, job: Mapping[str, Any]) -> Iterator[Launched]:
-        """Launch the job as this run, from a file that is written for it."""
+        """Launch the job in this run directory, from a job file that is written for it."""
         run.create()
         path = run.root / "drill.yaml"
         whole = {**job, "name": run.root.name, "storage": str(run.root.parent)}
@@ -137,7 +137,7 @@ class Rehearsal:
             yield launch
 
     def _make(self, planned: Planned, launch: Launched) -> bool:
-        """One fault, and the recovery from it; False when the run has ended before."""
+        """Inject one fault and wait for the recovery; False when the run ends before."""
         while launch.until(lambda: ready_group(planned, launch) is not None):
             group = ready_group(planned, launch)
             assert group is not None
@@ -148,10 +148,10 @@ class Rehearsal:
             target = _target(planned, group, planned.choose(ranks), launch.run)
             problem = self._hosts.call(target.host, partial(inject, target=target))
             launch.read()
-            # A fault of a host may take the answer away with it.
+            # A fault that hits a whole host may also prevent its answer.
             if not problem or was_made(launch.history, planned.number):
                 return self._recovered(target, launch)
-            # The group has changed since it was read; aim again.
+            # The group has changed since it was read: choose again.
             self._why_not[planned.number] = problem
             time.sleep(_AIM_AGAIN_S)
         return False
@@ -187,7 +187,7 @@ class Rehearsal:
         launch.read()
 
     def _missing_hosts(self) -> list[str]:
-        """The hosts that a fault may have hit and that Ray does not list, after a bounded wait."""
+        """The hosts that a fault may have hit and that Ray still does not list after a bounded wait."""
         deadline = time.monotonic() + _ALL_BACK_S
         while True:
             missing = sorted(host for host in self.spare_hosts if not self._hosts.is_alive(host))
@@ -197,7 +197,7 @@ class Rehearsal:
 
 
 def ready_group(planned: Planned, launch: Launched) -> Group | None:
-    """The group, if it makes steps, the fault is due, and there is a checkpoint to go back to.
+    """The group, if it makes steps, the fault is due, and there is a checkpoint to resume from.
 
     None while storage is away. Raises CorruptData for a state that cannot be read.
     """

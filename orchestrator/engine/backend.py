@@ -2,7 +2,7 @@
 
     DataParallelTrainer(train_fn, backend_config=MindSporeConfig(), scaling_config=...)
 
-`MindSporeTrainer` adds everything that makes a training function survive.
+This backend adds no recovery from failures; `MindSporeTrainer` does.
 """
 
 import uuid
@@ -39,4 +39,4 @@ class MindSporeBackend(Backend):
         start_group(worker_group, members, backend_config, GroupInfo(group=uuid.uuid4().hex))
 
     def on_shutdown(self, worker_group: WorkerGroup, backend_config: BackendConfig) -> None:
-        """Ray kills the workers; a store or a scheduler ends with rank 0's."""
+        """No-op: Ray kills the workers, and the store or the scheduler ends with the worker of rank 0."""

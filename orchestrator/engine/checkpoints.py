@@ -1,9 +1,11 @@
-"""The checkpoints of a run in storage: how one becomes valid, which is the newest, and which may go.
+"""The checkpoints of a run in storage: how one becomes valid, and which is the newest valid one.
 
-A checkpoint is the objects `checkpoints/<name>/...`. Its data objects are put first and `state.json` last, so it does
-not exist until it is whole. `state.json` holds the size and SHA-256 of every data object and a checksum of itself. A
-name is never written twice: a writer that was killed may still be alive, and what it left is another name. A corrupt
-checkpoint gets a marker beside its objects and stays for people to look at.
+A checkpoint is the set of objects `checkpoints/<name>/...`. The data objects are written first and `state.json` last.
+A checkpoint without `state.json` does not count, so a writer that dies halfway leaves nothing that is ever loaded.
+`state.json` holds the size and SHA-256 of every data object, and a checksum of itself.
+
+A name is never used twice: a writer that we believe dead may still write, and must not mix its objects with ours.
+A corrupt checkpoint gets a marker object and is kept for inspection.
 """
 
 import functools
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER, STATE, MARKER = "checkpoints/", "state.json", "corrupt"
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
-_NAMED = 3  # corrupt checkpoints that a message names
+_NAMED = 3  # how many corrupt checkpoints a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Encoded:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """What was known of these weights, such as a validation loss; may be empty."""
+        """Metrics of these weights, such as a validation loss; may be empty."""
         metrics: Mapping[str, float] = self.fields.get("metrics", {})
         return metrics
 
@@ -49,7 +51,7 @@ class Encoded:
 class CheckpointsLost(InputError):
     """A run saved checkpoints and has no valid one any more. Example: somebody emptied the folder.
 
-    saved: the newest that is known. corrupt: names of those that are there and corrupt.
+    saved: name of the newest checkpoint that the run reported. corrupt: names of the corrupt checkpoints in storage.
     """
 
     def __init__(self, folder: str, saved: str | None, corrupt: tuple[str, ...]):
@@ -79,9 +81,10 @@ def step_of(name: str) -> int:
 def write_checkpoint(
     storage: Storage, encoded: Encoded, check_owner: Callable[[], None] = lambda: None
 ) -> str:
-    """Store a checkpoint and return its name; a valid one of the same content is kept. Raises StorageError.
+    """Store a checkpoint and return its name. Raises StorageError.
 
-    check_owner: called before the checkpoint becomes valid; what it raises leaves none.
+    Safe to repeat: if a valid checkpoint with the same content exists, nothing is written and its name is returned.
+    check_owner: called just before `state.json` is written. If it raises, the checkpoint never becomes valid.
     """
     checksums = {name: _checksum(content) for name, content in encoded.files.items()}
     content = {**encoded.fields, "files": checksums}
@@ -105,7 +108,7 @@ def read_checkpoint(storage: Storage, name: str) -> Encoded:
         try:
             content = storage.get(f"{FOLDER}{name}/{file}")
         except ObjectMissing as error:
-            storage.get(f"{FOLDER}{name}/{STATE}")  # raises ObjectMissing when it was pruned since
+            storage.get(f"{FOLDER}{name}/{STATE}")  # raises ObjectMissing if the checkpoint was just pruned
             raise _corrupt(name, f"{file} is missing") from error
         except StorageMisused as error:
             raise _corrupt(name, f"{file} cannot be read: {error.detail}") from error
@@ -142,7 +145,7 @@ def checkpoint_names(storage: Storage) -> list[str]:
 
 
 def found_objects(storage: Storage) -> dict[str, set[str]]:
-    """The objects of each name that is listed."""
+    """The object names below each checkpoint name in the listing."""
     found: dict[str, set[str]] = {}
     for path in storage.list(FOLDER):
         name, _, file = path.removeprefix(FOLDER).partition("/")
@@ -157,10 +160,10 @@ def newest_valid(
     known: str | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
-    """The newest checkpoint whose checksums match, with its content, and the corrupt ones found on the way.
+    """The newest checkpoint whose checksums match, with its content, and the corrupt ones that were newer.
 
-    Corrupt ones are marked, so that nothing reads them again; the caller reports them. avoid: names to skip.
-    known: a name that another process reported; it is tried for a moment although it is not listed yet.
+    Corrupt checkpoints are marked, so that nothing reads them again; the caller reports them. avoid: names to skip.
+    known: a name that another process reported. A listing may lag, so this name is tried even if it is not listed.
     """
     corrupt: list[CorruptData] = []
     names = checkpoint_names(storage)
@@ -178,7 +181,7 @@ def newest_valid(
                 corrupt,
             )
         except ObjectMissing:
-            continue  # pruned since it was listed, or lost
+            continue  # pruned after it was listed, or lost
         except CorruptData as error:
             _mark(storage, name, error)
             corrupt.append(error)
@@ -188,14 +191,14 @@ def newest_valid(
 def _mark(storage: Storage, name: str, error: CorruptData) -> None:
     try:
         storage.put(f"{FOLDER}{name}/{MARKER}", f"{error}\n".encode())
-    except StorageMisused as problem:  # it will be found corrupt again
+    except StorageMisused as problem:  # without the marker, the next reader checks its checksums again
         logger.warning("%s could not be marked: %s", name, problem)
 
 
 def refuse_lost(storage: Storage, saved: str | None) -> None:
-    """Raise CheckpointsLost when the run saved checkpoints; call it when none is valid.
+    """Raise CheckpointsLost if the run saved checkpoints earlier; call it when no checkpoint is valid.
 
-    Training from step 1 again would hide that hours of work are lost. saved: the newest that is known, if any.
+    A silent start from step 1 would hide that hours of work are lost. saved: name of the newest known checkpoint.
     """
     marked = {
         path.removeprefix(FOLDER).partition("/")[0]
@@ -207,7 +210,7 @@ def refuse_lost(storage: Storage, saved: str | None) -> None:
 
 
 def has_state(storage: Storage, name: str) -> bool:
-    """Whether the checkpoint exists, also when it is not listed yet."""
+    """Whether the checkpoint has a `state.json`. Asks for the object itself, because a listing may lag."""
     try:
         storage.get_range(f"{FOLDER}{name}/{STATE}", 0, 1)
     except ObjectMissing:
@@ -224,16 +227,18 @@ def _is_marked(storage: Storage, name: str) -> bool:
 
 
 def _newest_of_step(storage: Storage, step: int) -> str | None:
-    """The newest name of this step that is in use."""
+    """The newest name of this step in the listing, with or without a `state.json`."""
     used = {path.removeprefix(FOLDER).partition("/")[0] for path in storage.list(f"{FOLDER}step_{step:08d}")}
     used = {name for name in used if _NAME.fullmatch(name) and step_of(name) == step}
     return max(used, key=order_of, default=None)
 
 
 def _claim_name(storage: Storage, encoded: Encoded, newest: str | None) -> str:
-    """A name that nothing else uses. The first data object claims it: a listing may lag, and two may write.
+    """A name that no other writer uses.
 
-    A try that failed before has claimed the name already, if all of its first object was written.
+    A listing may lag and two writers may run at once, so a listing cannot prove that a name is free. Creating the
+    first data object claims the name: `create` lets only one writer win. It also accepts an object with the same
+    bytes, so a retry after a failed write takes its own name again.
     """
     number = 1 if newest is None else order_of(newest)[1]
     first = next(iter(encoded.files.items()), None)
@@ -247,7 +252,7 @@ def _claim_name(storage: Storage, encoded: Encoded, newest: str | None) -> str:
 
 
 def _same(storage: Storage, name: str, content: dict[str, Any]) -> bool:
-    """Whether a valid checkpoint of this name holds the same."""
+    """Whether a valid checkpoint of this name has the same content."""
     try:
         found = read_checkpoint(storage, name)
         return json.loads(_canonical(content)) == {
@@ -259,7 +264,7 @@ def _same(storage: Storage, name: str, content: dict[str, Any]) -> bool:
 
 
 def order_of(name: str) -> tuple[int, int]:
-    """Sorts names of checkpoints from old to new."""
+    """Sort key of checkpoint names, from old to new: the step, then the number of the attempt."""
     match = _NAME.fullmatch(name)
     assert match is not None, name
     return int(match[1]), int(match[2] or 1)

@@ -22,20 +22,20 @@ from orchestrator.engine.options import StartOptions
 class MindSporeConfig(BackendConfig):
     """How MindSpore starts; also a backend for Ray's own `DataParallelTrainer`.
 
-    device: where tensors live. threads: CPU threads of each rank. The bytes of float32 results depend on it, so it
-    is stated and not taken from the host. On CPU each rank is pinned to as many CPUs; ask Ray for as many, and set
-    OMP_NUM_THREADS for the workers. start_timeout_s: how long the rendezvous may take. failure_budget_s: how long a
-    silent rank may stall the group before MindSpore gives up.
+    device: where tensors live. threads: CPU threads of each rank. The bytes of float32 results depend on this number,
+    so the job sets it and it is never derived from the host. On CPU each rank is pinned to that many CPUs: request
+    the same number from Ray, and set OMP_NUM_THREADS for the workers. start_timeout_s: how long the rendezvous may
+    take. failure_budget_s: how long a silent rank may stall the group before MindSpore gives up.
 
-    rendezvous: how ranks find each other. `auto` is a store on CPU, and on Ascend a dynamic cluster with a scheduler
-    process. A group of one rank needs none, and `mindspore.communication` stays uninitialised.
+    rendezvous: how ranks find each other. `auto` is a key-value store on CPU, and a dynamic cluster with a scheduler
+    process on Ascend. A group of one rank has no rendezvous, and `mindspore.communication` stays uninitialised.
 
     Ascend only. soc: the chip. hosts: addresses of devices by host address and physical id, for hosts that cannot
-    report them. collective: `mccl` rehearses an Ascend job on hosts without devices: ranks compute on the CPU.
-    Ranks of one host also form a communicator, named by `host_group_name`.
+    report them. collective: `mccl` rehearses an Ascend job on hosts without devices; ranks compute on the CPU.
+    The ranks of each host also form a communicator of their own, named by `host_group_name`.
 
-    directory: where the scheduler's log (`logs/`) and the rank tables (`plan/`) go; None keeps neither.
-    run: the run that processes on the hosts belong to; None leaves what an earlier run left there.
+    directory: where the scheduler's log (`logs/`) and the rank tables (`plan/`) are written; None writes neither.
+    run: mark of this run's processes. Left-over processes with this mark are killed; None kills none.
     preload: modules to import while the group starts.
     """
 
@@ -58,7 +58,7 @@ class MindSporeConfig(BackendConfig):
 
     @property
     def start_options(self) -> StartOptions:
-        """What the workers need of it."""
+        """The part of this configuration that the workers need."""
         log = None if self.directory is None else str(self.directory / "logs" / "scheduler.log")
         return StartOptions(
             device=self.device,

@@ -1,6 +1,6 @@
-"""What a rank finds in its environment. `plan` and a real start use the same two functions.
+"""The environment variables of a rank. `plan` and a real start use the same two functions.
 
-The first part is set before the process starts, the second before it touches a device.
+`process_environment` is set before the process starts, `environment_of` before the process uses a device.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from orchestrator.engine.control.generation import Member
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.options import StartOptions
 
-# NumPy's linear algebra may draw initial weights. By default it uses the newest kernels of each host's CPU, and
-# results differ in their last bit between AVX2 and AVX-512. Other architectures ignore the variable.
+# NumPy's linear algebra may compute initial weights. By default OpenBLAS selects the newest kernels of each host's
+# CPU, and AVX2 and AVX-512 kernels differ in the last bit. Other architectures ignore the variable.
 _SAME_KERNELS = {"OPENBLAS_CORETYPE": "Haswell"}
 
 
 def process_environment(threads: int, run: str) -> dict[str, str]:
-    """What must be in a rank's environment before its process starts. run: mark of the run's processes.
+    """Variables that must be set before a rank's process starts. run: mark of the run's processes.
 
-    OpenMP and BLAS read it when they are loaded. The mark must be there from the start, so that a later generation
-    knows what earlier ones left.
+    OpenMP and BLAS read them when they are loaded. The mark must be in the initial environment, the only one that
+    other processes can read: a later generation uses it to find processes that earlier ones left.
     """
     return {**thread_variables(threads), **_SAME_KERNELS, "GLOG_v": "3", RUN_VARIABLE: run}
 
@@ -31,7 +31,7 @@ def environment_of(
     address: tuple[str, int] | None,
     rank_table_path: str | None,
 ) -> dict[str, str]:
-    """What MindSpore reads in the process of this rank. address: of the rendezvous, if there is one."""
+    """Variables that MindSpore reads in the process of this rank. address: of the rendezvous, if there is one."""
     hosts = [member.host for member in members]
     npus = members[rank].npus
     scheduler_host, scheduler_port = address or (hosts[rank], 1)

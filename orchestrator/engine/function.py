@@ -1,4 +1,4 @@
-"""A training function on its way to the workers: its module, its sources, and how it is called there."""
+"""How a training function reaches the workers: its module, its source files, and how it is called there."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ from orchestrator.errors import InputError
 
 
 def module_of(function: Callable[..., object]) -> str:
-    """The name under which a worker imports the function's module; a script's is that of its file."""
+    """The name under which a worker imports the function's module; for a script, the name of its file."""
     module: str = getattr(plain(function), "__module__", "__main__")
     main = sys.modules["__main__"]
     if module != "__main__":
@@ -46,7 +46,7 @@ def sources_of(function: Callable[..., object]) -> list[Path]:
 
 
 def sources_of_package(name: str) -> list[Path]:
-    """All Python files of a package, sorted; the one file of a module that is no package."""
+    """All Python files of a package, sorted; for a plain module, its one file."""
     module = importlib.import_module(name)
     if not hasattr(module, "__path__"):
         return [Path(str(module.__file__))]
@@ -54,7 +54,7 @@ def sources_of_package(name: str) -> list[Path]:
 
 
 def compile_key(sources: Iterable[Path], *values: object) -> str:
-    """Names what compiled graphs depend on: source files, further values, and the versions of MindSpore and Python."""
+    """A hash of everything compiled graphs depend on: sources, values, and the versions of MindSpore and Python."""
     import mindspore
 
     parts = [
@@ -67,7 +67,7 @@ def compile_key(sources: Iterable[Path], *values: object) -> str:
 
 
 def plain(function: Callable[..., object]) -> Callable[..., object]:
-    """The function below partial objects and decorators."""
+    """The function inside partial objects and decorators."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.unwrap(function)

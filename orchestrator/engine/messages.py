@@ -1,4 +1,4 @@
-"""What travels between the controller and a rank: heartbeats one way, notices the other way."""
+"""Messages between the controller and its ranks: ranks answer with heartbeats, the controller sends notices."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ Phase = Literal["starting", "compiling", "stepping", "evaluating", "saving", "fi
 
 
 class NoticeKind(StrEnum):
-    """drain: ranks must leave their hosts, the group restarts. stop: the launch ends."""
+    """drain: some hosts go away; all ranks save and exit, and the group restarts. stop: the launch ends."""
 
     DRAIN = "drain"
     STOP = "stop"
@@ -16,7 +16,7 @@ class NoticeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the controller asks of all ranks: save and leave. ranks: those whose hosts go away."""
+    """A request to all ranks: save and exit. ranks: the ranks whose hosts go away."""
 
     kind: NoticeKind
     ranks: tuple[int, ...]
@@ -24,11 +24,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupInfo:
-    """What every rank of one generation is given when it enters the group.
+    """What every rank of one generation receives when it enters the group.
 
-    group: a name that no other generation has. avoid: names of checkpoints that a rank could not read.
-    saved: name of the newest checkpoint that the run is known to have saved, None when it saved none.
-    failures, trained_s: of the whole run so far.
+    group: a name that is unique to this generation. avoid: names of checkpoints that a rank could not read.
+    saved: name of the newest checkpoint that the run reported, None if it reported none.
+    failures, trained_s: failures and seconds of training of the whole run so far.
     """
 
     group: str
@@ -45,8 +45,8 @@ class Heartbeat:
 
     step: global steps done. since_s: seconds since phase or step changed. work_s: seconds of the rank's own work on
     a step, None when unknown. saved: name of the newest valid checkpoint it wrote. steps_reported: whether the
-    training function has called `session.step`; until then silence means nothing. scheduler_alive: False when this
-    process started the group's MindSpore scheduler and it has ended.
+    training function has called `session.step`; before that, a rank without progress is not treated as hanging.
+    scheduler_alive: False when this process started the group's MindSpore scheduler and the scheduler has ended.
     """
 
     phase: Phase = "starting"

@@ -1,4 +1,4 @@
-"""What a worker must know to become a rank, without an import of Ray: `plan` uses it, too."""
+"""The options that a worker needs to become a rank. Does not import Ray, because `plan` uses it, too."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from orchestrator.ascend.environment import FAILURE_BUDGET_S, Collective, Device
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartOptions:
-    """See `MindSporeConfig`, from which a start makes it; here `rendezvous` is never `auto`."""
+    """The fields of `MindSporeConfig` that workers need; `rendezvous` is resolved, so never `auto`."""
 
     device: Device
     threads: int

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run may go."""
+"""Deletes old checkpoints of a run."""
 
 from orchestrator.engine.checkpoints import (
     FOLDER,
@@ -17,8 +17,8 @@ from orchestrator.storage import ObjectMissing, Storage
 def prune(storage: Storage, keep: int, best: str | None = None) -> None:
     """Delete all but the `keep` newest checkpoints and the one with the lowest metric `best`. Raises StorageError.
 
-    `state.json` goes first: from then on the checkpoint does not exist. What a writer that was killed left of older
-    checkpoints goes, too.
+    `state.json` is deleted first: from then on the checkpoint does not count, so nobody reads a half-deleted one.
+    Incomplete checkpoints that are older than all kept ones are deleted, too: their writer was killed.
     """
     names = checkpoint_names(storage)
     kept = set(names[-keep:])
@@ -42,7 +42,7 @@ def _delete_files(storage: Storage, name: str) -> None:
 
 
 def _unfinished(storage: Storage, oldest_kept: str) -> list[str]:
-    """Older names without a `state.json`: their writer was killed. The listing alone may be wrong about that."""
+    """Older names without a `state.json`. A listing may lag, so `has_state` asks for the object itself, too."""
     return [
         name
         for name, files in found_objects(storage).items()
@@ -58,5 +58,5 @@ def _metric(storage: Storage, name: str, metric: str | None) -> float | None:
     try:
         value = read_fields(storage, name).get("metrics", {}).get(metric)
     except (CorruptData, ObjectMissing):
-        return None  # it cannot be the best; resuming marks it
+        return None  # it cannot be the best; the next resume marks it as corrupt
     return None if value is None else float(value)

@@ -1,4 +1,4 @@
-"""What a training function calls in a rank: `get_session()`, then `restore` once and `step` after every step."""
+"""The interface of a training function: call `get_session()`, then `restore` once and `step` after every step."""
 
 import contextlib
 import math
@@ -23,7 +23,7 @@ _PROGRESS_EVERY_S = 5.0
 
 
 class HostIsDrained(Exception):
-    """All ranks saved and leave; the group starts again on other hosts. A training function must not catch it."""
+    """All ranks saved and exit; the group restarts on other hosts. A training function must not catch it."""
 
     def __init__(self, rank: int, step: int):
         super().__init__(rank, step)
@@ -34,7 +34,7 @@ class HostIsDrained(Exception):
 
 
 class LaunchEnds(Exception):
-    """All ranks saved and leave for good, because the launcher must stop. A training function must not catch it."""
+    """All ranks saved and exit, because the launcher must stop. A training function must not catch it."""
 
     def __init__(self, step: int):
         super().__init__(step)
@@ -47,8 +47,8 @@ class LaunchEnds(Exception):
 class Session:
     """One rank of one generation.
 
-    rank: of `world_size` ranks. local_rank: among the ranks of this host. total_steps: set it, if it is known, so
-    that progress can be shown.
+    rank: 0 to `world_size` - 1. local_rank: number among the ranks of this host, from 0. total_steps: set it if it
+    is known, so that progress can be shown.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Session:
         self.last_metrics: Mapping[str, float] = {}
 
     def restore(self, load: Callable[[State], None]) -> int:
-        """Load the newest valid checkpoint; the global steps that are done, 0 when there is nothing to load.
+        """Load the newest valid checkpoint and return the number of global steps done; 0 if there is none.
 
-        All ranks load the same checkpoint. `load` gets the dictionary that `step` was given, with new arrays.
+        All ranks load the same checkpoint. `load` receives the dictionary that was passed to `step`, with new arrays.
         """
         if self._restored is None:
             self._link.beat("compiling", 0)
@@ -91,7 +91,7 @@ class Session:
         self.last_metrics = self._restored.metrics
         self._record(Resumed(checkpoint=self._restored.name, step=self._restored.step))
         self._link.beat("compiling", self._restored.step)
-        self._restored = None  # its arrays are as large as the model
+        self._restored = None  # free the memory: its arrays are as large as the model
         return self.last_step
 
     def step(
@@ -103,14 +103,16 @@ class Session:
         save: bool = False,
         work_s: float | None = None,
     ) -> None:
-        """Report that `step` global steps are done. Heartbeat, save point, drain point and metrics in one call.
+        """Report that `step` global steps are done: heartbeat, metrics, and the point where ranks save or exit.
 
-        Every rank calls it after every step, with the same `step`.
+        Every rank must call it after every step, with the same `step`: the ranks agree here on when to exit, and a
+        rank that does not call it makes the others wait.
 
         Args:
-            state: gives the whole state after this step: NumPy arrays and JSON values by name, equal on all ranks.
-                Called only when a save is due, and only on rank 0. Arrays must be copies.
-            metrics: finite numbers for people, such as a loss; kept with the next checkpoint.
+            state: returns the whole state after this step: NumPy arrays and JSON values by name, equal on all ranks.
+                Called only on rank 0, and only when it is saved: in this call, or when training ends. Arrays must be
+                copies.
+            metrics: finite numbers to show, such as a loss; stored with the next checkpoint.
             save: save now, whatever the interval.
             work_s: seconds of this rank's own work, without waiting for other ranks; shows which rank is slow.
 
@@ -143,11 +145,11 @@ class Session:
         self._link.beat("starting", self.last_step)
 
     def record(self, event: Event) -> None:
-        """Record an event of the job; only rank 0's are kept."""
+        """Record an event of the job. Only rank 0 records; other ranks ignore the call."""
         self._record(event)
 
     def finish(self) -> None:
-        """Save the last state, if it is not saved yet, and wait until it is written. The engine calls it."""
+        """Save the last state if needed, and wait until it is written. Only the engine calls it."""
         if self._unsaved is not None:
             self._save()
         if self._saver is not None:
@@ -155,7 +157,7 @@ class Session:
         self._link.beat("finished", self.last_step)
 
     def close(self) -> None:
-        """Stop the saver's thread. The engine calls it."""
+        """Stop the saver's thread. Only the engine calls it."""
         if self._saver is not None:
             self._saver.close()
 
@@ -173,7 +175,7 @@ class Session:
         return self.last_metrics
 
     def _first_step(self, step: int) -> None:
-        """The first step compiles, so it is reported, and its graphs are cached from now on."""
+        """Seal the compile cache and record the duration: the first step has compiled all graphs of a step."""
         self._first = False
         if self._cache is not None:
             self._cache.seal()
@@ -197,7 +199,11 @@ class Session:
             self._link.beat("stepping", step)
 
     def _leave(self, notice: Notice, step: int) -> None:
-        """End this rank once the save is on disk; all ranks wait for that."""
+        """End this rank after the save is on disk.
+
+        Only rank 0 saves. The barrier makes all other ranks wait: the first rank that exits ends the group, and rank
+        0 would be killed in the middle of its save.
+        """
         if self._saver is not None:
             self._saver.flush()
         self._barrier()
@@ -221,5 +227,5 @@ def get_session() -> Session:
 
 
 def set_session(session: Session) -> None:
-    """Make it the session of this thread; the engine calls it before the training function."""
+    """Set the session of this thread. Only the engine calls it, before the training function."""
     _session.set(session)

@@ -1,4 +1,4 @@
-"""The state of a training function, and how it becomes the files of a checkpoint."""
+"""Converts the state of a training function to the files of a checkpoint, and back."""
 
 import io
 import json
@@ -18,7 +18,7 @@ _ARRAYS, _VALUES = "arrays.npz", "values"
 
 
 class StateFormat(Protocol):
-    """Writes a state as files, and reads it back. `state.json` also gets the fields that `encode` returns."""
+    """Converts a state to files and back. The fields that `encode` returns are stored in `state.json`."""
 
     def encode(self, state: State, step: int, metrics: Mapping[str, float]) -> Encoded:
         """The checkpoint of this state. Raises InputError when the state cannot be stored."""

@@ -1,4 +1,4 @@
-"""`MindSporeTrainer`: runs a MindSpore training function on a Ray cluster, through any failure."""
+"""`MindSporeTrainer`: runs a MindSpore training function on a Ray cluster and recovers from failures."""
 
 import functools
 import inspect
@@ -37,16 +37,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryConfig:
-    """How a run survives.
+    """How a run recovers from failures.
 
-    max_failures: budget of each kind of failure. standbys: keep workers waiting with everything imported (CPU only).
-    step_timeout_s: how long a step may take; None derives it from the measured steps, and never kills a function that
-    reports none. checkpoint_every_s: seconds between checkpoints; None is the optimum of Young and Daly.
-    keep: how many of the newest checkpoints stay. best: the checkpoint with the lowest value of this metric also
-    stays. workers_per_host: most ranks on one host. compile_cache: reuse compiled graphs after a restart. compile_key:
-    names all that the graphs depend on; None derives it from the function's source, its configuration and versions.
-    storage_timeout_s: how long training continues while storage refuses every checkpoint, and how long a group that
-    failed waits for storage to return, before the run ends.
+    max_failures: how often each kind of failure may occur. standbys: keep spare workers with all imports done (CPU
+    only). step_timeout_s: how long a step may take; None derives it from the measured steps, and never kills a
+    function that reports none. checkpoint_every_s: seconds between checkpoints; None is the optimum of Young and Daly.
+    keep: how many of the newest checkpoints to keep. best: also keep the checkpoint with the lowest value of this
+    metric. workers_per_host: maximum number of ranks on one host. compile_cache: reuse compiled graphs after a
+    restart. compile_key: a hash of everything the graphs depend on; None derives it from the function's source, its
+    configuration and versions. storage_timeout_s: the run ends when storage refuses every checkpoint for this long,
+    or when storage is unavailable for this long after the group failed.
     """
 
     max_failures: int = 10
@@ -78,7 +78,7 @@ class RecoveryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How a run ended. value: what the training function returned on rank 0, None after a resume that had no work."""
+    """How a run ended. value: what the training function returned on rank 0; None if a resume had no steps left."""
 
     path: Path
     checkpoint: str | None
@@ -137,11 +137,12 @@ class MindSporeTrainer:
         self._mindspore = self._complete(mindspore_config or MindSporeConfig())
 
     def fit(self, lease: Lease | None = None) -> Result:
-        """Run to the end, and resume whatever an earlier `fit` of this run left.
+        """Run to the end; resumes from the newest checkpoint if this run was started before.
 
-        Needs `ray.init()`. Interrupted, it saves first. lease: of a caller that owns the run; without one `fit`
-        owns it until it returns. Raises TrainingGaveUp, RunLost when another process took the run, RunIsOwned when
-        another process works on it, or InputError for what only the running cluster could show.
+        Call `ray.init()` first. On an interrupt it saves before it ends. lease: of a caller that already owns the
+        run; without one, `fit` owns the run until it returns. Raises TrainingGaveUp, RunIsOwned when another process
+        works on the run, RunLost when another process took it over, or InputError for a mistake that only the running
+        cluster could reveal.
         """
         if RUN_VARIABLE in os.environ:
             raise InputError(
@@ -179,12 +180,12 @@ class MindSporeTrainer:
         return self._result(storage, value)
 
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
-        """A copy of the configuration with the run's own values: another run may use the same configuration."""
+        """A copy of the configuration with the values of this run. A copy, as other runs may share the original."""
         preload = config.preload or (module_of(self._function),)
         return replace(config, directory=self._root, run=str(self._root), preload=preload)
 
     def _call(self) -> Callable[[], object]:
-        """The training function with its configuration, as it is sent to the ranks."""
+        """The training function bound to its configuration, in the form that is sent to the ranks."""
         parameters = inspect.signature(self._function).parameters
         arguments = (self._config or {},) if parameters else ()
         if plain(self._function).__module__ == "__main__":
@@ -200,7 +201,7 @@ class MindSporeTrainer:
 
     def _rank_settings(self, storage: DirectoryStorage, lease: Lease) -> RankSettings:
         recovery, computes_on_cpu = self._recovery, not self._mindspore.start_options.on_device
-        cache = recovery.compile_cache and computes_on_cpu  # never tried on an NPU
+        cache = recovery.compile_cache and computes_on_cpu  # untested on an NPU
         return RankSettings(
             storage=storage,
             lease=lease,
@@ -231,12 +232,12 @@ class MindSporeTrainer:
             ),
             needs=self.rank_needs(),
             mindspore=self._mindspore,
-            # A standby has no NPU, and could not be given one later.
+            # A standby holds no NPU, and Ray cannot assign one to a running worker.
             standbys=recovery.standbys and self._mindspore.device == "cpu",
         )
 
     def rank_needs(self) -> RankNeeds:
-        """What each rank takes of a host: what `scaling_config` says, else its threads, or one NPU."""
+        """The resources of each rank: those of `scaling_config`; by default its threads on CPU, or one NPU."""
         limit = self._recovery.workers_per_host
         given: dict[str, float] | None = self._scaling.resources_per_worker  # type: ignore[assignment]  # or Ray Tune's
         if given:
@@ -266,7 +267,7 @@ class MindSporeTrainer:
 
 
 def _merge_events(storage: DirectoryStorage, owning: Ownership) -> None:
-    """Write `events.jsonl` of a run that is still owned. Where it fails, the segments hold the same events."""
+    """Write `events.jsonl` of a run that is still owned. If that fails, the segments still have the same events."""
     try:
         owning.check()
         merge_events(storage)
@@ -275,7 +276,7 @@ def _merge_events(storage: DirectoryStorage, owning: Ownership) -> None:
 
 
 def _version_2(config: ScalingConfig) -> v2.ScalingConfig:
-    """The configuration, which is of Ray Train's version 2 wherever the environment did not turn that off."""
+    """The configuration if it is of Ray Train version 2, the default unless RAY_TRAIN_V2_ENABLED turns it off."""
     if not isinstance(config, v2.ScalingConfig):
         raise InputError(
             f"scaling_config is a {type(config).__module__}.{type(config).__name__}, of version 1 of Ray Train; "

@@ -1,1 +1,1 @@
-"""What happened in a run (typed events), and where the run stands (its state)."""
+"""What happened in a run (typed events), and the current state of the run."""

@@ -1,7 +1,7 @@
 """The base of all events: one schema each, JSON on disk.
 
 On disk an event is `{"t": unix seconds, "event": name, ...fields}`. Fields may be added with a default; they are
-never renamed. A reader that meets an unknown name, or a field it cannot fill, gets an `UnknownEvent`.
+never renamed. For an unknown name, or a field that it cannot fill, a reader gets an `UnknownEvent`.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import ClassVar, Self, TypeVar
 
 T = TypeVar("T")
 
-# Every whole number up to this one is exact as a float; JSON of other programs may hold larger ones.
+# Whole numbers up to this one are exact as floats. JSON of other programs may have larger ones.
 _LARGEST_INT = 1 << 53
 
 
@@ -56,7 +56,7 @@ class Recorded:
 
 
 def _value(value: object, hint: object) -> object:
-    """A JSON value as the type that a schema asks for. Raises TypeError or ValueError when it is another one."""
+    """A JSON value, converted to the type in a schema. Raises TypeError or ValueError when it has another type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _value(value, next(a for a in arguments if a is not type(None)))

@@ -1,1 +1,1 @@
-"""From image pairs to batches: find pairs, cut patches, store them, order them, hand them on."""
+"""From image pairs to batches: finds pairs, cuts patches, stores them, and gathers batches."""

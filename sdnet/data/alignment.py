@@ -1,9 +1,9 @@
-"""How far the SAR images of a scene lie off its optical ones: one shift per scene, without labels.
+"""Estimates how far the SAR images of a scene are shifted against its optical ones, without labels.
 
-Each pair gives a surface: how well its edges agree, orientation by orientation, at each shift of
-up to `REACH_PX`. One pair's peak is often wrong, because speckle and land cover disagree; the mean
-surface of a scene is not, because the pairs of a scene share one error of geolocation. A shift is
-trusted only if both halves of the scene's pairs find it by themselves.
+For each pair, a surface says how well the edges agree, in each orientation, at each shift of up to
+`REACH_PX`. The peak of a single pair is often wrong, because speckle and land cover differ. The mean
+surface of a scene is reliable, because the pairs of a scene have the same error of geolocation. A
+shift is trusted only if the two halves of the scene's pairs, each alone, give the same one.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 
 REACH_PX = 12  # the largest shift looked for in each direction
 HALVES_AGREE_PX = 3.0  # the largest distance between the shifts that the two halves of a scene find
-# A pair whose own clear peak lies farther from its scene's shift is listed as misregistered.
+# A pair is listed as misregistered if its own clear peak is farther than this from its scene's shift.
 MISREGISTERED_PX = 6.0
 # Standard deviations of its surface by which a clear peak stands out. Of 450 pairs that did not match,
 # none reached 3.9; of 464 pairs that did, one in sixteen.

@@ -1,4 +1,4 @@
-"""What an image file announces of itself, and how its first bytes are reached."""
+"""What the header of an image file announces, and access to its first bytes."""
 
 import struct
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _HEAD_BYTES = 1 << 16
 
 
 class BadHeader(Exception):
-    """A header that is cut off, contradicts itself, or is of no format that is read. Holds the reason."""
+    """A header that is cut off, contradicts itself, or has a format that is not read. Has the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def _qxslab(root: Path) -> Iterator[Image]:
     def block_and_name(path: Path) -> tuple[str, str]:
         if not path.stem.isdecimal():
             raise InputError(f"{path} is not named by a number as in QXS-SAROPT; rename or remove it")
-        # Neighbours overlap by a fifth and nothing says which they are, but they were cut one after another.
+        # Neighbours overlap by a fifth. Names do not say which tiles are neighbours, but those were cut in sequence.
         return f"block_{int(path.stem) // _QXSLAB_BLOCK:02d}", path.stem
 
     for name, sensor in _QXSLAB_FOLDERS.items():
@@ -127,7 +127,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _scene_and_name(path: Path) -> tuple[str, str]:
-    """By SEN1-2's names; any other file is of the scene named by what stands before its last `_`."""
+    """Scene and name, by SEN1-2's rule for names. For other names the scene is the part before the last `_`."""
     match = _SEN12_NAME.fullmatch(path.stem)
     if match:
         scene = f"{match['roi']}_{match['scene']}"

@@ -1,4 +1,4 @@
-"""Batches ahead of the device: a thread gathers the next ones while this one is computed."""
+"""Gathers batches in a thread, while the device computes the current one."""
 
 import queue
 import threading

@@ -79,7 +79,7 @@ class Places:
         return {season: np.array(seasons[season]) for season in sorted(seasons)}
 
     def elsewhere(self, index: int) -> np.ndarray:
-        """Patches of the scene of patch `index` that show other ground: not of its tile, or apart in it.
+        """Patches of the scene of patch `index` that show other ground: of another tile, or without overlap.
 
         Where tiles of a scene overlap, a patch of another tile may still show the same ground.
         """

@@ -1,4 +1,4 @@
-"""What the shards of a job say of its scenes: where each patch lies, and how far SAR lies off optical."""
+"""Reads from the shards of a job where each patch was cut, and the shift of SAR in each scene."""
 
 from collections.abc import Sequence
 

@@ -116,7 +116,7 @@ def _in_scene(pair: Pair, pattern: re.Pattern[str]) -> Pair:
 
 
 def _natural(pair: Pair) -> list[list[tuple[int, int, str]]]:
-    """Scenes stand together, and p2 comes before p10."""
+    """Sort key: by scene, and p2 before p10."""
     return [
         [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
         for text in (pair.scene, pair.name)

@@ -1,7 +1,7 @@
-"""A shard of preprocessing: a run of pairs in, one file of patches and its report out.
+"""A shard of preprocessing: consecutive pairs in, one file of patches and a report out.
 
-What a shard holds depends on its pairs and the settings alone, not on who makes it or when.
-Its report is written after its patches: a shard without a report that fits is made again.
+The content of a shard depends only on its pairs and the settings, not on the worker or the time. The
+report is written after the patches, so a shard without a matching report is made again.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What came of a shard.
+    """The result of a shard.
 
     sha256: of its file. skipped: bad images with their reasons. constant_images: images of one value
     only, whose pairs give no patch. constant_windows: windows left out for the same reason.
@@ -77,7 +77,7 @@ def cut_into_shards(
 
 
 def patches_path(directory: Path, shard: Shard) -> Path:
-    """Where a shard's patches lie."""
+    """The path of a shard's patches."""
     return directory / f"{shard.name}.npz"
 
 
@@ -86,7 +86,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
 
     Raises OSError when storage refuses, or is away.
     """
-    known = fingerprint(shard, config)  # first, so that a file that changes meanwhile shows later
+    known = fingerprint(shard, config)  # first, so that a file that changes during the work is noticed later
     cuts, surfaces, skipped, constant = [], [], [], []
     for pair in shard.pairs:
         surface = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32)
@@ -106,7 +106,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     extras = {"centres": np.concatenate([np.empty((0, 2), np.int32), *(cut.centres for cut in cuts)])}
     if config.align:
         extras["surfaces"] = np.stack(surfaces)
-    # Not synced: a shard is believed by its sum only, so the worker need not wait for the disk.
+    # Not synced: readers verify the checksum of a shard, so the worker need not wait for the disk.
     write_patches(
         path,
         sum(counts),
@@ -159,7 +159,7 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
 
 
 def fingerprint(shard: Shard, config: PatchConfig) -> str:
-    """Hash of everything that decides a shard's patches; files count by path, size and time of change.
+    """Hash of everything that determines a shard's patches. Of files it covers path, size and modification time.
 
     It begins with the version of the rules, so that only fingerprints of one version are compared.
     """
@@ -175,13 +175,13 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
 
 
 def is_outdated(shard: Shard, directory: Path, config: PatchConfig) -> bool:
-    """Whether a shard was made by today's rules of other files or settings; no image is read."""
+    """Whether a shard was made by the current rules from other files or settings. Reads no image."""
     made_of = str(_read_report(shard, directory).get("fingerprint", ""))
     return made_of.startswith(f"{_VERSION}-") and made_of != fingerprint(shard, config)
 
 
 def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> bool:
-    """Whether a shard that is outdated would have other patches; if not, it is made up to date."""
+    """Whether an outdated shard would have other patches. If not, its report is updated."""
     with tempfile.TemporaryDirectory() as elsewhere:
         made = make_shard(shard, Path(elsewhere), config)
         same = made.sha256 == _read_report(shard, directory).get("sha256")

@@ -1,11 +1,10 @@
-"""Pairs made up from a seed: one ground, seen by two sensors that disagree about it.
+"""Synthetic pairs from a seed: the same ground in two different sensors.
 
-Fields, roads, water and buildings have a shape that both images share. What a pixel shows does
-not: each class has another brightness in each sensor (and another one in each pair's SAR image,
-so contrast inverts at random), fields have furrows only the optical sensor sees, buildings
-throw shadows in one and glare in the other, and SAR carries speckle (multiplicative gamma noise
-of a few looks, as in intensity images of several looks). So patches match by structure, not by
-value.
+Both images have the same shapes: fields, roads, water and buildings. Their pixel values differ. Each
+class has another brightness in each sensor, and in each pair's SAR image, so contrast inverts at
+random. Only the optical image has furrows in fields. Buildings have shadows in one image and glare in
+the other. SAR has speckle (multiplicative gamma noise, as in intensity images of a few looks). So
+patches match by structure, not by value.
 """
 
 import json
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from sdnet.config import SyntheticConfig
+from sdnet.files import whole_file
 
 SIZE = 256  # edge of an image in pixels, as in SEN1-2
 _SEASON = "ROIs0000_synthetic"
@@ -78,7 +78,7 @@ def make_tree(root: Path, config: SyntheticConfig) -> None:
 
 
 def _fields(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Kind of each pixel's field, uint8 [H, W], and where fields meet, bool [H, W].
+    """Kind of each pixel's field, uint8 [H, W], and the borders between fields, bool [H, W].
 
     Fields are the Voronoi cells of random points in a plane that is stretched and turned.
     """
@@ -171,4 +171,5 @@ def _clouding(rng: np.random.Generator, strength: float) -> np.ndarray:
 def _write_png(path: Path, image: np.ndarray) -> None:
     done, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert done, path
-    path.write_bytes(encoded.tobytes())
+    with whole_file(path, sync=False) as file:
+        file.write(encoded.tobytes())

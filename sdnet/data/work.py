@@ -1,4 +1,4 @@
-"""What there is to preprocess: pairs, split by scene and cut into shards, before an image is opened."""
+"""Plans preprocessing: pairs, split by scene and cut into shards. Opens no image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ _NAMED_IN_NOTES = 3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job of preprocessing: what there is to do and how. seed: of the split and of the non-matches."""
+    """A job of preprocessing. seed: of the split and of the non-matches."""
 
     listing: Listing
     train: tuple[Shard, ...]
@@ -74,7 +74,7 @@ def plan_work(
 
 
 def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
-    """What a user should know of the images before they are used: a sentence each, none if all is well."""
+    """What a user should know about the images before they are used: a sentence each; empty if all is well."""
     found, pairs = [], work.listing.pairs
     drawn = split.train_scenes is None and split.scene_pattern is None
     if drawn and all(pair.scene == pair.name for pair in pairs):

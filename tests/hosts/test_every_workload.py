@@ -74,7 +74,11 @@ class Example:
         return run
 
 
-@pytest.fixture(params=[Sdnet(), Example("digits_cluster"), Example("sequence_cluster")], ids=repr)
+# The third workload takes a minute and meets the same code as the second: `make soak` runs it.
+SEQUENCE = pytest.param(Example("sequence_cluster"), marks=pytest.mark.soak)
+
+
+@pytest.fixture(params=[Sdnet(), Example("digits_cluster"), SEQUENCE], ids=repr)
 def workload(request: pytest.FixtureRequest) -> Sdnet | Example:
     chosen: Sdnet | Example = request.param
     return chosen

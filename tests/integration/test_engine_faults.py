@@ -94,7 +94,10 @@ def spoil_newest(storage: DirectoryStorage) -> str:
     return name
 
 
-@pytest.mark.parametrize("module", ["digits_cluster", "sequence_cluster"])
+# The second example takes a minute more: `make soak` runs it.
+@pytest.mark.parametrize(
+    "module", ["digits_cluster", pytest.param("sequence_cluster", marks=pytest.mark.soak)]
+)
 def test_a_training_function_survives_a_killed_and_a_frozen_rank_a_killed_launcher_and_a_corrupt_checkpoint(
     ray_cluster: RayCluster, tmp_path: Path, module: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import subprocess
+import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,23 @@ def test_a_loop_of_links_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(InputError, match="storage is .* it cannot be followed .* repair its symbolic links"):
         full_path(str(tmp_path / "loop" / "x"), "storage")
+
+
+def test_a_deleted_current_directory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InputError, match="storage is .*; the current directory was deleted: change to one"):
+        full_path("runs", "storage")
+
+
+def test_a_name_can_be_followed_where_the_locale_is_ascii(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = "import os; from sdnet.paths import full_path; print(os.fsencode(full_path('/x/\\u00e9')))"
+    command = [sys.executable, "-c", code]
+    seen = subprocess.run(command, env=os.environ | ascii_only, capture_output=True, text=True, check=True)
+    assert seen.stdout == "b'/x/\\xc3\\xa9'\n"
 
 
 @given(st.lists(st.sampled_from([b"a", b"\xd6\xd0", "\u4e2d".encode(), b"\xff", b"/"]), min_size=1))

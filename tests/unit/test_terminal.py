@@ -1,6 +1,8 @@
 """What a command prints never ends it, and is never read as markup."""
 
+import errno
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 
 from orchestrator.check.judge import Finding
 from orchestrator.cli.commands.check import print_findings
+from orchestrator.cli.endings import run_to_exit_code
 from orchestrator.cli.terminal import plain_console
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.tables import print_status
@@ -126,3 +129,28 @@ def test_paths_with_brackets_and_colons_are_printed_as_they_are() -> None:
     print_status(console, {"name": ODD, "state": "running", "stage": ODD})
     print_findings(console, (Finding(ODD, "storage", "fail", ODD, ODD),))
     assert console.file.getvalue().count(ODD) == 6
+
+
+@pytest.mark.parametrize("package", ["sdnet.__main__", "orchestrator.cli"])
+def test_a_limit_of_addresses_under_which_libraries_wait_for_ever_is_refused(package: str) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20)); "
+    program = f"{limited}from {package} import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "plan"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(
+        "this shell limits a process to 400 MiB of addresses (`ulimit -v`), and the libraries need 512; "
+        "raise the limit\n"
+    )
+
+
+@pytest.mark.parametrize("code", [errno.EFBIG, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOTCONN])
+def test_a_file_that_cannot_be_used_ends_a_command_in_one_line_with_its_name(
+    code, monkeypatch, capfd
+) -> None:
+    def command() -> None:
+        raise OSError(code, os.strerror(code), "/runs/j/x")
+
+    monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", "plan"])
+    assert run_to_exit_code(command) == 1
+    expected = f"/runs/j/x: {os.strerror(code)}; look at it and its disk, and run this again"
+    assert capfd.readouterr() == ("", f"sdnet-orchestrate: {expected}\n")

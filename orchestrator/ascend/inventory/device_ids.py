@@ -1,7 +1,8 @@
-"""The two numbers of a device: physical, as /dev/davinci* and the rank table; logical, as CANN counts.
+"""The two numbers of a device. Pure.
 
-A container that was given /dev/davinci4 to 7 has physical devices 4 to 7, but CANN counts what it
-sees from 0. Ray counts as CANN does, and ASCEND_RT_VISIBLE_DEVICES takes CANN's numbers. Pure.
+The physical id is that of /dev/davinci* and of the rank table. The logical id is CANN's number. A container with
+/dev/davinci4 to 7 has the physical devices 4 to 7, but CANN numbers them from 0. Ray and ASCEND_RT_VISIBLE_DEVICES
+use CANN's numbers.
 """
 
 from collections.abc import Mapping
@@ -14,15 +15,15 @@ from orchestrator.ascend.inventory.npu_smi_table import NpuSmiInfo
 def with_both_ids(info: NpuSmiInfo, mapped: Mapping[tuple[int, int], ChipIds] | None) -> NpuSmiInfo:
     """The same host; every device has a logical id and its physical id.
 
-    mapped: what `npu-smi info -m` says, which knows best; None when it cannot be asked. Without it, and
-    without a column in the table, CANN is taken to count the devices by their physical ids.
+    mapped: the result of `npu-smi info -m`, the best source; None when the tool failed. Without it, and
+    without a column in the table, CANN is assumed to number the devices in the order of their physical ids.
     """
     known = mapped or {}
     physical = {
         device.device_id: (known.get((device.npu, device.chip)) or ChipIds(-1)).physical_id
         for device in info.devices
     }
-    # Both or none: half of a mapping could give two devices one id.
+    # All or nothing: a partial mapping could give two devices the same id.
     if None in physical.values() or len(set(physical.values())) < len(physical):
         physical = {device: device for device in physical}
     ids: dict[int, int] = {old: new for old, new in physical.items() if new is not None}

@@ -10,7 +10,7 @@ from orchestrator.ascend.inventory.npu_smi_table import DeviceProcess
 from orchestrator.ascend.placement import AscendHost, Npu
 
 HEALTHY = "OK"
-# Health states that come with codes; others (Critical, UNKNOWN, offline) are bad by themselves.
+# Health states with error codes decide by the codes. Others (Critical, UNKNOWN, offline) are always bad.
 _JUDGED_BY_CODES = ("Warning", "Alarm")
 _SOUND_NETWORK = ("Success", "Init")
 _FAMILIES: tuple[tuple[str, Soc], ...] = (
@@ -26,7 +26,7 @@ class DeviceReport:
 
     device_id: physical id. logical_id: its number for CANN and Ray in this container.
     super_device_id and super_pod_id: only where an A3 host is in a super pod. processes is None
-    where npu-smi lists none at all (old versions): nobody knows who holds the device.
+    where npu-smi lists no processes at all (old versions), so it is unknown whether the device is busy.
     """
 
     device_id: int
@@ -50,15 +50,15 @@ class DeviceReport:
         return self.device_id if self.logical_id is None else self.logical_id
 
     def faults_of_interest(self, *, needs_network: bool) -> tuple[DeviceFault, ...]:
-        """The faults, the worst first, without those of a port that nobody needs."""
+        """The faults, the worst first; without those of the network port if the group does not need it."""
         return tuple(fault for fault in self.faults if needs_network or not fault.of_network)
 
     def unusable(self, *, needs_network: bool, ours: frozenset[int] = frozenset()) -> str:
         """Why no rank may be placed here; empty when one may.
 
-        needs_network: the group has several hosts, so the device's own port must work: as MindCluster's
-        device plug-in judges it, a link that is DOWN is a fault, and a port that is still initialising
-        is not. ours: ids of processes that do not make the device busy.
+        needs_network: the group has several hosts, so the device's own port must work. As in MindCluster's
+        device plug-in, a link that is DOWN is a fault, and a port that is still initialising is not.
+        ours: ids of processes that do not make the device busy.
         """
         if is_another_chip(self.model):
             return f"{self.model} is no 910A, 910B or A3"
@@ -88,7 +88,7 @@ class HostInventory:
     problems: tuple[str, ...] = ()
 
     def only(self, device_ids: Collection[int]) -> "HostInventory":
-        """The same host with these devices alone; one that is not there is a problem of the host."""
+        """The same host with only these devices. A device that does not exist is added to `problems`."""
         kept = tuple(device for device in self.devices if device.device_id in device_ids)
         missing = sorted(set(device_ids) - {device.device_id for device in kept})
         named = tuple(
@@ -101,7 +101,7 @@ class HostInventory:
         return next((d.device_id for d in self.devices if d.number_in_cann == number_in_cann), None)
 
     def host(self, *, needs_network: bool, ours: frozenset[int] = frozenset()) -> AscendHost:
-        """The host as `placement` takes it; in a super pod only when all of its devices are in that one."""
+        """The host as an input of `placement`; in a super pod only when all of its devices are in the same one."""
         pods = {device.super_pod_id for device in self.devices}
         pod = next(iter(pods)) if len(pods) == 1 else None
         return AscendHost(
@@ -121,10 +121,10 @@ class HostInventory:
 
 
 def soc_of(model: str) -> Soc | None:
-    """The chip family of a model as npu-smi, CANN or MindCluster name it; None when the name says none.
+    """The chip family of a model name of npu-smi, CANN or MindCluster; None when the name does not show it.
 
-    `910B` alone is a first-generation part, as 910A, 910ProB or 910PremiumA are; only a digit behind
-    it makes the second generation (910B1 to 910B4, 910B2C). npu-smi calls a die of A3 `Ascend910`.
+    `910B` without a digit is of the first generation, as 910A, 910ProB and 910PremiumA are. With a digit it
+    is of the second (910B1 to 910B4, 910B2C). npu-smi calls a die of A3 `Ascend910`.
     """
     name = re.sub(r"^ASCEND[\s_-]*", "", model.strip().upper())
     for pattern, soc in _FAMILIES:
@@ -134,12 +134,12 @@ def soc_of(model: str) -> Soc | None:
 
 
 def is_another_chip(model: str) -> bool:
-    """True for a chip that is known not to be of the 910 family or not yet supported, as 310P3 or 950."""
+    """True for a chip that is known and not supported, such as 310P3 or 950."""
     return re.match(r"(ASCEND[\s_-]*)?(310|610|910A5|950)", model.strip().upper()) is not None
 
 
 def hosts_to_place_on(
     inventories: Collection[HostInventory], ours: frozenset[int] = frozenset()
 ) -> tuple[AscendHost, ...]:
-    """Hosts as `placement` takes them; network ports count only when there are several hosts."""
+    """Hosts as an input of `placement`. Network ports matter only when there are several hosts."""
     return tuple(host.host(needs_network=len(inventories) > 1, ours=ours) for host in inventories)

@@ -1,7 +1,7 @@
 """How bad a device's fault is, and what to do about it.
 
-Levels are MindCluster's; the codes are a selection from its public faultCode.json (ascend
-device plug-in). A code that is not here counts as SeparateNPU, as it does there.
+Levels are MindCluster's. The codes are a selection from its public faultCode.json (ascend device
+plug-in). As there, an unknown code counts as SeparateNPU.
 """
 
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ _ACTIONS = {
     FaultLevel.SEPARATE_NPU: "leave the device out and have it repaired",
 }
 
-# Faults of a device's own port: MindCluster's device plug-in does not count them as the chip's.
+# Faults of a device's own network port. MindCluster's device plug-in does not count them as faults of the chip.
 _OF_NETWORK = ("81078603", "81078607")
 
 _CODES = {

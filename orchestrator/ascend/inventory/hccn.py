@@ -1,4 +1,4 @@
-"""What `hccn_tool` prints and /etc/hccn.conf holds about the network ports of devices, read from text."""
+"""Parses what `hccn_tool` prints, and /etc/hccn.conf: the network ports of devices."""
 
 import ipaddress
 import re
@@ -45,7 +45,7 @@ def parse_ping_loss(text: str) -> float:
 def parse_hccn_conf(text: str) -> dict[int, str]:
     """Address of each physical id in /etc/hccn.conf: IPv4 where there is one, as HCCL prefers it."""
     addresses: dict[int, str] = {}
-    # IPv6 first, so that IPv4 replaces it wherever the lines stand.
+    # IPv6 first, so that IPv4 replaces it whatever the order of the lines is.
     for name in ("IPv6address", "address"):
         for line in text.splitlines():
             key, equals, value = line.partition("=")

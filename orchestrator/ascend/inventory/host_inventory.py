@@ -1,7 +1,7 @@
 """What an Ascend host has: devices, their health, addresses, processes; CPUs, NUMA nodes, memory.
 
-`take_inventory` runs on the host itself (a Ray task, see `engine/host/survey.py`). It never fails on a tool:
-what could not be learnt stands in `problems`, with the host and every source that was tried.
+`take_inventory` runs on the host itself (a Ray task, see `engine/host/survey.py`). A tool that fails does not end it:
+`problems` lists what is unknown, with the host and every source that was tried.
 """
 
 from collections import Counter
@@ -65,7 +65,7 @@ class _Survey:
         nodes = self.tools.device_nodes()
         mapped = None if info is None else self._mapping()
         if info is None:
-            # Placing on devices whose health nobody knows would be worse than placing none.
+            # A device of unknown health must not get a rank, even if then no device is left.
             self._missing(nodes, "npu-smi says nothing about it")
             return (), None
         info = with_both_ids(info, mapped)
@@ -73,7 +73,7 @@ class _Survey:
         self._missing([node for node in nodes if node not in listed], "npu-smi does not list it")
         self._cross_check(info, mapped)
         conf = self._hccn_conf()
-        # The tools take a second a call on real hosts; devices are independent of each other.
+        # A call of a tool takes a second on real hosts, so devices are asked in parallel.
         with ThreadPoolExecutor(max_workers=8) as pool:
             reports = list(pool.map(lambda device: self._device(device, info, conf), info.devices))
         for _, problems in reports:
@@ -87,7 +87,7 @@ class _Survey:
         return self._ask(lambda: npu_smi.parse_mapping(self.tools.npu_smi("info", "-m")))
 
     def _cross_check(self, info: NpuSmiInfo, mapped: dict[tuple[int, int], ChipIds] | None) -> None:
-        """A card that is failing may be missing from one list and not yet from another."""
+        """Compare the lists of npu-smi: a failing card may be missing from one list and not yet from another."""
         shown = {(device.npu, device.chip) for device in info.devices}
         chips = dict(sorted(Counter(npu for npu, _ in shown).items()))
         counted = self._ask(lambda: npu_smi.parse_list(self.tools.npu_smi("info", "-l")))
@@ -155,7 +155,7 @@ class _Survey:
         return report, problems
 
     def _hbm_total_mb(self, device: ListedDevice, problems: list[str]) -> int | None:
-        """From the usages, for versions whose table has no column for it."""
+        """Memory from `npu-smi info -t usages`, for versions whose table has no column for it."""
         arguments = ("info", "-t", "usages", "-i", str(device.npu))
         chips = self._ask(lambda: npu_smi.parse_usages(self.tools.npu_smi(*arguments)), problems)
         return (chips or {}).get(device.chip, {}).get("HBM Capacity(MB)")

@@ -1,4 +1,4 @@
-"""Where an Ascend host keeps its tools and files, and how its tools are run."""
+"""Finds and runs the tools of an Ascend host, and finds its files."""
 
 import os
 import shutil
@@ -30,8 +30,8 @@ class ToolFailed(OrchestratorError):
 class AscendHostTools:
     """Tools and files of a host under `root`, which is / except where tests put fakes.
 
-    A container that mounts the driver elsewhere, or a test, sets SDNET_ASCEND_ROOT for the
-    processes of that host. With the root at /, tools on PATH go first.
+    A container with the driver in another place, or a test, sets SDNET_ASCEND_ROOT for the processes of
+    that host. If the root is /, tools on PATH are preferred.
     """
 
     root: Path = Path("/")

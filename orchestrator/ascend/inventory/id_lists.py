@@ -1,4 +1,4 @@
-"""Lists of numbers as text: what users state, and what the kernel prints. Pure."""
+"""Parses lists of numbers: those of users, and those of the kernel. Pure."""
 
 import re
 
@@ -6,14 +6,14 @@ from orchestrator.errors import InputError
 
 _HIGHEST_ID = 4096
 _SHOWN_CHARACTERS = 60
-# [0-9]: \d would take digits of other scripts.
+# [0-9] and not \d, which also matches digits of other scripts.
 _PART = re.compile(r"[ \t]*([0-9]{1,5})(?:[ \t]*-[ \t]*([0-9]{1,5}))?[ \t]*")
 
 
 def stated_ids(text: str, source: str) -> tuple[int, ...]:
-    """Numbers that a user gave as `0-3,6`; anything else in the text raises InputError.
+    """Numbers that a user gave as `0-3,6`. Raises InputError for any other text.
 
-    source: the option, for the message. Each number stands once; a range ascends.
+    source: the option, for the message. A number may occur only once, and a range must ascend.
     """
     ids: list[int] = []
     for part in text.split(","):
@@ -31,7 +31,7 @@ def stated_ids(text: str, source: str) -> tuple[int, ...]:
 
 
 def ids_in_list(text: str) -> tuple[int, ...]:
-    """Numbers in the kernel's list format, as `0-3,8`; parts that are none are left out."""
+    """Numbers in the kernel's list format, as `0-3,8`. Other parts are ignored."""
     ids: list[int] = []
     for part in text.split(","):
         found = _PART.fullmatch(part.strip())

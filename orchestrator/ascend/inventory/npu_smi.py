@@ -1,6 +1,6 @@
-"""What the shorter questions to `npu-smi` print, read from text: lists, ids, health, usage.
+"""Parses the short outputs of `npu-smi`: lists, ids, health, usage.
 
-The large table of `npu-smi info` is read in `npu_smi_table.py`.
+`npu_smi_table.py` parses the large table of `npu-smi info`.
 """
 
 import re
@@ -15,7 +15,7 @@ _SHOWN_CHARACTERS = 60
 
 
 class UnreadableOutput(OrchestratorError):
-    """A tool printed what we cannot read. Example: npu-smi was killed half way."""
+    """The output of a tool cannot be parsed. Example: npu-smi was killed half way."""
 
     def __init__(self, tool: str, detail: str):
         super().__init__(tool, detail)
@@ -33,7 +33,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChipIds:
-    """Ids of a chip: logical, as CANN counts what it sees; physical, as /dev/davinci*, if shown."""
+    """Ids of a chip: logical (CANN's number), and physical (/dev/davinci*) if the tool shows it."""
 
     logical_id: int
     physical_id: int | None = None
@@ -49,7 +49,7 @@ class Health:
 
 
 def parse_list(text: str) -> dict[int, int]:
-    """Read `npu-smi info -l`: chips of each NPU id; raises UnreadableOutput unless the total is met."""
+    """Read `npu-smi info -l`: chips of each NPU id. Raises UnreadableOutput when they do not add up to the total."""
     total: int | None = None
     chips: dict[int, int] = {}
     npu: int | None = None
@@ -70,7 +70,7 @@ def parse_list(text: str) -> dict[int, int]:
 def parse_mapping(text: str) -> dict[tuple[int, int], ChipIds]:
     """Read `npu-smi info -m`: ids of each (NPU id, chip id); rows of the Mcu are left out.
 
-    Newer versions have a column Chip Phy-ID. Lines before the header are noise of the driver.
+    Newer versions have a column Chip Phy-ID. Lines before the header are messages of the driver and are ignored.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     wanted = ("NPU ID", "Chip ID", "Chip Logic ID", "Chip Name")
@@ -96,7 +96,7 @@ def parse_mapping(text: str) -> dict[tuple[int, int], ChipIds]:
 
 
 def parse_health(text: str) -> Health:
-    """Read `npu-smi info -t health -i N -c C`; NA stands for none."""
+    """Read `npu-smi info -t health -i N -c C`; NA means no error code."""
     fields = dict(_fields(text))
     status = fields.get("Health Status") or fields.get("Health")
     if not status:

@@ -1,10 +1,10 @@
-"""The table that `npu-smi info` prints: devices and the processes that hold them, read from text.
+"""Parses the table of `npu-smi info`: devices, and the processes that use them.
 
-Cells are found by the words in the header of their frame, because generations of the tool differ in
+Cells are found by the words in the header of their frame, because versions of the tool differ in
 width and number of columns: 910A (`Chip Device`), 910B (`Chip`), A3 (`Chip Phy-ID`, two dies a
 card), 26.x (a fifth column of processes), 950 (`NPU ID` in a cell of its own). Lines outside frames are
-noise of the driver. A table that is cut off or garbled raises UnreadableOutput: a device that
-was overlooked would be placed on.
+messages of the driver. A table that is cut off or garbled raises UnreadableOutput: if a process were
+overlooked, a rank would be placed on a busy device.
 """
 
 import re
@@ -39,7 +39,7 @@ class ListedDevice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceProcess:
-    """A process that holds a device; the name may be empty, the memory unknown.
+    """A process that uses a device. The name may be empty, and the memory unknown.
 
     container_pid: its id inside the container it runs in, where the tool shows that.
     """
@@ -53,7 +53,7 @@ class DeviceProcess:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NpuSmiInfo:
-    """`npu-smi info`: its version, every device, and who holds them (None: it lists no processes)."""
+    """`npu-smi info`: its version, every device, and the processes on them (None: it lists no processes)."""
 
     version: str | None
     devices: tuple[ListedDevice, ...]
@@ -111,7 +111,7 @@ def _frames(drawn: list[str]) -> list[_Frame]:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where the table of devices has what: two rows a device, `upper` and `lower`."""
+    """The columns of the table of devices, which has two rows for each device, `upper` and `lower`."""
 
     cells: int
     name: int
@@ -145,7 +145,7 @@ def _devices(frames: list[_Frame]) -> tuple[ListedDevice, ...]:
         read.extend(_device(upper, lower, columns) for upper, lower in pairs)
     dies = max(Counter(device.npu for device in read).values(), default=1)
     devices = tuple(
-        # Without a column for it, the physical id counts the chips of all cards.
+        # Without a column for it, the physical id follows from the card and the chip.
         replace(device, device_id=device.npu * dies + device.chip)
         if device.device_id == _NOT_STATED
         else device
@@ -204,7 +204,7 @@ def _processes(frames: list[_Frame], devices: tuple[ListedDevice, ...]) -> tuple
             if cells[0].lower().startswith("no running process"):
                 continue
             place, process = _process(line, cells, frame.header)
-            # A process on a device that this table does not list cannot be in anybody's way here.
+            # A process on a device that this table does not list does not make a listed device busy.
             if place in ids:
                 processes.append(replace(process, device_id=ids[place]))
     return tuple(processes)
@@ -217,7 +217,7 @@ def _process(line: str, cells: list[str], header: list[str]) -> tuple[tuple[int,
     surplus = len(cells) - len(header)
     if name is None or surplus < 0:
         raise UnreadableOutput(_TOOL, f"the row {shortened(line)}")
-    # A name may hold the character that divides the cells.
+    # The name of a process may contain the character that separates the cells.
     cells = [*cells[:name], " | ".join(cells[name : name + surplus + 1]), *cells[name + surplus + 1 :]]
     values = dict(zip(labels, cells, strict=True))
     place = re.fullmatch(r"([0-9]{1,9})(?:\s+([0-9]{1,9}))?", cells[0])

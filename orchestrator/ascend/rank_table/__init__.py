@@ -1,1 +1,1 @@
-"""HCCL rank tables: built, read, merged, and judged by every rule of HCCL."""
+"""HCCL rank tables: builds, reads, merges and validates them by every rule of HCCL."""

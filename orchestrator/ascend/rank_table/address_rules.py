@@ -1,4 +1,4 @@
-"""What HCCL asks of the network addresses in a rank table: `device_ip` and `backup_device_ip`."""
+"""HCCL's rules for the network addresses in a rank table: `device_ip` and `backup_device_ip`."""
 
 from orchestrator.ascend.rank_table.fault import (
     ABSENT,
@@ -15,7 +15,7 @@ _HOW_TO_SEE = "(hccn_tool -i <device> -ip -g shows it)"
 
 
 class AddressRules:
-    """Reads the addresses of device after device and gathers faults.
+    """Reads the addresses of one device after another and collects faults.
 
     needed: every device must have an address. one_family: all must be IPv4, or all IPv6.
     """
@@ -37,7 +37,7 @@ class AddressRules:
                 self._fault(INVALID, where, device["backup_device_ip"], fix)
 
     def _device_ip(self, value: object, path: str) -> list[IpAddress]:
-        # HCCL takes "" for an address that is not there.
+        # For HCCL "" means that there is no address.
         if value is ABSENT or value == "":
             if self._needed:
                 why = f"with several servers each device needs its address {_HOW_TO_SEE}"
@@ -58,12 +58,12 @@ class AddressRules:
         return addresses
 
     def _addresses(self, value: object, path: str, key: str) -> list[IpAddress]:
-        """The addresses of a comma-separated list, each of them legal and new."""
+        """The addresses of a comma-separated list; each must be legal and not used before."""
         if not isinstance(value, str):
             self._fault(code_of_text(value), path, value, f"write an IP address as a string {_HOW_TO_SEE}")
             return []
         seen, addresses = self._seen[key], []
-        # HCCL drops one comma at the end.
+        # HCCL ignores one comma at the end.
         for part in value.removesuffix(",").split(",") if value else ():
             address = ip_address(part)
             if address is None or address.is_unspecified:

@@ -1,4 +1,4 @@
-"""A broken rule of a rank table, and how HCCL reads the scalars that the rules are about."""
+"""A broken rule of a rank table, and how HCCL parses scalars."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Fault:
 class Verdict:
     """What is wrong with a table.
 
-    faults: HCCL refuses the table, or reads it otherwise than it looks. warnings: HCCL accepts it,
+    faults: HCCL refuses the table, or silently reads it in another way. warnings: HCCL accepts it,
     but its documents or older versions of CANN do not.
     """
 
@@ -51,17 +51,17 @@ ABSENT = _Absent()
 
 
 def code_of_text(value: object) -> str:
-    """HCCL's code for a value that should be another string: missing and wrong JSON types share one."""
+    """HCCL's code for a wrong string. A missing value and a wrong JSON type have the same code."""
     return INVALID if isinstance(value, str) else MISSING
 
 
 def code_of_list(value: object) -> str:
-    """HCCL's code for a value that should be a list with entries."""
+    """HCCL's code for a value that must be a list with entries."""
     return INVALID if isinstance(value, list) else MISSING
 
 
 def decimal(value: object) -> int | None:
-    """A decimal that HCCL's parser takes; None for anything else, numbers of JSON too."""
+    """A decimal that HCCL's parser accepts; None for anything else, also for JSON numbers."""
     if not isinstance(value, str) or not value.isascii() or not value.isdigit() or len(value) > 10:
         return None
     number = int(value)
@@ -79,13 +79,13 @@ def ip_address(value: object) -> IpAddress | None:
 
 
 def is_ipv4(value: object) -> bool:
-    """True for a dotted quad as HCCL reads it."""
+    """True for a dotted quad that HCCL accepts."""
     address = ip_address(value)
     return address is not None and address.version == 4
 
 
 def size_in_bytes(text: str) -> int:
-    """HCCL's limits count bytes of UTF-8; a lone surrogate counts as one character of three bytes."""
+    """Size in bytes of UTF-8, which HCCL's limits count. A lone surrogate counts three bytes."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -96,7 +96,7 @@ def one_line(faults: Sequence[Fault], source: str) -> str:
 
 
 class FaultyTable(InputError):
-    """A table that cannot even be read as servers and devices; carries the fault."""
+    """A table that cannot be parsed into servers and devices; has the fault."""
 
     def __init__(self, fault: Fault):
         super().__init__(fault)

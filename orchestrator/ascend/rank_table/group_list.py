@@ -1,8 +1,8 @@
-"""The rank table's old form, `group_list` without a version, as the server_list of version 1.0.
+"""Converts the old form of a rank table, `group_list` without a version, to the server_list of version 1.0.
 
-Two shapes exist. Cloud (ModelArts, early HCCL controllers): an instance is a pod with its devices, and
-HCCL numbers the ranks by (server_id, device_id), whatever the order of the file. Lab (MindSpore's early
-hccl_tools; it has a `deploy_mode`): an instance is one device and states its rank.
+Two forms exist. Cloud (ModelArts, early HCCL controllers): an instance is a pod with its devices, and HCCL numbers the
+ranks by (server_id, device_id), whatever the order in the file. Lab (MindSpore's early hccl_tools; it has a
+`deploy_mode`): an instance is one device and has its rank.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from orchestrator.ascend.rank_table.group_list_rules import (
 
 @dataclass(slots=True)
 class OldTable:
-    """An old table as 1.0 reads it. paths: where each path of `servers` stands in the old table."""
+    """An old table, converted to 1.0. paths: from each path in `servers` to its path in the old table."""
 
     servers: list[dict[str, Any]] = field(default_factory=list)
     paths: dict[str, str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class OldTable:
 
 @dataclass(frozen=True, slots=True)
 class _Seat:
-    """A device of the old table: the instance it belongs to, and where it stands."""
+    """A device of the old table: its instance, and its path."""
 
     instance: dict[str, object]
     device: dict[str, object]
@@ -45,14 +45,14 @@ class _Seat:
 
 
 def is_lab(table: dict[str, object]) -> bool:
-    """Whether the table has a rank for each instance; HCCL looks for `deploy_mode` alone."""
+    """Whether the table has a rank for each instance. HCCL decides this by `deploy_mode` alone."""
     return "deploy_mode" in table
 
 
 def read_old_form(table: dict[str, object]) -> OldTable:
-    """Convert an old table and judge what only the old form has; never raises.
+    """Convert an old table, and check the rules that only the old form has; never raises.
 
-    Values are passed on as they are: the rules of version 1.0 judge them afterwards.
+    Values are copied unchanged: the rules of version 1.0 check them afterwards.
     """
     old = OldTable()
     old.faults.extend(old_form_faults(table, lab=is_lab(table)))
@@ -79,7 +79,7 @@ def _seats(table: dict[str, object], faults: list[Fault]) -> Iterator[_Seat]:
 
 
 def _cloud_order(seat: _Seat) -> tuple[bytes, int]:
-    """HCCL keeps servers in a map (sorted by bytes) and sorts the devices of each by their number."""
+    """The order of HCCL: servers sorted by the bytes of their id, devices of each sorted by number."""
     server_id = seat.instance.get("server_id")
     name = server_id if isinstance(server_id, str) else ""
     device = decimal(seat.device.get("device_id"))

@@ -1,4 +1,4 @@
-"""What HCCL asks of the old `group_list` form beyond the rules that it shares with version 1.0."""
+"""HCCL's rules for the old `group_list` form that version 1.0 does not have."""
 
 from collections.abc import Iterator
 
@@ -16,12 +16,12 @@ from orchestrator.ascend.rank_table.fault import (
 GROUP_LIST = "group_list"
 _MOST_NAME_BYTES = 127
 _HIGHEST_ID = 7
-# Devices of a server, on average, that HCCL takes in the lab form.
+# Average numbers of devices per server that HCCL accepts in the lab form.
 _LAB_DEVICES_PER_SERVER = (1, 2, 4, 8, 16)
 
 
 def list_at(parent: object, key: str) -> list[object]:
-    """The list under a key; empty where there is none."""
+    """The list under a key; empty if there is none."""
     value = parent.get(key) if isinstance(parent, dict) else None
     return value if isinstance(value, list) else []
 
@@ -54,7 +54,7 @@ def old_form_faults(table: dict[str, object], *, lab: bool) -> Iterator[Fault]:
 
 
 def instance_faults(instance: object, path: str, *, lab: bool, alone: bool) -> Iterator[Fault]:
-    """Faults of one instance; alone: its group has no other, so HCCL does not ask for device_ip."""
+    """Faults of one instance. alone: its group has no other instance, so HCCL does not require device_ip."""
     if not isinstance(instance, dict):
         yield Fault(MISSING, path, instance, "write an object with server_id and devices")
         return

@@ -1,6 +1,6 @@
-"""Every rule that HCCL (and MindSpore) apply to a rank table, checked before a launch.
+"""Every rule of HCCL and MindSpore for a rank table, checked before a launch.
 
-A fault names HCCL's own error code, the JSON path, the value and the fix: HCCL itself would log it
+A fault has HCCL's error code, the JSON path, the value and the fix. HCCL itself would log the fault only
 minutes later, on every rank. Sources of rules and codes: HCCL's public documents and sources (rank
 table configuration, error codes EI0001 to EI0019). HCCL of 2024 and 2025 logs EI0004 for most of them.
 """
@@ -45,7 +45,7 @@ _REFUSED_VERSIONS = {
 
 
 def judge_text(text: str, soc: Soc | None = None) -> Verdict:
-    """What is wrong with the text of a rank table file; never raises, whatever the text."""
+    """What is wrong with the text of a rank table file; never raises."""
     try:
         return judge_table(table_of_text(text), soc)
     except FaultyTable as error:
@@ -55,14 +55,14 @@ def judge_text(text: str, soc: Soc | None = None) -> Verdict:
 def judge_table(table: object, soc: Soc | None = None) -> Verdict:
     """What is wrong with a parsed table, in the order of the file.
 
-    soc adds the rules of that chip: ids and groups of devices, super pods only on A3.
+    soc: also check the rules of this chip: ids and groups of devices, super pods only on A3.
     """
     if not isinstance(table, dict):
         fault = Fault(UNREADABLE, "$", table, "a rank table is a JSON object; write the table anew")
         return Verdict((fault,))
     status = tuple(_status_faults(table))
     if table.get("status") == INITIALIZING:
-        # The rest of such a table is not written yet.
+        # Its writer has not written the rest of the table yet.
         return Verdict(status)
     if "version" not in table and "group_list" in table:
         verdict = _judge_old_form(table, soc)
@@ -112,7 +112,7 @@ def _judge_old_form(table: dict[str, object], soc: Soc | None) -> Verdict:
     rules = ServerListRules(soc=soc, needs_address=len(old.servers) > 1, super_pods=False)
     faults, servers = server_list_faults(old.servers, rules)
     group_faults, warnings = _judge_groups(servers, soc)
-    # Ranks of the cloud form are HCCL's own, so they always ascend.
+    # HCCL itself numbers the ranks of the cloud form, so they always ascend.
     warnings += order_warnings(servers) if is_lab(table) else ()
 
     def located(found: list[Fault]) -> tuple[Fault, ...]:
@@ -172,7 +172,7 @@ def _judge_groups(servers: list[ServerSeats], soc: Soc | None) -> tuple[list[Fau
 
 
 def _address_warnings(servers: list[object], soc: Soc | None, *, in_one_pod: bool) -> Iterator[Fault]:
-    """The first device without an address, where HCCL's documents or older CANN want one."""
+    """A warning for the first device without an address, if HCCL's documents or older CANN require one."""
     alone = soc == "910a" and len(servers) == 1
     if not alone and not in_one_pod:
         return

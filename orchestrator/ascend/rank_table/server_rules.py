@@ -1,4 +1,4 @@
-"""What HCCL asks of the servers and devices in a rank table, one after the other."""
+"""HCCL's rules for the servers and devices in a rank table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from orchestrator.ascend.rank_table.fault import (
 )
 
 PORT_KEYS = ("device_port", "host_port", "backup_device_port", "device_vnic_port")
-# HCCL marks a die without a number with this one.
+# HCCL's own mark for a die without a number.
 NO_SUPER_DEVICE = 2**32 - 1
 _MOST_SERVER_ID_BYTES = 64
 _BLANKS = " \t\r\n\v\f"
@@ -29,7 +29,7 @@ _BLANKS = " \t\r\n\v\f"
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A device of a server and its rank; None for what cannot be read."""
+    """A device of a server and its rank; None for a value that cannot be parsed."""
 
     path: str
     device: int | None = None
@@ -50,10 +50,10 @@ class ServerSeats:
 
 @dataclass(frozen=True, slots=True)
 class ServerListRules:
-    """Which rules of a `server_list` depend on the rest of the table.
+    """Options of the rules of a `server_list`, which depend on the rest of the table.
 
-    soc: None when the chip is not known. needs_address: of every device. super_pods: the table
-    lists super pods, so every die needs its number.
+    soc: None when the chip is not known. needs_address: every device must have an address. super_pods: the
+    table lists super pods, so every die needs its number.
     """
 
     soc: Soc | None
@@ -62,7 +62,7 @@ class ServerListRules:
 
 
 def server_list_faults(servers: list[Any], rules: ServerListRules) -> tuple[list[Fault], list[ServerSeats]]:
-    """Faults of all servers, and the devices of those that can be read."""
+    """Faults of all servers, and the devices of the servers that can be parsed."""
     reader = _ServerReader(rules, several=len(servers) > 1)
     for index, server in enumerate(servers):
         reader.read(server, f"$.server_list[{index}]")
@@ -71,7 +71,7 @@ def server_list_faults(servers: list[Any], rules: ServerListRules) -> tuple[list
 
 
 class _ServerReader:
-    """Reads server after server and gathers faults; knows what must be unique in the whole table."""
+    """Reads one server after another and collects faults; remembers values that must be unique in the table."""
 
     def __init__(self, rules: ServerListRules, *, several: bool):
         self.rules = rules
@@ -193,7 +193,7 @@ def _rank_faults(servers: list[ServerSeats]) -> Iterator[Fault]:
 
 
 def order_warnings(servers: list[ServerSeats]) -> Iterator[Fault]:
-    """Servers whose ranks do not ascend with the device ids: only newer CANN takes them as written."""
+    """Warnings for servers whose ranks do not ascend with the device ids: only newer CANN uses these ranks."""
     for server in servers:
         known = [seat for seat in server.seats if seat.rank is not None and seat.device is not None]
         devices = [seat.device for seat in sorted(known, key=lambda seat: seat.rank or 0)]

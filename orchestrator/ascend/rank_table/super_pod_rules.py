@@ -1,4 +1,4 @@
-"""What HCCL asks of the super pods in a rank table of version 1.2."""
+"""HCCL's rules for the super pods in a rank table of version 1.2."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,12 +18,12 @@ _MOST_POD_ID_BYTES = 127
 
 
 def lists_super_pods(table: dict[str, object]) -> bool:
-    """Whether a table groups its servers into super pods; without a list they count as plain ones."""
+    """Whether a table has a list of super pods. Without it HCCL treats the servers as plain ones."""
     return table.get("version") == "1.2" and table.get("super_pod_list") not in (None, [])
 
 
 def is_one_super_pod(table: dict[str, object]) -> bool:
-    """Whether the table lists exactly one super pod, whose dies reach each other without device_ip."""
+    """Whether the table lists exactly one super pod. Its dies communicate without device_ip."""
     pods = table.get("super_pod_list")
     return lists_super_pods(table) and isinstance(pods, list) and len(pods) == 1
 
@@ -56,7 +56,7 @@ def super_pod_faults(pods: object, servers: list[object]) -> Iterator[Fault]:
 
 
 def _dies_by_server(servers: list[Any]) -> dict[str, list[int]]:
-    """super_device_ids of each server that can be read, in the order of the table."""
+    """super_device_ids of each server that can be parsed, in the order of the table."""
     dies: dict[str, list[int]] = {}
     for server in servers:
         server_id = server.get("server_id") if isinstance(server, dict) else None
@@ -71,7 +71,7 @@ def _dies_by_server(servers: list[Any]) -> dict[str, list[int]]:
 def _member_faults(
     members: Any, path: str, index: int, pod_of: dict[str, int], dies: dict[str, list[int]]
 ) -> Iterator[Fault]:
-    """Faults of one pod's servers; notes in `pod_of` which pod each server belongs to."""
+    """Faults of one pod's servers. Adds the pod of each server to `pod_of`."""
     if not isinstance(members, list) or not members:
         fix = "list the servers of this super pod"
         yield Fault(code_of_list(members), f"{path}.server_list", members, fix)
@@ -96,7 +96,7 @@ def _member_faults(
 
 
 def _order_faults(pods: list[int], server_ids: list[str]) -> Iterator[Fault]:
-    """pods: place in super_pod_list of each server's pod, in the order of the servers."""
+    """pods: for each server, in order, the index of its pod in super_pod_list."""
     runs = [pod for place, pod in enumerate(pods) if place == 0 or pods[place - 1] != pod]
     if len(runs) != len(set(runs)):
         fix = "the servers of one super pod must stand together; list them one after the other"

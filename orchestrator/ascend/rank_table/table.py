@@ -1,7 +1,7 @@
-"""HCCL's rank table: built from places, written as HCCL reads it, read back, merged. Pure but for read.
+"""HCCL's rank table: builds it from places, writes, reads and merges it. Pure, except for reading a file.
 
 Versions 1.0 (servers) and 1.2 (super pods of A3). The rank of a device is its position, so a
-table in memory cannot have wrong ranks. Rules for files of others: `rules.py`.
+table in memory cannot have wrong ranks. `rules.py` validates files of other programs.
 """
 
 import json
@@ -21,17 +21,17 @@ from orchestrator.ascend.rank_table.super_pod_rules import lists_super_pods
 from orchestrator.ascend.rank_table.text import read_table_text, table_of_text
 from orchestrator.errors import InputError
 
-# Keys that HCCL may read and that we only pass on: ports, backup addresses, keys of newer versions.
+# Keys that HCCL may read and that we copy unchanged: ports, backup addresses, keys of newer versions.
 Extras = tuple[tuple[str, object], ...]
 
 _KEYS_OF_DEVICE = ("device_id", "device_ip", "super_device_id", "rank_id")
-# `host_nic_ip` is an old generator's, which HCCL ignores.
+# Old generators write `host_nic_ip`; HCCL ignores it.
 _KEYS_OF_SERVER = ("server_id", "host_ip", "device", "host_nic_ip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableDevice:
-    """A device of a server; `extras` keeps every other key, as backup_device_ip and device_port."""
+    """A device of a server; `extras` has every other key, such as backup_device_ip and device_port."""
 
     device_id: int
     device_ip: str | None = None
@@ -51,7 +51,7 @@ class TableServer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuperPod:
-    """The servers that one super pod holds."""
+    """The servers of one super pod."""
 
     super_pod_id: str
     server_ids: tuple[str, ...]
@@ -59,7 +59,7 @@ class SuperPod:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankTable:
-    """Servers in the order of their ranks; version 1.2 when dies have numbers in a super pod."""
+    """Servers in the order of their ranks; version 1.2 if the dies have numbers in a super pod."""
 
     servers: tuple[TableServer, ...]
     super_pods: tuple[SuperPod, ...] = ()
@@ -108,7 +108,7 @@ def build_rank_table(places: Sequence[Place], soc: Soc) -> RankTable:
     """The table of a group, checked against every rule; `places` in the order of the ranks.
 
     Version 1.2 when the hosts are in super pods. Raises InputError when HCCL would refuse the
-    table, as for a device without an address in a group of several hosts.
+    table, for example if a device has no address in a group of several hosts.
     """
     if not places:
         raise InputError("a rank table needs at least one rank; give hosts with usable devices")
@@ -118,7 +118,7 @@ def build_rank_table(places: Sequence[Place], soc: Soc) -> RankTable:
         servers.append(
             TableServer(
                 server_id=host.server_id,
-                # HCCL takes IPv4 only here; a host may as well be known by its name or by IPv6.
+                # HCCL accepts only IPv4 here, but the address of a host may also be a name or IPv6.
                 host_ip=host.address if is_ipv4(host.address) else None,
                 devices=devices,
             )
@@ -156,11 +156,11 @@ def table_from_dict(table: dict[str, Any]) -> RankTable:
 
 
 def merge_rank_tables(tables: Sequence[RankTable], soc: Soc | None = None) -> RankTable:
-    """One table of all servers, numbered anew in the order of the tables.
+    """One table of all servers, with new ranks in the order of the tables.
 
-    The first table's devices are the first ranks. Only servers of a super pod that an earlier table
-    began move up to it, because HCCL wants them together. Raises InputError when the result breaks a
-    rule: a server twice, two devices with one address, a device without one, versions 1.0 and 1.2 mixed.
+    The devices of the first table are the first ranks. HCCL wants the servers of a super pod together, so a
+    server moves up to its pod if an earlier table has servers of that pod. Raises InputError when the result
+    breaks a rule: a server twice, an address twice, a missing address, versions 1.0 and 1.2 mixed.
     """
     if len({table.version for table in tables}) > 1:
         raise InputError("rank tables of versions 1.0 and 1.2 cannot be merged; build them alike")
@@ -171,7 +171,7 @@ def merge_rank_tables(tables: Sequence[RankTable], soc: Soc | None = None) -> Ra
             pods.setdefault(pod.super_pod_id, []).extend(pod.server_ids)
     place_of = {server_id: place for place, ids in enumerate(pods.values()) for server_id in ids}
     merged = RankTable(
-        # sorted is stable: without super pods nothing moves.
+        # sorted() is stable: without super pods the order does not change.
         servers=tuple(sorted(servers, key=lambda server: place_of.get(server.server_id, -1))),
         super_pods=tuple(
             SuperPod(super_pod_id=pod_id, server_ids=tuple(ids)) for pod_id, ids in pods.items()
@@ -182,7 +182,7 @@ def merge_rank_tables(tables: Sequence[RankTable], soc: Soc | None = None) -> Ra
 
 
 def hosts_of_table(table: RankTable) -> tuple[AscendHost, ...]:
-    """The hosts that a table describes, as `placement` takes them."""
+    """The hosts of a table, as an input of `placement`."""
     pod_of = {server_id: pod.super_pod_id for pod in table.super_pods for server_id in pod.server_ids}
     return tuple(
         AscendHost(
@@ -202,13 +202,13 @@ def hosts_of_table(table: RankTable) -> tuple[AscendHost, ...]:
 
 
 def refuse_faults(table: RankTable, soc: Soc | None, source: str) -> None:
-    """Raise InputError with the faults of a table of ours, in one line."""
+    """Raise InputError, in one line, if a table that this program made has faults."""
     if faults := faults_in_table(table.to_dict(), soc):
         raise InputError(one_line(faults, source))
 
 
 def has_legal_groups(table: RankTable, soc: Soc) -> bool:
-    """Whether each server's devices may be built into a group, by HCCL's documents too."""
+    """Whether HCCL's code and documents allow a group of each server's devices."""
     alone = len(table.servers) == 1
     return all(
         device_groups.is_legal([device.device_id for device in server.devices], soc, alone=alone)
@@ -259,7 +259,7 @@ def _server_from_dict(raw: dict[str, Any], numbered: bool) -> TableServer:
 def _device_from_dict(raw: dict[str, Any], numbered: bool) -> TableDevice:
     return TableDevice(
         device_id=int(raw["device_id"]),
-        # HCCL takes "" for an address that is not there.
+        # For HCCL "" means that there is no address.
         device_ip=raw.get("device_ip") or None,
         super_device_id=int(raw["super_device_id"]) if numbered and "super_device_id" in raw else None,
         extras=_extras(raw, _KEYS_OF_DEVICE),

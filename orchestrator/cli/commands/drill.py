@@ -1,4 +1,4 @@
-"""`sdnet-orchestrate drill`: rehearse failure with the user's own job, and report what it cost."""
+"""`sdnet-orchestrate drill`: rehearse failures with the user's own job, and report their cost."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from orchestrator.report.live import live_view
 from sdnet.errors import InputError
 from sdnet.interruption import exit_code_of
 
-# Each fault takes seconds to minutes; a larger number is a typing error.
+# Each fault takes seconds to minutes, so a larger number is a typing error.
 _MOST_FAULTS = 1000
 
 
@@ -71,7 +71,7 @@ def drill(
 
 
 def print_drill(console: Console, result: dict[str, Any]) -> None:
-    """The faults, a row each, and how it ended."""
+    """Print a row for each fault, and the result."""
     same = "the same bytes" if result["same_bytes"] else "OTHER bytes"
     title = f"{result['name']}: {result['status']}, {same}, goodput {result['goodput']}"
     table = Table("", "fault", "rank", "host", "step", "named", "seconds lost", "proof", title=title)
@@ -87,7 +87,7 @@ def print_drill(console: Console, result: dict[str, Any]) -> None:
 def _possible(
     wanted: tuple[Fault, ...] | None, spec: JobSpec, spare_hosts: dict[str, str]
 ) -> tuple[Fault, ...]:
-    """The wanted faults that this cluster can show; prints one line about those that it cannot."""
+    """The wanted faults that this cluster can show. Prints one line about the others."""
     reasons = reasons_against(
         local=spec.cluster.address == "local", keep=spec.checkpoint.keep, spare_hosts=spare_hosts
     )

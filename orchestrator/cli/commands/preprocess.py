@@ -1,4 +1,4 @@
-"""`sdnet-orchestrate preprocess`: cut the patches of a job, and nothing more."""
+"""`sdnet-orchestrate preprocess`: only cut the patches of a job."""
 
 from orchestrator.cli.options import JobFile, Overrides, console
 from orchestrator.job.run_directory import RunDirectory

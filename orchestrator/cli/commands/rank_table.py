@@ -83,9 +83,9 @@ def build(
     if cluster is None:
         found = _this_host(address, devices)
         chip = _chip_of(found, soc)
-        # A lone host needs no cables; whether hosts reach each other is for `check` to say.
+        # A single host needs no cables. `check` tests whether hosts reach each other.
         host = found.host(needs_network=False)
-        # With none usable, ask for all: the refusal then names why each is left out.
+        # If none is usable, ask for all: the error then says why each is left out.
         places = place([host], workers or len(host.usable) or len(host.npus), chip)
     elif cluster.hosts:
         hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]

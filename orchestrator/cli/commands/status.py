@@ -1,4 +1,4 @@
-"""`sdnet-orchestrate status`: where a job stands."""
+"""`sdnet-orchestrate status`: the state of a job."""
 
 import json
 

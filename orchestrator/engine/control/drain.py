@@ -1,6 +1,6 @@
-"""Hosts that go away with notice: `ray drain-node`, and preemption notices of an autoscaler.
+"""Hosts that are drained with notice: by `ray drain-node`, or by an autoscaler before it preempts them.
 
-All ranks save and leave after the same step, before the deadline, and the group starts again elsewhere. The ranks
+All ranks save and exit after the same step, before the deadline, and the group restarts on other hosts. The ranks
 agree on the step among themselves (`engine/rank/leave.py`); the controller only delivers the notice.
 """
 

@@ -1,4 +1,4 @@
-"""What failed: the kinds of failure, and the errors of the engine that know their kind."""
+"""The kinds of failure, and the engine's own errors."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,13 +7,15 @@ from orchestrator.errors import ClusterError, OrchestratorError
 
 
 class FailureKind(StrEnum):
-    """The cause of a failed generation. The order is the order of blame.
+    """The cause of a failed generation, in order of priority.
 
-    When several ranks report, the first kind in this list is the cause and the others are its consequences.
+    One failure often makes other ranks fail, too. When several ranks report, the kind that is first in this list is
+    the cause, and the others are its consequences.
+
     rank_unreachable: the connection broke and Ray does not know yet whether the process or its host is gone.
-    path_blocked: storage is healthy, but something else lies at the name of an object.
-    refused: what the user must correct. corrupt_checkpoint: a rank could not read the checkpoint to resume from.
-    step_failed: the training function raised an error of its own. run_lost: another launch owns the run.
+    path_blocked: storage works, but an object cannot be written because something else has its path.
+    refused: a mistake that the user must correct. corrupt_checkpoint: a rank could not read the checkpoint to resume
+    from. step_failed: the training function raised an error of its own. run_lost: another launch owns the run.
     """
 
     RUN_LOST = "run_lost"
@@ -39,10 +41,10 @@ BLAME = tuple(FailureKind)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure: its kind, the rank it began with if one is to blame, and a line for people.
+    """One failure: its kind, the rank where it began (None if unknown), and a one-line description.
 
-    step: global steps done when it came, where the rank itself could report them. checkpoint: the one that a rank
-    could not read.
+    step: global steps done at that time, if the rank itself could report them. checkpoint: name of the checkpoint
+    that a rank could not read.
     """
 
     kind: FailureKind
@@ -53,10 +55,10 @@ class Failure:
 
 
 class RankFailed(OrchestratorError):
-    """An error in a rank, sorted where its type was known: in the rank's own process.
+    """An error in a rank, already classified. The rank does that, because only it knows the type of the error.
 
-    Ray carries it to the controller. It holds plain values only, so it can always be unpickled there, whatever
-    module defined the original error.
+    Ray sends it to the controller. It holds plain values only, so the controller can unpickle it even if it cannot
+    import the module that defines the original error.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class RankFailed(OrchestratorError):
 
 
 class TrainingDiverged(OrchestratorError):
-    """The loss is not finite; it would happen again. Raise it from a training function."""
+    """The loss is not finite. A retry would end the same way. Training functions may raise it, too."""
 
     def __init__(self, step: int, detail: str = "the loss is not finite"):
         super().__init__(step, detail)
@@ -86,7 +88,7 @@ class TrainingDiverged(OrchestratorError):
 
 
 class GroupHangs(ClusterError):
-    """No rank makes progress; `rank` is the first one that is behind."""
+    """No rank makes progress. ranks: those that are behind; `rank` is the first of them."""
 
     def __init__(self, rank: int, ranks: tuple[int, ...], step: int, waited_s: float):
         super().__init__(rank, ranks, step, waited_s)

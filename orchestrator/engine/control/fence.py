@@ -1,6 +1,6 @@
-"""The fence between two generations: the next starts only when the ranks of the last are gone.
+"""The fence between two generations: the next one starts only when all ranks of the last one are gone.
 
-A rank that still runs would write checkpoints, hold devices and ports, and answer for its successor.
+A rank that still ran would write checkpoints, keep devices and ports, and answer requests meant for its successor.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from orchestrator.telemetry.events import Fenced
 
 
 def fence(cluster: Cluster, members: Sequence[Member]) -> Fenced:
-    """Kill these ranks on every host that can be reached, and wait until they are gone.
+    """Kill these ranks on every reachable host, and wait until they are gone. Raises RanksStillRun.
 
-    A host that Ray has given up cannot be asked. Its ranks are cut off with it, and the port and the scheduler of
-    their group are never used again. Raises RanksStillRun.
+    A host that Ray has declared dead cannot be asked. Ranks that may still run there cannot disturb the next
+    generation: it has its own port and its own scheduler.
     """
     remaining = cluster.end_ranks(members)
     stuck = tuple(sorted(rank for ranks in remaining.values() for rank in ranks))

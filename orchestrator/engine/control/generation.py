@@ -33,9 +33,10 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Generation:
-    """The ranks of one start, and how far they came.
+    """The ranks of one start and their progress.
 
-    step: the most global steps that a rank reported. saved: name of the newest valid checkpoint it reported.
+    step: the highest global step that any rank reported. saved: name of the newest valid checkpoint that rank 0
+    reported.
     """
 
     number: int
@@ -56,7 +57,7 @@ class Generation:
 
 
 def processes_of(members: Sequence[Member]) -> dict[str, Process]:
-    """The ranks' processes as the run's state keeps them."""
+    """The ranks' processes, in the form in which the run's state stores them."""
     return {
         str(member.rank): Process(host=member.host, pid=member.pid, started=member.started)
         for member in members
@@ -64,7 +65,7 @@ def processes_of(members: Sequence[Member]) -> dict[str, Process]:
 
 
 def members_of(ranks: Mapping[str, Process]) -> tuple[Member, ...]:
-    """The ranks that the run's state names: those that a killed launch may have left."""
+    """The ranks in the run's state. They may still run if the launch that started them was killed."""
     return tuple(
         Member(rank=int(rank), host=process.host, node="", pid=process.pid, started=process.started)
         for rank, process in sorted(ranks.items(), key=lambda item: int(item[0]))

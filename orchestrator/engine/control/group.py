@@ -3,11 +3,11 @@
 Ray Train's controller calls the methods in this order, for each generation:
 
     starting     fence the last generation, begin the next
-    placed       Ray has started the workers: remember their processes, so that they can be fenced
+    placed       Ray has started the workers: store their processes, so that they can be fenced
     joined       the ranks completed the rendezvous
     tick         again and again while the ranks compute: heartbeats, stragglers, drain, standbys, hang
     ended        the workers are killed
-    failed       only after a failure: name it, wait for what must come back, decide
+    failed       only after a failure: classify it, wait until storage is back if it was the cause, decide
 
 All of these run in one thread. `leave` comes from another thread, at any time.
 """
@@ -35,7 +35,7 @@ from orchestrator.telemetry.state import Attempt, RunState, write_state
 
 logger = logging.getLogger(__name__)
 
-# Ray learns some seconds after the connections broke that a host is dead (docs/faults.md).
+# Ray declares a host dead some seconds after its connections broke (docs/faults.md).
 _HOST_DEATH_S = 8.0
 _LOOK_EVERY_S = 0.1
 _CHECK_OWNER_EVERY_S = 5.0
@@ -45,7 +45,7 @@ _CHECK_OWNER_EVERY_S = 5.0
 class ControlSettings:
     """max_failures: of each kind. step_timeout_s: None derives it from the measured steps.
 
-    storage_timeout_s: how long a group that failed waits for storage that is away.
+    storage_timeout_s: how long a group that failed waits for unavailable storage.
     """
 
     max_failures: int = 10
@@ -56,8 +56,8 @@ class ControlSettings:
 class GroupControl:
     """Owns the current generation and the run's state.
 
-    check_owner: raises RunLost when another launch owns the run. It is called before the state is written and every
-    few seconds while ranks compute. RunLost ends the group: the other launch will start its own.
+    check_owner: raises RunLost when another launch owns the run. It is called before each write of the state and every
+    few seconds while ranks compute. RunLost ends this group, because the other launch starts its own.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class GroupControl:
 
     @property
     def failures_and_trained_s(self) -> tuple[int, float]:
-        """Failures so far and seconds trained, over all launches of the run: how often to expect a failure."""
+        """Failures and seconds of training over all launches of the run; ranks derive the save interval from them."""
         return self._state.failures, self._state.trained_s
 
     @property
     def ended_because(self) -> str | None:
-        """Why it gave up; None while it has not. Known here also when storage could not take the run's state."""
+        """Why the controller gave up, None if it did not. In memory, so it works without storage."""
         return self._state.ended
 
     @property
@@ -113,13 +113,13 @@ class GroupControl:
         self.record(events.GroupStarting(generation=self.generation.number, world_size=world_size))
 
     def placed(self, members: Sequence[Member]) -> None:
-        """Remember the processes of the ranks before they meet: ranks that never meet must be fenced, too."""
+        """Store the ranks' processes before the rendezvous: ranks that never complete it must be fenced, too."""
         self.generation.members = tuple(members)
         self.record(events.WorkersStarted(generation=self.generation.number))
         self._save(replace(self._state, ranks=processes_of(members)))
 
     def joined(self, ranks: Ranks) -> None:
-        """The ranks found each other; watch them from now on."""
+        """The ranks completed the rendezvous; watch them from now on."""
         generation = self.generation
         self._ranks = ranks
         self._watch = Watch(self._clock, generation, ranks, self._settings.step_timeout_s)
@@ -138,7 +138,7 @@ class GroupControl:
         generation.phase = Phase.RUNNING
 
     def tick(self) -> None:
-        """Look at the running group, in this order. Raises GroupHangs, SchedulerLost or RunLost."""
+        """Check the running group once a second. Raises GroupHangs, SchedulerLost or RunLost."""
         if self._watch is None or self._drain is None:
             return
         # While the launch ends, the next heartbeat decides whether there are steps to save: do not wait a second.
@@ -164,7 +164,7 @@ class GroupControl:
             self._end_hanging(hang)
 
     def ended(self) -> None:
-        """Kill the ranks. One that hangs, or whose host is gone, would not answer a request to end."""
+        """Kill the ranks. A request to exit would not do: a rank that hangs does not answer."""
         self.generation.phase = Phase.ENDED
         if self._ranks is not None:
             self._ranks.kill()
@@ -174,7 +174,7 @@ class GroupControl:
         self._ranks = self._watch = self._drain = self._standbys = self._computing_since = None
 
     def failed(self, failure: Failure) -> Decision:
-        """Name the failure, wait for what must come back first, and decide. Never raises LaunchStopped."""
+        """Classify the failure, wait for storage if it was the cause, and decide. Never raises LaunchStopped."""
         try:
             return self._decide(failure)
         except (LaunchStopped, RunLost):
@@ -186,10 +186,10 @@ class GroupControl:
         return self._watch is not None and self.generation.phase is Phase.RUNNING
 
     def leave(self) -> bool:
-        """Ask the ranks to save and leave, for good; False while none has reported a step.
+        """Ask the ranks to save and exit. Returns False while no rank has reported a step: nothing is sent then.
 
-        From now on no generation starts, and everything that waits stops waiting. A step may be newer than the last
-        heartbeat, so call it again while the group `computes`.
+        From now on no generation starts, whatever is returned. The first step may be newer than the last heartbeat,
+        so call this again while the group `computes`.
         """
         self._leaving.set()
         ranks, generation = self._ranks, self.generation
@@ -202,14 +202,14 @@ class GroupControl:
         return True
 
     def finished(self) -> None:
-        """The training function returned on all ranks: none of them is left to fence."""
-        with contextlib.suppress(RunLost):  # the launcher finds out itself
+        """The training function returned on all ranks: remove them from the state, nothing must be fenced."""
+        with contextlib.suppress(RunLost):  # the launcher checks its ownership itself
             self._save(replace(self._state, ranks={}))
 
     def _decide(self, failure: Failure) -> Decision:
         self._refuse_lost_run()
         failure = self._with_host_state(failure)
-        # A file that lies where a mount point was looks like a blocked path, but may pass.
+        # A file in place of a missing mount point looks like a blocked path, but the mount may come back.
         if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage):
             failure = replace(failure, kind=FailureKind.STORAGE)
         generation = self.generation
@@ -228,7 +228,7 @@ class GroupControl:
             return Decision.STOP
         if failure.checkpoint is not None:
             self.avoid |= {failure.checkpoint}
-        if failure.kind is FailureKind.STORAGE:  # no generation could start before it takes objects again
+        if failure.kind is FailureKind.STORAGE:  # no generation can start until storage accepts writes again
             timeout_s = self._settings.storage_timeout_s
             if not self._within(timeout_s, lambda: takes_writes(self._storage)):
                 return self._give_up(f"storage did not come back within {timeout_s:g} s")
@@ -247,9 +247,9 @@ class GroupControl:
         return Decision.STOP
 
     def _with_host_state(self, failure: Failure) -> Failure:
-        """Decide whether only the rank is gone, or its host.
+        """Find out whether only the rank died, or its whole host.
 
-        When the connection just broke Ray needs some seconds to know that the host is dead.
+        If the connection just broke, Ray needs some seconds to declare the host dead.
         """
         if failure.kind not in (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED):
             return failure
@@ -259,7 +259,7 @@ class GroupControl:
         return replace(failure, kind=FailureKind.HOST_LOST if lost else FailureKind.RANK_CRASHED)
 
     def _within(self, timeout_s: float, holds: Callable[[], bool]) -> bool:
-        """Wait until it holds, at most so long; whether it did. Raises LaunchStopped."""
+        """Poll `holds` until it is true or the time is over; returns whether it became true. Raises LaunchStopped."""
         deadline = self._clock.now() + timeout_s
         while not holds():
             if self._clock.now() >= deadline:
@@ -270,7 +270,7 @@ class GroupControl:
     def _end_hanging(self, hang: Hang) -> None:
         """Save the stacks of all ranks, kill them, and raise GroupHangs."""
         generation, rank = self.generation, hang.ranks[0]
-        generation.phase = Phase.ENDED  # nobody can save any more
+        generation.phase = Phase.ENDED  # from now on `leave` does not wait for a save
         host = generation.host_of(rank) or ""
         self.record(events.HangFound(ranks=hang.ranks, step=hang.step, host=host))
         ended = self._cluster.end_hanging_ranks(generation.members, generation.number)
@@ -278,15 +278,16 @@ class GroupControl:
         raise GroupHangs(rank, hang.ranks, hang.step, hang.waited_s)
 
     def _refuse_lost_run(self) -> None:
-        """Raise RunLost; storage that is away says nothing about it."""
+        """Raise RunLost if another launch owns the run. If storage is unavailable, assume that we still own it."""
         with contextlib.suppress(StorageError):
             self._check_owner()
         self._owner_checked_at = self._clock.now()
 
     def _save(self, state: RunState) -> None:
-        """Write the state; while storage is away it stays in memory, where this launch decides from it.
+        """Write the state to storage. Raises RunLost.
 
-        Raises RunLost.
+        If storage is unavailable the state stays in memory, and `tick` writes it later. This launch decides from the
+        copy in memory, so a storage outage does not change its decisions.
         """
         self._state = state
         try:

@@ -1,17 +1,17 @@
 """Which ranks hang and which are slow, decided from their heartbeats. Pure.
 
-In a data-parallel group every rank waits for the slowest one in each step. So when nothing moves, the rank to blame
-is the one with the fewest steps, or the one that does not answer at all. The others only wait for it.
+In a data-parallel group every rank waits for the slowest one in each step. So when the whole group stands still, the
+cause is the rank with the fewest steps, or the rank that does not answer at all. The others only wait for it.
 """
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# A shorter time-out would take a short pause of the machine for a hang.
+# With a shorter time-out, a short pause of the machine would look like a hang.
 STEP_TIMEOUT_FLOOR_S = 20.0
 _STEP_TIMES = 10  # of the median step
-# At twice the median, the other ranks wait for half of their time.
+# At this factor the other ranks spend half of their time waiting.
 STRAGGLER_FACTOR = 2.0
 # How long phases other than steps may take.
 PHASE_ALLOWANCE_S = {"starting": 300.0, "compiling": 600.0, "evaluating": 1800.0, "saving": 300.0}
@@ -19,9 +19,9 @@ PHASE_ALLOWANCE_S = {"starting": 300.0, "compiling": 600.0, "evaluating": 1800.0
 
 @dataclass(frozen=True, slots=True)
 class RankPulse:
-    """What is known of one rank: its phase, its global steps, and seconds since either changed.
+    """The last known state of one rank: its phase, its global steps, and seconds since either changed.
 
-    silent_s: for how long it has owed an answer; a stopped process never answers.
+    silent_s: seconds since it was asked for a heartbeat that it has not answered yet; a stopped process never answers.
     """
 
     phase: str
@@ -47,10 +47,10 @@ def step_timeout_s(step_times_s: Sequence[float]) -> float:
 
 
 def find_hang(pulses: Mapping[int, RankPulse], timeout_s: float) -> Hang | None:
-    """The hang, if no rank has made progress for longer than its phase allows.
+    """The hang, if no rank has made progress for longer than its phase allows; None otherwise.
 
-    A silent rank is behind, whatever it reported last. Otherwise the ranks with the fewest steps are behind; when
-    all have the same number, all hang.
+    A silent rank hangs, whatever it reported last. Without silent ranks, those with the fewest steps hang; if all
+    have the same number of steps, all are reported.
     """
     silent = {rank: pulse.silent_s for rank, pulse in pulses.items() if pulse.silent_s > timeout_s}
     if silent:

@@ -1,4 +1,4 @@
-"""What to do after a failure: resume or stop. Pure: counts in, decision out."""
+"""Decides after a failure: resume or stop. Pure: counts in, decision out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision, and why in a line."""
+    """The decision, and its reason in one line."""
 
     decision: Decision
     reason: str
 
 
-# A bug fails again wherever it is tried; a rare fault of a device may not.
+# A bug fails again at the same step on any host; a rare fault of a device probably does not.
 _TRIES_AT_ONE_STEP = 2
 _NEVER_RETRIED = {
     FailureKind.RUN_LOST: "another launch owns the run",
@@ -31,16 +31,16 @@ _NEVER_RETRIED = {
     FailureKind.REFUSED: "another try would end the same way",
     FailureKind.PATH_BLOCKED: "move away what lies at this path, or give access to it, and launch again",
 }
-# Announced by the cluster and nobody's fault: they cost no budget.
+# The cluster announces these and they are not errors, so they do not count.
 _FREE = frozenset({FailureKind.PREEMPTED})
 
 
 def decide(failure: Failure, step: int, past: Sequence[Attempt], max_failures: int) -> Verdict:
-    """Decide on a failure at `step`, given the earlier ones of this launch (this one not among them).
+    """Decide on a failure at `step`. past: the earlier failures of this launch, without this one.
 
-    Each kind of failure has its own budget of `max_failures`; preemptions have none. An error of the training
-    function is tried once more, and stops the run when it comes back at the same step. A loss that is not finite
-    and input that the user must correct stop it at once.
+    Each kind of failure may occur `max_failures` times; preemptions are not limited. After an error of the training
+    function the step is tried once more; a second error at the same step stops the run. A loss that is not finite
+    and a mistake that the user must correct stop the run at once.
     """
     kind = failure.kind
     if kind in _NEVER_RETRIED:

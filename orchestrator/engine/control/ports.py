@@ -1,6 +1,6 @@
-"""What the controller's decisions need from outside: a clock, the cluster, and the running ranks.
+"""The interfaces that the controller's decisions use: a clock, the cluster, and the running ranks.
 
-Tests give them fakes and a virtual clock. `engine/ray_train/` gives them Ray.
+`engine/ray_train/` implements them with Ray, the tests with fakes and a virtual clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from orchestrator.telemetry.events import RankEnd
 
 
 class LaunchStopped(Exception):
-    """The launcher must stop while the controller waits. There is nothing to save."""
+    """Raised from a wait of the controller when the launcher must stop. There is nothing to save."""
 
 
 class Clock(Protocol):
-    """Time, and the only way to wait."""
+    """Time. The controller waits only through `wait`, so that a stop ends every wait at once."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -25,30 +25,30 @@ class Clock(Protocol):
         """Unix seconds."""
 
     def wait(self, seconds: float) -> None:
-        """Wait. Raises LaunchStopped at once when the launcher must stop, now or earlier."""
+        """Wait. Raises LaunchStopped at once if the launcher must stop, even if that was requested earlier."""
 
 
 class Ranks(Protocol):
-    """The running ranks of one generation. No method waits for a rank."""
+    """The running ranks of one generation. No method blocks: a rank that hangs must not stop the controller."""
 
     def ask(self) -> None:
-        """Ask every rank that owes no answer for its heartbeat."""
+        """Ask every rank for its heartbeat, except those that have not answered the last request."""
 
     def answers(self) -> Mapping[int, Heartbeat]:
         """Heartbeats that arrived since the last call, by rank."""
 
     def silent_s(self) -> Mapping[int, float]:
-        """For each rank that owes an answer: seconds since it was asked."""
+        """Seconds since the request, for each rank that has not answered yet."""
 
     def notify(self, notice: Notice) -> None:
         """Deliver a notice to every rank."""
 
     def kill(self) -> None:
-        """Kill every rank's process through Ray. A host that is gone cannot obey."""
+        """Kill every rank's process through Ray. Has no effect on a host that cannot be reached."""
 
 
 class Cluster(Protocol):
-    """The hosts. Methods that ask hosts wait a bounded time and raise LaunchStopped like `Clock.wait`."""
+    """The hosts. Methods that call hosts have a time limit and raise LaunchStopped, as `Clock.wait` does."""
 
     def alive_hosts(self) -> frozenset[str]:
         """Addresses of the hosts that Ray believes to be alive."""
@@ -57,7 +57,7 @@ class Cluster(Protocol):
         """Ids of the nodes that are being drained, with the deadline in unix seconds, None when there is none."""
 
     def end_ranks(self, members: Sequence[Member]) -> Mapping[str, tuple[int, ...]]:
-        """Kill these ranks on their hosts and wait. By host: ranks that remain. Unreachable hosts are absent."""
+        """Kill these ranks on their hosts and wait; returns the surviving ranks of each reachable host."""
 
     def end_hanging_ranks(self, members: Sequence[Member], generation: int) -> tuple[RankEnd, ...]:
-        """Save the stacks of all ranks, then kill them on their hosts; by rank."""
+        """Save the stacks of all ranks, then kill them on their hosts; one result for each rank."""

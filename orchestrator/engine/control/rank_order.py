@@ -1,7 +1,7 @@
 """One order of ranks for Ray, MindSpore and HCCL.
 
-Ray numbers workers in the order it happened to start them. HCCL wants the ranks of a host together and its devices
-ascending. So the workers are renumbered before they learn their ranks, and `rank` means the same everywhere.
+Ray numbers workers in the order in which they started. HCCL needs consecutive ranks on each host, in ascending order
+of devices. So we renumber the workers before they learn their ranks, and `rank` means the same everywhere.
 """
 
 from collections import Counter
@@ -21,9 +21,9 @@ class LocalRank:
 
 
 def in_rank_order(workers: Sequence[Member], server_ids: Mapping[str, str]) -> list[int]:
-    """Indices of the workers in the order of their ranks: server_id as text, then devices, then process id.
+    """Indices of the workers in rank order, sorted by server_id (as text), then devices, then process id.
 
-    server_ids: HCCL's name of each host, by address. The process id decides between workers without a device.
+    server_ids: HCCL's name of each host, by address. The process id orders workers without a device.
     """
 
     def key(index: int) -> tuple[str, tuple[int, ...], int]:
@@ -34,7 +34,7 @@ def in_rank_order(workers: Sequence[Member], server_ids: Mapping[str, str]) -> l
 
 
 def numbered(workers: Sequence[Member]) -> tuple[Member, ...]:
-    """The workers, which are in rank order, with their ranks."""
+    """The workers with their ranks set. They must be in rank order."""
     return tuple(replace(worker, rank=rank) for rank, worker in enumerate(workers))
 
 

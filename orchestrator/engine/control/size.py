@@ -1,4 +1,4 @@
-"""How many ranks the hosts can hold, where they go, and when an elastic group grows. Pure."""
+"""How many ranks fit on the hosts, which host each rank gets, and when an elastic group grows. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RankNeeds:
-    """What each rank takes of a host, by Ray's resource names; per_host: most ranks on one host, None for no limit."""
+    """Resources of each rank, by Ray's resource names. per_host: maximum of ranks on one host, None for no limit."""
 
     resources: Mapping[str, float]
     per_host: int | None = None
 
     def room(self, host: Mapping[str, float]) -> int:
-        """How many ranks a host with these resources holds."""
+        """How many ranks fit on a host with these resources."""
         limits = [int(host.get(name, 0.0) // each) for name, each in self.resources.items() if each > 0]
         if self.per_host is not None:
             limits.append(self.per_host)
@@ -20,7 +20,7 @@ class RankNeeds:
 
 
 def room_of(hosts: Sequence[Mapping[str, float]], needs: RankNeeds) -> int:
-    """How many ranks all of these hosts hold together: the one capacity rule of this program."""
+    """How many ranks fit on all of these hosts together. All code that needs the capacity calls this."""
     return sum(needs.room(host) for host in hosts)
 
 
@@ -31,10 +31,10 @@ def assign(hosts: Mapping[str, Mapping[str, float]], needs: RankNeeds, num_ranks
 
 
 class Growth:
-    """Decides when a running elastic group grows: right after a checkpoint, and at no other time.
+    """Decides when a running elastic group grows: only right after a checkpoint.
 
-    Growing starts a new generation, so everything that is not saved would be lost. A group that must shrink has
-    failed or is drained, and that is decided elsewhere.
+    Growing starts a new generation, which loses all steps since the last checkpoint. Shrinking is not decided here:
+    a group shrinks only when it restarts after a failure or a drain.
     """
 
     def __init__(self, most: int):
@@ -44,7 +44,7 @@ class Growth:
     def grown_size(self, world_size: int, saved: str | None, room: Callable[[], int]) -> int | None:
         """The new number of ranks; None to keep the group. saved: the newest checkpoint of this generation.
 
-        room: counts how many ranks the hosts hold; called only when the group could grow."""
+        room: counts how many ranks fit on the hosts; called only when the group could grow."""
         is_new, self._last_saved = saved is not None and saved != self._last_saved, saved
         if not is_new or world_size == self._most:
             return None

@@ -1,7 +1,7 @@
-"""When to start standbys: workers that wait with everything imported, for the next generation.
+"""When to start standbys: spare workers that have everything imported and wait for the next generation.
 
-A restart spends most of its time on importing Ray, MindSpore and the training function. Standbys compete with the
-ranks for CPUs while they import, so they start only once the group makes progress.
+A restart spends most of its time importing Ray, MindSpore and the training function. While standbys import, they
+compete with the ranks for CPUs, so they start only when the group makes progress.
 """
 
 from typing import Protocol
@@ -10,7 +10,7 @@ from orchestrator.engine.control.generation import Generation
 from orchestrator.engine.control.ports import Clock
 from orchestrator.telemetry.events import StandbysReady
 
-# The first seconds of a group belong to compiling.
+# In its first seconds a group compiles, which needs the CPUs.
 _SETTLED_S = 5.0
 
 
@@ -21,7 +21,7 @@ class StandbyPool(Protocol):
         """Start as many on every host as the fullest host has ranks. Does not wait."""
 
     def newly_ready(self) -> int:
-        """How many of the last start are ready: all of them, or 0 until then."""
+        """The number of standbys of the last start when all of them are ready; 0 until then."""
 
 
 class Standbys:
@@ -34,7 +34,7 @@ class Standbys:
         self._started = self._reported = False
 
     def look(self) -> StandbysReady | None:
-        """Start standbys once the group has made progress for a while; the event when all of them are ready."""
+        """Start standbys when the group has made progress for a while. Returns an event when all are ready."""
         now = self._clock.now()
         if self._generation.step > self._first_step and self._progress_since is None:
             self._progress_since = now

@@ -11,10 +11,10 @@ _STEPS_REMEMBERED = 32
 
 
 class Watch:
-    """What is known of the ranks of one generation.
+    """The heartbeats of the ranks of one generation.
 
-    timeout_s: seconds a step may take; None derives it from the measured steps, and lets a training function that
-    never reports a step run in silence.
+    timeout_s: seconds a step may take. None derives it from the measured steps, and never finds a hang in a training
+    function that reports no steps.
     """
 
     def __init__(self, clock: Clock, generation: Generation, ranks: Ranks, timeout_s: float | None):
@@ -43,7 +43,7 @@ class Watch:
 
     @property
     def steps_reported(self) -> bool:
-        """Whether the training function reports its steps: then it also acts on notices."""
+        """Whether the training function reports its steps. Only such a function obeys notices."""
         return any(beat.steps_reported for beat, _ in self._heard.values())
 
     def hang(self) -> Hang | None:
@@ -54,14 +54,14 @@ class Watch:
         return find_hang(self._pulses(), timeout_s)
 
     def new_stragglers(self) -> dict[int, float]:
-        """Slow ranks, with how many times slower they are; each rank once a generation."""
+        """Ranks that are newly found slow, with their factor to the median; each rank once a generation."""
         work_s = {rank: beat.work_s for rank, (beat, _) in self._heard.items() if beat.work_s}
         found = {r: factor for r, factor in find_stragglers(work_s).items() if r not in self._stragglers}
         self._stragglers |= set(found)
         return found
 
     def _learn(self, now: float) -> None:
-        """Update the generation's progress, and the usual step time from how far the ranks came."""
+        """Update the generation's progress and the measured step times."""
         beats = [beat for beat, _ in self._heard.values()]
         step = max((beat.step for beat in beats), default=0)
         self._generation.step = max(self._generation.step, step)

@@ -17,8 +17,8 @@ _WAKE_EVERY_S = 0.5
 def wakeful() -> Iterator[None]:
     """Let no C function of this thread sleep for longer than half a second; main thread only.
 
-    A timer of the system's does it: MindSpore holds Python's lock all the while, so that no thread
-    of ours could. Python's own functions wait on, as they do after any signal.
+    A system timer sends the signal, not a Python thread: MindSpore holds the GIL during the rendezvous, so no
+    thread of ours could run. Python's own blocking functions continue to wait after the signal.
     """
     handler = signal.signal(signal.SIGALRM, _wake)
     timer = signal.setitimer(signal.ITIMER_REAL, _WAKE_EVERY_S, _WAKE_EVERY_S)
@@ -30,4 +30,4 @@ def wakeful() -> Iterator[None]:
 
 
 def _wake(signum: int, frame: object) -> None:
-    """That it came is all that is asked of the signal."""
+    """No-op: the signal only interrupts the sleep."""

@@ -1,7 +1,7 @@
-"""What is wrong with a job file, in one line and in the words of YAML.
+"""Describes what is wrong with a job file, in one line and in the terms of YAML.
 
-Pydantic names a fault by the branches of its own types and shows Python's values; users
-know keys, lists, text, numbers and the lines of their file.
+Pydantic describes a fault by its own types and by Python's values. Users know keys, lists, text, numbers and the lines
+of their file.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from orchestrator.job.spec.values import JobValues, text_faults
 from orchestrator.job.spec.yaml_file import Path, name_of
 from sdnet.errors import InputError, shown
 
-# One line holds no more; the next check names the others.
+# One line has no room for more. The next check reports the others.
 _MOST_NAMED = 3
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 # What each type of pydantic's errors, or its first part, asks for: "it must ...".
@@ -38,7 +38,7 @@ _MUST = {
     "too_short": "hold at least {min_length}",
     "too_long": "hold at most {max_length}",
 }
-# What an absent key means where the default in the code is None.
+# The meaning of an absent key whose default in the code is None.
 _LEFT_OUT = {
     "cluster.workers_per_host": "no limit",
     "data.images": "synthetic pairs",
@@ -53,23 +53,23 @@ Fault = tuple[Path, str]
 
 
 def value_faults(raw: object, job: type[BaseModel]) -> list[Fault]:
-    """The values that no type refuses and that can only be mistakes: none given, or such a text."""
+    """Faults that no type refuses: a missing value, or a text that can only be a mistake."""
     texts = [(path, f"{name_of(path)} {problem}") for path, problem in text_faults(raw)]
     return [*_without_value(raw, job, ()), *texts]
 
 
 def type_faults(error: ValidationError, job: type[BaseModel], raw: object, values: JobValues) -> list[Fault]:
-    """Each fault that pydantic found in a job; words only for as many as `refusal` shows.
+    """Each fault that pydantic found in a job. Only those that `refusal` shows get a text.
 
     raw: the refused values, of JSON's types.
     """
     by_path: dict[Path, list[ErrorDetails]] = {}
     for item in error.errors(include_url=False):
         by_path.setdefault(_path_in(raw, item["loc"]), []).append(item)
-    # A value that may be one thing or another fails as each; a fault inside it says more.
+    # A value of a union type fails once for each type. A fault inside the value is more exact.
     above = {path[:length] for path in by_path for length in range(len(path))}
     paths = [path for path in by_path if path not in above]
-    # Finding words takes a while for each, and the file may hold thousands of faults.
+    # Making a text is slow, and the file may have thousands of faults.
     named = [_fault(path, by_path[path], job, values) for path in paths[:_MOST_NAMED]]
     return named + [(path, "") for path in paths[_MOST_NAMED:]]
 
@@ -80,7 +80,7 @@ def refusal(faults: list[Fault], values: JobValues) -> InputError:
     before = ""
     for path, text in faults[:_MOST_NAMED]:
         place = values.place(path)
-        # The file is named once.
+        # Name the file only once.
         shorter = place.removeprefix(f"{values.source} ") if said else place
         said.append(text if place == before else f"{shorter}: {text}")
         before = place
@@ -153,13 +153,13 @@ def _must(items: list[ErrorDetails]) -> str:
     asked = []
     for item in items:
         words = _MUST.get(item["type"]) or _MUST.get(item["type"].partition("_")[0])
-        # An error of a type that no key of ours gives today is shown in pydantic's words.
+        # Other types of errors, which no key gives today, are shown in pydantic's words.
         asked.append(words.format(**item.get("ctx", {})) if words else f"fit: {item['msg']}")
     return f"it must {' or '.join(dict.fromkeys(asked))}"
 
 
 def _meant(value: object, items: list[ErrorDetails]) -> str:
-    """How to write a number that is text as it stands, like '5', 010 or 1:30; empty for other values."""
+    """How to write the number that a text like '5', 010 or 1:30 probably means; empty for other values."""
     if not any(item["type"].startswith(("int_", "float_")) for item in items):
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

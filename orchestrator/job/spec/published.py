@@ -8,14 +8,14 @@ from orchestrator.ascend.rank_table.rules import faults_in_table
 from orchestrator.ascend.rank_table.table import RankTable, TableServer, has_legal_groups
 from orchestrator.errors import InputError
 
-# The published configuration's learning rate, and the one its eight-device log shows.
+# The learning rate of the published configuration, and that of its log with eight devices.
 _LR, _LR_ON_EIGHT = 0.004, 0.01
 
 
 def job_of_rank_table(table: RankTable, data: Path) -> dict[str, Any]:
-    """The plain values of a job (for `spec_from_dict`) on the table's hosts and devices.
+    """The values of a job (for `spec_from_dict`) on the table's hosts and devices.
 
-    data: a folder with train.npz and test.npz, as the published scripts want it, or a SEN1-2
+    data: a folder with train.npz and test.npz, as for the published scripts, or a SEN1-2
     tree. One server starts Ray itself; several join the Ray cluster that this host is in.
     Raises InputError for a device without an address or a folder that is not there.
     """
@@ -39,7 +39,7 @@ def job_of_rank_table(table: RankTable, data: Path) -> dict[str, Any]:
 
 
 def _soc(table: RankTable) -> Soc:
-    """The oldest chip on which the table is legal: its rules and time-outs suit the newer ones too."""
+    """The oldest chip for which the table is legal. Its rules and time-outs also suit the newer ones."""
     if table.version == "1.2":
         return "a3"
     candidates: tuple[Soc, ...] = ("910a", "910b")

@@ -12,7 +12,7 @@ from sdnet.paths import printable_path
 
 _DEEPEST_KEY = 10
 _LONGEST_TEXT = 4096
-# Characters that no one sees and that make another folder: controls, zero-width and direction marks.
+# Invisible characters, with which a path names another folder: controls, zero-width and direction marks.
 _INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -34,12 +34,12 @@ class JobValues:
     overridden: dict[Path, Node]
 
     def place(self, path: Path) -> str:
-        """Where the value at the path was written, to begin a message with."""
+        """Where the value at the path was written, as the beginning of a message."""
         for given in self.overridden:
             if given == path[: len(given)] or path == given[: len(path)] != ():
                 return "--set"
         node = None if self.root is None else self.root.at(path)
-        # A key that is missing from the whole file has no line.
+        # A missing key has no line.
         return self.source if node is None or node is self.root else f"{self.source} line {node.line}"
 
     def written(self, path: Path) -> str | None:
@@ -69,7 +69,7 @@ def values_of_dict(raw: Mapping[str, object], source: str, overrides: tuple[str,
 
 
 def text_faults(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """The texts, at any depth, that can only be mistakes: where each is, and what is wrong with it."""
+    """Texts, at any depth, that can only be mistakes: the place of each, and what is wrong with it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from text_faults(inner, (*path, key))
@@ -81,7 +81,7 @@ def text_faults(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def _is_absent_address(value: str, path: Path) -> bool:
-    """On a single server HCCL takes a device without an address, which a rank table writes as ""."""
+    """On a single server HCCL accepts a device without an address, which a rank table writes as ""."""
     return not value and path[:2] == ("cluster", "hosts") and "devices" in path
 
 
@@ -146,7 +146,7 @@ def _read(override: str) -> tuple[tuple[str, ...], Node]:
 
 
 def _value(text: str, source: str) -> Node:
-    """The value of an override as YAML; what is no YAML is text, since the shell has unquoted it.
+    """The value of an override, read as YAML. Invalid YAML is text, because the shell has removed its quotes.
 
     Examples: `[::1]:6379`, `@scratch`, and the name of a folder that is not UTF-8.
     """

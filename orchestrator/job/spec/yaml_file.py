@@ -1,15 +1,15 @@
-"""YAML, read strictly: one meaning for each spelling, a line number for each value.
+"""A strict reader of YAML: one meaning for each spelling, a line number for each value.
 
-Readers of YAML 1.1 and 1.2 disagree about some spellings, and both let some mistakes pass. Here:
+YAML 1.1 and 1.2 read some spellings differently, and both accept some mistakes. Here:
 
 * A plain `010`, `0x1F`, `1_000`, `1:30` or `2026-01-31` is text, exactly as written. A key that
-  wants a number then refuses it. A plain decimal number is a number, with an exponent too (`1e-3`).
+  takes a number then refuses it. A plain decimal number is a number, with an exponent too (`1e-3`).
 * A key that is given twice, an explicit tag, a plain value over several lines, and a second
   document are refused.
 * Anchors, aliases and `<<` work, but cannot multiply into more than 100,000 values.
 
-libyaml splits the text into events without recursion, and the events are checked while they come,
-so neither deep nesting nor a huge file can exhaust the stack or the memory.
+libyaml splits the text into events without recursion, and each event is checked when it arrives. So
+neither deep nesting nor a huge file can exhaust the stack or the memory.
 """
 
 import re
@@ -28,7 +28,7 @@ _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
 _DEEPEST = 20
 _MOST_DIGITS = 300
-# libyaml's parser is 60 times faster than the one in Python, which is there without it.
+# libyaml's parser is 60 times faster than the one in Python, which is the fallback.
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -55,7 +55,7 @@ class Node:
     size: int = 1
 
     def plain(self) -> object:
-        """The value as plain dicts, lists and scalars. No two of them share a part."""
+        """The value as dicts, lists and scalars. No two of them share a part."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -63,7 +63,7 @@ class Node:
         return self.value
 
     def at(self, path: Path) -> "Node":
-        """The value at the path, or the last one on the way to it that is there."""
+        """The value at the path. If it does not exist, the deepest existing value on the path."""
         node = self
         for part in path:
             if isinstance(node.value, dict) and part in node.value:
@@ -76,7 +76,7 @@ class Node:
 
 
 def read_yaml_file(path: FilePath) -> Node:
-    """The one document of a file. Raises InputError, with the line, for what is not read."""
+    """The one document of a file. Raises InputError, with the line, for a file that is not accepted."""
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
@@ -91,7 +91,7 @@ def read_yaml_file(path: FilePath) -> Node:
 def read_yaml(text: str, place: Callable[[int], str]) -> Node:
     """The one document of a text. place: names a line in messages.
 
-    Raises NotYaml for a syntax error, and InputError for other text that is not read.
+    Raises NotYaml for a syntax error, and InputError for other text that is not accepted.
     """
     wrong = _NOT_TEXT.search(text)
     if wrong:
@@ -122,7 +122,7 @@ def name_of(path: Path) -> str:
 
 
 class _Composer:
-    """Makes nodes of libyaml's events."""
+    """Builds nodes from libyaml's events."""
 
     def __init__(self, text: str, place: Callable[[int], str]):
         self._events = yaml.parse(text, Loader=_LOADER)
@@ -154,7 +154,7 @@ class _Composer:
     def _syntax(self, error: yaml.YAMLError) -> NotYaml:
         mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
         line = mark.line if mark else 0
-        # A missing bracket or colon is noticed later, often at the end of the file.
+        # The parser notices a missing bracket or colon later, often at the end of the file.
         if begun and (line >= len(self._lines) or "simple key" in getattr(error, "context", "")):
             line = begun.line
         problem = " ".join(str(getattr(error, "problem", None) or error).split())

@@ -1,4 +1,4 @@
-"""What a plain scalar of YAML means here: the spellings on which all readers agree, and else text."""
+"""The value of a plain YAML scalar: as YAML if all readers agree about the spelling, otherwise text."""
 
 import re
 

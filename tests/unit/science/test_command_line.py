@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -144,6 +145,18 @@ def test_a_signal_ends_prepare_in_one_line_and_leaves_no_images(signum, code, tm
         process.send_signal(signum)
         assert process.communicate() == ("", "sdnet: interrupted\n")
     assert process.returncode == code
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_limit_on_the_size_of_files_names_the_file_that_met_it(tmp_path):
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); "
+    program = f"{limited}from sdnet.__main__ import main; main()"
+    command = [sys.executable, "-c", program, "prepare", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.match(
+        rf"failed: {tmp_path}/out/\S+\.png: File too large; look at the disk and at `ulimit -a`", done.stderr
+    )
     assert list((tmp_path / "out").iterdir()) == []
 
 
