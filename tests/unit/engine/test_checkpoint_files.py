@@ -19,7 +19,7 @@ from orchestrator.engine.checkpoints import (
 from orchestrator.engine.pruning import prune
 from orchestrator.storage import DirectoryStorage
 from tests.unit.engine.crashing import save
-from tests.unprivileged import as_nobody
+from tests.unprivileged import as_nobody, let_anybody_write
 
 
 def folder_instead(file: Path) -> None:
@@ -57,9 +57,7 @@ def test_where_a_file_can_never_be_read_the_checkpoint_before_is_used(
 def test_where_an_ordinary_user_may_not_read_a_file_the_checkpoint_before_is_used(
     tmp_path: Path, locked: str
 ) -> None:
-    tmp_path.chmod(0o777)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
+    let_anybody_write(tmp_path)
 
     def found() -> str:
         root = tmp_path / "run"
