@@ -101,11 +101,11 @@ def _remove(probe: Path) -> None:
         try:
             shutil.rmtree(probe)
             return
-        except FileNotFoundError:
-            if not probe.exists():
-                return
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY or time.monotonic() > deadline:
+            if error.errno == errno.ENOENT and not probe.exists():
+                return
+            # A listing that lags shows names that are gone, or lacks names that are there.
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY) or time.monotonic() > deadline:
                 raise InputError(f"{probe} could not be deleted ({error.strerror}); delete it") from None
         time.sleep(1.0)
 

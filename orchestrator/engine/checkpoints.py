@@ -210,17 +210,18 @@ def refuse_lost(storage: Storage, saved: str | None) -> None:
 
 
 def has_state(storage: Storage, name: str) -> bool:
-    """Whether the checkpoint has a `state.json`. Asks for the object itself, because a listing may lag."""
-    try:
-        storage.get_range(f"{FOLDER}{name}/{STATE}", 0, 1)
-    except ObjectMissing:
-        return False
-    return True
+    """Whether the checkpoint has a `state.json`."""
+    return _exists(storage, f"{FOLDER}{name}/{STATE}")
 
 
 def _is_marked(storage: Storage, name: str) -> bool:
+    return _exists(storage, f"{FOLDER}{name}/{MARKER}")
+
+
+def _exists(storage: Storage, path: str) -> bool:
+    """Asks for the object itself, because a listing may lag."""
     try:
-        storage.get_range(f"{FOLDER}{name}/{MARKER}", 0, 1)
+        storage.get_range(path, 0, 1)
     except ObjectMissing:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Tie points of which some are wrong: a first transform, and which agree with it. Equal input, equal output."""
+"""A first transform from tie points that may be wrong, and the points that agree with it. Deterministic."""
 
 from dataclasses import dataclass
 

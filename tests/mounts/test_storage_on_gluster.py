@@ -1,7 +1,6 @@
 """The storage contract on two mounts of a GlusterFS volume whose brick is killed and restarted."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from orchestrator.storage import DirectoryStorage, Ownership, RunIsOwned, Storag
 from orchestrator.storage.lease import take
 from orchestrator.telemetry.events import Progress
 from orchestrator.telemetry.record import EventReader, EventWriter
+from tests.mounts.contract import creations_at_once, reads
 from tests.mounts.gluster import Volume, volume, why_impossible
 from tests.mounts.owners import elsewhere
 
@@ -46,13 +46,8 @@ def answers(check: Callable[[], None]) -> bool:
     return True
 
 
-def reads(storage: DirectoryStorage, name: str, content: bytes) -> Callable[[], bool]:
-    """Whether `name` has this content by now."""
-    return lambda: storage.get(name) == content
-
-
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until it holds; storage that fails meanwhile is asked again."""
+    """Wait until it holds. A failure of storage is no answer: ask again."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with contextlib.suppress(StorageError):
@@ -62,25 +57,10 @@ def eventually(holds: Callable[[], bool]) -> None:
     raise AssertionError("it never held")
 
 
-def test_create_has_one_winner_and_what_one_host_puts_another_reads(storages) -> None:
+def test_create_has_one_winner_and_what_one_host_puts_anotherreads(storages) -> None:
     first, second = storages
     for number in range(20):
-        won: list[bool] = []
-        go = threading.Barrier(4)
-
-        def create(storage: DirectoryStorage, own: bytes, go=go, won=won, number=number) -> None:
-            go.wait()
-            won.append(storage.create(f"lease_{number}", own))
-
-        threads = [
-            threading.Thread(target=create, args=(storages[index % 2], b"owner %d" % index))
-            for index in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(won) == [False, False, False, True]
+        assert creations_at_once(storages, f"lease_{number}") == [False, False, False, True]
         first.put("mutable", b"%d" % number)
         eventually(reads(second, "mutable", b"%d" % number))
 

@@ -30,6 +30,7 @@ from orchestrator.telemetry.events import Progress
 from orchestrator.telemetry.record import EventReader, EventWriter
 from sdnet.data.store import write_patches
 from tests.disk import fill, small_disk
+from tests.mounts.contract import creations_at_once, reads
 from tests.mounts.export import Export, why_impossible
 from tests.mounts.owners import elsewhere
 
@@ -56,11 +57,6 @@ def storages(export: Export, tmp_path: Path) -> tuple[DirectoryStorage, Director
     return first, second
 
 
-def _reads(storage: DirectoryStorage, name: str, content: bytes) -> Callable[[], bool]:
-    """Whether `name` has this content by now."""
-    return lambda: storage.get(name) == content
-
-
 def _eventually(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LISTED_WITHIN_S
     while not holds():
@@ -78,7 +74,7 @@ def test_what_one_host_puts_another_reads_by_name(storages) -> None:
         writer.put("folder/x", b"one")
         assert reader.get("folder/x") == b"one"
         writer.put("folder/x", b"two and more")
-        _eventually(_reads(reader, "folder/x", b"two and more"))
+        _eventually(reads(reader, "folder/x", b"two and more"))
         writer.delete("folder/x")
 
 
@@ -102,22 +98,7 @@ def test_a_name_that_a_listing_still_shows_may_be_gone(storages) -> None:
 
 def test_create_has_exactly_one_winner_over_both_mounts(storages) -> None:
     for number in range(20):
-        won: list[bool] = []
-        go = threading.Barrier(4)
-
-        def create(storage: DirectoryStorage, own: bytes, go=go, won=won, number=number) -> None:
-            go.wait()
-            won.append(storage.create(f"lease_{number}", own))
-
-        threads = [
-            threading.Thread(target=create, args=(storages[index % 2], b"owner %d" % index))
-            for index in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(won) == [False, False, False, True]
+        assert creations_at_once(storages, f"lease_{number}") == [False, False, False, True]
 
 
 @pytest.mark.soak

@@ -35,7 +35,7 @@ def train(
     lease: Lease,
     notes: tuple[str, ...],
 ) -> None:
-    """Make steps until told to finish."""
+    """Make steps until the parent asks for the end."""
     step = first_step
     while not finish.exists():
         time.sleep(STEP_S)

@@ -1,8 +1,11 @@
-"""Finds the names of Ray that a module uses, however it writes them."""
+"""Finds the names of Ray that a module uses, however it writes them, and what a name stands for."""
 
 import ast
+import importlib
+import operator
 import re
 from collections.abc import Iterator
+from typing import Any
 
 _WRITTEN = re.compile(r"ray(\.\w+)+")
 
@@ -73,3 +76,9 @@ def _is_private(parts: list[str]) -> bool:
         "core",
         "generated",
     ]
+
+
+def found(name: str) -> Any:
+    """What `module:Class.method` names."""
+    module, _, path = name.partition(":")
+    return operator.attrgetter(path)(importlib.import_module(module))

@@ -177,6 +177,7 @@ EVERYWHERE = sorted(
 # Tests that are about Ray's private names, each with the reason.
 MAY_USE_PRIVATE_NAMES = {
     "tests/unit/engine/test_ray_contract.py": "it says which private name moved",
+    "tests/unit/engine/test_ray_contract_values.py": "it says which value or record changed",
     "tests/unit/engine/test_ray_replaced.py": "it proves what the replaced names do",
     "tests/integration/test_faults_step.py": "it sets the memory limit from what Ray itself measures",
 }

@@ -16,7 +16,7 @@ from orchestrator.errors import InputError
 from orchestrator.storage import StorageMisused, StorageUnavailable
 from orchestrator.storage.host_cache import HostCache
 from tests.disk import small_disk
-from tests.unprivileged import as_nobody
+from tests.unprivileged import as_nobody, let_anybody_write
 
 MB = 1_000_000
 COPY_IN_A_PROCESS = """
@@ -237,9 +237,7 @@ def test_each_user_has_a_folder_that_others_cannot_enter(tmp_path: Path) -> None
     base = tmp_path / "shared"
     base.mkdir()
     base.chmod(0o1777)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o011)
+    let_anybody_write(tmp_path)
     HostCache(base=base, limit_bytes=MB).folder()
     theirs = as_nobody(lambda: HostCache(base=base, limit_bytes=MB).folder().name)
     assert {path.name for path in base.iterdir()} >= {f"sdnet-cache-{os.geteuid()}", theirs}
@@ -261,7 +259,7 @@ def test_a_rank_that_copies_for_long_says_that_it_is_alive(cache: HostCache, tmp
 
     def alive() -> None:
         beats.append(time.monotonic())
-        os.utime(lock)  # the other process copies, so the wait goes on beyond `stall_s`
+        os.utime(lock)  # the other process still copies, so the wait may be longer than `stall_s`
         if len(beats) == 2:
             os.close(lock)
 

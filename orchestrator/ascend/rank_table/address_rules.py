@@ -37,7 +37,7 @@ class AddressRules:
                 self._fault(INVALID, where, device["backup_device_ip"], fix)
 
     def _device_ip(self, value: object, path: str) -> list[IpAddress]:
-        # For HCCL "" means that there is no address.
+        # HCCL reads an empty text as no address.
         if value is ABSENT or value == "":
             if self._needed:
                 why = f"with several servers each device needs its address {_HOW_TO_SEE}"

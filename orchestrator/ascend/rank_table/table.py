@@ -259,7 +259,7 @@ def _server_from_dict(raw: dict[str, Any], numbered: bool) -> TableServer:
 def _device_from_dict(raw: dict[str, Any], numbered: bool) -> TableDevice:
     return TableDevice(
         device_id=int(raw["device_id"]),
-        # For HCCL "" means that there is no address.
+        # HCCL reads an empty text as no address.
         device_ip=raw.get("device_ip") or None,
         super_device_id=int(raw["super_device_id"]) if numbered and "super_device_id" in raw else None,
         extras=_extras(raw, _KEYS_OF_DEVICE),

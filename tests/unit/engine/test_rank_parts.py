@@ -1,7 +1,6 @@
 """What runs in a rank, without Ray: when to save, saving behind the loop, leaving together, restoring together."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.engine.checkpoints import CheckpointsLost, checkpoint_names, newest_valid, write_checkpoint
-from orchestrator.engine.control.failures import FailureKind, RankFailed, TrainingDiverged
+from orchestrator.engine.control.failures import FailureKind, RankFailed
 from orchestrator.engine.messages import GroupInfo, Notice, NoticeKind
 from orchestrator.engine.rank import saver as saver_module
 from orchestrator.engine.rank.leave import Agreement, Leaving
-from orchestrator.engine.rank.link import RankLink, open_link, read_heartbeat
+from orchestrator.engine.rank.link import open_link, read_heartbeat
 from orchestrator.engine.rank.restore import choose_and_read
 from orchestrator.engine.rank.run import RankSettings, run_rank
-from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
-from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, get_session
-from orchestrator.engine.state_format import NpzFormat, State
+from orchestrator.engine.rank.saver import CheckpointNotSaved, SaveTimes
 from orchestrator.errors import InputError
 from orchestrator.storage import Lease, StorageUnavailable
 from orchestrator.storage.host_cache import HostCache
 from orchestrator.storage.lease import Owner
 from tests.unit.engine.fakes import MemoryStorage, Recorder
-
-FORMAT = NpzFormat()
+from tests.unit.engine.savers import FORMAT, saver_of, weights
 
 
 class Hand:
@@ -39,32 +35,9 @@ class Hand:
         return self.seconds
 
 
-def saver_of(
-    storage: MemoryStorage,
-    *,
-    has_earlier: bool = False,
-    every_s: float | None = 0.0,
-    record: Recorder | None = None,
-) -> Saver:
-    return Saver(
-        storage,
-        FORMAT,
-        keep=2,
-        best=None,
-        times=SaveTimes(every_s, 0, 0.0),
-        record=record or Recorder(),
-        on_saved=lambda name: None,
-        has_earlier=has_earlier,
-    )
-
-
 @pytest.fixture(autouse=True)
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saver_module, "_RETRY_AFTER_S", ())
-
-
-def weights(step: int) -> Callable[[], State]:
-    return lambda: {"weight": np.full(2, step)}
 
 
 @given(step_s=st.floats(0.01, 100), every_s=st.floats(0, 1000))
@@ -220,65 +193,6 @@ def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> Non
     name = write_checkpoint(storage, FORMAT.encode({"w": np.zeros(2)}, 5, {}))
     storage.tries = 0
     assert restored_by(storage, 1, name) is not None
-
-
-def session_of(
-    storage: MemoryStorage, notice: Notice | None = None, record: Recorder | None = None
-) -> tuple[Session, RankLink, Saver]:
-    link = RankLink(GroupInfo(group="g"), 0)
-    saver = saver_of(storage, every_s=1e9)
-    leaving = Leaving(0, lambda: notice, lambda agreement: agreement)  # type: ignore[arg-type, return-value]
-    session = Session(
-        rank=0, world_size=1, local_rank=0, link=link, restored=None, saver=saver, leaving=leaving,
-        barrier=lambda: None, record=record or Recorder(), cache=None, cached=False,
-    )  # fmt: skip
-    return session, link, saver
-
-
-def test_the_last_state_is_saved_when_the_function_returns() -> None:
-    storage = MemoryStorage()
-    session, link, _ = session_of(storage)
-    for step in (1, 2, 3):
-        session.step(step, state=weights(step), metrics={"loss": 0.5})
-    session.finish()
-    session.close()
-    assert checkpoint_names(storage) == ["step_00000003"]
-    assert link.heartbeat().phase == "finished" and link.heartbeat().steps_reported
-
-
-@pytest.mark.parametrize(
-    ("kind", "error"), [(NoticeKind.DRAIN, HostIsDrained), (NoticeKind.STOP, LaunchEnds)]
-)
-def test_a_notice_saves_before_the_rank_leaves(kind: NoticeKind, error: type[Exception]) -> None:
-    storage = MemoryStorage()
-    session, _, _ = session_of(storage, Notice(kind, (0,)))
-    with pytest.raises(error, match="step 1"):
-        session.step(1, state=weights(1))
-    session.close()
-    assert checkpoint_names(storage) == ["step_00000001"]
-
-
-def test_a_loss_that_is_not_finite_names_its_step_and_is_never_saved() -> None:
-    storage = MemoryStorage()
-    session, _, _ = session_of(storage)
-    session.step(1, state=weights(1), metrics={"loss": 1.0})
-    with pytest.raises(TrainingDiverged, match="step 2"):
-        session.step(2, state=weights(2), metrics={"loss": float("nan")}, save=True)
-    session.close()
-    assert checkpoint_names(storage) == []
-
-
-def test_steps_that_go_backwards_are_refused() -> None:
-    session, _, _ = session_of(MemoryStorage())
-    session.step(5, state=weights(5))
-    with pytest.raises(InputError, match=r"session.step\(4\) comes after step 5"):
-        session.step(4, state=weights(4))
-    session.close()
-
-
-def test_the_session_is_known_in_the_training_thread_only() -> None:
-    with pytest.raises(InputError, match="outside of a training function"):
-        get_session()
 
 
 def test_links_of_two_groups_in_one_process_are_apart() -> None:

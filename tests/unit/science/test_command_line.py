@@ -1,13 +1,11 @@
 """`sdnet`: the scenes that are named are split so; wrong input is one line and exit code 2."""
 
-import hashlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +14,8 @@ import pytest
 from sdnet.__main__ import main
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
-from sdnet.data.store import checksums_of, open_training_patches
 from sdnet.data.synthetic import make_tree
-from sdnet.loop import EpochReport
-from sdnet.recipes import RECIPES
-from sdnet.train_folder import FolderHooks, newest_checkpoint
-from sdnet.trainer import Trainer
+from tests.unit.science.refusals import refusal
 
 
 @pytest.fixture(scope="module")
@@ -92,33 +86,6 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     assert message.format(tmp=tmp_path) in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
-
-
-@pytest.mark.parametrize("swapped", ["train.npz", "test.npz"])
-def test_training_does_not_go_on_with_other_data(swapped, tmp_path, monkeypatch, capsys):
-    def write(name: str, seed: int) -> Path:
-        images = np.random.default_rng(seed).integers(0, 256, (16, 64, 128), np.uint8)
-        labels = np.ones(16, int) if name == "train.npz" else np.arange(16) % 2
-        np.savez(tmp_path / name, images, labels)
-        return tmp_path / name
-
-    train, test = write("train.npz", 0), write("test.npz", 1)
-    recipe = replace(RECIPES["demo"], batch=8)
-    (tmp_path / "run").mkdir()
-    trainer = Trainer(recipe, open_training_patches(train), data=checksums_of(train, test))
-    trainer.snapshot().write(tmp_path / "run/epoch_0000")
-    write(swapped, 2)
-    line = refusal(
-        f"train --data {tmp_path} --out {tmp_path}/run --recipe demo --batch 8", monkeypatch, capsys
-    )
-    assert f"epoch_0000 was trained with another {swapped} (checksum " in line and "put the data back" in line
-
-
-def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
-    for name in ("train.npz", "test.npz"):
-        np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), np.arange(16) % 2)
-    line = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
-    assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in line
 
 
 # `prepare` up to the moment when its folder of synthetic images is there.
@@ -207,15 +174,6 @@ def test_prepare_says_that_its_pairs_are_synthetic(tmp_path, monkeypatch, capsys
     assert "test patches of synthetic pairs in " in capsys.readouterr().out
 
 
-def refusal(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments.split()])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed = capsys.readouterr()
-    assert ended.value.code == 2 and printed.err.count("\n") == 1
-    return printed.err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -254,60 +212,6 @@ def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(few_images, tmp_
         env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout.endswith("/\\u4e2d\n")) == (0, True), ended.stderr
-
-
-def test_training_resumes_from_the_newest_checkpoint_and_not_from_copies_or_corrupt_ones(tmp_path):
-    checkpoints = tmp_path / "checkpoints"
-    checkpoints.mkdir()
-    assert newest_checkpoint(tmp_path) is None
-    for name in ("epoch_0002", "epoch_9999", "epoch_10000", "epoch_0003.bak", "epoch_old"):
-        (tmp_path / name).mkdir()
-    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_10000"  # of an earlier version
-    for name in (
-        "step_99999999",
-        "step_100000000",
-        "step_100000000.2",
-        "step_00000003.bak",
-        "step_300000000",
-    ):
-        (checkpoints / name).mkdir()
-        (checkpoints / name / "state.json").touch()
-    (checkpoints / "step_300000000" / "corrupt").touch()
-    (checkpoints / "step_400000000").mkdir()  # its writer was killed before it wrote the state
-    assert newest_checkpoint(tmp_path) == checkpoints / "step_100000000.2"
-
-
-def test_training_does_not_begin_again_where_checkpoints_were_lost(tmp_path, monkeypatch, capsys):
-    for name in ("train.npz", "test.npz"):
-        labels = np.ones(16, int) if name == "train.npz" else np.arange(16) % 2
-        np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), labels)
-    train = f"train --data {tmp_path} --recipe demo --batch 8 --out {tmp_path}"
-    for left in ("published/checkpoint_SDNet_3.ckpt", "group/checkpoints/step_00000004/corrupt"):
-        (tmp_path / left).parent.mkdir(parents=True)
-        (tmp_path / left).touch()
-        told = refusal(f"{train}/{left.partition('/')[0]}", monkeypatch, capsys)
-        assert f"{tmp_path / left} is of an earlier run, and no checkpoint to resume from is left" in told
-
-    corrupt = tmp_path / "run/checkpoints/step_00000004"
-    corrupt.mkdir(parents=True)
-    (corrupt / "state.json").write_bytes(b"{}")
-    told = refusal(f"{train}/run", monkeypatch, capsys)
-    remedy = f"move {corrupt} away to resume from the checkpoint before it"
-    assert told == f"error: {corrupt}/state.json is not what was written; {remedy}\n"
-
-
-def test_an_epoch_prints_the_checksum_of_the_weights_that_it_wrote(tmp_path, capsys):
-    np.savez(tmp_path / "train.npz", np.zeros((16, 64, 128), np.uint8), np.ones(16, int))
-    trainer = Trainer(replace(RECIPES["demo"], batch=8), open_training_patches(tmp_path / "train.npz"))
-    (tmp_path / "checkpoints").mkdir()
-    rates = {"fpr95": 0.5, "accuracy": 0.5}
-    FolderHooks(tmp_path).epoch_finished(
-        trainer, EpochReport(1, 2, {"total": 1.0}, 0.002, 2, 1.5, rates, 0.1)
-    )
-    trainer.close()
-    written = tmp_path / "checkpoint_SDNet_1.ckpt"
-    checksum = hashlib.sha256(written.read_bytes()).hexdigest()
-    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {written} (SHA-256 {checksum})"
 
 
 def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,73 @@
+"""What a training function calls in a rank: each step is a heartbeat, a save point and a point to leave."""
+
+import pytest
+
+from orchestrator.engine.checkpoints import checkpoint_names
+from orchestrator.engine.control.failures import TrainingDiverged
+from orchestrator.engine.messages import GroupInfo, Notice, NoticeKind
+from orchestrator.engine.rank.leave import Leaving
+from orchestrator.engine.rank.link import RankLink
+from orchestrator.engine.rank.saver import Saver
+from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, get_session
+from orchestrator.errors import InputError
+from tests.unit.engine.fakes import MemoryStorage, Recorder
+from tests.unit.engine.savers import saver_of, weights
+
+
+def session_of(
+    storage: MemoryStorage, notice: Notice | None = None, record: Recorder | None = None
+) -> tuple[Session, RankLink, Saver]:
+    link = RankLink(GroupInfo(group="g"), 0)
+    saver = saver_of(storage, every_s=1e9)
+    leaving = Leaving(0, lambda: notice, lambda agreement: agreement)  # type: ignore[arg-type, return-value]
+    session = Session(
+        rank=0, world_size=1, local_rank=0, link=link, restored=None, saver=saver, leaving=leaving,
+        barrier=lambda: None, record=record or Recorder(), cache=None, cached=False,
+    )  # fmt: skip
+    return session, link, saver
+
+
+def test_the_last_state_is_saved_when_the_function_returns() -> None:
+    storage = MemoryStorage()
+    session, link, _ = session_of(storage)
+    for step in (1, 2, 3):
+        session.step(step, state=weights(step), metrics={"loss": 0.5})
+    session.finish()
+    session.close()
+    assert checkpoint_names(storage) == ["step_00000003"]
+    assert link.heartbeat().phase == "finished" and link.heartbeat().steps_reported
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [(NoticeKind.DRAIN, HostIsDrained), (NoticeKind.STOP, LaunchEnds)]
+)
+def test_a_notice_saves_before_the_rank_leaves(kind: NoticeKind, error: type[Exception]) -> None:
+    storage = MemoryStorage()
+    session, _, _ = session_of(storage, Notice(kind, (0,)))
+    with pytest.raises(error, match="step 1"):
+        session.step(1, state=weights(1))
+    session.close()
+    assert checkpoint_names(storage) == ["step_00000001"]
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_is_never_saved() -> None:
+    storage = MemoryStorage()
+    session, _, _ = session_of(storage)
+    session.step(1, state=weights(1), metrics={"loss": 1.0})
+    with pytest.raises(TrainingDiverged, match="step 2"):
+        session.step(2, state=weights(2), metrics={"loss": float("nan")}, save=True)
+    session.close()
+    assert checkpoint_names(storage) == []
+
+
+def test_steps_that_go_backwards_are_refused() -> None:
+    session, _, _ = session_of(MemoryStorage())
+    session.step(5, state=weights(5))
+    with pytest.raises(InputError, match=r"session.step\(4\) comes after step 5"):
+        session.step(4, state=weights(4))
+    session.close()
+
+
+def test_the_session_is_known_in_the_training_thread_only() -> None:
+    with pytest.raises(InputError, match="outside of a training function"):
+        get_session()
