@@ -31,7 +31,8 @@ from orchestrator.report.summary import read_summary
 from orchestrator.storage import Storage, StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.events import HostMissing
-from orchestrator.telemetry.record import EventReader, EventWriter, has_events, merge_events
+from orchestrator.telemetry.record import EventReader, EventWriter, merge_events
+from orchestrator.telemetry.segments import has_events
 from orchestrator.telemetry.state import read_state
 from sdnet.errors import InputError
 

@@ -23,10 +23,10 @@ from typing import Any, Self
 from orchestrator.storage import ObjectMissing, RunLost, Storage, StorageError
 from orchestrator.telemetry import events as schemas
 from orchestrator.telemetry.event import Event, Recorded, UnknownEvent
+from orchestrator.telemetry.segments import FOLDER, MERGED, unlisted_segments
 
 logger = logging.getLogger(__name__)
 
-FOLDER, MERGED = "events/", "events.jsonl"
 SCHEMAS: dict[str, type[Event]] = {
     schema.name: schema
     for schema in vars(schemas).values()
@@ -194,12 +194,15 @@ class EventReader:
         self._all: list[_Read] = []
 
     def read(self) -> list[Recorded]:
-        """Every event so far. Raises StorageError when storage is away."""
-        self.new()
+        """Every event so far, also of segments that are not listed yet. Raises StorageError."""
+        self.new(unlisted=True)
         return [entry.recorded for entry in sorted(self._all, key=lambda entry: entry.place)]
 
-    def new(self) -> list[Recorded]:
-        """The events that no earlier call has returned. Raises StorageError."""
+    def new(self, unlisted: bool = False) -> list[Recorded]:
+        """The events that no earlier call has returned. Raises StorageError.
+
+        unlisted: ask for the next segment of each writer by name, whatever the listing shows.
+        """
         # Nothing counts as seen before everything is read: storage may fail in between.
         contents = {}
         for name in (MERGED, *self._storage.list(FOLDER)):
@@ -207,6 +210,8 @@ class EventReader:
                 # A listing is a hint, and only a run that has ended once has a merged file.
                 with contextlib.suppress(ObjectMissing):
                     contents[name] = self._storage.get(name)
+        if unlisted:
+            contents |= unlisted_segments(self._storage, self._seen | contents.keys())
         self._seen |= {MERGED, *contents}
         found = [entry for name, content in contents.items() for entry in self._entries(name, content)]
         found.sort(key=lambda entry: entry.place)
@@ -258,17 +263,6 @@ def follow(storage: Storage, stop: threading.Event, reader: EventReader | None =
         if ending:
             return
         stop.wait(_FOLLOW_EVERY_S)
-
-
-def has_events(storage: Storage) -> bool:
-    """Whether a launch has recorded anything here. Raises StorageError."""
-    if storage.list(FOLDER):
-        return True
-    try:
-        storage.get_range(MERGED, 0, 1)
-    except ObjectMissing:
-        return False
-    return True
 
 
 def merge_events(storage: Storage) -> None:

@@ -94,7 +94,7 @@ def test_a_job_on_two_mounts_whose_server_is_killed_for_20_s_ends_well_with_the_
         time.sleep(_AWAY_S)  # the fault itself
     ended_well(process)
     summary = json.loads(on_the_server(export, run).summary.read_text())
-    assert summary["status"] == "succeeded"
+    assert (summary["status"], summary["steps"]) == ("succeeded", STEPS)
     assert weights(on_the_server(export, run), STEPS) == weights(clean, STEPS)
     files = json.loads(run.manifest.read_text())["files"]
     assert copies_on(cluster) == {files[name]["sha256"] for name in ("train.npz", "test.npz")}

@@ -12,7 +12,7 @@ import pytest
 import sdnet.__main__
 from orchestrator.cli import app
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.telemetry.record import has_events
+from orchestrator.telemetry.segments import has_events
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.recipes import RECIPES
 from tests.disk import fill, small_disk

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from orchestrator.storage import DirectoryStorage, RunLost, StorageUnavailable
 from orchestrator.telemetry.event import Event, UnknownEvent
 from orchestrator.telemetry.events import FirstStep
-from orchestrator.telemetry.record import EventReader, EventWriter, follow, has_events, merge_events
+from orchestrator.telemetry.record import EventReader, EventWriter, follow, merge_events
+from orchestrator.telemetry.segments import has_events
 from tests.failing_files import Fault, failing_files
 from tests.storage_mounts import Mount, Server
 from tests.unit.engine.fakes import MemoryStorage
@@ -280,3 +281,19 @@ def test_an_unknown_event_survives_the_merge() -> None:
     )
     merge_events(storage)
     assert json.loads(storage.get("events.jsonl")) == json.loads(line)
+
+
+def test_all_events_are_read_although_a_lagging_mount_lists_only_the_first_segment() -> None:
+    storage = MemoryStorage()
+    with EventWriter(storage) as writer:
+        for step in range(5):
+            writer.record(FirstStep(step=step))
+            assert writer.flush()
+    listed = storage.list("events/")[:1]
+    storage.list = lambda prefix: listed  # type: ignore[method-assign]
+    reader = EventReader(storage)
+    assert [entry.event for entry in reader.new()] == [FirstStep(step=0)]
+    assert [entry.event for entry in reader.read()] == [FirstStep(step=step) for step in range(5)]
+    assert reader.new() == []
+    merge_events(storage)
+    assert storage.get("events.jsonl").count(b"\n") == 5

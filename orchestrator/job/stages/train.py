@@ -1,5 +1,6 @@
 """The train stage: SDNet's training function on the engine, until the recipe is done."""
 
+import contextlib
 import functools
 import logging
 import time
@@ -21,10 +22,11 @@ from orchestrator.job.local_data import copies_of, data_errors, host_cache
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet
-from orchestrator.storage import Lease
+from orchestrator.storage import Lease, StorageError
 from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.event import Event
-from orchestrator.telemetry.events import StageFinished, StageStarted
+from orchestrator.telemetry.events import Epoch, StageFinished, StageStarted
+from orchestrator.telemetry.record import EventReader
 from sdnet.augment import check_patches
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import checksums_of, open_patches, sample_checksum
@@ -60,6 +62,7 @@ def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> New
     began = time.monotonic()
     trainer_of(spec, run).fit(lease)
     done = _last(spec, run, record)
+    _await_events(run, done.step)
     record(StageFinished(stage="train", seconds=round(time.monotonic() - began, 3)))
     return done
 
@@ -83,6 +86,17 @@ def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
         if time.monotonic() > deadline:
             raise LastCheckpointMissing(str(run.checkpoints))
         time.sleep(1.0)
+
+
+def _await_events(run: RunDirectory, step: int) -> None:
+    """Wait until this host's mount shows what the ranks recorded at the end: the summary is made of it."""
+    reader, deadline = EventReader(run.storage), time.monotonic() + _LISTED_WITHIN_S
+    with contextlib.suppress(StorageError):  # the launcher waits for storage when it writes the end
+        while not any(isinstance(r.event, Epoch) and r.event.step == step for r in reader.read()):
+            if time.monotonic() > deadline:
+                logger.warning("the events of the last epoch are not visible here; the summary lacks them")
+                return
+            time.sleep(1.0)
 
 
 @data_errors(_DATA)

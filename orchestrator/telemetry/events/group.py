@@ -57,7 +57,7 @@ class Straggler(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangFound(Event):
-    """No rank makes progress. ranks: those that are behind; step: where they stand; host: of the first."""
+    """No rank makes progress. ranks: those that are behind; step: their step; host: of the first."""
 
     ranks: tuple[int, ...]
     step: int
@@ -93,7 +93,7 @@ class DrainNoticed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fenced(Event):
-    """The last generation's ranks are gone. unreachable: hosts that could not be asked (Ray gave them up)."""
+    """The last generation's ranks are gone. unreachable: hosts that did not answer (Ray declared them dead)."""
 
     ranks: tuple[int, ...]
     unreachable: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class LeftoversEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureDetected(Event):
-    """A generation failed. kind: see docs/faults.md; rank, host: where it began, null when nobody is to blame."""
+    """A generation failed. kind: see docs/faults.md; rank, host: where it began, null when unknown."""
 
     kind: str
     rank: int | None = None

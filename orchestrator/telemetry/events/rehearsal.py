@@ -7,9 +7,9 @@ from orchestrator.telemetry.event import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultInjected(Event):
-    """`drill` made a fault. at: when, in unix seconds of its host; proof: how it was seen to have happened.
+    """`drill` injected a fault. at: when, in unix seconds of its host; proof: evidence that it happened.
 
-    generation, step: of the group when it was chosen. damage, checkpoint: how which checkpoint was damaged.
+    generation, step: of the group when it was chosen. damage, checkpoint: the damage, and the damaged checkpoint.
     """
 
     number: int
@@ -26,7 +26,7 @@ class FaultInjected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostReturned(Event):
-    """A host that `drill` took away is back. problem: why it is not, or empty; note: what differs from before."""
+    """A host that `drill` disabled is back. problem: why it is not, or empty; note: what differs from before."""
 
     number: int
     host: str
@@ -36,7 +36,7 @@ class HostReturned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostMissing(Event):
-    """Ray did not list a host again that `drill` took away. waited_s: for how long `drill` waited."""
+    """Ray did not list a host again that `drill` disabled. waited_s: for how long `drill` waited."""
 
     number: int
     host: str

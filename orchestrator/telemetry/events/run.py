@@ -24,7 +24,7 @@ class RunFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRestarted(Event):
-    """`launch --restart` began the run again at step 1. moved_to: folder with what earlier launches left."""
+    """`launch --restart` began the run again at step 1. moved_to: folder with the files of earlier launches."""
 
     moved_to: str
 
@@ -38,7 +38,7 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished(Event):
-    """A stage ended well. seconds: measured by the stage; patches, skipped: what `preprocess` made and left out."""
+    """A stage succeeded. seconds: measured by the stage; patches, skipped: what `preprocess` made and left out."""
 
     stage: str
     seconds: float | None = None

@@ -15,7 +15,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled(Event):
-    """The first step of a process was handed to the device. cached: whether compiled graphs were reused."""
+    """The first step of a process was given to the device. cached: whether compiled graphs were reused."""
 
     seconds: float
     cached: bool
@@ -77,7 +77,7 @@ class Epoch(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSaved(Event):
-    """A checkpoint is valid. stall_s: how long the step loop stood still; save_s: how long writing took."""
+    """A checkpoint is valid. stall_s: how long the step loop was blocked; save_s: how long writing took."""
 
     step: int
     checkpoint: str
@@ -95,7 +95,7 @@ class CheckpointFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointCorrupt(Event):
-    """A checkpoint is not what was written; it was marked, and an earlier one is used."""
+    """A checkpoint does not match its checksums; it was marked, and an earlier one is used."""
 
     checkpoint: str
     detail: str
