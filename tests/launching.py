@@ -1,6 +1,7 @@
 """What tests that start `launch` in a process of its own share: following its events."""
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,16 @@ from orchestrator.telemetry.record import EventReader, follow
 E = TypeVar("E", bound=Event)
 # The fixture `note_seconds`: a run, and the unix time of a fault or of launching again after one.
 NoteSeconds = Callable[[RunDirectory, float], None]
+
+
+def reuse_graphs(clean: RunDirectory, run: RunDirectory) -> None:
+    """Give a new run the compiled graphs of a finished one.
+
+    Compiling takes a third of a short launch, and few tests are about it. A run that depends on other values than
+    the finished one ignores these graphs.
+    """
+    if clean.compiled.exists() and not run.root.exists():
+        shutil.copytree(clean.compiled, run.compiled)
 
 
 def wait_for(

@@ -6,7 +6,7 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.hosts.bed import Bed
 from tests.hosts.host import RAY, Host
-from tests.launching import checksums, wait_for
+from tests.launching import checksums, reuse_graphs, wait_for
 
 _JOB = """
 name: {name}
@@ -31,7 +31,8 @@ def run_clean(cluster: Bed) -> RunDirectory:
 def launch(
     cluster: Bed, name: str, workers: int | list[int] = 2, epochs: int = _EPOCHS, on: Host | None = None
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job on the data of the clean run, from the host `on` or the head."""
+    """Start to launch the job on the data and with the graphs of the clean run, from the host `on` or the head."""
+    reuse_graphs(RunDirectory(cluster.storage / "clean"), RunDirectory(cluster.storage / name))
     data = f"{{prepared: {cluster.storage}/clean/data}}"
     return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs), on)
 

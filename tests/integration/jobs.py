@@ -15,7 +15,7 @@ import psutil
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.integration.ray_node import RayCluster, program
-from tests.launching import checksums, wait_for
+from tests.launching import checksums, reuse_graphs, wait_for
 
 JOB = """
 name: {name}
@@ -43,21 +43,24 @@ def launch(
     storage: Path,
     name: str,
     *options: str,
-    process_group: int | None = None,
     python: str = "",
+    compiles: bool = False,
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
     """Start to launch the job of this name.
 
-    process_group: 0 for a new one, None for that of the tests. python: runs before the command line.
+    python: runs before the command line. compiles: do not reuse the graphs of the clean run in the same storage.
     """
     begin = f"{python}\nfrom orchestrator.cli import main\nmain()"
+    run = RunDirectory(storage / name)
+    if not compiles:
+        reuse_graphs(RunDirectory(storage / "clean"), run)
     command = [sys.executable, "-c", begin] if python else [str(program("sdnet-orchestrate"))]
     process = subprocess.Popen(
         [*command, "launch", str(job_file(storage, name)), *options],
         env={**cluster.environment, "RAY_ADDRESS": cluster.address},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    return process, RunDirectory(storage / name)
+    return process, run
 
 
 @contextlib.contextmanager
@@ -69,6 +72,8 @@ def on_a_terminal(
     It prints to a file, which outlives the terminal.
     """
     terminal, inside = pty.openpty()
+    run = RunDirectory(storage / name)
+    reuse_graphs(RunDirectory(storage / "clean"), run)
     with output.open("wb") as printed:
         process = subprocess.Popen(
             [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
@@ -78,7 +83,7 @@ def on_a_terminal(
         )  # fmt: skip
     os.close(inside)
     try:
-        yield process, terminal, RunDirectory(storage / name)
+        yield process, terminal, run
     finally:
         process.kill()
         process.wait()

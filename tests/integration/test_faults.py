@@ -61,7 +61,7 @@ def flip_a_bit(path: Path) -> None:
 def test_a_rank_killed_in_an_epoch_costs_a_restart_and_not_one_bit(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds, rank: int
 ) -> None:
-    process, run = launch(ray_cluster, storage, f"killed-{rank}")
+    process, run = launch(ray_cluster, storage, f"killed-{rank}", compiles=True)
     victim = pid_of(run, rank)
     wait_for_checkpoint(run, 2)
     killed_at = time.time()
