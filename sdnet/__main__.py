@@ -19,6 +19,7 @@ from sdnet.command_line import (
     ModelOption,
     NetworkOption,
     SearchOption,
+    ignore_unusable_width,
     print_any_text,
     refuse_empty,
     refuse_small_address_space,
@@ -229,6 +230,7 @@ def _use_graphs() -> None:
 def main() -> None:
     """Run the command line; wrong input is one line on stderr and exit code 2."""
     print_any_text(sys.stdout, sys.stderr)
+    ignore_unusable_width()
     code = 1
     with interruptible(silent=True):
         try:

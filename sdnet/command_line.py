@@ -1,6 +1,7 @@
 """What both command lines do with their arguments and their output, and the options that both have."""
 
 import io
+import os
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ AdaptOption = Annotated[
 
 # NumPy and OpenCV alone take 280 MB of addresses, and OpenBLAS 34 MB for each thread.
 _LEAST_ADDRESS_SPACE = 512 << 20
+_LEAST_COLUMNS = 20
 
 
 def refuse_small_address_space() -> None:
@@ -64,6 +66,13 @@ def refuse_empty(arguments: Sequence[str]) -> None:
         if not argument or (option.startswith("--") and equals and not value):
             name = option or (before if before.startswith("--") else f"the argument after {before}")
             raise InputError(f"{name} is empty; give a value, or leave it out")
+
+
+def ignore_unusable_width() -> None:
+    """Remove COLUMNS when it leaves no room for text: containers set it to 0, and rich prints nothing then."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) < _LEAST_COLUMNS:
+        del os.environ["COLUMNS"]
 
 
 def print_any_text(*streams: TextIO | None) -> None:

@@ -121,6 +121,17 @@ def test_an_interrupted_command_ends_in_one_line() -> None:
     assert process.returncode == 129
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_width_that_leaves_no_room_for_text_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    console = plain_console()
+    console.file = io.StringIO()
+    console.print("is finished; nothing to do")
+    assert console.file.getvalue() == "is finished; nothing to do\n"
+
+
 def test_paths_with_brackets_and_colons_are_printed_as_they_are() -> None:
     console = plain_console()
     console.file = io.StringIO()
