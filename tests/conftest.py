@@ -16,6 +16,7 @@ import pytest
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FirstStep
+from tests.integration.clean_run import *  # noqa: F403 - fixtures of integration/ and of mounts/
 from tests.launching import NoteSeconds, times_of
 
 # A busy machine must not fail a property, so no example has a time limit.

@@ -88,6 +88,9 @@ class Mount:
         self._change(f"create {name}", lambda: self._store(name, content))
         return True
 
+    def tidy(self, folder: str) -> None:
+        self._reach(folder)
+
     def describe(self) -> str:
         return "/runs/j"
 

@@ -103,6 +103,10 @@ class DirectoryStorage:
 
         return self._answer(name, attempt)
 
+    def tidy(self, folder: str) -> None:
+        """Remove the temporary files of writers that were killed, and folders that hold nothing else."""
+        self._answer(folder, lambda: _remove_temporary_files(self.path(folder.removesuffix("/"))))
+
     def describe(self) -> str:
         """The directory's path."""
         return str(self.root)
@@ -182,6 +186,16 @@ def _names_below(folder: Path, prefix: str) -> Iterator[str]:
                 logger.warning("%s cannot be listed (%s)", entry.path, error.strerror)
         elif not entry.name.endswith(_TEMPORARY):
             yield prefix + entry.name
+
+
+def _remove_temporary_files(folder: Path) -> None:
+    for directory, _, names in os.walk(folder):
+        temporary = [name for name in names if name.startswith(".") and name.endswith(_TEMPORARY)]
+        for name in temporary:
+            Path(directory, name).unlink(missing_ok=True)
+        if temporary:
+            with contextlib.suppress(OSError):  # other files are still there
+                Path(directory).rmdir()
 
 
 def _sync_directory(folder: Path) -> None:

@@ -74,11 +74,13 @@ class Example:
         return run
 
 
-# The third workload takes a minute and meets the same code as the second: `make soak` runs it.
-SEQUENCE = pytest.param(Example("sequence_cluster"), marks=pytest.mark.soak)
+# The examples take a minute each and use the same engine: `make soak` runs them.
+EXAMPLES = [
+    pytest.param(Example(module), marks=pytest.mark.soak) for module in ("digits_cluster", "sequence_cluster")
+]
 
 
-@pytest.fixture(params=[Sdnet(), Example("digits_cluster"), SEQUENCE], ids=repr)
+@pytest.fixture(params=[Sdnet(), *EXAMPLES], ids=repr)
 def workload(request: pytest.FixtureRequest) -> Sdnet | Example:
     chosen: Sdnet | Example = request.param
     return chosen

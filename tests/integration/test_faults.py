@@ -28,6 +28,7 @@ from orchestrator.telemetry.events import (
     Leaving,
     RankJoined,
     Resumed,
+    RunStarted,
 )
 from tests.integration.jobs import launch, on_a_terminal, pid_of, stopped, succeeded, weights
 from tests.integration.ray_node import RayCluster
@@ -145,7 +146,7 @@ def truncate(path: Path) -> None:
     [flip_a_bit, *(pytest.param(damage, marks=pytest.mark.soak) for damage in (truncate, Path.unlink))],
     ids=lambda damage: damage.__name__,
 )
-def test_a_corrupt_checkpoint_is_marked_and_the_one_before_is_used(
+def test_a_killed_launcher_is_launched_again_without_its_newest_checkpoint_which_is_corrupt(
     ray_cluster: RayCluster,
     clean: RunDirectory,
     storage: Path,
@@ -154,6 +155,10 @@ def test_a_corrupt_checkpoint_is_marked_and_the_one_before_is_used(
 ) -> None:
     name = f"corrupt-{damage.__name__}".replace("_", "-")
     first, run = launch(ray_cluster, storage, name)
+    wait_for(run, RunStarted)
+    second, _ = launch(ray_cluster, storage, name)
+    refusal, _ = second.communicate()
+    assert second.returncode == 2 and "is being run by" in refusal
     wait_for_checkpoint(run, 4)  # an earlier one is there, too
     first.kill()
     first.communicate()
@@ -170,24 +175,6 @@ def test_a_corrupt_checkpoint_is_marked_and_the_one_before_is_used(
     [resumed] = events_of(run, Resumed)
     assert resumed.checkpoint < newest.name
     assert json.loads(run.summary.read_text())["status"] == "succeeded"
-    assert weights(run) == weights(clean)
-
-
-def test_a_killed_launcher_is_launched_again_and_ends_with_the_same_bytes(
-    ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
-) -> None:
-    first, run = launch(ray_cluster, storage, "relaunched")
-    wait_for_checkpoint(run, 2)
-    second, _ = launch(ray_cluster, storage, "relaunched")
-    refusal, _ = second.communicate()
-    assert second.returncode == 2 and "is being run by" in refusal
-    first.kill()
-    first.communicate()
-    launched_at = time.time()
-    third, _ = launch(ray_cluster, storage, "relaunched")
-    succeeded(third)
-    note_seconds(run, launched_at)
-    assert events_of(run, Resumed)
     assert weights(run) == weights(clean)
 
 

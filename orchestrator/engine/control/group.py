@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.engine.checkpoints import FOLDER
 from orchestrator.engine.control.drain import Drain
 from orchestrator.engine.control.failures import Failure, FailureKind, GroupHangs
 from orchestrator.engine.control.fence import fence
@@ -108,6 +109,8 @@ class GroupControl:
         self._refuse_lost_run()
         if self.generation.members:
             self.record(fence(self._cluster, self.generation.members))
+        with contextlib.suppress(StorageError):  # this only frees space
+            self._storage.tidy(FOLDER)  # no rank writes checkpoints now
         self.generation = Generation(self.generation.number + 1, world_size)
         self._save(replace(self._state, generation=self.generation.number, ranks={}))
         self.record(events.GroupStarting(generation=self.generation.number, world_size=world_size))

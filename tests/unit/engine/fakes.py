@@ -139,6 +139,7 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.tidied: list[str] = []
         self.away = False
 
     def put(self, name: str, content: bytes) -> None:
@@ -165,6 +166,10 @@ class MemoryStorage:
     def create(self, name: str, content: bytes) -> bool:
         self._answer(name)
         return self.objects.setdefault(name, content) == content
+
+    def tidy(self, folder: str) -> None:
+        self._answer(folder)
+        self.tidied.append(folder)
 
     def describe(self) -> str:
         return "memory"

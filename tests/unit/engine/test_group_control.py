@@ -212,3 +212,17 @@ def test_training_time_and_failures_are_counted_over_all_launches() -> None:
     state = read_state(made.storage)
     assert state.failures == 4
     assert state.trained_s == pytest.approx(109.0, abs=1.5)
+
+
+def test_what_killed_ranks_left_unfinished_is_removed_after_they_were_fenced_and_before_others_start() -> (
+    None
+):
+    made = bench()
+    made.start("h0", "h1")
+    made.control.ended()
+    made.storage.tidied.clear()
+    made.start("h0", "h1")
+    assert made.storage.tidied == ["checkpoints/"]
+    made.storage.away = True
+    made.control.ended()
+    made.control.starting(2)  # it does not matter that storage is away: this only frees space

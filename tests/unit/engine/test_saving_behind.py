@@ -56,6 +56,9 @@ class Throttled:
     def delete(self, name: str) -> None:
         self.storage.delete(name)
 
+    def tidy(self, folder: str) -> None:
+        self.storage.tidy(folder)
+
     def describe(self) -> str:
         return self.storage.describe()
 
