@@ -15,6 +15,20 @@ _last_received: int | None = None
 _stderr_before: int | None = None
 
 
+def hold_signals() -> None:
+    """Let ENDING_SIGNALS wait until `admit_signals`. Threads that start until then never receive them.
+
+    A signal to a process goes to any thread that does not block it. So it waits only if all threads block it, also
+    those that NumPy starts when it is imported.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+
+
+def admit_signals() -> None:
+    """Let this thread, the main one, receive ENDING_SIGNALS. One that waited arrives now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked the command to end. Example: SIGHUP, because the terminal was closed."""
 

@@ -28,14 +28,15 @@ PURE = (
     "drill/faults.py",
     "drill/outcome.py",
 )
-_BASE = {"storage", "telemetry", "process_identity", "errors"}
+_BASE = {"storage", "telemetry", "process_identity", "threads", "errors"}
 _ENGINE = {"engine", "ascend", *_BASE}
 # What each package may import; a dotted name allows that part of a package and nothing else of it.
 MAY_IMPORT = {
     "errors": set[str](),
     "process_identity": set[str](),
-    "storage": {"process_identity", "errors"},
-    "telemetry": {"storage", "errors"},
+    "threads": set[str](),
+    "storage": {"process_identity", "threads", "errors"},
+    "telemetry": {"storage", "threads", "errors"},
     "ascend": {"errors"},
     "engine": {"ascend", *_BASE},
     # The one door to Ray's private names is part of the engine; starting Ray needs some of them.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli import app
+from orchestrator.cli.program import app
 from orchestrator.drill.faults import Damage, Fault, Planned, parse_faults, plan_faults, reasons_against
 from orchestrator.drill.outcome import (
     fault_report,

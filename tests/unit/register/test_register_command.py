@@ -14,7 +14,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.warp import calculate_default_transform, reproject
 
-from sdnet.__main__ import main
+from sdnet.program import main
 from sdnet.registration.reading import read_source
 from tests.made_pairs import pair
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sdnet.__main__ import main
+from sdnet.program import main
 
 
 def refusal(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

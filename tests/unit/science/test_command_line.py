@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.__main__ import main
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.synthetic import make_tree
+from sdnet.program import main
 from tests.unit.science.refusals import refusal
 
 
@@ -96,7 +96,7 @@ def wait(*arguments):
     print("waits", flush=True)
     signal.pause()
 synthetic.make_tree = wait
-from sdnet.__main__ import main
+from sdnet.program import main
 sys.argv = ["sdnet", "prepare", "--out", sys.argv[1]]
 main()
 """
@@ -117,7 +117,7 @@ def test_a_signal_ends_prepare_in_one_line_and_leaves_no_images(signum, code, tm
 
 def test_a_limit_on_the_size_of_files_names_the_file_that_met_it(tmp_path):
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); "
-    program = f"{limited}from sdnet.__main__ import main; main()"
+    program = f"{limited}from sdnet.program import main; main()"
     command = [sys.executable, "-c", program, "prepare", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
