@@ -1,4 +1,4 @@
-"""Keeps the signal handlers of a command while Ray, which installs its own, starts."""
+"""Keeps the signal handlers of a command while Ray, which changes them, starts or ends."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from sdnet.interruption import ENDING_SIGNALS
 
 @contextmanager
 def keeping_signal_handlers() -> Iterator[None]:
-    """Keep our handlers through a block in which Ray starts; signals wait until the block ends.
+    """Keep our handlers through a block in which Ray starts or ends; signals wait until the block ends.
 
     Ray takes SIGTERM when it starts, in Python and in C++, where it prints a stack trace and aborts. A start that
     another signal interrupts is half done, and the process crashes when it ends. Signals wait only if every thread
