@@ -109,7 +109,7 @@ def test_prepared_files_of_another_shape_kind_or_length_are_named(
     wrong: dict[str, dict[str, np.ndarray]] = {
         "it must be uint8 [N, 64, 128]": {"arr_0": np.zeros((20, 32, 64), np.uint8)},
         "must be uint8": {"arr_0": np.zeros((20, 64, 128), np.float32)},
-        "one label a patch": {"arr_1": np.zeros(19, np.int64)},
+        "one label per patch": {"arr_1": np.zeros(19, np.int64)},
         "matches and non-matches": {"arr_1": np.ones(20, np.int64)},
     }
     for number, (said, arrays) in enumerate(wrong.items()):

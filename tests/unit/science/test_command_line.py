@@ -60,11 +60,11 @@ def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, m
         ("prepare --out {tmp}/file/out", "folder {tmp}/file/out cannot be written (Not a directory)"),
         (
             "prepare {few} --out {tmp}/a",
-            "{tmp}/a/train.npz is a folder, and a file must lie there; move it away",
+            "{tmp}/a/train.npz is a folder, but must be a file; move it away",
         ),
         (
             "prepare {few} --out {tmp}/b",
-            "{tmp}/b/shards is a file, and a folder must lie there; move it away",
+            "{tmp}/b/shards is a file, but must be a folder; move it away",
         ),
     ],
 )

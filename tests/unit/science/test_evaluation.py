@@ -170,5 +170,5 @@ def test_the_threshold_of_training_pairs_lies_between_their_distances(evaluation
     threshold = training_threshold(evaluation, patches, places, CHUNK)
     assert 0 <= threshold <= 2
     alone = Places(("a",), np.zeros(number, int), np.arange(number), np.zeros((number, 2), int))
-    with pytest.raises(InputError, match="is of one scene"):
+    with pytest.raises(InputError, match="has one scene only"):
         training_threshold(evaluation, patches, alone, CHUNK)
