@@ -30,7 +30,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBID_SKIPS = "SDNET_FORBID_SKIPS"
-# In the environment of every process that a test starts, so that a survivor gives itself away
+# In the environment of every process that a test starts, so that a survivor can be found
 # and two suites on one machine do not blame each other.
 SESSION = "SDNET_TEST_SESSION"
 # A process may need a moment to end after its signal.
@@ -39,7 +39,7 @@ _GRACE_S = 10.0
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with reference numbers and real pairs, beside the project."""
+    """The folder with reference numbers and real pairs, next to the project."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: reference numbers and real pairs are not in the repository")
@@ -177,5 +177,5 @@ def _orphaned(names: set[str]) -> set[str]:
         try:
             held |= {name for name in names if f"/dev/shm/{name}" in maps.read_text(errors="replace")}
         except OSError:
-            continue  # the process has ended meanwhile, or is not ours to read
+            continue  # the process has ended, or we may not read it
     return names - held

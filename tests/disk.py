@@ -1,4 +1,4 @@
-"""A disk of a test's own that can really be full: a small tmpfs, mounted for as long as the test lasts."""
+"""A disk that a test can really fill: a small tmpfs, mounted while the test runs."""
 
 import errno
 import os

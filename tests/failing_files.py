@@ -1,6 +1,6 @@
-"""The system calls below a directory, with the faults of a network mount: for the primitives of `DirectoryStorage`.
+"""System calls below a directory that fail as on a network mount, for tests of `DirectoryStorage`.
 
-The files are real. Each call that reaches them takes the next fault of a list, if there is one left.
+The files are real. Each call takes the next fault of a list, if one is left.
 """
 
 import errno

@@ -28,7 +28,7 @@ _ORCHESTRATE = str(Path(__file__).with_name("orchestrate.py"))
 _RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Workers that nobody has asked for yet take the CPU from those that start.
+    # Prestarted workers would take the CPU from those that start.
     "RAY_enable_worker_prestart": "0",
     "PYTHONUNBUFFERED": "1",
 }

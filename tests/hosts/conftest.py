@@ -1,4 +1,4 @@
-"""A cluster for launches with faults, and the clean run that theirs are compared with."""
+"""A cluster for launches with faults, and the clean run to which their runs are compared."""
 
 from collections.abc import Iterator
 

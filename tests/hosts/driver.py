@@ -1,6 +1,6 @@
-"""Runs on a host of the bed and does there what a test asks of Ray: one JSON line each way.
+"""Runs on a host of the bed and sends a test's requests to Ray: one JSON line each way.
 
-A question is `{"do": name, "host": name}`; the answer is `{"ok": value}`, or `{"error": class
+A request is `{"do": name, "host": name}`; the answer is `{"ok": value}`, or `{"error": class
 name}` for an error of Ray's. One driver serves many tests, because it takes seconds to start.
 """
 
@@ -43,7 +43,7 @@ def settle(host: str) -> str:
 
 
 def ask(host: str) -> str:
-    """The address of the host, as its resident tells it."""
+    """The address of the host, as its resident reports it."""
     return ray.get(_residents[host].address.remote(), timeout=_AT_MOST_S)
 
 

@@ -1,4 +1,4 @@
-"""Signals that would end this process at once end it through its `finally` blocks instead."""
+"""Lets signals end this process through its `finally` blocks instead of at once."""
 
 import signal
 from collections.abc import Iterator

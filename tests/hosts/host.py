@@ -1,4 +1,4 @@
-"""One host of the bed: a namespace with its own address, disk and Ray node, and what may befall it."""
+"""One host of the bed: a namespace with its own address, disk and Ray node, and the faults that a test can inject."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ _RAY_OPTIONS = (
     "--include-log-monitor=false",
     "--log-color=false",
 )
-# No autoscaler: it starts slowly and has nobody to serve.
+# No autoscaler: it starts slowly and has nothing to do here.
 _HEAD_OPTIONS = ("--head", f"--port={GCS_PORT}", "--no-monitor")
 # Gives a command its host's own disk, or its own view of shared storage, at the path where every host has one.
 _WITH_DISK = 'mount --bind "$0" "$1" && shift && exec "$@"'
@@ -35,7 +35,7 @@ class Host:
 
     directory: its own disk, which its commands see at `disk`, as those of every host do theirs.
     environment: that of its commands, Ray's token among them. ray_options: what this host's
-    `ray start` gets beside the usual, such as `--num-cpus=2`; the last one of a kind counts.
+    `ray start` gets in addition, such as `--num-cpus=2`; of equal options the last one counts.
     views: directories that its commands see at other paths, such as a mount of its own of the shared storage.
     """
 
@@ -129,7 +129,7 @@ class Host:
         self.kill()
 
     def freeze(self, word: str = "") -> list[psutil.Process]:
-        """SIGSTOP the processes that `word` names, all by default; returns them when they stand still."""
+        """SIGSTOP the processes that `word` names, all by default; returns them when they have stopped."""
         frozen = self.processes(word)
         for process in frozen:
             process.suspend()

@@ -1,4 +1,4 @@
-"""The small job of the fault tests over hosts, its clean run, and what a test asks of its runs."""
+"""The small job of the fault tests over hosts, its clean run, and checks of its runs."""
 
 import subprocess
 
@@ -54,7 +54,7 @@ def host_of(cluster: Bed, run: RunDirectory, rank: int) -> Host:
 
 
 def drain(cluster: Bed, host: Host, seconds: int) -> None:
-    """Announce that the host goes away."""
+    """Announce that the host is drained."""
     [raylet] = host.processes("raylet")
     [node_id] = [word.split("=")[1] for word in raylet.cmdline() if word.startswith("--node_id=")]
     cluster.head.run(

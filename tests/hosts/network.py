@@ -1,4 +1,4 @@
-"""Namespaces on a switch: hosts' network stacks, their cables, and their removal.
+"""Network namespaces on a switch: creates the hosts' network stacks and links, and removes them.
 
 The switch is a bridge in a namespace of its own, so nothing is added to the machine's own
 network, no packet passes its firewall, and two beds may use the same addresses. Every name
@@ -93,7 +93,7 @@ def lay_cables(prefix: str, count: int) -> list[Cable]:
     ports = [f"link set {cable.port} master bridge up" for cable in cables]
     ip("-n", switch, "-batch", "-", text="\n".join(["link set bridge up", *ports]))
     for cable in cables:
-        # A host finds out its own address by asking for the route to anywhere; nobody is at the other end.
+        # A host finds its own address through the route to any address; nothing listens there.
         steps = (
             "link set lo up",
             f"addr add {cable.address}/{NETWORK.prefixlen} dev eth0",
@@ -110,7 +110,7 @@ def pids_in(namespace: str) -> list[int]:
 
 
 def kill_all_in(namespaces: Sequence[str]) -> None:
-    """SIGKILL every process of the namespaces, including those that start meanwhile; wait for their end."""
+    """SIGKILL every process of the namespaces, also those that start during the call; wait for their end."""
     while pids := [pid for name in namespaces for pid in pids_in(name)]:
         for pid in pids:
             signal_to(pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ def why_impossible() -> str:
 
 
 def signal_to(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process that may have ended meanwhile."""
+    """Send a signal to a process that may have ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 

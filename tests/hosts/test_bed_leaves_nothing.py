@@ -1,4 +1,4 @@
-"""However a bed ends, none of its processes, namespaces and files is there afterwards."""
+"""However a bed ends, none of its processes, namespaces and files remains."""
 
 import contextlib
 import os

@@ -74,7 +74,7 @@ class Example:
         return run
 
 
-# The third workload takes a minute and meets the same code as the second: `make soak` runs it.
+# The third workload takes a minute and runs the same code as the second: `make soak` runs it.
 SEQUENCE = pytest.param(Example("sequence_cluster"), marks=pytest.mark.soak)
 
 
@@ -109,7 +109,7 @@ def rate_of_each_epoch(run: RunDirectory) -> dict[int, float]:
     return {event.step: event.lr for event in events_of(run, Epoch)}
 
 
-def test_a_drained_host_costs_no_step_a_killed_one_a_restart_and_both_not_one_bit(
+def test_a_drained_host_costs_no_step_and_a_killed_one_a_restart_and_neither_changes_a_byte(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds, workload: Sdnet | Example
 ) -> None:
     undisturbed = clean if isinstance(workload, Sdnet) else workload.run_clean(cluster)
@@ -142,7 +142,9 @@ def test_a_drained_host_costs_no_step_a_killed_one_a_restart_and_both_not_one_bi
         await_node(host, start)
 
 
-def test_three_ranks_rate_a_network_as_the_two_did_that_trained_it(cluster: Bed, clean: RunDirectory) -> None:
+def test_three_ranks_evaluate_a_network_as_the_two_that_trained_it_did(
+    cluster: Bed, clean: RunDirectory
+) -> None:
     summary = json.loads(clean.summary.read_text())
     evaluation = cluster.sdnet_orchestrate(
         "evaluate", "--checkpoint", str(clean.checkpoints / summary["checkpoint"]), "--json",
@@ -154,7 +156,7 @@ def test_three_ranks_rate_a_network_as_the_two_did_that_trained_it(cluster: Bed,
     assert (rates["fpr95"], rates["accuracy"]) == (summary["fpr95"], summary["accuracy"])
 
 
-def test_an_elastic_group_goes_on_with_the_host_that_is_left_and_takes_one_back(
+def test_an_elastic_group_continues_on_the_remaining_host_and_takes_one_back(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     cluster.hosts[3].kill()  # the last test: this host does not come back

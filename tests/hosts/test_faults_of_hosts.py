@@ -1,4 +1,4 @@
-"""Hosts and links that fail under a launch: named, survived, and the same bytes at the end."""
+"""Hosts and links fail under a launch: the fault is reported, and the run ends with the same bytes."""
 
 import threading
 import time
@@ -162,7 +162,7 @@ def end_raylet(host: Host) -> None:
 
 
 @pytest.mark.parametrize("lose", [Host.cut_link, end_raylet], ids=lambda lose: lose.__name__)
-def test_a_host_whose_link_stays_down_or_whose_raylet_is_told_to_end_is_left_out(
+def test_a_host_whose_link_stays_down_or_whose_raylet_gets_sigterm_is_left_out(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds, lose: Callable[[Host], None]
 ) -> None:
     process, run = launch(cluster, lose.__name__.replace("_", "-"))

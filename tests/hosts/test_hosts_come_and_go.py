@@ -1,4 +1,4 @@
-"""Hosts that are taken away with notice, lost while data is prepared, or come back."""
+"""Hosts that are drained, lost while data is prepared, or return."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The small job of the launch tests: its file, its launch, and what it leaves."""
+"""The small job of the launch tests: its file, its launch, and its results."""
 
 import contextlib
 import fcntl
@@ -103,7 +103,7 @@ def listening_addresses(pid: int) -> set[str]:
 
 @contextlib.contextmanager
 def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
-    """Stop them as SIGSTOP does; those that still live afterwards go on."""
+    """Stop them with SIGSTOP while the block runs; those that survive then continue."""
     for process in processes:
         process.suspend()
     try:

@@ -1,4 +1,4 @@
-"""`sdnet-orchestrate` whose training goes wrong before its fourth step.
+"""`sdnet-orchestrate` with a training function that fails before its fourth step.
 
 Ranks import the training function by name, so this is a module and not a script. Call `launch` with the fault's name
 before the usual arguments: python -c "import launch_with_a_fault as it; it.launch()" bug launch JOB

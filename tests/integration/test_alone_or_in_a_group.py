@@ -1,4 +1,4 @@
-"""`sdnet train` and a group of one rank train the same network, and each resumes what the other began."""
+"""`sdnet train` and a group of one rank train the same network, and each resumes the other's run."""
 
 import os
 import shutil

@@ -64,7 +64,7 @@ def test_a_run_killed_at_random_steps_ends_with_the_same_bytes(
     assert end_of(run) == end_of(longer)
 
 
-def test_a_run_that_may_not_fail_is_launched_again_by_hand_and_ends_with_the_same_bytes(
+def test_a_run_without_retries_is_launched_again_and_ends_with_the_same_bytes(
     ray_cluster: RayCluster, longer: RunDirectory, storage: Path
 ) -> None:
     options = (*_LONGER, "--set", "recovery.max_failures=0")

@@ -48,7 +48,7 @@ def files_of(run: RunDirectory, pids: set[int]) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (*segments, run.states / "000001.json")}
 
 
-def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_and_says_so(
+def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_and_reports_it(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     first, run = launch(ray_cluster, storage, "taken", python=SHORT_LEASE)

@@ -1,4 +1,4 @@
-"""Trains one rank for a few steps and prints, as JSON, sums of what it ends with.
+"""Trains one rank for a few steps and prints, as JSON, checksums of its result.
 
 usage: train_one_rank.py RANK WORLD_SIZE TRAIN_NPZ OBJECTIVE; the group's MS_* variables are set already.
 """

@@ -72,7 +72,7 @@ class Export:
         raise RuntimeError(f"sshd did not start: {(self._folder / 'sshd.log').read_text()[-500:]}")
 
     def kill_server(self) -> None:
-        """SIGKILL the server and all its sessions: the mounts have nobody to talk to."""
+        """SIGKILL the server and all its sessions, so that the mounts have no server."""
         if self._server is not None:
             processes = self._processes()
             for process in processes:

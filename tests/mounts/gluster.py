@@ -1,4 +1,4 @@
-"""Two mounts of one GlusterFS volume with one brick, by a glusterd that lives as long as the block.
+"""Two mounts of one GlusterFS volume with one brick, by a glusterd that runs while the block runs.
 
 with volume(tmp_path) as made:
     made.first, made.second

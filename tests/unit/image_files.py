@@ -1,4 +1,4 @@
-"""Image files put together by hand: of any depth and number of bands, also with headers that lie."""
+"""Builds image files byte by byte: of any depth and number of bands, also with false headers."""
 
 import io
 import struct

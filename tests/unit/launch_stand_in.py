@@ -1,4 +1,4 @@
-"""A stand-in for `launch`, which a drill can run without Ray: python launch_stand_in.py -m MODULE launch JOB
+"""A fake `launch`, which a drill can run without Ray: python launch_stand_in.py -m MODULE launch JOB
 
 One process per generation is the only rank: it sleeps, while this program makes the "steps", saves checkpoints, and
 records events and the run's state as a launch does. A rank that ends or is stopped is a failure.

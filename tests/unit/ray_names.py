@@ -1,4 +1,4 @@
-"""Finds the names of Ray that a module uses, however it writes them, and what a name stands for."""
+"""Finds the names of Ray that a module uses, in any way of writing, and resolves them."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Folders as public data sets have them: which layout they are, and which scene an image belongs to."""
+"""Folders of public data sets: their layout, and the scene of each image."""
 
 from pathlib import Path
 from typing import get_args

@@ -1,4 +1,4 @@
-"""The rules of tests/conftest.py hold: what it forbids fails."""
+"""The rules of tests/conftest.py work: what it forbids fails."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A controller of a group, with fake hosts and ranks and a virtual clock around it."""
+"""A group's controller with fake hosts, fake ranks and a virtual clock."""
 
 from dataclasses import dataclass
 

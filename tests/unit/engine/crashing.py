@@ -2,7 +2,7 @@
 
 usage: python -m tests.unit.engine.crashing FOLDER STEP KEEP. FOLDER/start holds a run with checkpoints. For
 n = 1, 2, ... it is copied to FOLDER/<n>, where a forked process saves STEP, prunes, and dies at its n-th change of the
-disk. The last copy is the one whose process came to its end.
+disk. The last copy is the one whose process finished.
 """
 
 import io

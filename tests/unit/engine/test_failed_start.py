@@ -1,4 +1,4 @@
-"""A start that fails leaves nothing behind: the next generation needs the room."""
+"""A failed start leaves nothing behind: the next generation needs its resources."""
 
 import threading
 from typing import Any

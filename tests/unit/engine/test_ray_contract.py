@@ -1,6 +1,6 @@
 """Ray's private names that the engine uses, as they are in the pinned version of Ray.
 
-A failure here says what moved; nothing is started. `docs/ray_internals.md` says why each name is needed.
+A failure here says which name moved; nothing is started. `docs/ray_internals.md` says why each name is needed.
 """
 
 import importlib
@@ -167,8 +167,8 @@ def test_the_callbacks_that_are_left_out_are_among_those_that_ray_train_creates(
         assert f"{name}(" in created
 
 
-def test_each_private_name_of_the_door_is_explained_and_has_a_contract() -> None:
-    # This file, and the one beside it about values.
+def test_each_private_name_of_ray_is_explained_and_has_a_contract() -> None:
+    # This file, and the one about values.
     contracts = sorted(Path(__file__).parent.glob("test_ray_contract*.py"))
     contract = "".join(path.read_text(encoding="utf-8") for path in contracts)
     explained = (ROOT / "docs" / "ray_internals.md").read_text(encoding="utf-8")

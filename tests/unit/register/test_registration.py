@@ -1,4 +1,4 @@
-"""Registration finds made-up transforms, refuses what does not match, and repeats itself to the last bit."""
+"""Registration finds known transforms, refuses images that do not match, and repeats to the last bit."""
 
 import cv2
 import numpy as np
@@ -131,7 +131,7 @@ def test_16_bit_images_are_registered_as_their_8_bit_versions_are() -> None:
     assert error_px(found.transform, TRUTHS["affine"]) < 0.3
 
 
-def test_what_is_known_before_is_where_the_search_begins() -> None:
+def test_the_search_starts_from_the_initial_transform() -> None:
     truth = turned(30, 1.1, (60, 40), EDGE)
     found = sdnet.register(
         *pair(EDGE, truth), initial=Transform("affine", turned(30, 1.1, (50, 52), EDGE)), measure="cfog"

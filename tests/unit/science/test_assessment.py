@@ -1,4 +1,4 @@
-"""Intervals, thresholds and retrieval against their definitions, spelled out slowly."""
+"""Intervals, thresholds and retrieval against slow code that follows their definitions."""
 
 from dataclasses import replace
 
@@ -133,7 +133,7 @@ def test_an_assessment_says_the_same_whatever_the_order_of_the_pairs(case):
     assert found == expected
 
 
-def test_an_assessment_tells_scenes_and_seasons_apart(case):
+def test_an_assessment_separates_scenes_and_seasons(case):
     opt, sar, labels, places = case
     found = assess(opt, sar, labels, places)
     distances = distances_of(opt, sar)

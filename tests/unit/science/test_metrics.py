@@ -1,4 +1,4 @@
-"""FPR95 and accuracy against their definitions, spelled out slowly."""
+"""FPR95 and accuracy against slow code that follows their definitions."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""The parts of the network that the published one does not have."""
+"""The parts of the network that the published network lacks."""
 
 from typing import Any
 
@@ -100,7 +100,7 @@ def test_a_patch_that_is_normalised_by_itself_does_not_depend_on_its_batch_nor_o
     np.testing.assert_allclose(alone, together[1][:, :1], atol=1e-6)
 
 
-def test_orientation_channels_answer_to_edges_that_run_their_way():
+def test_orientation_channels_respond_to_edges_of_their_orientation():
     rows, columns = np.mgrid[:64, :64]
     stripes = [
         np.sin(columns / 3),

@@ -1,4 +1,4 @@
-"""One update, whoever computes its slices."""
+"""One update of the weights, whichever rank computes its slices."""
 
 import numpy as np
 import pytest
