@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-# Ray ends what belonged to a driver soon after the driver.
+# Ray ends a driver's actors soon after the driver.
 _GRACE_S = 10.0
-# Ray Train makes one for a cluster, which stays as long as Ray does.
+# Ray Train creates one per cluster, which stays until Ray ends.
 _RAYS_OWN = "_AutoscalingCoordinatorActor"
 
 

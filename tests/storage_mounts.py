@@ -28,7 +28,7 @@ class Server:
     _names: list[tuple[float, frozenset[str]]] = field(default_factory=list)
 
     def names_at(self, seconds: float) -> frozenset[str]:
-        """What a listing showed at this time."""
+        """The names that a listing showed at this time."""
         return next((names for at, names in reversed(self._names) if at <= seconds), frozenset())
 
     def changed(self) -> None:

@@ -18,7 +18,7 @@ def let_anybody_write(folder: Path) -> None:
 
 
 def as_nobody(function: Callable[[], str]) -> str:
-    """What the function returns in a forked process without root's rights; fails with its traceback.
+    """Call the function in a forked process without root's rights, and return its result; fails with its traceback.
 
     Forked, not started as a new program: an ordinary user may not be able to read the interpreter or the project.
     """

@@ -25,7 +25,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Removal:
-    """Set `begun` once removal has begun: a signal that arrives later must not stop it halfway."""
+    """Set `begun` when the removal begins: a later signal must not stop it halfway."""
 
     begun = False
 

@@ -30,7 +30,7 @@ class Owner:
 
     @property
     def prefix(self) -> str:
-        """What every name of its bed begins with; a letter and a number may follow."""
+        """The prefix of every name of its bed; a letter and a number may follow."""
         return f"sdn{self.pid}t{self.started:X}"
 
     def is_gone(self) -> bool:

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 
-# A host that falls silent is given up after 4 * (1 + 0.5) s, and not after Ray's own minute.
+# Ray gives up a silent host after 4 * (1 + 0.5) s, and not after its default minute.
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",

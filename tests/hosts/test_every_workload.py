@@ -49,7 +49,7 @@ class Sdnet:
 
 @dataclass(frozen=True)
 class Example:
-    """The training function of a module in examples/; its steps are short, so the network must be slower."""
+    """The training function of a module in examples/; its steps are short, so the network is slowed down."""
 
     module: str
     steps: int = 100
@@ -86,7 +86,7 @@ def workload(request: pytest.FixtureRequest) -> Sdnet | Example:
 
 @contextmanager
 def slow_steps(cluster: Bed, run: RunDirectory, generation: int, delay_ms: float) -> Iterator[GroupStarted]:
-    """From the start of this generation steps take long: it is not done before the fault. Yields once it has saved."""
+    """Slow the steps of this generation down, so that the fault comes before the end. Yields after a save."""
     group = wait_for(run, GroupStarted, lambda started: started.generation == generation)
     [*_, began] = times_of(run, GroupStarted)
     for host in cluster.hosts[1:]:
@@ -177,6 +177,6 @@ def test_an_elastic_group_continues_on_the_remaining_host_and_takes_one_back(
     assert events_of(run, GroupRestarting)[-1].reason == "a host came back: 1 -> 2 ranks"
     note_seconds(run, killed_at)
     rates, undisturbed = rate_of_each_epoch(run), rate_of_each_epoch(clean)
-    # A rank that is killed takes its last fifth of a second of events along: once when its host dies, once to grow.
+    # A killed rank loses the events of its last 0.2 s: once when its host dies, once when the group grows.
     assert rates.items() <= undisturbed.items() and len(rates) >= len(undisturbed) - 2
     assert json.loads(run.summary.read_text())["steps"] == STEPS

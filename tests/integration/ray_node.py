@@ -46,7 +46,7 @@ class RayCluster:
                     "ray", "job", "submit", "--address", self.dashboard, "--working-dir", directory,
                     *options, "--", *launch, timeout=280,
                 )  # fmt: skip
-                # A node is up some seconds before the agent that takes its jobs.
+                # A node runs some seconds before the agent that accepts its jobs.
                 if "No available agent" not in done.stderr:
                     return done
 
@@ -73,7 +73,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def running_node(home: Path) -> Iterator[RayCluster]:
-    """A node that lives as long as the block."""
+    """A node that runs while the block runs."""
     port, dashboard = free_ports(2)
     environment = {
         **os.environ,

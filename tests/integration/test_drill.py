@@ -30,7 +30,7 @@ def drill(storage: Path, name: str, epochs: int, *options: str) -> "subprocess.P
 
 
 def report_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """The one object of a drill that ended well."""
+    """The JSON object that a successful drill prints."""
     output, errors = process.communicate()
     assert process.returncode == 0, output + errors
     report: dict[str, Any] = json.loads(output)

@@ -64,7 +64,7 @@ def test_an_exception_in_the_step_that_does_not_recur_costs_a_restart(
 def test_a_rank_that_takes_all_memory_is_killed_and_reported_and_replaced(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
-    # A Ray of its own, for which the memory ends where the job has more than it needs.
+    # A Ray of its own, with a memory limit slightly above what the job needs.
     done, run = launch_with(
         "memory", ray_cluster, storage, "starved",
         "--set", "cluster.address=local",

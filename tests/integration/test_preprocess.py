@@ -71,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process makes of them, without Ray."""
+    """The result of one process, without Ray."""
     run = RunDirectory(tmp_path_factory.mktemp("expected"))
     run.create()
     prepare(work_of(job(images, Path()).data, images, run))

@@ -61,7 +61,7 @@ def volume(folder: Path) -> Iterator[Volume]:
 
 
 def why_impossible() -> str:
-    """Empty where a volume can be made, otherwise what is missing."""
+    """Empty where a volume can be created, otherwise what is missing."""
     missing = [name for name in ("glusterd", "gluster", "mount.glusterfs") if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} not found: install glusterfs-server"

@@ -41,13 +41,13 @@ def storages(made: Volume, tmp_path: Path) -> tuple[DirectoryStorage, DirectoryS
 
 
 def answers(check: Callable[[], None]) -> bool:
-    """Whether storage answers, and agrees."""
+    """Whether storage answers, and the condition is true."""
     check()
     return True
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until it holds. A failure of storage is no answer: ask again."""
+    """Wait until the condition is true; a storage failure is retried."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with contextlib.suppress(StorageError):

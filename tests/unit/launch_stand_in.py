@@ -30,7 +30,7 @@ FAILURES = int(os.environ["STAND_IN_FAILURES"])
 
 
 def main() -> None:
-    """Run the job, one step an epoch, until it is done."""
+    """Run the job with one step per epoch, until it is done."""
     job = yaml.safe_load(Path(sys.argv[-1]).read_text())
     run, steps = RunDirectory.of(job["storage"], job["name"]), job["train"]["epochs"]
     began = time.time()

@@ -36,7 +36,7 @@ HOSTILE = (
 
 
 def keys(section: Any = JobSpec, above: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Path and type of every section and every key that a job knows, and of the parts of a host."""
+    """Path and type of every section and key of a job, and of the parts of a host."""
     fields: dict[str, Any] = {}
     if isinstance(section, type) and issubclass(section, BaseModel):
         fields = {name: field.annotation for name, field in section.model_fields.items()}

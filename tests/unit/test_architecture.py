@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "telemetry": {"storage", "errors"},
     "ascend": {"errors"},
     "engine": {"ascend", *_BASE},
-    # The one door to Ray's private names is part of the engine; starting Ray needs some of them.
+    # The only package that uses Ray's private names is part of the engine; starting Ray needs some.
     "ray_cluster": {"engine.ray_train", "errors", "sdnet"},
     # `job` and `report` import each other: a launch writes its run's report, and a report reads the files of a run.
     "report": {"job.inputs", "job.plan", "job.run_directory", "job.spec", "sdnet", *_ENGINE},

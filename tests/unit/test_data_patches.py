@@ -99,7 +99,7 @@ def test_the_next_keypoint_takes_the_place_of_a_constant_window(place: Place) ->
 
 
 def plain_sift_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np.ndarray:
-    """What `cut_patches` means: all keypoints at OpenCV's default contrast, strongest first."""
+    """The definition of `cut_patches`: all keypoints at OpenCV's default contrast, strongest first."""
     found = cv2.SIFT_create().detect(optical, None)  # type: ignore[attr-defined]
     keypoints = np.array([(point.response, *point.pt) for point in found], np.float32).reshape(-1, 3)
     centres = choose_centres(keypoints, optical.shape, config)

@@ -30,7 +30,7 @@ RESULTS = ("train.npz", "test.npz", "manifest.json")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `images`, 36 pairs of 6 scenes, and `out`, what was prepared of them."""
+    """A folder with `images`, 36 pairs of 6 scenes, and `out`, the prepared data."""
     folder = tmp_path_factory.mktemp("made")
     make_tree(folder / "images", SyntheticConfig(pairs=36, scenes=6))
     (folder / "out").mkdir()
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(made: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may spoil; times of files are kept."""
+    """A copy that a test may change; times of files are kept."""
     return Path(shutil.copytree(made, tmp_path / "copy"))
 
 

@@ -180,7 +180,7 @@ def test_a_host_that_ray_does_not_list_again_is_no_fault_survived() -> None:
 
 
 def started(number: int, t: float, hosts: tuple[str, ...]) -> list[Recorded]:
-    """The events of a group that begins to start, and has started a second later."""
+    """The events of a group that starts within a second."""
     return recorded(
         (t, GroupStarting(generation=number, world_size=2)),
         (t + 1, GroupStarted(generation=number, world_size=2, hosts=hosts)),

@@ -122,7 +122,7 @@ def test_the_wait_for_a_copier_without_data_is_bounded(cache: HostCache, tmp_pat
     ):
         pass
     os.close(lock)
-    with cache.copied(source, sha256) as copy:  # the abandoned wait has not taken the lock along
+    with cache.copied(source, sha256) as copy:  # the abandoned wait did not take the lock
         assert copy.exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Says that it waits, then waits for the signal; what the block raises is printed with its exit code.
+# Prints that it waits, then waits for the signal; prints the exception of the block with its exit code.
 _WAITS = """
 import signal, sys
 from sdnet.interruption import exit_code_of, interruptible

@@ -21,7 +21,7 @@ Head = Callable[[str | None], str]
 
 
 class FakeHead(grpc.GenericRpcHandler):
-    """Answers one question of Ray's head, for those who bring the token; None: for everybody."""
+    """Answers one request as Ray's head, for callers with the token; None: for all callers."""
 
     def __init__(self, token: str | None):
         self._token = token

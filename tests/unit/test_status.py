@@ -59,7 +59,7 @@ class HostClock(VirtualClock):
 
 
 def own(run: RunDirectory, owner: Owner, *, ended: bool = False) -> Lease:
-    """Make this owner the newest one; the one before it is silent, or gone."""
+    """Make this owner the newest one; the one before it is silent or has ended."""
     clock = HostClock()
     lease = take(run.storage, owner, clock=Clock(clock.now, clock.wait))
     lease.renew(1, time.monotonic(), ended)

@@ -48,7 +48,7 @@ def test_leftover_processes_of_the_run_are_ended_and_reported(
     assert other.ended == () and left_over.poll() is None
     cleared = clear_host("10.0.0.1", [0], {}, MARK, False)
     assert [item.pid for item in cleared.ended] == [left_over.pid]
-    # Its parent, which is this process, may not have taken note of its end yet.
+    # Its parent, which is this process, may not have reaped it yet.
     assert not psutil.pid_exists(left_over.pid) or psutil.Process(left_over.pid).status() == "zombie"
 
 

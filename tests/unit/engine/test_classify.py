@@ -29,7 +29,7 @@ from orchestrator.storage import RunLost, StorageMisused, StorageUnavailable
 
 @pytest.fixture(autouse=True)
 def ray_has_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's table of actors knows nothing of the actors of these tests."""
+    """Ray's table of actors has no record of these tests' actors."""
     monkeypatch.setattr(door, "why_it_died", lambda error: Death.OTHER)
 
 

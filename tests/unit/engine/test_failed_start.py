@@ -9,7 +9,7 @@ from orchestrator.engine.ray_train.workers import ControlledWorkers
 
 
 class Rendezvous(Exception):
-    """What went wrong."""
+    """The error of the start."""
 
 
 @pytest.mark.parametrize("has_started", [True, False])

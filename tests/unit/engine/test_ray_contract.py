@@ -175,7 +175,7 @@ def test_each_private_name_of_ray_is_explained_and_has_a_contract() -> None:
     used = {
         name for path in DOOR.glob("*.py") for name in private_names_of_ray(path.read_text(encoding="utf-8"))
     }
-    # Of `ray._private` and `ray._private.state.actors`, the longer one says what is used.
+    # Keep the longest of nested names, such as `ray._private.state.actors`.
     names = {name for name in used if not any(other.startswith(f"{name}.") for other in used)}
     assert "ray._private.state.state.get_draining_nodes" in names
     for text in (contract, explained):
@@ -189,7 +189,7 @@ def says(text: str, name: str) -> bool:
 
 
 def overridden() -> Iterator[tuple[str, object]]:
-    """Each method of Ray's that a class of the door replaces: its name here, and Ray's own function."""
+    """Each method of Ray's that a class of `ray_train` overrides: its name here, and Ray's function."""
     for path in DOOR.glob("*.py"):
         module = importlib.import_module(f"orchestrator.engine.ray_train.{path.stem}")
         for kind in vars(module).values():

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.networks
 
 
 def digest(trainer: Trainer) -> str:
-    """Of every byte of weights and optimiser."""
+    """Checksum of every byte of weights and optimizer."""
     snapshot = trainer.snapshot()
     arrays = [*snapshot.model.values(), *snapshot.optimizer.values()]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

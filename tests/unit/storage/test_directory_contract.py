@@ -18,7 +18,7 @@ Roots = pytest.TempPathFactory
 
 
 class Pauses(list[float]):
-    """Remembers the pauses instead of making them."""
+    """Records the pauses without waiting."""
 
     def __call__(self, seconds: float) -> None:
         self.append(seconds)
