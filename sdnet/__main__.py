@@ -222,8 +222,8 @@ def register(
         print(f"not trusted: {facts['reason']}; see {out / 'report.html'}", file=sys.stderr)
         raise typer.Exit(3)
     print(
-        f"{facts['agreeing']} of {facts['tie_points']} tie points agree, median "
-        f"{facts['held_out_median_px']:.2f} px when held out; wrote {out / facts['warped']}"
+        f"{facts['agreeing']} of {facts['tie_points']} tie points agree, held-out median "
+        f"{facts['held_out_median_px']:.2f} px; wrote {out / facts['warped']}"
     )
 
 
@@ -266,7 +266,7 @@ def _run() -> int:
             print(f"failed: {one_line(what)}; look at the disk and at `ulimit -a`", file=sys.stderr)
             return 1
         what = f"{place} cannot be used ({error.strerror})"
-        print(f"error: {one_line(what)}; move away what lies there, or give access to it", file=sys.stderr)
+        print(f"error: {one_line(what)}; move away what is there, or give access to it", file=sys.stderr)
         return 2
     except ArithmeticError as error:
         print(f"failed: {error}", file=sys.stderr)

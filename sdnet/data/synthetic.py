@@ -143,7 +143,7 @@ def _optical(rng: np.random.Generator, ground: Ground) -> np.ndarray:
     grey[ground.borders] -= rng.uniform(15, 50)
     grey[ground.water] = rng.uniform(20, 60)
     grey[ground.roads] = rng.uniform(150, 230)
-    grey[np.roll(ground.houses, (2, 2), axis=(0, 1))] = 30  # shadows, beside the houses drawn next
+    grey[np.roll(ground.houses, (2, 2), axis=(0, 1))] = 30  # shadows, next to the houses drawn below
     grey[ground.houses] = rng.uniform(170, 250)
     grey = cv2.GaussianBlur(grey, (0, 0), 0.7) + 2.5 * rng.standard_normal(grey.shape, np.float32)
     tint = rng.uniform(0.85, 1.1, 3)

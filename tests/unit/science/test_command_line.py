@@ -145,7 +145,7 @@ def test_a_path_that_fails_only_at_a_late_write_is_reported_in_one_line_too(tmp_
     monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
     with pytest.raises(SystemExit, match="2"):
         main()
-    remedy = "move away what lies there, or give access to it"
+    remedy = "move away what is there, or give access to it"
     assert capsys.readouterr().err == f"error: {in_the_way} cannot be used (Is a directory); {remedy}\n"
 
 
