@@ -54,27 +54,32 @@ def prepare(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of image pairs; left out, synthetic pairs are made.", callback=path_option
+            help="A folder of image pairs; without it, synthetic pairs are made.", callback=path_option
         ),
     ] = None,
-    layout: Annotated[str, typer.Option(help=f"How it is laid out: {', '.join(get_args(Layout))}.")] = "auto",
+    layout: Annotated[
+        str, typer.Option(help=f"Layout of the images: {', '.join(get_args(Layout))}.")
+    ] = "auto",
     scene_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression for names of pairs; its one group is the scene.")
+        str | None,
+        typer.Option(help="Regular expression for the names of pairs; its one group is the scene."),
     ] = None,
-    max_pixels: Annotated[int, typer.Option(help="An image of more pixels is bad.")] = 1 << 24,
-    per_pair: Annotated[int, typer.Option(min=1, help="At most so many patches a pair.")] = 3,
+    max_pixels: Annotated[int, typer.Option(help="An image with more pixels counts as bad.")] = 1 << 24,
+    per_pair: Annotated[int, typer.Option(min=1, help="Most patches from one pair.")] = 3,
     recipe: Annotated[
-        str, typer.Option(help="Store what this recipe trains on: larger patches, shifts of scenes.")
+        str, typer.Option(help="Store what this recipe needs, such as larger patches or scene shifts.")
     ] = "sen1_2",
-    train: Annotated[float, typer.Option(help="Share of the scenes that train.")] = 0.7,
+    train: Annotated[float, typer.Option(help="Share of the scenes for training.")] = 0.7,
     train_scenes: Annotated[
-        list[str] | None, typer.Option(help="Scenes that train, such as 'ROIs2020_*'; may be repeated.")
+        list[str] | None, typer.Option(help="Training scenes, such as 'ROIs2020_*'; may be repeated.")
     ] = None,
     test_scenes: Annotated[
-        list[str] | None, typer.Option(help="Scenes that test; with --train-scenes.")
+        list[str] | None, typer.Option(help="Test scenes; give --train-scenes too.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of synthetic pairs.")] = 0,
-    max_bad_images: Annotated[float, typer.Option(help="Share of bad images that fails it.")] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the synthetic pairs.")] = 0,
+    max_bad_images: Annotated[
+        float, typer.Option(help="Largest share of bad images before the command fails.")
+    ] = 0.01,
 ) -> None:
     """Cut patches from image pairs into train.npz and test.npz."""
     from sdnet.data.prepare import prepare as prepare_data
@@ -94,11 +99,11 @@ def prepare(
     )
     read = ImageConfig(layout=cast(Layout, layout), max_pixels=max_pixels)
     make_folder(out)
-    for left in out.glob(".images-*"):  # by a process that was killed
+    for left in out.glob(".images-*"):  # a killed process left it
         remove(left)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as synthetic:
         if images is None:
-            # One level down: an interrupted make_tree leaves a folder beside its own.
+            # make_tree builds next to its target, so keep its target one level down.
             make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
         work = plan_work(images or Path(synthetic) / "tree", out, patches, split, max_bad_images, read)
         for note in notes(work, split):
@@ -113,15 +118,17 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder with train.npz and test.npz.", callback=path_option)],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for checkpoints; one that is there is resumed.", callback=path_option),
+        typer.Option(
+            help="Folder for checkpoints; training resumes from the newest one there.", callback=path_option
+        ),
     ],
     recipe: Annotated[str, typer.Option(help=f"One of: {', '.join(RECIPES)}.")] = "sen1_2",
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Batch, instead of the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, instead of the recipe's.")] = None,
     evaluate_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs embedded at once.")] = 600,
 ) -> None:
-    """Train; evaluate and save a checkpoint after each epoch. Started again, it resumes."""
+    """Train; evaluate and save a checkpoint after each epoch. Run it again to resume."""
     base = _recipe(recipe)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
     chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
@@ -202,7 +209,7 @@ def register(
     measure: MeasureOption = "cfog_mind",
     adapt: AdaptOption = False,
 ) -> None:
-    """Find where a SAR image lies on an optical one, and warp it onto its pixels."""
+    """Align a SAR image with an optical one, and warp it onto the optical pixels."""
     from sdnet.registration.command import config_of, register_files
 
     config = config_of(model, search, measure, checkpoint is not None, adapt)
@@ -216,8 +223,8 @@ def register(
         print(f"not trusted: {facts['reason']}; see {out / 'report.html'}", file=sys.stderr)
         raise typer.Exit(3)
     print(
-        f"{facts['agreeing']} of {facts['tie_points']} tie points agree, median "
-        f"{facts['held_out_median_px']:.2f} px when held out; wrote {out / facts['warped']}"
+        f"{facts['agreeing']} of {facts['tie_points']} tie points agree, held-out median "
+        f"{facts['held_out_median_px']:.2f} px; wrote {out / facts['warped']}"
     )
 
 
@@ -235,7 +242,7 @@ def main() -> None:
     with interruptible(silent=True):
         try:
             code = _run()
-        except BaseException:  # after a signal: of a library that it interrupted
+        except BaseException:  # after a signal, any error may come from an interrupted library
             if received_signal() is None:
                 raise
     signum = received_signal()
@@ -262,7 +269,7 @@ def _run() -> int:
             print(f"failed: {one_line(what)}; look at the disk and at `ulimit -a`", file=sys.stderr)
             return 1
         what = f"{place} cannot be used ({error.strerror})"
-        print(f"error: {one_line(what)}; move away what lies there, or give access to it", file=sys.stderr)
+        print(f"error: {one_line(what)}; move away what is there, or give access to it", file=sys.stderr)
         return 2
     except ArithmeticError as error:
         print(f"failed: {error}", file=sys.stderr)

@@ -33,7 +33,7 @@ def wait_for(
 ) -> E:
     """The first event of this kind that is wanted, recorded after the unix time `since`.
 
-    The test's time-out ends a wait that is in vain.
+    The test's time-out bounds the wait.
     """
     for recorded in follow(run.storage, threading.Event()):
         if isinstance(recorded.event, kind) and recorded.t > since and wanted(recorded.event):

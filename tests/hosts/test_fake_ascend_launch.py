@@ -1,4 +1,4 @@
-"""An Ascend job over hosts with fake NPUs, up to the call into HCCL, and on when a host of them dies."""
+"""An Ascend job over hosts with fake NPUs, up to the call into HCCL; it continues after a host dies."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def ranks(table: Path) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def test_the_rank_table_follows_the_devices_that_are_left_when_a_host_dies() -> None:
+def test_the_rank_table_has_the_remaining_devices_after_a_host_dies() -> None:
     with bed(3, QUICK_TO_NOTICE) as cluster:
         _, kept, lost = cluster.hosts
         # Ranks follow the super pods and not the addresses, so the host that dies has rank 0.

@@ -10,7 +10,7 @@ from tests.ray_leftovers import held_in_vain
 
 @pytest.fixture(autouse=True)
 def ray_holds_nothing_in_vain(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that uses the cluster when an actor or a placement group is left after it."""
+    """Fails a test that uses the cluster when an actor or a placement group remains after it."""
     yield
     if "ray_cluster" in request.fixturenames:
         cluster: RayCluster = request.getfixturevalue("ray_cluster")

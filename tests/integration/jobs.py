@@ -1,4 +1,4 @@
-"""The small job of the launch tests: its file, its launch, and what it leaves."""
+"""The small job of the launch tests: its file, its launch, and its results."""
 
 import contextlib
 import fcntl
@@ -29,7 +29,7 @@ train: {{recipe: demo, epochs: 2, batch: 8}}
 checkpoint: {{every_s: 0, keep: 2}}
 evaluate: {{batch: 32}}
 """
-STEPS = 6  # 8 pairs of 6 patches by 16 a step, twice
+STEPS = 6  # 8 pairs of 6 patches, 16 per step, twice
 
 
 def job_file(storage: Path, name: str) -> Path:
@@ -90,7 +90,7 @@ def on_a_terminal(
 
 
 def succeeded(process: "subprocess.Popen[str]") -> None:
-    """Wait for a launch to end well; what it printed is the message when it does not."""
+    """Wait for a launch to succeed; on failure the message is its output."""
     output, _ = process.communicate()
     assert process.returncode == 0, output
 
@@ -108,7 +108,7 @@ def listening_addresses(pid: int) -> set[str]:
 
 @contextlib.contextmanager
 def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
-    """Stop them as SIGSTOP does; those that still live afterwards go on."""
+    """Stop them with SIGSTOP while the block runs; those that survive then continue."""
     for process in processes:
         process.suspend()
     try:

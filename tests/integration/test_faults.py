@@ -1,4 +1,4 @@
-"""What fails in a launch on one host, made for real: named, survived, and the same bytes at the end."""
+"""Real faults in a launch on one host: each is reported, and the run ends with the same bytes."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_a_rank_killed_while_it_evaluates_is_replaced_and_the_evaluation_done_ag
     assert weights(run) == weights(clean)
 
 
-def test_a_frozen_rank_is_named_looked_into_and_replaced(
+def test_a_frozen_rank_is_reported_with_its_stack_and_replaced(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "frozen", "--set", "recovery.step_timeout_s=8")
@@ -193,7 +193,7 @@ def test_an_interrupted_launch_stops_cleanly_and_can_be_resumed(
     assert weights(run) == weights(clean)
 
 
-def test_a_closed_terminal_and_a_signal_to_its_group_spare_ray_until_the_ranks_have_saved(
+def test_ray_survives_a_closed_terminal_and_a_group_signal_until_the_ranks_have_saved(
     ray_cluster: RayCluster, storage: Path, tmp_path: Path
 ) -> None:
     more_steps_than_it_can_do = ("--set", "cluster.address=local", "--set", "train.epochs=200")
@@ -235,7 +235,7 @@ def test_a_killed_controller_ends_the_launch_in_one_line_and_the_next_resumes_wi
 
 
 @pytest.mark.soak
-def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
+def test_a_second_interrupt_exits_at_once_although_the_group_cannot_answer(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "impatient")
@@ -246,7 +246,7 @@ def test_a_second_interrupt_leaves_at_once_though_the_group_cannot_answer(
         assert any("interrupt again to leave at once" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate()
-        # After the first one alone it would have waited in vain, and reported that.
+        # After the first signal alone it would have waited until the time-out, and reported that.
         assert process.returncode == 130 and "did not save within" not in output
     assert json.loads(run.summary.read_text())["status"] == "stopped"
     wait_for_workers_to_end(run)

@@ -96,7 +96,7 @@ def test_a_job_on_two_mounts_whose_server_is_killed_for_20_s_ends_well_with_the_
 def test_a_server_that_never_comes_back_ends_the_launch_with_one_line_within_its_time_out(
     cluster: Bed, export: Export
 ) -> None:
-    """Training may do without storage for the time-out, and the group that failed waits for it once more."""
+    """Training continues for the time-out without storage, then the failed group waits for it once more."""
     process, run = launch(cluster, "lost", epochs=4000, timeout_s=_TIMEOUT_S)
     wait_for_checkpoint(on_the_server(export, run), 3)
     with export.server_away():

@@ -1,4 +1,4 @@
-"""A stand-in for `launch`, which a drill can run without Ray: python launch_stand_in.py -m MODULE launch JOB
+"""A fake `launch`, which a drill can run without Ray: python launch_stand_in.py -m MODULE launch JOB
 
 One process per generation is the only rank: it sleeps, while this program makes the "steps", saves checkpoints, and
 records events and the run's state as a launch does. A rank that ends or is stopped is a failure.
@@ -30,7 +30,7 @@ FAILURES = int(os.environ["STAND_IN_FAILURES"])
 
 
 def main() -> None:
-    """Run the job, one step an epoch, until it is done."""
+    """Run the job with one step per epoch, until it is done."""
     job = yaml.safe_load(Path(sys.argv[-1]).read_text())
     run, steps = RunDirectory.of(job["storage"], job["name"]), job["train"]["epochs"]
     began = time.time()

@@ -1,4 +1,4 @@
-"""Parsers of the host tools hold on every known format, and on text that is cut off or garbled."""
+"""Parsers of the host tools handle every known format, and truncated or garbled text."""
 
 import pytest
 from hypothesis import given, settings
@@ -70,7 +70,7 @@ def test_a_device_is_read_whole():
     )  # fmt: skip
 
 
-def test_a_process_on_a_device_of_another_container_is_in_nobodys_way():
+def test_a_process_on_a_device_of_another_container_is_ignored():
     text = recorded("910b_26.1").replace(
         "| 0       0                 | 300001", "| 7       0                 | 300001"
     )

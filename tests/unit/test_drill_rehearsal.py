@@ -1,4 +1,4 @@
-"""A whole drill, against a stand-in for `launch` that needs no Ray: aim, fault, recovery, report."""
+"""A whole drill with a fake `launch` that needs no Ray: target, fault, recovery, report."""
 
 import json
 import sys
@@ -62,7 +62,7 @@ def test_a_job_that_fails_without_a_fault_ends_the_drill_with_its_last_line(
         Rehearsal(spec, ThisHost(), lambda storage: nullcontext()).run(FAULTS, 3, seed=7)
 
 
-def test_a_job_that_launch_refuses_is_the_users_mistake(
+def test_a_job_that_launch_refuses_is_wrong_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: JobSpec
 ) -> None:
     use_for_launch(monkeypatch, tmp_path, "echo sdnet-orchestrate: train.lr is 7; exit 2")

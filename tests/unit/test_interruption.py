@@ -9,7 +9,7 @@ import pytest
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
-# Says that it waits, then waits for the signal; what the block raises is printed with its exit code.
+# Prints that it waits, then waits for the signal; prints the exception of the block with its exit code.
 _WAITS = """
 import signal, sys
 from sdnet.interruption import exit_code_of, interruptible
@@ -173,7 +173,7 @@ def test_what_the_first_signal_began_is_not_ended_by_the_next_ones() -> None:
 
 
 @pytest.mark.parametrize("program", ["sdnet", "sdnet-orchestrate"])
-def test_a_library_that_a_signal_interrupts_has_no_word_after_it(program: str) -> None:
+def test_a_library_that_a_signal_interrupts_prints_nothing_after_it(program: str) -> None:
     with started(_IMPORTS.replace("PROGRAM", program)) as process:
         assert process.stdout is not None and process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGTERM)
@@ -221,7 +221,7 @@ for work in (refuse, lambda: os._exit(7), lambda: os.kill(os.getpid(), 9)):
     ]
 
 
-def test_a_child_that_has_answered_is_ended_without_a_word() -> None:
+def test_a_child_that_has_answered_is_ended_silently() -> None:
     # With a thread, as MindSpore has: it may take the signal, whatever the main thread masks.
     refused_often = """
 import threading

@@ -1,4 +1,4 @@
-"""A path is what the user wrote: `~` is a home directory everywhere, and what can be no path is one line."""
+"""A path is what the user wrote: `~` is a home directory everywhere, an impossible path is one line."""
 
 import inspect
 import os
@@ -45,7 +45,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("x/" * 3000, "a path may have 4095 bytes"),
     ],
 )
-def test_what_can_be_no_path_is_one_line(text: str, problem: str) -> None:
+def test_an_impossible_path_is_reported_in_one_line(text: str, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         user_path(text, "storage")
     said = str(caught.value)

@@ -26,7 +26,7 @@ NAMES = st.lists(st.sampled_from(["a", "b", "events", "x.json"]), min_size=1, ma
     puts=st.lists(st.tuples(NAMES, st.binary(max_size=20)), max_size=12),
     prefix=st.sampled_from(["", "a", "a/", "events/"]),
 )
-def test_a_directory_holds_what_was_put_last(
+def test_a_directory_returns_what_was_put_last(
     puts: list[tuple[str, bytes]], prefix: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     storage = DirectoryStorage(tmp_path_factory.mktemp("root"))

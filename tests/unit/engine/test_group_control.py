@@ -68,7 +68,7 @@ def test_ranks_that_a_killed_launch_left_are_fenced_before_the_first_generation(
     assert made.control.generation.number == 5
 
 
-def test_the_state_on_storage_names_the_processes_before_the_ranks_meet() -> None:
+def test_the_state_on_storage_names_the_processes_before_the_rendezvous() -> None:
     made = bench()
     made.control.starting(1)
     made.control.placed(members("h0"))

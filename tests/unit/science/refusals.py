@@ -1,4 +1,4 @@
-"""The one line with which `sdnet` refuses."""
+"""The one line that `sdnet` prints when it refuses input."""
 
 import sys
 
