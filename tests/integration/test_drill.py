@@ -14,7 +14,7 @@ import pytest
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import CheckpointCorrupt, FaultInjected, RankJoined, RunStarted
 from tests.integration.jobs import STEPS, job_file
-from tests.launching import events_of, wait_for_checkpoint
+from tests.launching import events_of, reuse_graphs, wait_for_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -41,6 +41,7 @@ def test_a_rank_killed_in_a_drill_is_reported_and_timed_and_changes_no_byte(clea
     storage = clean.root.parent
     # The undisturbed run is done: the drill finds it finished.
     (storage / "short-drill-clean").symlink_to(clean.root)
+    reuse_graphs(clean, RunDirectory(storage / "short-drill"))
     report = report_of(drill(storage, "short", 2, "--faults", "kill-rank", "--count", "1", "--json"))
     assert (report["injected"], report["status"], report["same_bytes"]) == (1, "succeeded", True)
     assert 0 < report["goodput"] < 1

@@ -94,6 +94,8 @@ def test_a_rank_killed_while_it_evaluates_is_replaced_and_the_evaluation_done_ag
     assert weights(run) == weights(clean)
 
 
+# `test_engine_faults.py` freezes a rank of another workload for every commit.
+@pytest.mark.soak
 def test_a_frozen_rank_is_reported_with_its_stack_and_replaced(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:

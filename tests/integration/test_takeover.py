@@ -48,6 +48,8 @@ def files_of(run: RunDirectory, pids: set[int]) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (*segments, run.states / "000001.json")}
 
 
+# `tests/unit/test_two_launches.py` does the same with stand-ins for the group.
+@pytest.mark.soak
 def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_and_reports_it(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
