@@ -55,7 +55,7 @@ class DirectoryStorage:
 
     def put(self, name: str, content: bytes) -> None:
         """Write a temporary file, sync it, and replace the target. A failed close is a failed put."""
-        self._answer(name, lambda: self._put(self.path(name), content))
+        self._written(name, lambda: self._put(self.path(name), content))
 
     def get(self, name: str) -> bytes:
         """Read the whole file."""
@@ -77,8 +77,8 @@ class DirectoryStorage:
         path = self.path(name)
         self._answer(name, lambda: path.unlink(missing_ok=True))
         if path.parent != self.root:
-            with contextlib.suppress(OSError):  # other objects are still there
-                path.parent.rmdir()
+            with contextlib.suppress(OSError):  # the object is gone, and an empty folder is no object
+                _remove_without_objects(path.parent)
 
     def create(self, name: str, content: bytes) -> bool:
         """O_EXCL has one winner on every file system that was measured; the content follows the name.
@@ -101,7 +101,7 @@ class DirectoryStorage:
                     raise refused from None
             return True
 
-        return self._answer(name, attempt)
+        return self._written(name, attempt)
 
     def describe(self) -> str:
         """The directory's path."""
@@ -123,17 +123,33 @@ class DirectoryStorage:
 
         return retried(once, StaleHandle, self.wait)
 
+    def _written(self, name: str, operation: Callable[[], T]) -> T:
+        """As `_answer`, for a write: if it finds no root, the mount is away."""
+        try:
+            return self._answer(name, operation)
+        except ObjectMissing as error:
+            raise StorageUnavailable(name, f"{self.root} is not there") from error
+
     def _put(self, target: Path, content: bytes) -> None:
         unique = f".{target.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
         temporary = target.with_name(unique)
         try:
             self._write_with_parents(temporary, content)
-            temporary.replace(target)
+            self._replace(temporary, target)
         except OSError:
             with contextlib.suppress(OSError):  # the first error says what is wrong
                 temporary.unlink()
             raise
         _sync_directory(target.parent)
+
+    def _replace(self, temporary: Path, target: Path) -> None:
+        try:
+            temporary.replace(target)
+        except FileNotFoundError:
+            if not self.root.is_dir():
+                raise
+            # Another host removed the folder, or the server did what it was asked, lost the reply and was asked again.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
     def _write_with_parents(self, path: Path, content: bytes) -> None:
         """Write a new file, in folders that are made where they are missing. The root is never made."""
@@ -179,9 +195,20 @@ def _names_below(folder: Path, prefix: str) -> Iterator[str]:
             try:
                 yield from _names_below(Path(entry.path), f"{prefix}{entry.name}/")
             except PermissionError as error:
+                if error.errno != errno.EACCES:  # EPERM is the answer of a lost mount
+                    raise
                 logger.warning("%s cannot be listed (%s)", entry.path, error.strerror)
         elif not entry.name.endswith(_TEMPORARY):
             yield prefix + entry.name
+
+
+def _remove_without_objects(folder: Path) -> None:
+    """Remove a folder that holds no object. Temporary files of killed writers go with it; a live writer puts again."""
+    left = list(os.scandir(folder))
+    if all(entry.name.endswith(_TEMPORARY) for entry in left):
+        for entry in left:
+            os.unlink(entry.path)  # noqa: PTH108 - as the entries come from os.scandir
+        folder.rmdir()
 
 
 def _sync_directory(folder: Path) -> None:
