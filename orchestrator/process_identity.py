@@ -1,5 +1,6 @@
 """Which process a process id stands for: ids are used again, and every host and container counts its own."""
 
+import os
 from pathlib import Path
 
 
@@ -25,13 +26,16 @@ def process_mark(pid: int) -> str:
 def is_alive(mark: str) -> bool | None:
     """Whether the process of a `process_mark` still runs; None when that cannot be seen from here.
 
-    A process of another machine, boot or container has ids of its own.
+    A process of another machine, boot or container has ids of its own. A host may hide the processes of other users
+    (the option `hidepid` of /proc).
     """
     where, _, process = mark.partition(" ")
     pid, _, started = process.partition(" ")
-    if where != _where_ids_count() or not pid.isdigit():
+    if where != _where_ids_count() or not (pid.isascii() and pid.isdigit() and len(pid) < 10):
         return None
     stat = _stat(int(pid))
+    if stat is None and _exists(int(pid)):
+        return None
     # A process that was killed stays as a zombie until its parent asks for it.
     return stat is not None and stat[19] == started and stat[0] not in ("Z", "X")
 
@@ -43,6 +47,17 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return stat.rpartition(")")[2].split()  # the name in brackets may hold spaces
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process, also one that /proc does not show."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _where_ids_count() -> str:

@@ -4,6 +4,7 @@ A `Server` holds the objects. Each `Mount` is one host's view of it and implemen
 virtual: `Server.clock`. The faults are those that were seen on real mounts and object stores:
 
 * a listing shows what was there `lag_s` ago, while opening by name shows what is there now,
+* an object that was read once is read from a cache for `cached_s`, while a name that was missing is asked for again,
 * a read of an object that was replaced or listed gives a stale handle, once or several times,
 * an operation fails before it happened, such as an error at close,
 * an operation happens and the caller sees an error: the reply was lost,
@@ -38,18 +39,22 @@ class Server:
 
 @dataclass
 class Mount:
-    """One host's view. lag_s: age of its listings. stale, failing, lost_replies: how many operations do so next.
+    """One host's view. lag_s: age of its listings. cached_s: how long it keeps what it has read.
+
+    stale, failing, lost_replies: how many operations do so next.
 
     writes: every write that reached the server, in order.
     """
 
     server: Server
     lag_s: float = 0.0
+    cached_s: float = 0.0
     stale: int = 0
     failing: int = 0
     lost_replies: int = 0
     away: bool = False
     writes: list[str] = field(default_factory=list)
+    _cache: dict[str, tuple[float, bytes]] = field(default_factory=dict)
 
     @property
     def launch_clock(self) -> Clock:
@@ -64,8 +69,13 @@ class Mount:
         if self.stale:
             self.stale -= 1
             raise StorageUnavailable(name, "Stale file handle")
+        now = self.server.clock.now()
+        read_at, cached = self._cache.get(name, (float("-inf"), b""))
+        if now - read_at < self.cached_s:
+            return cached
         if name not in self.server.objects:
             raise ObjectMissing(name, "No such file or directory")
+        self._cache[name] = now, self.server.objects[name]
         return self.server.objects[name]
 
     def get_range(self, name: str, start: int, size: int) -> bytes:
@@ -95,9 +105,11 @@ class Mount:
         return "/runs/j"
 
     def _store(self, name: str, content: bytes) -> None:
+        self._cache.pop(name, None)
         self.server.objects[name] = content
 
     def _remove(self, name: str) -> None:
+        self._cache.pop(name, None)
         self.server.objects.pop(name, None)
 
     def _write(self, operation: str, happen: Callable[[], None]) -> None:

@@ -131,7 +131,7 @@ def read_fields(storage: Storage, name: str) -> dict[str, Any]:
         fields: dict[str, Any] = json.loads(content)
         expected = fields.pop("sha256")
         fields["files"].items()
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise _corrupt(name, f"{STATE} is not what was written") from error
     if hashlib.sha256(_canonical(fields)).hexdigest() != expected:
         raise _corrupt(name, f"{STATE} is not what was written")

@@ -52,7 +52,7 @@ def _referred(run: RunDirectory) -> tuple[Path, Path] | None:
         return train, test
     except ObjectMissing:
         return None
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CorruptData(
             str(run.root / REFERENCE), str(error), "delete it, and launch again: it is written anew"
         ) from None

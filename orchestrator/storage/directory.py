@@ -55,7 +55,7 @@ class DirectoryStorage:
 
     def put(self, name: str, content: bytes) -> None:
         """Write a temporary file, sync it, and replace the target. A failed close is a failed put."""
-        self._answer(name, lambda: self._put(self.path(name), content))
+        self._written(name, lambda: self._put(self.path(name), content))
 
     def get(self, name: str) -> bytes:
         """Read the whole file."""
@@ -101,7 +101,7 @@ class DirectoryStorage:
                     raise refused from None
             return True
 
-        return self._answer(name, attempt)
+        return self._written(name, attempt)
 
     def tidy(self, folder: str) -> None:
         """Remove the temporary files of writers that were killed, and folders that hold nothing else."""
@@ -127,17 +127,33 @@ class DirectoryStorage:
 
         return retried(once, StaleHandle, self.wait)
 
+    def _written(self, name: str, operation: Callable[[], T]) -> T:
+        """As `_answer`, for a write: if it finds no root, the mount is away."""
+        try:
+            return self._answer(name, operation)
+        except ObjectMissing as error:
+            raise StorageUnavailable(name, f"{self.root} is not there") from error
+
     def _put(self, target: Path, content: bytes) -> None:
         unique = f".{target.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
         temporary = target.with_name(unique)
         try:
             self._write_with_parents(temporary, content)
-            temporary.replace(target)
+            self._replace(temporary, target)
         except OSError:
             with contextlib.suppress(OSError):  # the first error says what is wrong
                 temporary.unlink()
             raise
         _sync_directory(target.parent)
+
+    def _replace(self, temporary: Path, target: Path) -> None:
+        try:
+            temporary.replace(target)
+        except FileNotFoundError:
+            if not self.root.is_dir():
+                raise
+            # Another host removed the folder, or the server did what it was asked, lost the reply and was asked again.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
     def _write_with_parents(self, path: Path, content: bytes) -> None:
         """Write a new file, in folders that are made where they are missing. The root is never made."""
@@ -183,6 +199,8 @@ def _names_below(folder: Path, prefix: str) -> Iterator[str]:
             try:
                 yield from _names_below(Path(entry.path), f"{prefix}{entry.name}/")
             except PermissionError as error:
+                if error.errno != errno.EACCES:  # EPERM is the answer of a lost mount
+                    raise
                 logger.warning("%s cannot be listed (%s)", entry.path, error.strerror)
         elif not entry.name.endswith(_TEMPORARY):
             yield prefix + entry.name

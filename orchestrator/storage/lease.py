@@ -11,6 +11,7 @@ What the owner publishes under a name that does not carry the generation, it pub
 import functools
 import json
 import logging
+import math
 import os
 import re
 import socket
@@ -38,7 +39,7 @@ _HEARTBEAT_BYTES = 96
 class LeaseTimes:
     """renew_every_s: between heartbeats. timeout_s: silence after which another launch may take the run.
 
-    The time-out is longer than mounts usually cache what they know of a file (sshfs 20 s).
+    A mount may cache a heartbeat for half of the time-out (sshfs: 20 s) without two launches owning a run.
     """
 
     renew_every_s: float = 2.0
@@ -50,11 +51,16 @@ class LeaseTimes:
         return self.timeout_s / 2
 
 
+def seconds_since_boot() -> float:
+    """Of this host, for all its processes, and with the time for which it slept: `time.monotonic` stops then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """The clock of one launch, and its only way to wait."""
 
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = seconds_since_boot
     wait: Callable[[float], None] = time.sleep
 
 
@@ -139,7 +145,7 @@ class Lease:
             raise RunLost(self.storage.describe(), owner_of(self.storage, newer))
 
     def renew(self, count: int, now: float, ended: bool = False) -> None:
-        """Write the heartbeat. now: this host's monotonic clock. Raises StorageError."""
+        """Write the heartbeat. now: this host's `Clock.now`. Raises StorageError."""
         text = json.dumps({"count": count, "at": round(now, 3), "ended": ended})
         self.storage.put(_heartbeat_name(self.number), text.ljust(_HEARTBEAT_BYTES).encode())
 
@@ -157,13 +163,33 @@ def take(
         if number and _lives(storage, number, times, clock):
             raise RunIsOwned(storage.describe(), owner_of(storage, number))
         lease = Lease(storage, number + 1, owner)
-        # After a lost reply the lease is there with our own id, and `create` recognises it.
-        create = functools.partial(storage.create, _name(lease.number), json.dumps(asdict(owner)).encode())
-        if retried(create, StorageUnavailable, clock.wait):
+        if _created(lease, clock):
             retried(functools.partial(lease.renew, 0, clock.now()), StorageUnavailable, clock.wait)
             return lease
         # Another launch was faster. Its name may not be visible here yet, but its number is known.
         number = newest_lease(storage, at_least=number + 1)
+
+
+def _created(lease: Lease, clock: Clock) -> bool:
+    """Whether this launch made the lease. After a lost reply it is there with our id, and `create` recognises it.
+
+    Raises StorageUnavailable also when the name was made and the disk had no room for its content.
+    """
+    name, content = _name(lease.number), json.dumps(asdict(lease.owner)).encode()
+    failures: list[StorageUnavailable] = []
+
+    def create() -> bool:
+        try:
+            return lease.storage.create(name, content)
+        except StorageUnavailable as error:
+            failures.append(error)
+            raise
+
+    if retried(create, StorageUnavailable, clock.wait):
+        return True
+    if failures and read_owner(lease.storage, lease.number) is None:
+        raise failures[-1]
+    return False
 
 
 def _lives(storage: Storage, number: int, times: LeaseTimes, clock: Clock) -> bool:
@@ -195,9 +221,11 @@ def read_owner(storage: Storage, number: int) -> Owner | None:
     A launch that was killed between making the name and writing the content leaves an empty lease.
     """
     try:
-        return Owner(**json.loads(storage.get(_name(number))))
-    except (ObjectMissing, ValueError, TypeError):
+        owner = Owner(**json.loads(storage.get(_name(number))))
+        str(owner)  # a time that no calendar has is not ours
+    except (ObjectMissing, ValueError, TypeError, OSError, OverflowError, RecursionError):
         return None
+    return owner if isinstance(owner.mark, str) else None
 
 
 def owner_of(storage: Storage, number: int) -> str:
@@ -223,9 +251,10 @@ def life_of(
         return Life.KILLED
     if alive and at is not None and 0 <= clock.now() - at < times.trusted_s:
         return Life.ALIVE
-    deadline = clock.now() + patience_s
-    while clock.now() < deadline:
-        clock.wait(min(_LOOK_EVERY_S, times.renew_every_s))
+    # Pauses are counted, not the clock: while this host slept, it did not look.
+    pause_s = min(_LOOK_EVERY_S, times.renew_every_s)
+    for _ in range(math.ceil(patience_s / pause_s)):
+        clock.wait(pause_s)
         seen = _heartbeat(storage, number)
         if seen != first:
             return Life.ENDED if _parsed(seen)[1] else Life.ALIVE
@@ -260,5 +289,5 @@ def _parsed(heartbeat: bytes) -> tuple[float | None, bool]:
     try:
         raw = json.loads(heartbeat)
         return float(raw["at"]), bool(raw["ended"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None, False

@@ -29,6 +29,7 @@ class Ownership:
         self.lease = lease
         self._times, self._clock, self._on_lost = times or LeaseTimes(), clock or Clock(), on_lost
         self._renewed_at = self._clock.now()
+        self._distrusted_until = 0.0
         self._count = 0
         self._lost: RunLost | None = None
         self._refused = False
@@ -50,8 +51,17 @@ class Ownership:
             raise
 
     def confirm(self) -> None:
-        """As `check`, without asking storage while the last heartbeat is so young that nobody can own the run."""
-        if self._lost is not None or self._clock.now() - self._renewed_at >= self._times.trusted_s:
+        """As `check`, without asking storage while the heartbeats are so regular that nobody else can own the run.
+
+        After a long pause the next heartbeat proves nothing: a launch whose mount still caches the one before it may
+        take the run until its time-out is over.
+        """
+        now = self._clock.now()
+        if (
+            self._lost is not None
+            or now < self._distrusted_until
+            or now - self._renewed_at >= self._times.trusted_s
+        ):
             self.check()
 
     def lost(self) -> RunLost | None:
@@ -70,6 +80,8 @@ class Ownership:
         began = self._clock.now()
         self.lease.renew(self._count + 1, began)
         self._count += 1
+        if began - self._renewed_at >= self._times.trusted_s:
+            self._distrusted_until = began + self._times.timeout_s
         self._renewed_at = began
 
     def end(self) -> None:

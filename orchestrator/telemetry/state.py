@@ -82,7 +82,7 @@ def _parse(storage: Storage, name: str) -> RunState:
     content = storage.get(name)
     try:
         return _state_from_dict(json.loads(content))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise CorruptData(
             f"{storage.describe()}/{name}",
             f"not a run state: {error}",

@@ -8,8 +8,9 @@ import sys
 import psutil
 import pytest
 
+from orchestrator import process_identity
 from orchestrator.engine.host.processes import still_running
-from orchestrator.process_identity import start_ticks
+from orchestrator.process_identity import is_alive, process_mark, start_ticks
 
 
 @pytest.fixture
@@ -53,3 +54,18 @@ def test_the_start_of_a_process_is_later_than_its_parents_and_stays(child) -> No
     child.kill()
     child.wait()
     assert start_ticks(child.pid) is None
+
+
+def test_a_process_that_proc_hides_may_still_run(child, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = process_mark(child.pid)
+    monkeypatch.setattr(process_identity, "_stat", lambda pid: None)  # as hidepid does for another user
+    assert is_alive(mark) is None
+    child.kill()
+    child.wait()
+    assert is_alive(mark) is False
+
+
+@pytest.mark.parametrize("pid", ["", "x", "\u00b2", "9" * 5000, "-1"])
+def test_a_mark_without_a_process_id_says_nothing(pid: str) -> None:
+    where = process_mark(os.getpid()).partition(" ")[0]
+    assert is_alive(f"{where} {pid} 1") is None

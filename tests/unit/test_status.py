@@ -15,7 +15,7 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.process_identity import process_mark
 from orchestrator.report.status import read_status
 from orchestrator.report.summary import seconds_in
-from orchestrator.storage.lease import Clock, Lease, Owner, take
+from orchestrator.storage.lease import Clock, Lease, Owner, seconds_since_boot, take
 from orchestrator.telemetry.events import (
     Epoch,
     Progress,
@@ -51,18 +51,18 @@ def ended() -> Iterator[Owner]:
 
 
 class HostClock(VirtualClock):
-    """Virtual time that begins with this host's monotonic clock, by which heartbeats are dated."""
+    """Virtual time that begins with this host's clock, by which heartbeats are dated."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds = time.monotonic()
+        self.seconds = seconds_since_boot()
 
 
 def own(run: RunDirectory, owner: Owner, *, ended: bool = False) -> Lease:
     """Make this owner the newest one; the one before it is silent or has ended."""
     clock = HostClock()
     lease = take(run.storage, owner, clock=Clock(clock.now, clock.wait))
-    lease.renew(1, time.monotonic(), ended)
+    lease.renew(1, seconds_since_boot(), ended)
     return lease
 
 
@@ -112,7 +112,7 @@ def test_a_launcher_on_another_host_runs_while_its_heartbeat_changes_and_is_sile
 
 def test_a_launcher_that_is_stopped_is_silent_on_its_own_host_too(run: RunDirectory) -> None:
     record(run.storage, STARTED)
-    own(run, ME).renew(2, time.monotonic() - 31)
+    own(run, ME).renew(2, seconds_since_boot() - 31)
     assert state_now(run) == "silent"
 
 

@@ -137,8 +137,11 @@ def test_a_failed_write_is_unavailable_storage_and_leaves_the_old_object(
 
 def test_a_missing_root_is_never_made(tmp_path: Path) -> None:
     storage = DirectoryStorage(tmp_path / "mount")
-    with pytest.raises(ObjectMissing):
-        storage.put("a/b", b"x")
+    for write in (storage.put, storage.create):
+        with pytest.raises(
+            StorageUnavailable, match=f"a/b cannot be .* \\({storage.root} is not there\\); mount"
+        ):
+            write("a/b", b"x")
     assert not (tmp_path / "mount").exists()
 
 

@@ -227,3 +227,38 @@ def test_a_server_that_fails_and_returns_still_has_its_objects(tmp_path: Path) -
                 call()
         files.away = False
         assert storage.list("") == ["a"] and storage.get("a") == OLD
+
+
+def test_a_lost_mount_never_gives_a_part_of_a_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, scandir = storage_in(tmp_path), os.scandir
+    storage.put("a/1", OLD)
+    storage.put("b/1", OLD)
+    refusal = errno.EPERM
+
+    def refuse_b(path: Path | str) -> object:
+        if str(path).endswith("/b"):
+            raise OSError(refusal, os.strerror(refusal), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_b)
+    with pytest.raises(StorageUnavailable):
+        storage.list("")
+    refusal = errno.EACCES  # a folder of another user
+    assert storage.list("") == ["a/1"]
+
+
+def test_a_rename_that_the_server_did_twice_is_a_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An NFS client that gets no reply asks again, and the second answer is that the temporary name is gone.
+    storage, replace = storage_in(tmp_path), os.replace
+    answered = iter([True])
+
+    def twice(source: Path, target: Path) -> None:
+        replace(source, target)
+        if next(answered, False):
+            replace(source, target)
+
+    monkeypatch.setattr(os, "replace", twice)
+    storage.put("a", NEW)
+    assert storage.get("a") == NEW and [path.name for path in tmp_path.iterdir()] == ["a"]

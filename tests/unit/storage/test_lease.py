@@ -1,6 +1,5 @@
 """Who owns a run, on mounts that lag and fail, with a clock that the test moves."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -8,13 +7,20 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from orchestrator.process_identity import process_mark
-from orchestrator.storage import RunIsOwned, RunLost, StorageError, StorageUnavailable
-from orchestrator.storage.lease import Lease, LeaseTimes, Life, Owner, life_of, newest_lease, read_owner, take
-from orchestrator.storage.ownership import Ownership
+from orchestrator.storage import RunIsOwned, RunLost, StorageUnavailable
+from orchestrator.storage.lease import (
+    Clock,
+    Lease,
+    LeaseTimes,
+    Life,
+    Owner,
+    life_of,
+    newest_lease,
+    read_owner,
+    take,
+)
 from tests.storage_mounts import Mount, Server
 
 TIMES = LeaseTimes(renew_every_s=2.0, timeout_s=60.0)
@@ -173,84 +179,6 @@ def test_of_two_launches_that_wait_for_the_same_silent_owner_one_gets_the_run() 
     assert newest_lease(Mount(server)) == 2
 
 
-@settings(deadline=None)
-@given(
-    pauses=st.lists(st.floats(0.5, 100.0), min_size=1, max_size=8),
-    asks=st.lists(st.floats(0.0, 90.0), min_size=1, max_size=4),
-    lag_s=st.sampled_from([0.0, 20.0, FOR_EVER]),
-    lost_replies=st.integers(0, 3),
-)
-def test_two_launches_never_both_publish_and_the_lost_one_stops(
-    pauses: list[float], asks: list[float], lag_s: float, lost_replies: int
-) -> None:
-    """The first launch renews and publishes after each of the pauses; the second tries to take the run repeatedly."""
-    server = Server()
-    clock = server.clock
-    first, second = Mount(server, lag_s=lag_s), Mount(server, lag_s=lag_s)
-    owning = Ownership(taken(first, 1), TIMES, first.launch_clock)
-    first.lost_replies = lost_replies
-    published: list[float] = []
-
-    def publish() -> None:
-        owning.confirm()
-        published.append(clock.now())
-
-    def awake() -> None:
-        for act in (publish, owning.renew, publish):
-            with contextlib.suppress(StorageError, RunLost):
-                act()
-
-    at = 0.0
-    for pause in pauses:
-        at += pause
-        clock.at(at, awake)
-    taken_at = None
-    for ask in asks:
-        clock.advance(ask)
-        try:
-            taken(second, 2)
-        except RunIsOwned:
-            continue
-        taken_at = clock.now()
-        break
-    written = list(first.writes)
-    clock.advance(1000.0)
-    if taken_at is None:
-        assert owning.lost() is None
-    else:
-        assert all(at <= taken_at for at in published)
-        assert isinstance(owning.lost(), RunLost)
-        assert first.writes == written
-    if max(pauses) <= 60.0 and taken_at is not None:
-        # It was silent for a time-out by the second launch's clock, so it can only have ended its pauses.
-        assert taken_at - sum(pauses) >= 1000.0 + 60.0 - 1e-6
-
-
-def test_an_owner_asks_storage_only_when_its_last_heartbeat_is_old() -> None:
-    server = Server()
-    mount = Mount(server)
-    owning = Ownership(taken(mount, 1), TIMES, mount.launch_clock)
-    mount.away = True
-    server.clock.advance(29.9)
-    owning.confirm()
-    server.clock.advance(0.2)
-    with pytest.raises(StorageUnavailable):
-        owning.confirm()
-    mount.away = False
-    owning.confirm()
-
-
-def test_a_released_run_is_free_for_others_and_a_release_never_fails() -> None:
-    mount = Mount(Server())
-    owning = Ownership(taken(mount, 1), TIMES, mount.launch_clock)
-    mount.away = True
-    owning.end()
-    mount.away = False
-    assert life_of(mount, 1, TIMES, mount.launch_clock) is Life.SILENT
-    owning.end()
-    assert life_of(mount, 1, TIMES, mount.launch_clock) is Life.ENDED
-
-
 def test_heartbeats_all_have_one_size() -> None:
     # sshfs caches a file's size for 20 s and cuts off what is longer.
     mount = Mount(Server())
@@ -260,3 +188,34 @@ def test_heartbeats_all_have_one_size() -> None:
         lease.renew(count, now, ended)
         sizes.add(len(mount.get("lease/000001.heartbeat")))
     assert len(sizes) == 1
+
+
+def test_a_disk_that_is_full_as_the_lease_is_made_ends_the_launch_and_is_no_other_owner() -> None:
+    class Full(Mount):
+        """The name is made, and there is no room for its content."""
+
+        def create(self, name: str, content: bytes) -> bool:
+            if name in self.server.objects:
+                return super().create(name, content)
+            self.server.objects[name] = b""
+            raise StorageUnavailable(name, "No space left on device")
+
+    mount = Full(Server())
+    with pytest.raises(StorageUnavailable, match="No space left"):
+        taken(mount, 1)
+    assert newest_lease(mount) == 1 and taken(Mount(mount.server), 2).number == 2
+
+
+def test_a_launch_that_slept_while_it_waited_does_not_think_that_the_owner_was_silent() -> None:
+    server = Server()
+    lease = taken(Mount(server), 1)
+    looks: list[float] = []
+
+    def sleep_long(seconds: float) -> None:
+        looks.append(seconds)
+        server.clock.advance(1000.0 if len(looks) == 1 else seconds)
+        if len(looks) == 3:
+            lease.renew(1, 0.0)
+
+    with pytest.raises(RunIsOwned):
+        take(Mount(server), owner(2), TIMES, Clock(server.clock.now, sleep_long))
