@@ -26,7 +26,7 @@ def process_mark(pid: int) -> str:
 def is_alive(mark: str) -> bool | None:
     """Whether the process of a `process_mark` still runs; None when that cannot be seen from here.
 
-    A process of another machine, boot or container has ids of its own. A host may hide the processes of other users
+    A process of another machine, boot or container has its own ids. A host may hide the processes of other users
     (the option `hidepid` of /proc).
     """
     where, _, process = mark.partition(" ")

@@ -21,7 +21,7 @@ class Npu:
     """A device of a host. `unusable` says why it must not be used, and is empty otherwise.
 
     device_id: physical id. logical_id: the number that CANN and Ray use in their container, None if it
-    was not read. device_ip: address of its own network port, None when it has none.
+    was not read. device_ip: address of the device's network port, None if it has none.
     super_device_id: its number in its super pod (A3), None elsewhere.
     """
 

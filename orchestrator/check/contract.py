@@ -1,4 +1,4 @@
-"""Whether storage holds what a run relies on, proved from all hosts at once; docs/storage.md says what and why.
+"""Tests from all hosts at once that storage has the properties that a run relies on; see docs/storage.md.
 
 Two rounds: in the first every host writes, in the second every host looks for what the others wrote. On one host both
 rounds run there, which still proves that names are created once, and that objects are read and listed.
@@ -58,7 +58,7 @@ def prove_contract(storage: DirectoryStorage) -> tuple[Finding, ...]:
 
 
 def write(address: str, storage: DirectoryStorage) -> Written:
-    """On a host: fill its cache of the listing, create the common name, and put an object of its own."""
+    """On a host: fill its cache of the listing, create the common name, and put the host's own object."""
     mount = mount_of(storage.root).type
     try:
         storage.list("")
@@ -140,7 +140,7 @@ def _reads(storage: DirectoryStorage, name: str, content: bytes) -> bool:
             if storage.get(name) == content:
                 return True
         except StorageError:
-            pass  # a name just heard of may be late; what remains missing is a finding
+            pass  # a new name may be late; one that stays missing is a finding
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)

@@ -101,6 +101,6 @@ def _run(app: Callable[[], object], silent: bool) -> int:
     except Exception:
         if not silent or received_signal() is None:
             raise
-        # Of a library that the signal interrupted; the caller says so.
+        # The signal interrupted a library; the caller reports the signal.
         return 1
     return 0

@@ -150,7 +150,7 @@ def _stop(process: psutil.Process) -> None:
 def _corrupt_and_kill(process: psutil.Process, target: Target, record: Record) -> None:
     """Damage the newest checkpoint and kill the rank that writes them.
 
-    The rank is stopped first. Else it could write a newer checkpoint, and nobody would read the damaged one.
+    The rank is stopped first. Otherwise it could write a newer checkpoint, and no rank would read the damaged one.
     """
     _stop(process)
     try:

@@ -65,7 +65,7 @@ def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
         earlier = has_events(disturbed.storage)
     if earlier:
         raise InputError(
-            f"{disturbed.root} holds an earlier drill; delete it, or give this one another `--set name=...`"
+            f"{disturbed.root} contains an earlier drill; delete it, or give this one another `--set name=...`"
         )
     return clean, disturbed
 

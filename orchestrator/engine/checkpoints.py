@@ -2,7 +2,7 @@
 
 A checkpoint is the set of objects `checkpoints/<name>/...`. The data objects are written first and `state.json` last.
 A checkpoint without `state.json` does not count, so a writer that dies halfway leaves nothing that is ever loaded.
-`state.json` holds the size and SHA-256 of every data object, and a checksum of itself.
+`state.json` has the size and SHA-256 of every data object, and a checksum of itself.
 
 A name is never used twice: a writer that we believe dead may still write, and must not mix its objects with ours.
 A corrupt checkpoint gets a marker object and is kept for inspection.
@@ -117,7 +117,7 @@ def read_checkpoint(storage: Storage, name: str) -> Encoded:
         files[file] = content
     encoded = Encoded(files, fields)
     if encoded.step != step_of(name):
-        raise _corrupt(name, f"it holds step {encoded.step}")
+        raise _corrupt(name, f"it is of step {encoded.step}")
     return encoded
 
 

@@ -20,7 +20,7 @@ def module_of(function: Callable[..., object]) -> str:
     if module != "__main__":
         return module
     if getattr(main, "__file__", None) is None:
-        raise InputError("the training function is defined interactively; put it into a file of its own")
+        raise InputError("the training function is defined interactively; put it into a file")
     return Path(str(main.__file__)).stem
 
 

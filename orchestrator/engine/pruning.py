@@ -17,7 +17,7 @@ from orchestrator.storage import ObjectMissing, Storage
 def prune(storage: Storage, keep: int, best: str | None = None) -> None:
     """Delete all but the `keep` newest checkpoints and the one with the lowest metric `best`. Raises StorageError.
 
-    `state.json` is deleted first: from then on the checkpoint does not count, so nobody reads a half-deleted one.
+    `state.json` is deleted first: from then on the checkpoint does not count, so no reader uses a half-deleted one.
     Incomplete checkpoints that are older than all kept ones are deleted, too: their writer was killed.
     """
     names = checkpoint_names(storage)

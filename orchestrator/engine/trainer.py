@@ -234,7 +234,7 @@ class MindSporeTrainer:
             ),
             needs=self.rank_needs(),
             mindspore=self._mindspore,
-            # A standby holds no NPU, and Ray cannot assign one to a running worker.
+            # A standby has no NPU, and Ray cannot assign one to a running worker.
             standbys=recovery.standbys and self._mindspore.device == "cpu",
         )
 

@@ -46,7 +46,7 @@ _IDENTITY = ("data", "train", "evaluate")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What summary.json holds, and whether it did so before this launch."""
+    """The content of summary.json, and whether the run had finished before this launch."""
 
     summary: dict[str, object]
     already_done: bool
@@ -122,7 +122,7 @@ def _run_stages(
 def _ended_in_writing(
     spec: JobSpec, run: RunDirectory, events: EventWriter, owning: Ownership
 ) -> Iterator[None]:
-    """However the block ends, the run's files say so, unless another launch owns the run: then it raises RunLost."""
+    """Record how the block ends in the run's files. Raises RunLost if another launch owns the run."""
     status, reason = "failed", None
     try:
         yield
@@ -138,7 +138,7 @@ def _ended_in_writing(
         if lost is not None:
             raise lost
         events.record(RunFinished(status=status, reason=reason))
-        # A run that succeeded waits for storage to say so; one that failed has waited long enough.
+        # A run that succeeded waits until storage is back; one that failed has waited long enough.
         timeout_s = spec.recovery.storage_timeout_s if status == "succeeded" else 0.0
         write = functools.partial(_write_end, spec, run, events, owning, status, reason)
         try:
@@ -198,7 +198,7 @@ def _warn_of_missing_data(run: RunDirectory) -> None:
 
 
 def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
-    """Refuse when the directory holds checkpoints of other data, another recipe or other ranks.
+    """Refuse if the directory contains checkpoints of other data, another recipe or other ranks.
 
     Before there is one a mistake in the job can be corrected: shards are made again where they must be.
     """
@@ -212,7 +212,7 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
         changed.append("cluster.workers or threads")
     if changed:
         raise InputError(
-            f"{run.root} holds a job with other {', '.join(changed)}; give the job another `name`, "
+            f"{run.root} contains a job with other {', '.join(changed)}; give the job another `name`, "
             "or launch with --restart to begin again"
         )
 
@@ -232,7 +232,7 @@ def _read_job(run: RunDirectory) -> dict[str, Any]:
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         problem = "it is not a job"
     raise InputError(
-        f"{run.job} cannot be read ({problem}), so nobody knows what the checkpoints beside it belong to; "
+        f"{run.job} cannot be read ({problem}), so the checkpoints there may belong to another job; "
         "put it back, or launch with --restart to begin again"
     )
 

@@ -1,4 +1,4 @@
-"""How a job's data come to each host's own disk: the cache that its ranks use, and what `plan` says of it."""
+"""Copies of a job's data on each host's own disk: the cache that ranks use, and what `plan` reports about it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _ANSWER_WITHIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """What every host copies. mount: where the data lie, as seen from here. size_bytes: 0 if nothing is copied."""
+    """What every host copies. mount: where the data are, as seen from here. size_bytes: 0 if nothing is copied."""
 
     place: Path
     mount: Mount
@@ -28,10 +28,10 @@ class Copies:
     def describe(self, cache: CacheSpec) -> str:
         """A line for people."""
         if self.mount.is_local:
-            return f"nothing is copied: {self.place} lies on {self.mount.type}, a local file system, as seen from here"
+            return f"nothing is copied: {self.place} is on {self.mount.type}, a local file system, as seen from here"
         return (
             f"at most {_megabytes(self.size_bytes)} are copied to {cache.path} on each host, because {self.place} "
-            f"lies on {self.mount.type}, a network file system"
+            f"is on {self.mount.type}, a network file system"
         )
 
     def problem(self, cache: CacheSpec) -> str:

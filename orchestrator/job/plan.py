@@ -35,8 +35,8 @@ class PlannedStage:
 class Plan:
     """A whole job, planned.
 
-    needs: estimates, bytes where the name says so. notes: what the user should know of the data.
-    problem: what `launch` would refuse, or empty. warning: what may go wrong all the same, or empty.
+    needs: estimates, bytes where the name says so. notes: remarks about the data.
+    problem: what `launch` would refuse, or empty. warning: what may still go wrong, or empty.
     """
 
     name: str
@@ -124,7 +124,7 @@ def _stages(spec: JobSpec, supply: Supply, copies: Copies, shifts: str) -> tuple
     ranks = spec.cluster.max_workers
     patches = f"{supply.train} training and {supply.test} test patches"
     made = f"{supply.pairs} pairs of {supply.source} in {supply.shards} shards: at most {patches}"
-    used = f"nothing: {patches} of {supply.source} are used where they lie"
+    used = f"nothing: {patches} of {supply.source} are used in place"
     on = f" on {spec.cluster.threads} CPU(s) each" if spec.cluster.device == "cpu" else ""
     batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
     every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"

@@ -18,7 +18,7 @@ KNOWN_AT_START = "<known at start>"
 
 @dataclass(frozen=True, slots=True)
 class PlannedRank:
-    """Where a rank runs and every variable that is set for it; `KNOWN_AT_START` where nobody can know yet."""
+    """Where a rank runs and every variable that is set for it; `KNOWN_AT_START` if only the start decides it."""
 
     rank: int
     host: str

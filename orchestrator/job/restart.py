@@ -55,7 +55,7 @@ def _state_before(run: RunDirectory, lease: int) -> RunState:
     try:
         return read_state(run.storage, lease)
     except (CorruptData, StorageError) as error:
-        logger.warning("%s; ranks of an earlier launch that still run must be ended by hand", error)
+        logger.warning("%s; end ranks of an earlier launch that still run yourself", error)
         return RunState()
 
 

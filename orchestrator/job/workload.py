@@ -32,7 +32,7 @@ _MODEL, _OPTIMIZER, _TRAINING = "model/", "optimizer/", "training"
 class SdnetJob:
     """What a rank must know of the job.
 
-    train, test: files of patches. cache: where a host keeps copies of them if they lie on a network file system.
+    train, test: files of patches. cache: where a host keeps copies of them if they are on a network file system.
     data: their SHA-256 by name, kept in every checkpoint. data_sample: see `sample_checksum`; a rank that sees other
     data refuses them. slices: ranks of the full group; a smaller group computes several slices in each rank.
     """

@@ -19,7 +19,7 @@ def host_and_port(address: str) -> tuple[str, int] | None:
 def address_to_join(address: str, environment: Mapping[str, str]) -> str:
     """What `ray.init` joins for `cluster.address`: host:port, or `auto` to search on this host.
 
-    For `auto` Ray reads RAY_ADDRESS. Raises InputError when that holds what a job cannot join, such as
+    For `auto` Ray reads RAY_ADDRESS. Raises InputError when its value is something that a job cannot join, such as
     the http:// address of the dashboard, which `ray job submit` takes, or ray:// of Ray Client.
     """
     given = environment.get("RAY_ADDRESS", "")

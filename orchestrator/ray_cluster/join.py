@@ -43,7 +43,7 @@ def check_cluster(address: str, name: str) -> None:
 
 
 def warn_of_readable_token(environment: Mapping[str, str]) -> None:
-    """Warn when other users of this host can read the file that holds our token."""
+    """Warn when other users of this host can read the file with our token."""
     if environment.get("RAY_AUTH_TOKEN"):
         return
     path = token_file(environment)
@@ -53,7 +53,7 @@ def warn_of_readable_token(environment: Mapping[str, str]) -> None:
         return  # no such file: Ray says so where it needs one
     if mode & 0o077:
         logger.warning(
-            "%s holds the Ray token, and other users can read it (mode %04o); run `chmod 600 %s`",
+            "%s contains the Ray token, and other users can read it (mode %04o); run `chmod 600 %s`",
             path, mode, path,
         )  # fmt: skip
 
@@ -89,7 +89,7 @@ def _our_token(name: str) -> str:
     except ray.exceptions.AuthenticationError:
         raise InputError(
             f"cluster.address is {name} and RAY_AUTH_TOKEN_PATH is {os.environ['RAY_AUTH_TOKEN_PATH']!r}, "
-            "which is empty or cannot be read; name the file that holds the cluster's token"
+            "which is empty or cannot be read; name the file with the cluster's token"
         ) from None
 
 

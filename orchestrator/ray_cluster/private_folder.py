@@ -1,7 +1,7 @@
 """A folder of this process's own for Ray's files, removed when the block ends, or by a later launch.
 
 Ray's default, /tmp/ray, is open to every user of the host, and Ray never removes what it left there.
-Names: `sdnet-<random>` with mode 0700. The process that uses a folder holds a flock on it. The kernel
+Names: `sdnet-<random>` with mode 0700. The process that uses a folder has a flock on it. The kernel
 releases the lock when the process ends, however it ends, so a folder whose lock is free is abandoned.
 """
 
@@ -87,7 +87,7 @@ def _locked_folder(base: Path) -> tuple[Path, int]:
             os.close(descriptor)
             continue
         except OSError:
-            pass  # a file system without locks: nobody can lock it, so nobody removes it
+            pass  # a file system without locks: no launch can lock it, so none removes it
         if folder.exists():
             return folder, descriptor
         os.close(descriptor)

@@ -23,7 +23,7 @@ _ENVIRONMENT = {
     # Ranks keep the working directory of the job; the run directory is ours to lay out.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # Drained hosts are watched for by engine/control/drain.py, without a process of its own.
+    # engine/control/drain.py looks for drained hosts, without an extra process.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A dead host is known after 2 s instead of 15, a cut link after 6 s instead of 65. Counts where
@@ -40,7 +40,7 @@ _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class WantedCluster(Protocol):
-    """What a job says of its cluster. A Protocol, so that this package does not depend on the job's spec."""
+    """What a job states about its cluster. A Protocol, so that this package does not depend on the job's spec."""
 
     @property
     def address(self) -> str:
@@ -70,8 +70,8 @@ def ray_session(cluster: WantedCluster, *, must_hold_job: bool = True) -> Iterat
 
     `local` starts Ray on this host with a token and a folder that only this job knows, and stops it at
     the end. Raises InputError when Ray cannot be started or the cluster cannot be joined, when the
-    environment holds settings that a job cannot run with, and, if it must hold the job, when it is too
-    small for it.
+    environment has settings that a job cannot run with, and, with `must_hold_job`, when the cluster is too
+    small for the job.
     """
     _check_environment()
     prepare_environment()
@@ -86,13 +86,13 @@ def ray_session(cluster: WantedCluster, *, must_hold_job: bool = True) -> Iterat
 
 
 def refuse_storage_of_ray(storage: str) -> None:
-    """Refuse a relative `storage` inside `ray job submit`: it would lie in a copy that Ray deletes.
+    """Refuse a relative `storage` inside `ray job submit`: it would be in a copy that Ray deletes.
 
     Raises InputError.
     """
     if _IN_A_RAY_JOB in os.environ and not Path(storage).expanduser().is_absolute():
         raise InputError(
-            f"storage is {storage!r}, which in a submitted job lies in Ray's copy of the submitted folder, "
+            f"storage is {storage!r}, which in a submitted job is in Ray's copy of the submitted folder, "
             "and Ray deletes that; give an absolute path that every host reaches: "
             "--set storage=/mnt/shared/runs"
         )

@@ -44,7 +44,8 @@ def read_status(run: RunDirectory, now: float | None = None, clock: Clock | None
     }
 
 
-# What an owner's life says of a launch that recorded no end. One that gave the run back could not write its end.
+# The state of a launch that recorded no end, from the state of its lease. A launch that returned the lease could
+# not write its end.
 _WITHOUT_END = {Life.SILENT: "silent", Life.KILLED: "killed", Life.ENDED: "failed"}
 
 

@@ -1,4 +1,4 @@
-"""Calls that a lost mount may block for ever, with a bound."""
+"""Calls that a lost mount may block for ever, with a time limit."""
 
 import threading
 from collections.abc import Callable

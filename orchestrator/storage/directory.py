@@ -96,7 +96,7 @@ class DirectoryStorage:
                 try:
                     return _read(path) == content
                 except FileNotFoundError:
-                    if isinstance(refused, FileExistsError):  # this mount has not heard of the new name yet
+                    if isinstance(refused, FileExistsError):  # this mount does not show the new name yet
                         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
                     raise refused from None
             return True

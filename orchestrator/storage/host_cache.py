@@ -4,7 +4,7 @@ A memory-mapped page of a mount that lost its server is SIGBUS, so shared files 
 `<base>/sdnet-cache-<uid>/`, which only its user may enter:
 
     <sha256>        a verified copy
-    .<sha256>.*     a copy that is being written; its writer holds a flock on it
+    .<sha256>.*     a copy that is being written; its writer has a flock on it
     <sha256>.lock   held by the one process that looks up or makes this copy; its time is touched while bytes arrive
     room.lock       held while files are counted and removed
     runs/           scratch folders, which are no copies and are not counted
@@ -40,7 +40,7 @@ _LOOK_EVERY_S = 1.0
 class HostCache:
     """Where a host keeps its copies, and how many bytes they may take together.
 
-    stall_s: how long a copy may make no progress, because storage is away, before it is given up.
+    stall_s: how long a copy may make no progress, because storage is unavailable, before the wait ends with an error.
     """
 
     base: Path = Path(DEFAULT_BASE)
@@ -79,7 +79,7 @@ class HostCache:
         mount = mount_of(self.base)
         if not mount.is_local:
             raise InputError(
-                f"{_SETTING}.path is {self.base}, which lies on {mount.type}; give a folder on the host's own disk"
+                f"{_SETTING}.path is {self.base}, which is on {mount.type}; give a folder on the host's own disk"
             )
         folder = self.base / f"sdnet-cache-{os.geteuid()}"
         with contextlib.suppress(FileExistsError):
@@ -111,7 +111,7 @@ class HostCache:
 
     def _await_lock(self, lock: int, source: Path, alive: Callable[[], object]) -> None:
         """Wait in the kernel, which wakes one waiter when the lock is released; give up when nothing is copied."""
-        # A descriptor of its own: the thread of an abandoned wait closes it, and with it the lock it may still get.
+        # A separate descriptor: the thread of an abandoned wait closes it, and with it the lock it may still get.
         waiting = os.dup(lock)
         call = Background(lambda: _flock_and_close(waiting))
         touched, since = 0, time.monotonic()

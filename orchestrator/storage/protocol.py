@@ -33,7 +33,7 @@ class StorageUnavailable(StorageError):
 
 
 class StorageMisused(StorageError):
-    """The call can never succeed until a person changes something. Example: a folder lies at the file's name."""
+    """The call can never succeed until a person changes something. Example: a folder has the file's name."""
 
     def __str__(self) -> str:
         return f"{self.name} cannot be used ({self.detail}); correct its type or its permissions"
@@ -64,7 +64,7 @@ class Storage(Protocol):
         """Store the object unless the name is taken; whether this call, or an earlier try of it, stored it."""
 
     def tidy(self, folder: str) -> None:
-        """Remove unfinished writes below `folder`, a name that ends in a slash. Only when nobody writes there."""
+        """Remove unfinished writes below `folder`, which ends in a slash. No process may write there now."""
 
     def describe(self) -> str:
         """Where this storage is, for messages."""

@@ -37,7 +37,7 @@ def size_of(source: Path, stall_s: float) -> int:
 class VerifiedCopy:
     """One copy. target: an open local descriptor. stall_s: bound of the time without a new byte.
 
-    A read from a lost mount may block for ever in the kernel, so the bytes are copied in a thread of its own, and the
+    A read from a lost mount may block for ever in the kernel, so another thread copies the bytes, and the
     calling thread watches how many have arrived.
     """
 

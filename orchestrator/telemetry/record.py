@@ -38,7 +38,7 @@ _FLUSH_AFTER_S = 0.2
 _RETRY_AFTER_S = 1.0
 _RETRY_AT_CLOSE_S = (0.5, 1.0, 2.0)
 _FOLLOW_EVERY_S = 0.3
-# Year 5138. Calendar functions fail for much later times, which only a damaged line holds.
+# Year 5138. Calendar functions fail for much later times, which occur only in damaged lines.
 _LATEST_S = 1e11
 # About 20 MB of lines: hours of events while storage is away.
 _MOST_LINES = 100_000
@@ -182,7 +182,7 @@ class EventReader:
     """Reads a run's events and remembers what it has seen: segments never change.
 
     A run of an older version has only `events.jsonl`. A run that was launched by both has segments, and events that
-    only `events.jsonl` holds. So both are read, and a line that is in both counts once.
+    only in `events.jsonl`. So both are read, and a line that is in both counts once.
 
     Events are sorted by time, but events of one writer keep their order: its clock may have been set back.
     """
@@ -249,7 +249,7 @@ class EventReader:
 
 
 def follow(storage: Storage, stop: threading.Event, reader: EventReader | None = None) -> Iterator[Recorded]:
-    """Yield events as they appear. After `stop` is set, yield what storage holds and end.
+    """Yield events as they appear. After `stop` is set, yield the events that are in storage and end.
 
     reader: only what it has not read yet. While storage is away nothing appears; that is no error.
     """
@@ -267,7 +267,7 @@ def follow(storage: Storage, stop: threading.Event, reader: EventReader | None =
 
 
 def merge_events(storage: Storage) -> None:
-    """Write `events.jsonl` from all segments and what it held before. Raises StorageError."""
+    """Write `events.jsonl` from all segments and its earlier content. Raises StorageError."""
     lines = [json.dumps(recorded_to_dict(recorded)) for recorded in EventReader(storage).read()]
     storage.put(MERGED, "".join(f"{line}\n" for line in lines).encode())
 

@@ -1,7 +1,7 @@
 """`state/<lease>.json`: where a run stands. The program decides from it, never from the events.
 
 The launcher writes it before and after a group, the group's controller while the group exists. Each lease of the run
-has a file of its own, so a launch that lost the run cannot overwrite the state of the launch that took it.
+has its own file, so a launch that lost the run cannot overwrite the state of the launch that took it.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def write_state(storage: Storage, state: RunState) -> None:
 
 
 def state_name(lease: int) -> str:
-    """Name of the object that holds the state of a lease."""
+    """Name of the object with the state of a lease."""
     return f"{FOLDER}{lease:06d}.json"
 
 

@@ -117,8 +117,8 @@ def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
         ("0 1", "'0 1' is no number and no range"),
         ("3-1", "'3-1' is no range from a lower to a higher number"),
         ("0-99999", "'0-99999' is no range from a lower to a higher number"),
-        ("0,0", "0 stands in it twice"),
-        ("0-3,2", "2 stands in it twice"),
+        ("0,0", "it contains 0 twice"),
+        ("0-3,2", "it contains 2 twice"),
     ],
 )
 def test_a_list_of_devices_is_taken_whole_or_not_at_all(tmp_path, monkeypatch, devices, reported):

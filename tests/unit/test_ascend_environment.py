@@ -140,7 +140,7 @@ def test_the_scheduler_agrees_with_its_ranks():
         ({"device": "ascend"}, "rank 5 has no device"),
         ({"device": "ascend", "device_id": 3, "visible_devices": (6,)}, r"NPU 3, but sees only \[6\]"),
         ({"device": "ascend", "device_id": 3, "rank_table_path": "/t.txt"}, "does not end in .json"),
-        ({"device": "ascend", "device_id": 3, "rank_table_path": "/a.json/t.json"}, "holds .json twice"),
+        ({"device": "ascend", "device_id": 3, "rank_table_path": "/a.json/t.json"}, "contains .json twice"),
         ({"device": "cpu", "rendezvous": "rank_table"}, "needs device ascend"),
         ({"device": "ascend", "device_id": 3, "rendezvous": "store"}, "store; it needs device cpu"),
         ({"device": "cpu", "rank": 16}, "ranks go from 0"),

@@ -118,7 +118,7 @@ def test_a_fault_names_code_path_value_and_fix():
     (fault,) = faults_in_table(mutant)
     assert str(fault) == (
         "EI0014 $.server_list[1].device[1].device_ip = '192.168.110.1': also at "
-        "$.server_list[0].device[0].device_ip; each device has an address of its own"
+        "$.server_list[0].device[0].device_ip; each device needs its own address"
     )
 
 

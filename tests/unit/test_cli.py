@@ -220,7 +220,7 @@ def test_inside_a_submitted_job_a_relative_storage_is_refused_and_nothing_is_mad
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     monkeypatch.chdir(job.parent)
     code, _, err = cli(command, str(job), "--set", "storage=runs")
-    assert code == 2 and err.count("\n") == 1 and "storage is 'runs', which in a submitted job lies" in err
+    assert code == 2 and err.count("\n") == 1 and "storage is 'runs', which in a submitted job is" in err
     assert list(job.parent.iterdir()) == [job]
 
 

@@ -254,4 +254,4 @@ def test_an_earlier_drill_is_not_overwritten(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text(f"name: x\nstorage: {tmp_path}\n")
     result = CliRunner().invoke(app, ["drill", str(job)])
-    assert isinstance(result.exception, InputError) and "holds an earlier drill" in str(result.exception)
+    assert isinstance(result.exception, InputError) and "contains an earlier drill" in str(result.exception)

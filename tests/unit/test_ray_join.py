@@ -134,9 +134,7 @@ def test_a_token_file_that_others_can_read_is_named_with_the_remedy(
     path.chmod(mode)
     caplog.set_level(logging.WARNING)
     warn_of_readable_token({"RAY_AUTH_TOKEN_PATH": str(path)})
-    expected = (
-        f"{path} holds the Ray token, and other users can read it (mode {mode:04o}); run `chmod 600 {path}`"
-    )
+    expected = f"{path} contains the Ray token, and other users can read it (mode {mode:04o}); run `chmod 600 {path}`"
     assert [record.getMessage() for record in caplog.records] == [expected] * warned
     assert TOKEN not in caplog.text
 

@@ -146,7 +146,7 @@ def test_an_override_without_a_value_says_how_to_write_one(job: Path) -> None:
 
 
 def test_an_override_below_a_plain_value_is_refused(job: Path) -> None:
-    with pytest.raises(InputError, match="--set name.x: name holds a plain value, not keys"):
+    with pytest.raises(InputError, match="--set name.x: name contains a plain value, not keys"):
         load_spec(job, ("name.x=1",))
 
 
@@ -269,7 +269,7 @@ def test_the_text_of_an_override_is_what_the_shell_gave(job: Path, override: str
         ),
         (
             ("cluster.hosts.0.address=x",),
-            "--set cluster.hosts.0.address: cluster.hosts holds a list",
+            "--set cluster.hosts.0.address: cluster.hosts contains a list",
         ),
         (("..=1",), "has no key=value; write it like --set train.epochs=5"),
         ((".".join("a" * 5000) + "=1",), "--set a.a.a... has 5000 parts; no key of a job has so many"),

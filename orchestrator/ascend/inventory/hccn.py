@@ -47,7 +47,7 @@ def parse_ping_loss(text: str) -> float:
 def parse_hccn_conf(text: str) -> dict[int, str]:
     """Address of each physical id in /etc/hccn.conf: IPv4 where there is one, as HCCL prefers it.
 
-    Raises UnreadableOutput for a device with two addresses of one kind: nobody can know which one is meant.
+    Raises UnreadableOutput for a device with two addresses of one kind, because either may be meant.
     """
     addresses: dict[int, str] = {}
     # IPv6 first, so that IPv4 replaces it whatever the order of the lines is.

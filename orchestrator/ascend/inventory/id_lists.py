@@ -25,7 +25,7 @@ def stated_ids(text: str, source: str) -> tuple[int, ...]:
         if last < first or last > _HIGHEST_ID:
             raise _refusal(text, source, f"{_short(part)!r} is no range from a lower to a higher number")
         if again := sorted(set(ids) & set(range(first, last + 1))):
-            raise _refusal(text, source, f"{again[0]} stands in it twice")
+            raise _refusal(text, source, f"it contains {again[0]} twice")
         ids.extend(range(first, last + 1))
     return tuple(ids)
 

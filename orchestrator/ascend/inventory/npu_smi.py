@@ -24,7 +24,7 @@ class UnreadableOutput(OrchestratorError):
     def __str__(self) -> str:
         if self.tool.startswith("/"):
             return f"{self.tool} cannot be read ({self.detail}); correct it on that host"
-        return f"the output of `{self.tool}` cannot be read ({self.detail}); run it by hand on that host"
+        return f"the output of `{self.tool}` cannot be read ({self.detail}); run it on that host"
 
 
 def shortened(line: str) -> str:

@@ -2,7 +2,7 @@
 
 Cells are found by the words in the header of their frame, because versions of the tool differ in
 width and number of columns: 910A (`Chip Device`), 910B (`Chip`), A3 (`Chip Phy-ID`, two dies a
-card), 26.x (a fifth column of processes), 950 (`NPU ID` in a cell of its own). Lines outside frames are
+card), 26.x (a fifth column of processes), 950 (`NPU ID` in a separate cell). Lines outside frames are
 messages of the driver. A table that is cut off or garbled raises UnreadableOutput: if a process were
 overlooked, a rank would be placed on a busy device.
 """

@@ -33,7 +33,7 @@ class AddressRules:
             where = f"{path}.backup_device_ip"
             backup = self._addresses(device["backup_device_ip"], where, "backup_device_ip")
             if set(own) & set(backup):
-                fix = "the device's own address cannot stand in for itself; name its partner's"
+                fix = "the backup cannot be the device's own address; give its partner's"
                 self._fault(INVALID, where, device["backup_device_ip"], fix)
 
     def _device_ip(self, value: object, path: str) -> list[IpAddress]:
@@ -71,7 +71,7 @@ class AddressRules:
                 self._fault(INVALID, path, value, fix)
                 return []
             if address in seen:
-                fix = f"also at {seen[address]}; each device has an address of its own"
+                fix = f"also at {seen[address]}; each device needs its own address"
                 self._fault(INVALID, path, value, fix)
             seen.setdefault(address, path)
             addresses.append(address)

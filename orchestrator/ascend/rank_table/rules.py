@@ -58,7 +58,7 @@ def judge_table(table: object, soc: Soc | None = None) -> Verdict:
     soc: also check the rules of this chip: ids and groups of devices, super pods only on A3.
     """
     if not isinstance(table, dict):
-        fault = Fault(UNREADABLE, "$", table, "a rank table is a JSON object; write the table anew")
+        fault = Fault(UNREADABLE, "$", table, "a rank table is a JSON object; write a new table")
         return Verdict((fault,))
     status = tuple(_status_faults(table))
     if table.get("status") == INITIALIZING:

@@ -87,7 +87,7 @@ class _ServerReader:
         self._server_id(server.get("server_id", ABSENT), f"{path}.server_id")
         self._host_ip(server.get("host_ip", ABSENT), f"{path}.host_ip")
         if "pod_ip" in server:
-            fix = "remove it: MindSpore's scheduler would number the ranks anew by (pod_ip, DEVICE_ID)"
+            fix = "remove it: MindSpore's scheduler would renumber the ranks by (pod_ip, DEVICE_ID)"
             self._fault(MINDSPORE, f"{path}.pod_ip", server["pod_ip"], fix)
         self._ports(server, path)
         devices = server.get("device", ABSENT)

@@ -25,7 +25,9 @@ def why_hccl_skips_path(path: str) -> str:
     if name == _SUFFIX:
         return "has no name before .json; rename the file"
     if path.index(_SUFFIX) + len(_SUFFIX) != len(path):
-        return "holds .json twice; HCCL wants it once in the whole path, at the end: rename the other part"
+        return (
+            "contains .json twice; HCCL accepts it once in the whole path, at the end: rename the other part"
+        )
     return ""
 
 
@@ -36,7 +38,7 @@ def read_table_text(path: Path) -> str:
         shown = "the path" if os.fspath(path) == resolved else f"its target {resolved}"
         raise InputError(f"{path}: {UNREADABLE}: {shown} {why}")
     try:
-        # A FIFO or a device would make us wait for ever.
+        # Opening a FIFO or a device would block.
         if not stat.S_ISREG(Path(resolved).stat().st_mode):
             raise InputError(f"{path}: {UNREADABLE}: cannot be read (not a file); give a rank table file")
         return Path(resolved).read_text(encoding="utf-8")
@@ -66,7 +68,7 @@ def table_of_text(text: str) -> Any:
         fix = "the key stands twice in one object, and HCCL takes the last; remove one of them"
         raise FaultyTable(Fault(UNREADABLE, f"$..{error.key[:_SHOWN_CHARACTERS]}", error.key, fix)) from None
     except (ValueError, RecursionError, OverflowError) as error:
-        fix = f"this is not JSON ({_reason(error)}); write the table anew"
+        fix = f"this is not JSON ({_reason(error)}); write a new table"
         raise FaultyTable(Fault(UNREADABLE, "$", text[:_SHOWN_CHARACTERS], fix)) from None
     return table
 

@@ -57,7 +57,7 @@ class Failure:
 class RankFailed(OrchestratorError):
     """An error in a rank, already classified. The rank does that, because only it knows the type of the error.
 
-    Ray sends it to the controller. It holds plain values only, so the controller can unpickle it even if it cannot
+    Ray sends it to the controller. It contains plain values only, so the controller can unpickle it even if it cannot
     import the module that defines the original error.
     """
 

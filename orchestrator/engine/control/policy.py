@@ -29,7 +29,7 @@ _NEVER_RETRIED = {
     FailureKind.RUN_LOST: "another launch owns the run",
     FailureKind.LOSS_NOT_FINITE: "another try would end the same way",
     FailureKind.REFUSED: "another try would end the same way",
-    FailureKind.PATH_BLOCKED: "move away what lies at this path, or give access to it, and launch again",
+    FailureKind.PATH_BLOCKED: "move away what is at this path, or give access to it, and launch again",
 }
 # The cluster announces these and they are not errors, so they do not count.
 _FREE = frozenset({FailureKind.PREEMPTED})

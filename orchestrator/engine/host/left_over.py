@@ -1,6 +1,6 @@
 """Which processes still hold devices, and which of them are left over from a run of ours.
 
-A group may start again only on devices that nobody holds: HCCL otherwise fails with EJ0001
+A group may start again only on devices that no process uses: HCCL otherwise fails with EJ0001
 ("maybe the last training process is running"). What is not ours is named and left alone.
 """
 
@@ -54,7 +54,7 @@ def left_over_processes() -> tuple[LeftOver, ...]:
 
 
 def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> tuple[int, ...]:
-    """Kill left-over processes and wait until the kernel has freed what they held; ids of those that stay.
+    """Kill left-over processes and wait until the kernel has freed their resources; returns ids of survivors.
 
     A process that has got the id of one since is left alone. One of ours that runs as another user
     cannot be killed and stays.

@@ -12,8 +12,8 @@ _LOOK_EVERY_S = 0.1
 def still_running(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Those that have not ended after at most `timeout_s`; returns as soon as all have.
 
-    One whose parent has not taken note has ended all the same: it runs nothing and holds nothing. Its
-    parent may be a stopped raylet, or the first process of a container, which often reaps nobody.
+    A zombie has ended: it runs nothing and has no resources. Its parent may be a stopped raylet, or the first
+    process of a container, which often does not reap its children.
     """
     deadline = time.monotonic() + timeout_s
     left = [process for process in processes if not _has_ended(process)]

@@ -1,6 +1,6 @@
 """A folder on the host's own disk for what a run writes often: compiled graphs and logs of its ranks.
 
-It is used only when the run's storage lies on a network file system. What is written here is uploaded whole, best
+It is used only if the run's storage is on a network file system. What is written here is uploaded whole, best
 effort, so that it is not lost with the host.
 """
 
@@ -22,7 +22,7 @@ _KEPT = 16
 
 @contextlib.contextmanager
 def scratch_folder(cache: HostCache, run: Path) -> Iterator[Path | None]:
-    """The run's folder on this host, or None when the run lies on a local file system and needs none.
+    """The run's folder on this host, or None if the run is on a local file system and needs none.
 
     Raises InputError and StorageUnavailable as `HostCache.using`, and OSError.
     """

@@ -1,7 +1,7 @@
 """Ray Train's controller as we run it: our decisions, and an event loop that nothing blocks.
 
 Ray Train's control loop calls policies, callbacks and blocking Ray functions in the actor's event loop. Here each
-iteration runs in a thread of its own, so that `leave` is answered at once in every phase.
+iteration runs in its own thread, so that `leave` is answered at once in every phase.
 """
 
 import asyncio

@@ -115,8 +115,8 @@ class ControlledWorkers(WorkerGroup):
     def _start(self) -> None:
         """Ray Train 2.60 cleans up a failed start only until the workers know their ranks.
 
-        What fails after that would leave processes and their placement group behind, and the next generation would
-        wait for that room in vain.
+        A failure after that would leave processes and their placement group behind, and the next generation would
+        never get that room.
         """
         try:
             with asking_hosts_for_news(self._has_hosts):

@@ -126,7 +126,7 @@ def _only_npu(worker: Member, stated: StatedHosts) -> int:
         )
     if len(worker.npus) != 1:
         raise InputError(
-            f"a rank on {worker.host} holds NPUs {list(worker.npus)} of Ray's; a rank needs exactly one: "
+            f"a rank on {worker.host} has NPUs {list(worker.npus)} of Ray; a rank needs exactly one: "
             "start Ray there with --resources '{\"NPU\": <number of devices>}'"
         )
     return worker.npus[0]
@@ -134,7 +134,7 @@ def _only_npu(worker: Member, stated: StatedHosts) -> int:
 
 def _write_table(group: AscendGroup, folder: Path, generation: int) -> str:
     """Write the rank table; returns the path that the ranks read."""
-    # A name of its own: the NFS cache of a host may still hold a file that was replaced.
+    # A new name: the NFS cache of a host may still contain the old file of the same name.
     path = folder / f"rank_table.{generation}.json"
     storage = DirectoryStorage(folder)
     for name in (path.name, "rank_table.json"):

@@ -58,7 +58,7 @@ class HostSpec(Section):
 
 
 class CacheSpec(Section):
-    """Where each host keeps copies of data that lie on a network file system, and how many GB (10^9 bytes) in all."""
+    """Where each host keeps copies of data on network file systems, and how many GB (10^9 bytes) in all."""
 
     path: PathText = DEFAULT_BASE
     limit_gb: float = Field(default=DEFAULT_LIMIT_GB, ge=0.001, le=1_000_000)
@@ -99,7 +99,7 @@ class ClusterSpec(Section):
                 f"workers is {shown(self.workers)}; use a number from 1 to {MOST_WORKERS}, or [fewest, most]"
             )
         if self.collective == "mccl" and self.rendezvous == "rank_table":
-            raise ValueError("collective is mccl, which meets by rendezvous dynamic_cluster only; set that")
+            raise ValueError("collective mccl needs rendezvous dynamic_cluster; set rendezvous to it")
         only_for = {"store": "cpu", "rank_table": "ascend"}.get(self.rendezvous, self.device)
         if self.device != only_for:
             raise ValueError(f"rendezvous is {self.rendezvous}, which needs device {only_for}; use auto")
@@ -185,7 +185,7 @@ class CheckpointSpec(Section):
 
 
 class RecoverySpec(Section):
-    """How much failure a run may go through before it gives up, and how it prepares for it.
+    """How many failures a run survives before it gives up, and how it prepares for them.
 
     standbys: keep workers waiting with MindSpore imported, one for each rank a host may have. storage_timeout_s: how
     long a run does without storage that is away or full, before it ends.

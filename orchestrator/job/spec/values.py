@@ -58,7 +58,7 @@ def values_of_file(file: FilePath, overrides: tuple[str, ...]) -> JobValues:
     if not isinstance(root.value, dict):
         kind = "a list" if isinstance(root.value, list) else f"the value {shown(root.value)}"
         raise InputError(
-            f"{file} holds {kind}, not `key: value` lines (ASCII colon, then a space); see cluster_configs/"
+            f"{file} contains {kind}, not `key: value` lines (ASCII colon, then a space); see cluster_configs/"
         )
     return _overridden({key: node.plain() for key, node in root.value.items()}, str(file), root, overrides)
 
@@ -169,6 +169,8 @@ def _put(values: dict[str, object], path: tuple[str, ...], value: object) -> Non
         if not isinstance(inner, dict):
             above = name_of(path[:depth])
             kind = {list: "a list", type(None): "no value"}.get(type(inner), "a plain value")
-            raise InputError(f"--set {name_of(path)}: {above} holds {kind}, not keys; set or remove {above}")
+            raise InputError(
+                f"--set {name_of(path)}: {above} contains {kind}, not keys; set or remove {above}"
+            )
         section = inner
     section[last] = value

@@ -109,13 +109,13 @@ def descriptors_of_worker(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The share of one worker, which computes on `threads` CPUs: descriptors of its chunks' pairs.
 
-    Raises InputError when the checkpoint holds other weights on this host.
+    Raises InputError when the checkpoint has other weights on this host.
     """
     compute_on(threads)
     evaluation, model = Evaluation.of_checkpoint(given.checkpoint)
     if model.weights_sha256 != given.weights_sha256:
         raise InputError(
-            f"{given.checkpoint} on {socket.gethostname()} holds other weights (SHA-256 "
+            f"{given.checkpoint} on {socket.gethostname()} has other weights (SHA-256 "
             f"{model.weights_sha256[:12]}... instead of {given.weights_sha256[:12]}...); "
             "give a path that is the same file on every host"
         )

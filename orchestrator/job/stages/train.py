@@ -63,7 +63,7 @@ def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> New
 
 
 def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
-    """The last checkpoint of a group that ended well, so it exists: wait until this host's mount shows it.
+    """The last checkpoint of a group that succeeded. It exists, so wait until this host's mount shows it.
 
     Raises LastCheckpointMissing when it does not within `LISTED_WITHIN_S`.
     """

@@ -77,7 +77,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_corrupt(tmp_path: Path) 
     folder = tmp_path / "checkpoints"
     (folder / save(tmp_path, 5)).rename(folder / "step_00000009")
     name, _, [corrupt] = newest_valid(DirectoryStorage(tmp_path))
-    assert name == earlier and "step_00000009" in str(corrupt) and "it holds step 5" in str(corrupt)
+    assert name == earlier and "step_00000009" in str(corrupt) and "it is of step 5" in str(corrupt)
 
 
 def test_names_sort_as_steps_do_beyond_eight_digits(tmp_path: Path) -> None:
