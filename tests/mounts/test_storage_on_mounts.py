@@ -15,7 +15,7 @@ from orchestrator.check.contract import judge_contract, look, write
 from orchestrator.engine.checkpoints import newest_valid, write_checkpoint
 from orchestrator.engine.control.failures import FailureKind
 from orchestrator.engine.host.every_host import Answer
-from orchestrator.engine.rank.run import _sorted
+from orchestrator.engine.rank.run import _classified
 from orchestrator.engine.state_format import NpzFormat
 from orchestrator.job.data_files import data_files, refer_to
 from orchestrator.job.inputs import supply_of
@@ -162,7 +162,7 @@ def test_a_server_that_does_not_come_back_in_time_is_one_line(
     assert time.monotonic() - began < 20
     line = str(failure.value)
     assert line.startswith(str(source)) and "\n" not in line
-    assert _sorted(failure.value, 0, 0).kind is FailureKind.STORAGE
+    assert _classified(failure.value, 0, 0).kind is FailureKind.STORAGE
     with HostCache(base=tmp_path, limit_bytes=100 * MB, stall_s=30).using(source, sha256) as path:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 

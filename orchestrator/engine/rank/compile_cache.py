@@ -1,12 +1,12 @@
 """A cache of one rank's compiled graphs, for its next generation.
 
-Compiling takes longer than the rest of a restart. MindSpore can cache its graphs (`MS_COMPILER_CACHE_ENABLE`), but it
-numbers them in the order in which a process compiles them, trusts whatever lies at that number, and writes in place.
-So a directory is used again only for the same key and rank, and only when its seal, a file written after the last
-graph, lists every file with its present checksum. See ADR 4.
+Compilation takes longer than the rest of a restart. MindSpore can cache its graphs (`MS_COMPILER_CACHE_ENABLE`), but
+its cache is unsafe on its own: it numbers graphs in the order in which a process compiles them, loads any file with
+the right number, and writes in place. So a directory is reused only for the same key and rank, and only if its seal is
+valid. The seal is a file that is written after the last graph. It lists the checksum of every file. See ADR 4.
 
-When the run lies on a network file system, the directory is on the host's own disk, and an archive of it is uploaded
-whole, best effort: a rank that starts on another host begins with it.
+If the run is on a network file system, the directory is on the host's own disk. An archive of the whole directory is
+then uploaded, best effort, so that a rank that starts on another host can use the graphs.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ from orchestrator.storage.bounded import Background
 logger = logging.getLogger(__name__)
 
 _SEAL = "sealed.json"
-# Compiling takes longer than this only for graphs whose archive takes long, too.
+# Only large graphs take longer to download, and they also take long to compile.
 _FETCHED_WITHIN_S = 15.0
 
 
 class CompileCache:
     """The directory of one rank's graphs.
 
-    key: names everything that the graphs depend on. storage: where archives are kept when `root` is a local folder;
-    None when `root` is shared itself.
+    key: a hash of everything that the graphs depend on. storage: where archives are stored if `root` is a local
+    folder; None if `root` itself is shared.
     """
 
     def __init__(self, root: Path, key: str, rank: int, storage: Storage | None = None):
@@ -41,7 +41,7 @@ class CompileCache:
         self._storage, self._archive = storage, f"{root.name}/{key}/rank_{rank}.tar"
 
     def open(self) -> bool:
-        """Let MindSpore use the directory; whether it holds graphs. Must come before the first graph.
+        """Let MindSpore use the directory; returns whether it contains graphs. Call it before the first compilation.
 
         A directory without a valid seal is emptied first. Raises OSError.
         """
@@ -54,7 +54,7 @@ class CompileCache:
         return sealed
 
     def seal(self) -> None:
-        """Mark the graphs that are here now as complete. If that fails, the next start compiles."""
+        """Mark the present graphs as complete. If that fails, the next start compiles again."""
         try:
             checksums = json.dumps(self._checksums(), indent=2)
             temporary = self._directory / f".{_SEAL}.{os.getpid()}"
@@ -68,7 +68,7 @@ class CompileCache:
 
     def _empty(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
-        # Another host may have made it, or removed its parent, since this host listed it.
+        # Another host may have created it, or removed its parent, since this host listed the folder.
         self._directory.mkdir(parents=True, exist_ok=True)
 
     def _upload(self, storage: Storage) -> None:
@@ -81,7 +81,7 @@ class CompileCache:
             logger.warning("compiled graphs stay on this host: %s", error)
 
     def _fetch(self) -> bool:
-        """Unpack the archive of another host into the empty directory; whether it is whole."""
+        """Unpack the archive of another host into the empty directory; returns whether the seal is valid."""
         if self._storage is None:
             return False
         storage = self._storage
@@ -107,7 +107,7 @@ class CompileCache:
     def _is_whole(self) -> bool:
         seal = self._directory / _SEAL
         try:
-            if not seal.is_file():  # a FIFO would be waited for
+            if not seal.is_file():  # opening a FIFO would block
                 return False
             sealed = json.loads(seal.read_text(encoding="utf-8"))
             return bool(sealed) and sealed == self._checksums()

@@ -1,8 +1,8 @@
-"""The CPUs that a rank computes on: as many as the job says, whatever its host has.
+"""Pins a rank to as many CPUs as the job states, whatever its host has.
 
-The bytes of a float32 sum depend on how many threads share it, and MindSpore's libraries count
-differently: its kernels count the CPUs of the machine, oneDNN counts those that the process may use, and
-OpenMP reads OMP_NUM_THREADS. A process that is pinned to `threads` CPUs gives all of them one answer.
+The bytes of a float32 sum depend on the number of threads that compute it, and MindSpore's libraries choose that
+number differently: its kernels count the CPUs of the machine, oneDNN counts the CPUs that the process may use, and
+OpenMP reads OMP_NUM_THREADS. In a process that is pinned to `threads` CPUs they all use the same number.
 """
 
 import errno
@@ -21,40 +21,40 @@ from orchestrator.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Containers of one machine may share it, so their ranks see each other's lock.
+# Containers of one machine may share this folder; then their ranks exclude each other, too.
 _LOCK_FOLDER = Path("/dev/shm")
-# A process holds the lock for some milliseconds.
+# A process holds the lock for a few milliseconds.
 _LOCK_WITHIN_S = 10.0
 _POLL_S = 0.02
 
 
 def compute_on(threads: int) -> None:
-    """Let MindSpore compute on the CPU with `threads` threads, each on a CPU of its own.
+    """Let MindSpore compute on the CPU with `threads` threads, each on its own CPU.
 
-    Must come before the first kernel runs; OMP_NUM_THREADS must be `threads` since before the
-    process started. Raises InputError when the host has fewer CPUs.
+    Call it before the first kernel runs. OMP_NUM_THREADS must have been `threads` when the process started.
+    Raises InputError if the host has fewer CPUs.
     """
     claim_cpus(threads)
     limit_kernels(threads)
 
 
 def limit_kernels(threads: int) -> None:
-    """Let MindSpore's own kernels share their work among `threads` threads, also on a larger host."""
+    """Let MindSpore's own kernels use `threads` threads, even if the host has more CPUs."""
     import mindspore
     from mindspore._c_expression import RuntimeConf
 
     if RuntimeConf.get_instance().is_op_threads_num_configured():
-        return  # Ray gives a process one task after another, all of the same job
-    # The thread that dispatches computes, too: with more than one of those, a step takes three times as long.
+        return  # Ray reuses a process for several tasks of the same job
+    # The dispatching thread computes, too. With more than one dispatching thread, a step takes three times as long.
     mindspore.runtime.dispatch_threads_num(1)
     mindspore.device_context.cpu.op_tuning.threads_num(max(1, threads - 1))
 
 
 def claim_cpus(threads: int) -> tuple[int, ...]:
-    """Pin this process to `threads` of the CPUs it may use, those with the fewest other pinned processes.
+    """Pin this process to the `threads` CPUs with the fewest other pinned processes; returns these CPUs.
 
-    One process of a user chooses at a time, so that ranks which start together do not choose the same.
-    Raises InputError when it may use fewer.
+    Processes of one user choose one at a time, so that ranks that start together do not choose the same CPUs.
+    Raises InputError if the process may use fewer than `threads` CPUs.
     """
     allowed = os.sched_getaffinity(0)
     if threads > len(allowed):
@@ -63,44 +63,44 @@ def claim_cpus(threads: int) -> tuple[int, ...]:
             f"{os.uname().nodename}; lower threads, or leave that host out"
         )
     with _one_at_a_time():
-        cpus = least_crowded(allowed, _held_cpus(allowed), threads)
+        cpus = least_shared(allowed, _pinned_cpus(allowed), threads)
         bind_process(cpus)
     return cpus
 
 
-def least_crowded(allowed: Collection[int], held: Iterable[Collection[int]], number: int) -> tuple[int, ...]:
-    """The `number` CPUs of `allowed` that occur in the fewest sets of `held`; the lowest ones first."""
-    crowd = Counter(cpu for cpus in held for cpu in cpus)
-    return tuple(sorted(sorted(allowed, key=lambda cpu: (crowd[cpu], cpu))[:number]))
+def least_shared(allowed: Collection[int], pinned: Iterable[Collection[int]], number: int) -> tuple[int, ...]:
+    """The `number` CPUs of `allowed` that occur in the fewest sets of `pinned`, sorted; on a tie the lowest CPU."""
+    users = Counter(cpu for cpus in pinned for cpu in cpus)
+    return tuple(sorted(sorted(allowed, key=lambda cpu: (users[cpu], cpu))[:number]))
 
 
 def bind_process(cpus: Sequence[int]) -> None:
-    """Let this process run on these CPUs only, the threads too that libraries have started already."""
+    """Let all threads of this process, also those of libraries, run on these CPUs only."""
     for thread in psutil.Process().threads():
         try:
             os.sched_setaffinity(thread.id, cpus)
         except ProcessLookupError:
-            continue  # the thread has ended since it was listed
+            continue  # the thread ended after it was listed
 
 
-def _held_cpus(allowed: Collection[int]) -> Iterator[set[int]]:
-    """The CPUs of every other process that is pinned to some of `allowed` but not to all."""
+def _pinned_cpus(allowed: Collection[int]) -> Iterator[set[int]]:
+    """The CPU set of every other process that may not use all of `allowed`."""
     for process in psutil.process_iter():
         try:
             cpus = os.sched_getaffinity(process.pid)
-            # The kernel's own threads have no command; most are pinned to a CPU, and mostly idle.
+            # A kernel thread has no command line. Most are pinned to one CPU and idle, so they do not count.
             if process.pid != os.getpid() and not cpus.issuperset(allowed) and process.cmdline():
                 yield cpus
         except (OSError, psutil.Error):
-            continue  # it has ended since it was listed, or belongs to another user
+            continue  # it ended after it was listed, or belongs to another user
 
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Hold this user's lock on choosing CPUs; without it, choose all the same.
+    """Hold this user's lock while a process chooses CPUs. If the lock cannot be taken, warn and continue without it.
 
-    The choice changes the speed of ranks, never their result, so a lock that cannot be had is no reason to
-    fail. The file belongs to this user alone: any user can lock a file that he can open, and keep it locked.
+    The choice affects the speed of ranks but never their result, so a missing lock is no reason to fail. Each user
+    has a lock file of their own: anyone who can open a file can lock it, and could block other users.
     """
     path = _LOCK_FOLDER / f"sdnet-cpus-{os.geteuid()}.lock"
     try:
@@ -120,7 +120,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def _locked(path: Path, timeout_s: float) -> int:
-    """A descriptor that holds the lock of the file at `path`. Raises OSError, also if it is held."""
+    """A descriptor that holds the lock of the file at `path`. Raises OSError, and TimeoutError after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -128,7 +128,7 @@ def _locked(path: Path, timeout_s: float) -> int:
             if os.fstat(descriptor).st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "the file of another user")
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder removes the file: a lock on a file that is gone excludes nobody.
+            # The last holder removed the file: a lock on a deleted file does not exclude a process that creates it.
             if os.fstat(descriptor).st_nlink:
                 return descriptor
         except BlockingIOError:

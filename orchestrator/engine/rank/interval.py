@@ -1,14 +1,14 @@
-"""How often to save: the first-order optimum of Young and Daly, from what the run measured itself.
+"""The checkpoint interval: the first-order optimum of Young and Daly, from the run's own measurements.
 
 Young (1974) and Daly (2006) minimise the time lost to saving plus the work lost to failures:
 interval = sqrt(2 * cost * mean time between failures). The cost is measured at each save. The mean time between
 failures after n failures in t seconds of training is (assumed + t) / (1 + n): it starts at
-ASSUMED_BETWEEN_FAILURES_S and follows the run's own failures.
+ASSUMED_BETWEEN_FAILURES_S and adapts to the run's own failures.
 """
 
 import math
 
-# Large clusters lose a host or a device every few hours. Weighs as much as one observed failure.
+# Large clusters lose a host or a device every few hours. The assumption weighs as much as one observed failure.
 ASSUMED_BETWEEN_FAILURES_S = 4 * 3600.0
 # A save may stall the loop for at most this share of the time, whatever the failure rate.
 MOST_STALL = 0.01
@@ -16,10 +16,10 @@ _LONGEST_S = 1800.0
 
 
 def checkpoint_interval_s(cost_s: float, between_failures_s: float = ASSUMED_BETWEEN_FAILURES_S) -> float:
-    """Seconds between saves, from the seconds a save stalls the loop and those between failures.
+    """Optimal seconds between saves. cost_s: seconds for which a save stalls the loop.
 
-    At least cost_s / MOST_STALL, at most half an hour unless that would stall more. A cost of 0
-    gives 0: save whenever you can.
+    At most half an hour, but at least cost_s / MOST_STALL, which wins. A cost of 0 gives 0: save after every step.
+    Raises ValueError for a negative cost, or a time between failures that is not above 0.
     """
     if cost_s < 0 or between_failures_s <= 0:
         raise ValueError(
@@ -30,7 +30,10 @@ def checkpoint_interval_s(cost_s: float, between_failures_s: float = ASSUMED_BET
 
 
 def between_failures_s(failures: int, trained_s: float) -> float:
-    """Expected seconds between failures, after `failures` of them in `trained_s` seconds of training."""
+    """Expected seconds between failures, after `failures` of them in `trained_s` seconds of training.
+
+    Raises ValueError for negative numbers.
+    """
     if failures < 0 or trained_s < 0:
         raise ValueError(f"{failures} failures in {trained_s} s: both must be 0 or more")
     return (ASSUMED_BETWEEN_FAILURES_S + trained_s) / (1 + failures)

@@ -1,8 +1,8 @@
 """A rank's end of its connection to the controller.
 
-The training thread writes the heartbeat. The controller reads it through the actor's main thread, so a rank that
-hangs in a collective still reports where it stands. One process may serve several groups, so links are found by
-the group's name.
+The training thread writes the heartbeat, and the actor's main thread answers the controller. So a rank that hangs in a
+collective still reports its phase and step. One process may serve several groups, so links are found by the name of
+the group.
 """
 
 import threading
@@ -23,7 +23,7 @@ class LivingProcess(Protocol):
 
 @dataclass(slots=True)
 class RankLink:
-    """One rank's end. store, scheduler: what must live as long as the group, if this rank has it."""
+    """One rank's end. store, scheduler: kept here, if the rank has them, so that they live as long as the group."""
 
     info: GroupInfo
     rank: int
@@ -35,7 +35,7 @@ class RankLink:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def beat(self, phase: Phase, step: int, work_s: float | None = None) -> None:
-        """Report that this rank is now in `phase` after `step` global steps; None keeps the last `work_s`."""
+        """Report that this rank is in `phase` after `step` global steps. work_s: None keeps the last value."""
         with self._lock:
             work_s = self._beat.work_s if work_s is None else work_s
             reported = self._beat.steps_reported or phase == "stepping"
@@ -48,14 +48,14 @@ class RankLink:
             self._beat = replace(self._beat, saved=name)
 
     def heartbeat(self) -> Heartbeat:
-        """The current heartbeat, its age measured by this host's clock."""
+        """The current heartbeat. Its age comes from this host's monotonic clock."""
         alive = self.scheduler is None or self.scheduler.alive
         with self._lock:
             since_s = time.monotonic() - self._changed
             return replace(self._beat, since_s=since_s, scheduler_alive=alive)
 
     def deliver(self, notice: Notice) -> None:
-        """Take a notice from the controller; a later one replaces it."""
+        """Store a notice of the controller; a later one replaces it."""
         with self._lock:
             self._notice = notice
 
@@ -75,20 +75,20 @@ def open_link(info: GroupInfo, rank: int) -> RankLink:
 
 
 def link_of(group: str) -> RankLink:
-    """This process's end of the group. Raises KeyError when it has none."""
+    """This process's link of the group. Raises KeyError if it has none."""
     return _links[group]
 
 
 def current_link() -> RankLink:
-    """The group that this process entered last: the one that its training thread is started for."""
+    """The link of the group that this process entered last; its training thread belongs to that group."""
     return next(reversed(_links.values()))
 
 
 def read_heartbeat(group: str) -> Heartbeat:
-    """On a worker, for the controller: the rank's heartbeat."""
+    """Called by the controller on a worker: the rank's heartbeat."""
     return link_of(group).heartbeat()
 
 
 def deliver_notice(group: str, notice: Notice) -> None:
-    """On a worker, for the controller: leave a notice for the training thread."""
+    """Called by the controller on a worker: store a notice for the training thread."""
     link_of(group).deliver(notice)

@@ -1,4 +1,4 @@
-"""Which checkpoint the ranks resume from: rank 0 chooses, every rank reads it itself."""
+"""The checkpoint from which the ranks resume: rank 0 chooses it, and every rank reads it from storage."""
 
 import functools
 import time
@@ -14,7 +14,7 @@ from orchestrator.storage.retry import retried
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import CheckpointCorrupt
 
-# A name that another host just wrote may be missing here for a moment; storage may be away for longer.
+# A name that another host just wrote may be invisible here for a moment; a storage outage takes longer.
 _RETRY_AFTER_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -39,13 +39,13 @@ def choose_and_read(
     record: Callable[[Event], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> Restored | None:
-    """The newest valid checkpoint, the same on every rank; None for a run that has saved none.
+    """The newest valid checkpoint, the same on every rank; None if the run has saved none. All ranks must call it.
 
-    saved: the newest that the run is known to have saved. All ranks must call it.
+    avoid: names of checkpoints to skip. saved: name of the newest checkpoint that the run reported.
 
-    Raises CheckpointsLost on rank 0 when the run saved checkpoints and none is valid. A rank that cannot read what
-    rank 0 chose raises RankFailed with its name. The controller then avoids that checkpoint, and all ranks resume from
-    the one before it.
+    Raises CheckpointsLost on rank 0 if the run saved checkpoints and none is valid. A rank that cannot read the chosen
+    checkpoint raises RankFailed with its name. The controller then adds the name to `avoid` and restarts the group, so
+    that all ranks resume from the checkpoint before it.
     """
     name, encoded = None, None
     if rank == 0:

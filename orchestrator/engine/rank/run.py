@@ -1,6 +1,6 @@
-"""Runs a training function in a rank: opens its session, and sorts the error that ends it.
+"""Runs a training function in a rank: opens its session, and classifies the error that ends it.
 
-The kind of an error is decided here, in the rank's own process, where its type is known.
+The error is classified here, in the rank's own process, because only here its type is known.
 """
 
 import logging
@@ -29,7 +29,7 @@ from orchestrator.telemetry.record import EventWriter
 
 logger = logging.getLogger(__name__)
 
-# In order: the first type that matches decides.
+# The first type that matches decides.
 _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (RunLost, FailureKind.RUN_LOST),
     (HostIsDrained, FailureKind.PREEMPTED),
@@ -44,12 +44,13 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankSettings:
-    """What every rank of a run gets from the launcher.
+    """What every rank of a run receives from the launcher.
 
     lease: of the launch. every_s: seconds between checkpoints, None for the optimum. keep, best: see `prune`.
-    logs: folder for the ranks' output. compiled: folder of the compile cache, None compiles each time.
-    compile_key: names all that compiled graphs depend on, beside the number of ranks. cache: of each host, for logs
-    and graphs of a run whose storage is a network file system. storage_timeout_s: see `RecoveryConfig`.
+    logs: folder for the ranks' output. compiled: folder of the compile cache, None to compile at every start.
+    compile_key: a hash of everything that compiled graphs depend on, except the number of ranks. cache: the local
+    folder of each host, for logs and graphs if the run's storage is a network file system. storage_timeout_s: see
+    `RecoveryConfig`.
     """
 
     storage: Storage
@@ -66,7 +67,10 @@ class RankSettings:
 
 
 def run_rank(train_fn: Callable[[], object], settings: RankSettings) -> object:
-    """Run the training function in this rank to its end; returns what it returns on every rank."""
+    """Run the training function in this rank and return its value; None if the launch ended before it.
+
+    Raises RankFailed with the kind of the error.
+    """
     link = current_link()
     try:
         with (
@@ -79,8 +83,8 @@ def run_rank(train_fn: Callable[[], object], settings: RankSettings) -> object:
             finally:
                 if writer is not None:
                     writer.close()
-    except (StorageError, InputError) as error:  # of the folder or the log: `_run` sorts its own errors
-        raise _sorted(error, link.rank, 0) from error
+    except (StorageError, InputError) as error:  # of the folder or the log: `_run` classifies its own errors
+        raise _classified(error, link.rank, 0) from error
 
 
 def _run(
@@ -104,7 +108,7 @@ def _run(
         raise
     except Exception as error:
         logger.exception("rank %s failed", link.rank)
-        raise _sorted(error, link.rank, session.last_step if session else 0) from error
+        raise _classified(error, link.rank, session.last_step if session else 0) from error
     finally:
         if session is not None:
             session.close()
@@ -174,8 +178,8 @@ def _compile_cache(
         return None, False
 
 
-def _sorted(error: Exception, rank: int, step: int) -> RankFailed:
-    """The error with its kind; an error of no known type is the training function's own."""
+def _classified(error: Exception, rank: int, step: int) -> RankFailed:
+    """The error with its kind. An error of an unknown type comes from the training function."""
     kind = next((kind for known, kind in _KINDS if isinstance(error, known)), FailureKind.STEP_FAILED)
     about = error.rank if isinstance(error, HostIsDrained) else rank
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -185,4 +189,4 @@ def _sorted(error: Exception, rank: int, step: int) -> RankFailed:
 
 
 def _ignore(event: Event) -> None:
-    """Only rank 0 records events: all ranks do the same."""
+    """Drop the event: all ranks would record the same, so only rank 0 does."""

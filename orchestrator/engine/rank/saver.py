@@ -1,8 +1,8 @@
-"""Saves checkpoints behind the step loop, as often as is worth it.
+"""Saves checkpoints in the background of the step loop, at the optimal interval.
 
-Only rank 0 saves: in a data-parallel group all ranks have the same state. The loop waits for the copy to host memory
-only; a thread writes it. At most one save is in flight and one waits. A newer state replaces the waiting one, so slow
-storage costs neither memory nor the newest state.
+Only rank 0 saves: in a data-parallel group all ranks have the same state. The step loop only waits for the copy to
+host memory; a thread writes the copy to storage. At most one save is in flight and one waits. A newer state replaces
+the waiting one, so copies do not pile up in memory on slow storage.
 """
 
 import logging
@@ -22,14 +22,14 @@ from orchestrator.telemetry.events import CheckpointFailed, CheckpointSaved
 
 logger = logging.getLogger(__name__)
 
-# Steps to watch before the first interval; the first one of a process compiles.
+# Steps before the first save is considered: the first step of a process compiles, so its duration misleads.
 _STEPS_TO_MEASURE = 3
-# Waits between tries to write to storage that is away: half a minute in all.
+# Pauses between attempts while storage is unavailable: half a minute in all.
 _RETRY_AFTER_S = (1.0, 2.0, *(4.0,) * 7)
 
 
 class CheckpointNotSaved(OrchestratorError):
-    """Storage refused a checkpoint for too long, or the last one of a group. Example: the disk is full."""
+    """Storage refused checkpoints for too long, or refused the last one of a group. Example: the disk is full."""
 
     def __init__(self, step: int, detail: str):
         super().__init__(step, detail)
@@ -40,9 +40,9 @@ class CheckpointNotSaved(OrchestratorError):
 
 
 class SaveTimes:
-    """Decides when to save. every_s: seconds between saves; None follows Young and Daly.
+    """Decides when to save. every_s: seconds between saves; None is the optimum of Young and Daly.
 
-    failures, trained_s: of the whole run so far.
+    failures, trained_s: failures and seconds of training of the whole run so far.
     """
 
     def __init__(
@@ -55,29 +55,29 @@ class SaveTimes:
         self._every_s, self._failures, self._trained_s = every_s, failures, trained_s
         self._clock = clock
         self._began: tuple[int, float] | None = None
-        self._saved_at = self._asked_at = 0.0
+        self._saved_at = self._step_at = 0.0
         self.stall_s = self.save_s = 0.0
 
     def due(self, step: int) -> bool:
-        """Whether to save after `step` global steps: now, if the next step would make it too late."""
+        """Whether to save after `step` global steps: true if the interval would pass during the next step."""
         now = self._clock()
         if self._began is None:
-            self._began, self._saved_at, self._asked_at = (step, now), now, now
-        step_s, self._asked_at = now - self._asked_at, now
+            self._began, self._saved_at, self._step_at = (step, now), now, now
+        step_s, self._step_at = now - self._step_at, now
         first_step, began = self._began
         if step - first_step < _STEPS_TO_MEASURE:
             return False
         return now - self._saved_at + step_s > self._interval_s(now - began)
 
     def saved(self) -> None:
-        """A save was handed over; the next interval begins."""
+        """Start the next interval, because a save has just been queued."""
         self._saved_at = self._clock()
 
     def _interval_s(self, trained_s: float) -> float:
         if self._every_s is not None:
             return self._every_s
         between_s = between_failures_s(self._failures, self._trained_s + trained_s)
-        # A save that takes long must be over before the next one begins.
+        # On slow storage, leave time for a save to end before the next one begins.
         return max(checkpoint_interval_s(self.stall_s, between_s), 2 * self.save_s)
 
 
@@ -90,11 +90,11 @@ class _Save:
 
 
 class Saver:
-    """Writes states as checkpoints, in a thread of its own.
+    """Writes states as checkpoints, in its own thread.
 
-    has_earlier: whether a valid checkpoint exists; with one, training outlives a save that storage refuses, as long
-    as storage takes one within `storage_timeout_s`.
-    on_saved: called with the name of each new checkpoint. keep, best: see `prune`. check_owner: raises RunLost when
+    has_earlier: whether a valid checkpoint exists. If one does, training continues when storage refuses a save, until
+    storage has refused every save for `storage_timeout_s`. Without one, the first refused save ends training.
+    on_saved: called with the name of each new checkpoint. keep, best: see `prune`. check_owner: raises RunLost if
     another launch owns the run; called before a checkpoint becomes valid and before old ones are deleted.
     """
 
@@ -118,7 +118,8 @@ class Saver:
         self._has_earlier, self._check_owner, self._clock = has_earlier, check_owner, clock
         self._storage_timeout_s = storage_timeout_s
         self._refused_since: float | None = None
-        self._not_saved: CheckpointNotSaved | None = None  # the newest state, dropped after all its tries
+        # Why the newest state was dropped after all attempts.
+        self._not_saved: CheckpointNotSaved | None = None
         self._waiting: _Save | None = None
         self._busy = self._closed = False
         self._error: Exception | None = None
@@ -128,12 +129,12 @@ class Saver:
         self._thread.start()
 
     def due(self, step: int) -> bool:
-        """Whether to save after `step` global steps. Raises what the last save has raised."""
+        """Whether to save after `step` global steps. Raises the error of an earlier save."""
         self._raise_error()
         return self._times.due(step)
 
     def save(self, step: int, state: Callable[[], State], metrics: Mapping[str, float]) -> None:
-        """Copy the state and hand it to the thread. Raises what the last save has raised, and what `state` raises."""
+        """Copy the state and queue it for the thread. Raises the error of an earlier save, or any error of `state`."""
         self._raise_error()
         began = self._clock()
         copied = state()
@@ -145,7 +146,7 @@ class Saver:
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until the newest state is written. Raises what a save has raised, and CheckpointNotSaved."""
+        """Wait until the newest state is written. Raises the error of a save, or CheckpointNotSaved."""
         with self._changed:
             self._changed.wait_for(
                 lambda: not self._busy and self._waiting is None or self._error is not None
@@ -155,7 +156,7 @@ class Saver:
             raise self._not_saved
 
     def close(self) -> None:
-        """Stop the thread; what waits is dropped, so call `flush` first."""
+        """Stop the thread. A waiting state is dropped, so call `flush` first."""
         with self._changed:
             self._closed = True
             self._waiting = None
@@ -185,7 +186,7 @@ class Saver:
                     self._changed.notify_all()
 
     def _write(self, save: _Save) -> None:
-        """Write one checkpoint, and delete old ones."""
+        """Write one checkpoint, then delete old ones."""
         began = self._clock()
         name = self._written(save)
         if name is None:
@@ -202,9 +203,10 @@ class Saver:
         self._prune()
 
     def _written(self, save: _Save) -> str | None:
-        """The new checkpoint's name; tries again for a while when storage refuses, then None.
+        """Write the checkpoint and return its name; None if storage refused every attempt and training may continue.
 
-        Raises CheckpointNotSaved when training must not continue without the checkpoint.
+        Raises CheckpointNotSaved if training must not continue without the checkpoint. Raises StorageMisused at once
+        if no checkpoint exists and another attempt cannot succeed.
         """
         encoded: Encoded = self._format.encode(save.state, save.step, save.metrics)
         for wait_s in (*_RETRY_AFTER_S, None):
@@ -213,7 +215,7 @@ class Saver:
             except StorageError as error:
                 logger.warning("the checkpoint of step %s could not be written: %s", save.step, error)
                 self._record(CheckpointFailed(step=save.step, detail=str(error)))
-                # On healthy storage something lies in the way, and waiting does not move it.
+                # Storage works but this path is blocked, for example by a file with the folder's name: do not retry.
                 hopeless = isinstance(error, StorageMisused) and takes_writes(self._storage)
                 if hopeless and not self._has_earlier:
                     raise

@@ -1,7 +1,7 @@
-"""The MindSpore scheduler of one group: a process that ends with its group, however the group ends.
+"""The MindSpore scheduler of one group: the process through which its ranks find each other (dynamic cluster).
 
-Ranks find each other through it (dynamic cluster). Rank 0's worker starts it, and the kernel kills it when that worker
-ends, so no scheduler outlives its group. Every generation has its own scheduler on its own port.
+Rank 0's worker starts it, and the kernel kills it when that worker ends (PR_SET_PDEATHSIG). So no scheduler outlives
+its group, even if the worker is killed. Every generation has its own scheduler on its own port.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _PORT_TRIES = 5
 
 
 class SchedulerDidNotStart(ClusterError):
-    """The scheduler process ended, or never listened. Example: the host has no free port."""
+    """The scheduler process ended early or never listened. Example: the host has no free port."""
 
     def __init__(self, host: str, detail: str):
         super().__init__(host, detail)
@@ -41,7 +41,7 @@ class SchedulerDidNotStart(ClusterError):
 
 
 class Scheduler:
-    """A running scheduler process: its address, and whether it still lives."""
+    """A running scheduler process and its address."""
 
     def __init__(self, process: subprocess.Popen, host: str, port: int):
         self.process, self.host, self.port = process, host, port
@@ -51,7 +51,7 @@ class Scheduler:
         return self.process.poll() is None
 
     def stop(self) -> None:
-        """End the process and wait for it; its port is free afterwards."""
+        """Kill the process and wait until it has ended; then its port is free."""
         self.process.kill()
         self.process.wait()
 
@@ -68,9 +68,9 @@ def start_scheduler(
 ) -> Scheduler:
     """Start a scheduler for `world_size` ranks on a free port of `host` and wait until it listens.
 
-    A port that somebody takes between choosing and binding costs one more try. Must be called
-    in an actor's main thread: the kernel kills the scheduler when the thread that started it ends. `while_starting`
-    runs while the process starts.
+    Another program may take the port before the scheduler binds it; then another port is tried. Call it in an actor's
+    main thread: the kernel kills the scheduler when the thread that started it ends. while_starting: called while the
+    process starts. Raises SchedulerDidNotStart, and StorageError if the log cannot be opened.
     """
     detail = ""
     for _ in range(_PORT_TRIES):
@@ -93,7 +93,7 @@ def start_scheduler(
 
 
 def free_port(host: str) -> int:
-    """A TCP port of `host` that nobody listens on now."""
+    """A TCP port of `host` that is free now; another program may take it at any time."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]
@@ -101,7 +101,7 @@ def free_port(host: str) -> int:
 
 @contextlib.contextmanager
 def _output(log_path: str | None) -> Iterator[BinaryIO]:
-    """Where the scheduler prints. Raises StorageError: the log lies in the run's storage."""
+    """The scheduler's output file. Raises StorageError, because the log is in the run's storage."""
     with contextlib.ExitStack() as stack:
         if log_path is None:
             yield stack.enter_context(Path(os.devnull).open("wb", buffering=0))
@@ -120,21 +120,21 @@ def _spawn(environment: dict[str, str], log_path: str | None) -> subprocess.Pope
 
 
 def _wait_until_listening(process: subprocess.Popen, port: int, timeout_s: float) -> str:
-    """Empty when the process itself listens on the port, otherwise what went wrong."""
+    """Wait until the process listens on the port; returns an empty string, or what went wrong."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         try:
             status = process.wait(timeout=0.05)
             return f"it ended with status {status} before it listened on port {port}"
         except subprocess.TimeoutExpired:
-            pass  # alive, as it should be
+            pass  # it runs
         if _listens(process.pid, port):
             return ""
     return f"it did not listen on port {port} within {timeout_s:.0f} s"
 
 
 def _listens(pid: int, port: int) -> bool:
-    # A connection would prove less: somebody else's listener answers it too.
+    # Connecting would prove less: another program may listen on the port.
     try:
         sockets = psutil.Process(pid).net_connections("tcp")
     except psutil.NoSuchProcess:
@@ -143,7 +143,7 @@ def _listens(pid: int, port: int) -> bool:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent goes; leave if it is gone already."""
+    """Ask the kernel to kill this process when its parent ends; exit if the parent has ended already."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
@@ -157,7 +157,7 @@ def main() -> None:
     import mindspore
 
     mindspore.communication.init()  # returns when the group has finished
-    threading.Event().wait()  # and the port stays this group's until the parent ends us
+    threading.Event().wait()  # keep the port until the parent ends, so that no other program gets it
 
 
 if __name__ == "__main__":

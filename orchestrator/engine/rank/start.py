@@ -1,4 +1,4 @@
-"""On a worker: becomes a rank of a group. Must come before anything else touches the device."""
+"""Runs on a worker: makes it a rank of a group. This must happen before any other code uses the device."""
 
 import contextlib
 import importlib
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HostShare:
-    """A rank's part of its host on Ascend: CPUs near its device, and the ranks of the host, itself among them."""
+    """A rank's share of an Ascend host. cpus: those near its device. ranks: all ranks of the host, also this one."""
 
     cpus: tuple[int, ...]
     ranks: tuple[int, ...]
 
 
 def describe_worker() -> Member:
-    """Where this worker runs. Its rank is not known yet."""
+    """This worker's host, process and NPUs. rank is -1: it is assigned later."""
     context, host = ray.get_runtime_context(), ray.util.get_node_ip_address()
     return Member(
         rank=-1,
@@ -46,7 +46,10 @@ def describe_worker() -> Member:
 
 
 def npu_numbers(ids: Sequence[str], host: str) -> tuple[int, ...]:
-    """Ray's ids of NPUs as numbers, in Ray's order; Ray takes them from ASCEND_RT_VISIBLE_DEVICES unread."""
+    """Ray's ids of NPUs as numbers, in Ray's order.
+
+    Ray copies them from ASCEND_RT_VISIBLE_DEVICES without a check. Raises InputError for an id that is not a number.
+    """
     for npu in ids:
         if not (npu.isascii() and npu.isdigit()):
             raise InputError(
@@ -57,13 +60,13 @@ def npu_numbers(ids: Sequence[str], host: str) -> tuple[int, ...]:
 
 
 def preload(modules: tuple[str, ...]) -> None:
-    """Import what a rank needs, ahead of time. modules: names, beside MindSpore and the engine."""
+    """Import MindSpore, the engine and `modules` ahead of time, so that a start does not wait for imports."""
     for module in ("mindspore", "orchestrator.engine.rank.run", *modules):
         importlib.import_module(module)
 
 
 def open_rendezvous(info: GroupInfo, world_size: int, options: StartOptions) -> tuple[str, int]:
-    """On rank 0's worker: open the group's store, or start its scheduler; returns where it listens."""
+    """On rank 0's worker: open the group's store, or start its scheduler; returns the address where it listens."""
     link = open_link(info, 0)
     host = ray.util.get_node_ip_address()
     if options.rendezvous == "store":
@@ -92,7 +95,12 @@ def join_group(
     share: HostShare | None,
     options: StartOptions,
 ) -> None:
-    """Enter the group. address: of the rendezvous, None for a group of one. Raises RendezvousFailed."""
+    """Make this worker a rank of the group.
+
+    environment: the variables of the rank. address: of the store or the scheduler, None if there is neither. share:
+    None on hosts without NPUs. Raises RendezvousFailed if the ranks did not find each other, and InputError if the
+    host has too few CPUs.
+    """
     link = open_link(info, rank)
     os.environ.update(environment)
     import mindspore
@@ -101,7 +109,7 @@ def join_group(
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     world_size = int(environment["RANK_SIZE"])
     if world_size > 1:
-        # HCCL does its own waiting, and the effect of a signal on it is unknown.
+        # Not for HCCL: it waits in its own way, and the effect of signals on it is untested.
         with contextlib.nullcontext() if options.on_device else wakeful(), _rendezvous_errors(rank):
             if options.rendezvous == "store" and address is not None:
                 if link.store is None:
@@ -116,7 +124,7 @@ def join_group(
 
 @contextlib.contextmanager
 def _rendezvous_errors(rank: int) -> Iterator[None]:
-    """Raise MindSpore's RuntimeError, its only type for all that goes wrong there, as RendezvousFailed."""
+    """Turn MindSpore's RuntimeError, the only type that it raises here, into RendezvousFailed."""
     try:
         yield
     except RuntimeError as error:
@@ -125,15 +133,15 @@ def _rendezvous_errors(rank: int) -> Iterator[None]:
 
 
 def host_group_name(first_rank: int) -> str:
-    """Name of the communicator of the ranks of one host; `first_rank` is the lowest of them."""
-    # Groups with the same name on different hosts would be one group to the scheduler.
+    """Name of the communicator that the ranks of one host share; `first_rank` is the lowest of them."""
+    # The scheduler would treat groups with the same name on different hosts as one group.
     return f"host_of_rank_{first_rank}"
 
 
 def _pin(share: HostShare | None, options: StartOptions) -> None:
-    """Pin the process to its CPUs, and limit MindSpore's threads, before anything is computed.
+    """Pin the process to its CPUs and limit MindSpore's threads, before the first computation.
 
-    After the rendezvous: MindSpore's client races its event thread, and on one CPU it may retry for seconds.
+    Pin only after the rendezvous: MindSpore's client races its event thread, and on one CPU it may retry for seconds.
     """
     import mindspore
 

@@ -1,7 +1,7 @@
 """The rendezvous of ranks on CPU: a key-value store of their addresses in rank 0's process.
 
-MindSpore's scheduler costs a process, its imports, and up to a heartbeat of 3 s until the ranks know that all are
-there; the store costs none of it. A rank publishes the address from which it reaches the store. See ADR 5.
+It replaces MindSpore's scheduler, which needs another process with all its imports, and up to one heartbeat (3 s)
+until the ranks know that all have joined. A rank publishes the address from which it reaches the store. See ADR 5.
 """
 
 from datetime import timedelta
@@ -13,7 +13,7 @@ _PORT_TRIES = 5
 
 
 class StoreDidNotOpen(ClusterError):
-    """No port of the host could be had. Example: a program takes each port before it is bound."""
+    """The store could not bind a port. Example: another program takes each port before the store binds it."""
 
     def __init__(self, host: str, detail: str):
         super().__init__(host, detail)
@@ -29,8 +29,8 @@ class StoreDidNotOpen(ClusterError):
 def open_store(host: str, world_size: int, timeout_s: float) -> tuple[object, tuple[str, int]]:
     """On rank 0's worker: open the group's store on a free port of `host`; returns it and its address.
 
-    The store lives as long as the returned object. A port that another program takes between choosing and binding
-    costs one more try. Raises StoreDidNotOpen.
+    The store lives as long as the returned object. Another program may take the port before the store binds it; then
+    another port is tried. Raises StoreDidNotOpen.
     """
     detail = ""
     for _ in range(_PORT_TRIES):
@@ -43,19 +43,19 @@ def open_store(host: str, world_size: int, timeout_s: float) -> tuple[object, tu
 
 
 def connect_store(address: tuple[str, int], world_size: int, timeout_s: float) -> object:
-    """On every other worker: connect to the group's store."""
+    """On every other worker: connect to the group's store. Raises RuntimeError."""
     return _tcp_store(address, world_size, timeout_s, is_master=False)
 
 
 def join_through_store(store: object, rank: int, world_size: int, timeout_s: float) -> None:
     """Find the other ranks and initialise `mindspore.communication`.
 
-    Raises RuntimeError, with MindSpore's message, when not all ranks came within the time-out; `join_group` gives it a
-    type of ours.
+    Raises RuntimeError with MindSpore's message if not all ranks joined within the time-out; `join_group` turns it
+    into RendezvousFailed.
     """
     from mindspore.communication import management
 
-    # Private in MindSpore 2.10, whose public way into it takes HCCL only; the lock file pins the version.
+    # Private in MindSpore 2.10: the public function supports only HCCL. The lock file pins the version.
     management._init_with_store(
         backend="mccl", timeout=timedelta(seconds=timeout_s), world_size=world_size, rank=rank, store=store
     )
@@ -65,5 +65,5 @@ def _tcp_store(address: tuple[str, int], world_size: int, timeout_s: float, *, i
     from mindspore.mint.distributed import TCPStore
 
     timeout = timedelta(seconds=timeout_s)
-    # The documentation wants world_size of the server only, but a client without it initialises a group of one.
+    # By its documentation only the server needs world_size, but a client without it initialises a group of one.
     return TCPStore(*address, world_size, is_master, timeout, wait_for_workers=False)

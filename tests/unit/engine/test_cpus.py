@@ -1,4 +1,4 @@
-"""A rank computes on as many CPUs as its job says, and not on those that other ranks are held to."""
+"""A rank is pinned to as many CPUs as its job states, and avoids those to which other ranks are pinned."""
 
 import fcntl
 import os
@@ -13,27 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.engine.rank import cpus
-from orchestrator.engine.rank.cpus import bind_process, claim_cpus, least_crowded
+from orchestrator.engine.rank.cpus import bind_process, claim_cpus, least_shared
 from orchestrator.errors import InputError
 
 CPUS = st.sets(st.integers(0, 40), min_size=1)
 
 
 @given(CPUS, st.lists(CPUS), st.data())
-def test_the_chosen_cpus_are_those_that_fewest_others_are_held_to(
-    allowed: set[int], held: list[set[int]], data: st.DataObject
+def test_the_chosen_cpus_have_the_fewest_other_pinned_processes(
+    allowed: set[int], pinned: list[set[int]], data: st.DataObject
 ) -> None:
     number = data.draw(st.integers(1, len(allowed)))
-    chosen = least_crowded(allowed, held, number)
-    crowd = Counter(cpu for cpus in held for cpu in cpus)
+    chosen = least_shared(allowed, pinned, number)
+    users = Counter(cpu for cpus in pinned for cpu in cpus)
     assert len(set(chosen)) == number and set(chosen) <= allowed
     others = allowed - set(chosen)
-    assert max(crowd[cpu] for cpu in chosen) <= min((crowd[cpu] for cpu in others), default=len(held))
+    assert max(users[cpu] for cpu in chosen) <= min((users[cpu] for cpu in others), default=len(pinned))
 
 
 @given(CPUS)
 def test_on_an_idle_host_the_lowest_cpus_are_chosen(allowed: set[int]) -> None:
-    assert least_crowded(allowed, [], 1) == (min(allowed),)
+    assert least_shared(allowed, [], 1) == (min(allowed),)
 
 
 def test_more_threads_than_cpus_are_refused() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.engine.control.failures import FailureKind, RankFailed, RendezvousFailed, TrainingDiverged
-from orchestrator.engine.rank.run import _sorted
+from orchestrator.engine.rank.run import _classified
 from orchestrator.engine.rank.saver import CheckpointNotSaved
 from orchestrator.engine.rank.start import _rendezvous_errors
 from orchestrator.engine.session import HostIsDrained
@@ -36,12 +36,12 @@ class StorageErrorOfAnotherLibrary(Exception):
 def test_an_error_has_the_kind_of_its_type_and_never_of_its_name_or_text(
     error: Exception, kind: FailureKind
 ) -> None:
-    failed = _sorted(error, 3, 7)
+    failed = _classified(error, 3, 7)
     assert (failed.kind, failed.step) == (kind, 7)
 
 
 def test_an_error_of_the_training_function_names_its_class_and_comes_in_one_line() -> None:
-    failed = _sorted(ValueError("\n shapes differ\n see above"), 3, 7)
+    failed = _classified(ValueError("\n shapes differ\n see above"), 3, 7)
     assert isinstance(failed, RankFailed) and str(failed) == "ValueError: shapes differ"
     assert failed.rank == 3
 
