@@ -38,7 +38,7 @@ _HEARTBEAT_BYTES = 96
 class LeaseTimes:
     """renew_every_s: between heartbeats. timeout_s: silence after which another launch may take the run.
 
-    The time-out is longer than mounts usually cache what they know of a file (sshfs 20 s).
+    The time-out is longer than mounts usually cache the attributes of a file (sshfs 20 s).
     """
 
     renew_every_s: float = 2.0
@@ -46,7 +46,7 @@ class LeaseTimes:
 
     @property
     def trusted_s(self) -> float:
-        """For how long after a heartbeat nobody else can own the run: half of the time-out."""
+        """Seconds after a heartbeat during which no other launch can own the run: half of the time-out."""
         return self.timeout_s / 2
 
 
@@ -114,8 +114,8 @@ class RunLost(OrchestratorError):
 class Life(StrEnum):
     """What is known of an owner.
 
-    ended: it gave the run back. killed: its process is gone, seen on its own host. alive: its heartbeat changes.
-    silent: its heartbeat did not change for as long as was looked.
+    ended: it released the run. killed: its process no longer exists; only its own host can see this.
+    alive: its heartbeat changes. silent: its heartbeat did not change during the check.
     """
 
     ENDED = "ended"
@@ -147,7 +147,7 @@ class Lease:
 def take(
     storage: Storage, owner: Owner, times: LeaseTimes | None = None, clock: Clock | None = None
 ) -> Lease:
-    """Become the owner of the run: at once when nobody owns it, after a time-out when its owner is silent.
+    """Become the owner of the run: at once if no launch owns it, after a time-out if its owner is silent.
 
     Raises RunIsOwned while another owner lives, and StorageError.
     """

@@ -1,4 +1,4 @@
-"""Which file system a path lies on, and whether it is this host's own disk.
+"""Which file system a path is on, and whether it is this host's own disk.
 
 Decided by the type in /proc/self/mountinfo. These types are local: the disk file systems, the memory file systems, and
 the layers of containers, all in `_LOCAL`. Every other type counts as a network file system: nfs, nfs4, cifs, smb3,

@@ -50,7 +50,7 @@ class Ownership:
             raise
 
     def confirm(self) -> None:
-        """As `check`, without asking storage while the last heartbeat is so young that nobody can own the run."""
+        """As `check`, but read storage only if the last heartbeat is so old that another launch may own the run."""
         if self._lost is not None or self._clock.now() - self._renewed_at >= self._times.trusted_s:
             self.check()
 

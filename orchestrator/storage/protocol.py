@@ -33,14 +33,14 @@ class StorageUnavailable(StorageError):
 
 
 class StorageMisused(StorageError):
-    """The call can never succeed until a person changes something. Example: a folder lies at the file's name."""
+    """The call can never succeed until a person changes something. Example: a folder has the file's name."""
 
     def __str__(self) -> str:
         return f"{self.name} cannot be used ({self.detail}); correct its type or its permissions"
 
 
 class Storage(Protocol):
-    """Whole objects by name. Every method raises `StorageError` and nothing else.
+    """Complete objects by name. Every method raises `StorageError` and nothing else.
 
     Implementations are small values that can be sent to another process.
     """
@@ -49,13 +49,13 @@ class Storage(Protocol):
         """Store the object. Readers see the old content or the new, never a part."""
 
     def get(self, name: str) -> bytes:
-        """The whole content. Raises ObjectMissing."""
+        """The complete content. Raises ObjectMissing."""
 
     def get_range(self, name: str, start: int, size: int) -> bytes:
         """At most `size` bytes from byte `start`; fewer at the end. Raises ObjectMissing."""
 
     def list(self, prefix: str) -> list[str]:
-        """Sorted names that begin with `prefix`. A hint: an entry may be gone, and a new one may be absent."""
+        """Sorted names that begin with `prefix`. A hint: deleted entries may remain, and new ones may be absent."""
 
     def delete(self, name: str) -> None:
         """Remove the object; a missing one is no error."""
@@ -64,7 +64,7 @@ class Storage(Protocol):
         """Store the object unless the name is taken; whether this call, or an earlier try of it, stored it."""
 
     def tidy(self, folder: str) -> None:
-        """Remove unfinished writes below `folder`, a name that ends in a slash. Only when nobody writes there."""
+        """Remove unfinished writes below `folder`, a name that ends in a slash. Only while nothing writes there."""
 
     def describe(self) -> str:
         """Where this storage is, for messages."""
