@@ -31,7 +31,7 @@ _NAMED = 3  # how many corrupt checkpoints a message lists
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A checkpoint's data objects by name, and the fields of its `state.json` beside the checksums."""
+    """A checkpoint's data objects by name, and the fields of its `state.json` except the checksums."""
 
     files: Mapping[str, bytes]
     fields: Mapping[str, Any]
@@ -219,7 +219,7 @@ def _is_marked(storage: Storage, name: str) -> bool:
 
 
 def _exists(storage: Storage, path: str) -> bool:
-    """Asks for the object itself, because a listing may lag."""
+    """Looks up the object itself, because a listing may lag."""
     try:
         storage.get_range(path, 0, 1)
     except ObjectMissing:

@@ -16,7 +16,7 @@ class NoticeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A request to all ranks: save and exit. ranks: the ranks whose hosts go away."""
+    """A request to all ranks: save and exit. ranks: those on the hosts that are being drained."""
 
     kind: NoticeKind
     ranks: tuple[int, ...]

@@ -17,7 +17,7 @@ from orchestrator.storage import ObjectMissing, Storage
 def prune(storage: Storage, keep: int, best: str | None = None) -> None:
     """Delete all but the `keep` newest checkpoints and the one with the lowest metric `best`. Raises StorageError.
 
-    `state.json` is deleted first: from then on the checkpoint does not count, so no reader uses a half-deleted one.
+    `state.json` is deleted first: from then on the checkpoint does not count, so a half-deleted one is never read.
     Incomplete checkpoints that are older than all kept ones are deleted, too: their writer was killed.
     """
     names = checkpoint_names(storage)
@@ -42,7 +42,7 @@ def _delete_files(storage: Storage, name: str) -> None:
 
 
 def _unfinished(storage: Storage, oldest_kept: str) -> list[str]:
-    """Older names without a `state.json`. A listing may lag, so `has_state` asks for the object itself, too."""
+    """Older names without a `state.json`. A listing may lag, so `has_state` looks up the object itself, too."""
     return [
         name
         for name, files in found_objects(storage).items()

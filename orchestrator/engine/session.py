@@ -109,9 +109,9 @@ class Session:
         rank that does not call it makes the others wait.
 
         Args:
-            state: returns the whole state after this step: NumPy arrays and JSON values by name, equal on all ranks.
-                Called only on rank 0, and only when it is saved: in this call, or when training ends. Arrays must be
-                copies.
+            state: returns the complete state after this step: NumPy arrays and JSON values by name, equal on all
+                ranks. Called only on rank 0, and only when it is saved: in this call, or when training ends.
+                Arrays must be copies.
             metrics: finite numbers to show, such as a loss; stored with the next checkpoint.
             save: save now, whatever the interval.
             work_s: seconds of this rank's own work, without waiting for other ranks; shows which rank is slow.

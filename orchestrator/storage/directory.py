@@ -66,7 +66,7 @@ class DirectoryStorage:
         return self._answer(name, lambda: _read(self.path(name), start, size))
 
     def list(self, prefix: str) -> list[str]:
-        """Walk the folder that the prefix names; a folder that is gone has no entries."""
+        """Walk the folder that the prefix names; a missing folder has no entries."""
         folder = prefix.rpartition("/")[0]
         start = f"{folder}/" if folder else ""
         names = self._answer(prefix, lambda: list(_names_below(self.root / folder, start)))
@@ -159,7 +159,7 @@ class DirectoryStorage:
         """Write a new file, in folders that are made where they are missing. The root is never made."""
         folders = [folder for folder in path.parents if folder != self.root and self.root in folder.parents]
         for folder in reversed(folders):
-            # A mount may not know yet that the folder exists. If it is something else, the open says so.
+            # A mount may not show the new folder yet. If the name is not a folder, opening the file fails.
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
         try:

@@ -111,7 +111,7 @@ class HostCache:
 
     def _await_lock(self, lock: int, source: Path, alive: Callable[[], object]) -> None:
         """Wait in the kernel, which wakes one waiter when the lock is released; give up when nothing is copied."""
-        # A separate descriptor: the thread of an abandoned wait closes it, and with it the lock it may still get.
+        # Each wait opens its own descriptor. The thread of an abandoned wait closes it, and so releases a late lock.
         waiting = os.dup(lock)
         call = Background(lambda: _flock_and_close(waiting))
         touched, since = 0, time.monotonic()
@@ -206,7 +206,7 @@ def _sealed(path: Path) -> int | None:
 
 
 def _remove_if_unused(path: Path) -> bool:
-    """Remove a file of the cache unless a process holds its lock; whether it is gone."""
+    """Remove a file of the cache unless a process holds its lock; returns whether it was removed."""
     try:
         descriptor = _open(path, os.O_RDONLY)
     except OSError:

@@ -47,7 +47,7 @@ class LeaseTimes:
 
     @property
     def trusted_s(self) -> float:
-        """For how long after a heartbeat nobody else can own the run: half of the time-out."""
+        """Seconds after a heartbeat during which no other launch can own the run: half of the time-out."""
         return self.timeout_s / 2
 
 
@@ -120,8 +120,8 @@ class RunLost(OrchestratorError):
 class Life(StrEnum):
     """What is known of an owner.
 
-    ended: it gave the run back. killed: its process is gone, seen on its own host. alive: its heartbeat changes.
-    silent: its heartbeat did not change for as long as was looked.
+    ended: it released the run. killed: its process no longer exists; only its own host can see this.
+    alive: its heartbeat changes. silent: its heartbeat did not change during the check.
     """
 
     ENDED = "ended"
@@ -153,7 +153,7 @@ class Lease:
 def take(
     storage: Storage, owner: Owner, times: LeaseTimes | None = None, clock: Clock | None = None
 ) -> Lease:
-    """Become the owner of the run: at once when nobody owns it, after a time-out when its owner is silent.
+    """Become the owner of the run: at once if no launch owns it, after a time-out if its owner is silent.
 
     Raises RunIsOwned while another owner lives, and StorageError.
     """

@@ -40,7 +40,7 @@ class StorageMisused(StorageError):
 
 
 class Storage(Protocol):
-    """Whole objects by name. Every method raises `StorageError` and nothing else.
+    """Complete objects by name. Every method raises `StorageError` and nothing else.
 
     Implementations are small values that can be sent to another process.
     """
@@ -49,13 +49,13 @@ class Storage(Protocol):
         """Store the object. Readers see the old content or the new, never a part."""
 
     def get(self, name: str) -> bytes:
-        """The whole content. Raises ObjectMissing."""
+        """The complete content. Raises ObjectMissing."""
 
     def get_range(self, name: str, start: int, size: int) -> bytes:
         """At most `size` bytes from byte `start`; fewer at the end. Raises ObjectMissing."""
 
     def list(self, prefix: str) -> list[str]:
-        """Sorted names that begin with `prefix`. A hint: an entry may be gone, and a new one may be absent."""
+        """Sorted names that begin with `prefix`. A hint: deleted entries may remain, and new ones may be absent."""
 
     def delete(self, name: str) -> None:
         """Remove the object; a missing one is no error."""

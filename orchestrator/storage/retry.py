@@ -1,7 +1,7 @@
 """Bounded retries: short ones for answers that are often right a moment later, long ones for storage that is away.
 
 Two answers are often right a moment later. A name that another host has just written may be missing here, because
-mounts cache what they know of a folder. A file that was replaced on the server may give ESTALE once or twice.
+mounts cache the entries of a folder. A file that was replaced on the server may give ESTALE once or twice.
 """
 
 import time

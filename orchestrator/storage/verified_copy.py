@@ -37,7 +37,7 @@ def size_of(source: Path, stall_s: float) -> int:
 class VerifiedCopy:
     """One copy. target: an open local descriptor. stall_s: bound of the time without a new byte.
 
-    A read from a lost mount may block for ever in the kernel, so another thread copies the bytes, and the
+    A read from a lost mount may block for ever in the kernel, so the bytes are copied in a separate thread, and the
     calling thread watches how many have arrived.
     """
 
@@ -45,7 +45,7 @@ class VerifiedCopy:
         self._source, self._sha256, self._stall_s = source, sha256, stall_s
         self._target = os.dup(target)
         self._copied = 0  # bytes, over all tries; only the copying thread changes it
-        self._trouble = ""  # the last passing failure
+        self._last_error = ""  # of a read that was retried
         self._abandoned = threading.Event()
 
     def run(self, alive: Callable[[], object]) -> None:
@@ -61,8 +61,10 @@ class VerifiedCopy:
                     copied, since = self._copied, time.monotonic()
                     alive()
                 elif time.monotonic() - since > self._stall_s:
-                    trouble = f", {self._trouble}" if self._trouble else ""
-                    raise StorageUnavailable(str(self._source), f"no data for {self._stall_s:.0f} s{trouble}")
+                    last_error = f", {self._last_error}" if self._last_error else ""
+                    raise StorageUnavailable(
+                        str(self._source), f"no data for {self._stall_s:.0f} s{last_error}"
+                    )
             call.result()
         finally:
             self._abandoned.set()
@@ -105,7 +107,7 @@ class VerifiedCopy:
                 raise error.error from None
             except OSError as error:
                 _refuse_permanent(self._source, error)
-                self._trouble = error.strerror or str(error)
+                self._last_error = error.strerror or str(error)
                 self._abandoned.wait(_RETRY_EVERY_S)
         return digest.hexdigest()
 

@@ -1,1 +1,1 @@
-"""What concerns one host: its processes, its logs, ending ranks there, and calling a function on every host."""
+"""The processes and logs of one host, the end of ranks there, and calls of a function on every host."""

@@ -17,9 +17,10 @@ _DUMP_S = 10.0
 
 
 def end_ranks_here(host: str, members: Sequence[Member], run: str) -> tuple[int, ...]:
-    """On a host: kill the ranks that run here and wait; returns those that survive.
+    """On a host: kill the ranks that run here and wait; returns the ranks that survive.
 
-    Only a process with the mark of this run and the right start time is killed: the pid may be another's by now.
+    Only a process with the mark of this run and the right start time is killed, because the kernel may have reused
+    the pid.
     """
     here = [member for member in members if member.host == host]
     remaining = end_processes([LeftOver(m.pid, f"rank {m.rank}", run, m.started) for m in here])
@@ -31,7 +32,7 @@ def end_hanging_ranks_here(
 ) -> dict[int, RankEnd]:
     """On a host: store the stacks of its ranks as `<folder>rank_<r>.txt`, then kill them.
 
-    All stacks come first: the ranks change once one of them is gone.
+    All stacks are dumped before the first kill, because the other ranks react when one of them ends.
     """
     here = {member.rank: member.pid for member in members if member.host == host}
     names = {rank: f"{folder}rank_{rank}.txt" for rank in here}
@@ -50,7 +51,7 @@ def end_hanging_ranks_here(
 
 def _dump(pid: int, storage: Storage, name: str) -> str:
     """Store the Python stacks of a process, running or stopped; returns why there are none, or an empty string."""
-    # Not blocking: py-spy would wait for a process that is stopped already.
+    # By default py-spy pauses the process first, and would wait for ever for a process that is already stopped.
     command = [str(Path(sys.executable).with_name("py-spy")), "dump", "--nonblocking", "--pid", str(pid)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_DUMP_S, check=True)

@@ -35,8 +35,8 @@ def ask_every_host(
     """Call `function(address)` on each host that is alive; answers in dictionary order of the address.
 
     only: addresses of the hosts to ask; all by default. A host that raises, dies or does not answer within
-    `timeout_s` gives an answer with an error: the caller decides whether that ends the job. wait: called between
-    looks; what it raises ends the call.
+    `timeout_s` gives an answer with an error; the caller decides whether that ends the job. wait: called between
+    polls; an exception that it raises ends the call.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

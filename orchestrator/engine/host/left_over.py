@@ -1,7 +1,7 @@
-"""Which processes still hold devices, and which of them are left over from a run of ours.
+"""Finds the processes that use devices, and those that an earlier generation of a run left over.
 
-A group may start again only on devices that no process uses: HCCL otherwise fails with EJ0001
-("maybe the last training process is running"). What is not ours is named and left alone.
+A group can restart only on free devices: otherwise HCCL fails with EJ0001 ("maybe the last training process is
+running"). Processes of other programs are reported and never killed.
 """
 
 from collections.abc import Collection
@@ -13,16 +13,16 @@ from orchestrator.ascend.inventory.npu_smi_table import DeviceProcess, NpuSmiInf
 from orchestrator.engine.host.processes import still_running
 from orchestrator.process_identity import start_ticks
 
-# Ray workers and the scheduler of a run carry its directory in the environment they start with.
+# Ray workers and the scheduler of a run start with this variable: its value is the mark of the run.
 RUN_VARIABLE = "SDNET_RUN"
 _RAYLET = "raylet"
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOver:
-    """A process of a run of ours that no Ray node owns any more.
+    """A process of a run that no Ray node owns any more.
 
-    started: as `start_ticks`; None where an older version did not record it.
+    run: the mark of the run. started: as `start_ticks`; None if an older version did not record it.
     """
 
     pid: int
@@ -32,7 +32,7 @@ class LeftOver:
 
 
 def holders_of(info: NpuSmiInfo, devices: Collection[int]) -> tuple[DeviceProcess, ...] | None:
-    """Processes that hold any of these devices, by device and id; None when npu-smi lists no processes."""
+    """Processes that use any of these devices, sorted by device and pid; None if npu-smi lists no processes."""
     if info.processes is None:
         return None
     held = [process for process in info.processes if process.device_id in devices]
@@ -40,7 +40,7 @@ def holders_of(info: NpuSmiInfo, devices: Collection[int]) -> tuple[DeviceProces
 
 
 def left_over_processes() -> tuple[LeftOver, ...]:
-    """Processes of this host that carry our mark and no longer live below a raylet, by id."""
+    """Processes of this host that have the mark of a run but no raylet among their parents, sorted by pid."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -48,16 +48,15 @@ def left_over_processes() -> tuple[LeftOver, ...]:
             if run and not any(parent.name() == _RAYLET for parent in process.parents()):
                 found.append(LeftOver(process.pid, process.name(), run, start_ticks(process.pid)))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            # It has ended, or belongs to another user: not ours to judge.
+            # It has ended, or belongs to another user.
             continue
     return tuple(sorted(found, key=lambda item: item.pid))
 
 
 def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> tuple[int, ...]:
-    """Kill left-over processes and wait until the kernel has freed their resources; returns ids of survivors.
+    """Kill left-over processes and wait until the kernel has freed their resources; returns the pids of the survivors.
 
-    A process that has got the id of one since is left alone. One of ours that runs as another user
-    cannot be killed and stays.
+    If another process has reused the pid, it is not killed. A process of another user cannot be killed and survives.
     """
     processes = []
     for item in left_over:
@@ -68,16 +67,16 @@ def end_processes(left_over: Collection[LeftOver], patience_s: float = 5.0) -> t
             processes.append(process)
             process.kill()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # ended, or not ours to end: `still_running` says which
+            continue  # ended, or of another user: `still_running` finds out
     return tuple(process.pid for process in still_running(processes, patience_s))
 
 
 def _is_still(item: LeftOver, process: psutil.Process) -> bool:
-    """Whether the id still stands for the process that was noted, and not for another one."""
+    """Whether the pid still belongs to the recorded process: the kernel reuses pids."""
     same_start = item.started is not None and start_ticks(item.pid) == item.started
     if item.started is not None and not same_start:
         return False
     try:
         return process.environ().get(RUN_VARIABLE) == item.run
     except psutil.AccessDenied:
-        return same_start  # another user's process: only its start time can say that it is ours
+        return same_start  # a process of another user hides its environment, so only its start time identifies it

@@ -1,4 +1,4 @@
-"""Waiting for the end of processes that are not our children."""
+"""Waits for the end of processes that are not children of this process."""
 
 import time
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ _LOOK_EVERY_S = 0.1
 
 
 def still_running(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Those that have not ended after at most `timeout_s`; returns as soon as all have.
+    """The processes that have not ended after `timeout_s`; returns as soon as all have ended.
 
-    A zombie has ended: it runs nothing and has no resources. Its parent may be a stopped raylet, or the first
-    process of a container, which often does not reap its children.
+    A zombie counts as ended, because it uses no resources. Its parent may be a stopped raylet, or the first process
+    of a container, which often does not reap.
     """
     deadline = time.monotonic() + timeout_s
     left = [process for process in processes if not _has_ended(process)]

@@ -1,7 +1,7 @@
-"""Where the output of a rank goes: to its log, directly or through a file on the host's own disk.
+"""Writes the output of a rank to its log, directly or through a file on the host's own disk.
 
-A write to a mount that lost its server may block, and everything that prints would hang. So on a network file system
-a rank prints to a local file, and a thread uploads the whole file every few seconds.
+A write to a mount that lost its server may block, and every thread that prints would hang. So on a network file
+system a rank prints to a local file, and a thread uploads the complete file every few seconds.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ _LAST_UPLOAD_S = 10.0
 def output_in_log(storage: Storage, logs: Path, rank: int, scratch: Path | None) -> Iterator[None]:
     """Send everything that this process prints, also from C++, to the rank's log; generations append.
 
-    logs: the folder of logs in `storage`. scratch: a local folder, None when `logs` is local.
-    Raises StorageError: a log that cannot be opened is not the training function's error.
+    logs: the folder of logs in `storage`. scratch: a local folder, None if `logs` is local.
+    Raises StorageError if the log cannot be opened: that is not an error of the training function.
     """
     name = f"rank_{rank}.log"
     if scratch is None:
@@ -46,7 +46,7 @@ def output_in_log(storage: Storage, logs: Path, rank: int, scratch: Path | None)
 
 
 class LogUpload:
-    """Uploads a local log whole, best effort. name: of the object."""
+    """Uploads a complete local log, best effort. name: of the object."""
 
     def __init__(self, storage: Storage, name: str, path: Path):
         self._storage, self._name, self._path = storage, name, path
@@ -56,16 +56,16 @@ class LogUpload:
         self._continue_earlier()
 
     def start(self) -> None:
-        """Begin to upload every few seconds, when there is more."""
+        """Start the thread that uploads every few seconds, if the log has grown."""
         self._thread.start()
 
     def close(self) -> None:
-        """Upload the end, unless storage does not answer."""
+        """Upload the last lines; gives up if storage does not answer."""
         self._ended.set()
         self._thread.join(_LAST_UPLOAD_S)
 
     def upload(self) -> None:
-        """Upload the log, if it has grown. A failure is left to the next upload."""
+        """Upload the log if it has grown. After a failure the next upload tries again."""
         content = self._path.read_bytes()
         if len(content) != self._uploaded:
             with contextlib.suppress(StorageError):  # printing it would make the log grow
@@ -73,7 +73,7 @@ class LogUpload:
                 self._uploaded = len(content)
 
     def _continue_earlier(self) -> None:
-        """Begin with what earlier generations printed, which may have run on another host."""
+        """Start with the log of earlier generations, which may have run on another host."""
         reading = Background(lambda: self._storage.get(self._name))
         if not reading.finished(_LAST_UPLOAD_S):
             logger.warning("the log of earlier generations is not continued: storage does not answer")

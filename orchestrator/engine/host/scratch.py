@@ -1,7 +1,7 @@
 """A folder on the host's own disk for what a run writes often: compiled graphs and logs of its ranks.
 
-It is used only if the run's storage is on a network file system. What is written here is uploaded whole, best
-effort, so that it is not lost with the host.
+It is used only if the run's storage is on a network file system. Its files are uploaded, best effort, so that they
+are not lost with the host.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from orchestrator.storage.bounded import within
 from orchestrator.storage.host_cache import HostCache
 from orchestrator.storage.mounts import mount_of
 
-# Folders of earlier runs that stay for their next launch: a few MB of graphs for each rank.
+# Folders of runs that are kept for their next launch: a few MB of graphs for each rank.
 _KEPT = 16
 
 
 @contextlib.contextmanager
 def scratch_folder(cache: HostCache, run: Path) -> Iterator[Path | None]:
-    """The run's folder on this host, or None if the run is on a local file system and needs none.
+    """The run's folder on this host, or None if the run is on a local file system.
 
     Raises InputError and StorageUnavailable as `HostCache.using`, and OSError.
     """
@@ -32,7 +32,7 @@ def scratch_folder(cache: HostCache, run: Path) -> Iterator[Path | None]:
     runs = cache.folder() / "runs"
     folder = runs / hashlib.sha256(str(run).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    # The lock says that the folder is in use. Its time says when it was used last.
+    # The lock marks the folder as in use. Its modification time records the last use.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -1,4 +1,4 @@
-"""The inventory of a whole cluster: every host is asked at once, through Ray."""
+"""The inventory of a cluster: a Ray task on every host reports its devices."""
 
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -10,7 +10,7 @@ from orchestrator.errors import OrchestratorError
 
 
 class HostsDidNotAnswer(OrchestratorError):
-    """Hosts of the cluster could not be asked. Example: a host died since Ray last looked."""
+    """Hosts of the cluster did not report. Example: a host died after Ray last checked it."""
 
     def __init__(self, reasons: Mapping[str, str]):
         super().__init__(dict(reasons))
@@ -26,8 +26,8 @@ def survey_hosts(
 ) -> tuple[HostInventory, ...]:
     """Inventories of all hosts of the connected cluster, in dictionary order of their addresses.
 
-    stated: addresses of devices by host address, as the job gives them. When given, only the
-    hosts it names count. Raises HostsDidNotAnswer unless every one of those has answered.
+    stated: addresses of devices by host address, as the job states them. If it is given, only its hosts count.
+    Raises HostsDidNotAnswer unless all hosts that count have answered.
     """
     named = stated or {}
     answers = ask_every_host(partial(inventory_of_host, stated=named), timeout_s)
@@ -41,6 +41,6 @@ def survey_hosts(
 
 
 def inventory_of_host(address: str, stated: Mapping[str, Mapping[int, str]]) -> HostInventory:
-    """On a host: take its inventory; a job that names devices of this host wants no others."""
+    """On a host: take its inventory. If the job names devices of this host, only these are returned."""
     found = take_inventory(address, stated.get(address))
     return found.only(stated[address]) if address in stated else found

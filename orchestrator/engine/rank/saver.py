@@ -118,9 +118,8 @@ class Saver:
         self._has_earlier, self._check_owner, self._clock = has_earlier, check_owner, clock
         self._storage_timeout_s = storage_timeout_s
         self._refused_since: float | None = None
-        self._not_saved: CheckpointNotSaved | None = (
-            None  # why the newest state was dropped after all attempts
-        )
+        # Why the newest state was dropped after all attempts.
+        self._not_saved: CheckpointNotSaved | None = None
         self._waiting: _Save | None = None
         self._busy = self._closed = False
         self._error: Exception | None = None

@@ -1,4 +1,4 @@
-"""From an error that Ray Train reports to our `Failure`: by type, and by Ray's own record of a death."""
+"""Classifies errors that Ray Train reports, by their type and by Ray's record of why an actor died."""
 
 from ray.exceptions import (
     ActorUnavailableError,
@@ -67,7 +67,7 @@ def is_stop(error: TrainingFailedError) -> bool:
 
 
 def classify(error: TrainingFailedError) -> Failure:
-    """The failure behind an error of a group: that of the rank which the other ranks only followed."""
+    """The failure that caused the error of a group; the errors of the other ranks follow from it."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         failures = [_of_rank(rank, cause) for rank, cause in sorted(error.worker_failures.items())]
         return min(failures, key=lambda failure: BLAME.index(failure.kind))
@@ -75,7 +75,7 @@ def classify(error: TrainingFailedError) -> Failure:
     if isinstance(cause, WorkerGroupStartupFailedError):
         dead = cause.__cause__
         kind = _of_dead_actor(dead) if isinstance(dead, RayActorError) else FailureKind.START_FAILED
-        # A rank that dies before it trains is a failed start, unless its host took it along.
+        # A rank that dies before it trains is a failed start, unless its host died.
         lost = kind in (FailureKind.HOST_LOST, FailureKind.PREEMPTED, FailureKind.OUT_OF_MEMORY)
         return Failure(kind if lost else FailureKind.START_FAILED, None, _line(cause))
     rank = cause.rank if isinstance(cause, GroupHangs | SchedulerLost) else None

@@ -71,7 +71,7 @@ class RayCluster:
         return draining_nodes()
 
     def end_ranks(self, members: Sequence[Member]) -> Mapping[str, tuple[int, ...]]:
-        """See `control.ports.Cluster`. This host is not asked through Ray: a task needs seconds to start."""
+        """See `control.ports.Cluster`. This host is called directly: a Ray task takes seconds to start."""
         end = functools.partial(end_ranks_here, members=tuple(members), run=self._run)
         own = ray.util.get_node_ip_address()
         others = {member.host for member in members} - {own}

@@ -1,4 +1,4 @@
-"""Ray Train's controller as we run it: our decisions, and an event loop that nothing blocks.
+"""A subclass of Ray Train's controller with our decisions, and an event loop that is never blocked.
 
 Ray Train's control loop calls policies, callbacks and blocking Ray functions in the actor's event loop. Here each
 iteration runs in its own thread, so that `leave` is answered at once in every phase.
@@ -104,7 +104,7 @@ class GroupController(TrainController):
     async def run(self) -> None:
         """Lead the group to its end."""
         # Both write, so they run in a thread: storage may hang, and `leave` must still be answered. After a failure
-        # the ranks stay in the run's state, so that the next launch makes sure that they are gone.
+        # the ranks stay in the run's state, so that the next launch can kill the survivors.
         try:
             await super().run()
             if self.get_training_failed_error() is None:
@@ -117,7 +117,7 @@ class GroupController(TrainController):
         return self._control.ended_because
 
     async def leave(self) -> bool:
-        """Let the ranks save and end. Returns when they have, or at once, False, when no rank has steps to save."""
+        """Let the ranks save and end. Returns when they have; returns False at once if no rank has steps to save."""
         saving = self._control.leave()
         self._clock.stop()
         give_up = time.monotonic() + _HEARTBEAT_WITHIN_S
@@ -146,7 +146,7 @@ class GroupCallback(WorkerGroupCallback):
         self._control.starting(worker_group_context.num_workers)
 
     def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[object]]:
-        """Sort the workers, in place, before Ray Train hands out the ranks."""
+        """Sort the workers, in place, before Ray Train assigns the ranks."""
         described = ray.get([ask(w, describe_worker) for w in workers], timeout=_DESCRIBE_S)
         order = in_rank_order(described, self._server_ids(workers))
         members = numbered([described[index] for index in order])
@@ -163,7 +163,7 @@ class GroupCallback(WorkerGroupCallback):
         return {}
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        """Let the workers become the ranks of a MindSpore group."""
+        """Make the workers the ranks of a MindSpore group."""
         control, generation = self._control, self._control.generation
         failures, trained_s = control.failures_and_trained_s
         info = GroupInfo(
@@ -182,7 +182,7 @@ class GroupCallback(WorkerGroupCallback):
         control.joined(RayRanks(worker_group.get_workers(), info.group, self._clock))
 
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
-        """Look at the running ranks; a poll with errors goes to the failure policy instead."""
+        """Check the running ranks; if the poll has errors, the failure policy handles them instead."""
         if not worker_group_status.errors:
             self._control.tick()
 

@@ -1,9 +1,9 @@
-"""Makes Ray see again that a host is free, when a group cannot start.
+"""Makes Ray refresh the free resources of hosts while a group cannot start.
 
-Before Ray's GCS asks a host to hold its part of a placement group, it already counts that part as used. If the
-request is lost, Ray 2.60 does not count it back: it waits for news of the host's resources, and an idle host sends
-none (https://github.com/ray-project/ray/pull/65271). The host is alive in Ray, but no group is ever placed there. Any
-task that takes a little of a resource makes the host send news.
+Ray's GCS counts the resources of a placement group as used before it sends the reservation to the host. If that
+request is lost, Ray 2.60 does not count them as free again: it waits for a resource report of the host, and an idle
+host sends none (https://github.com/ray-project/ray/pull/65271). The host is alive in Ray, but no group is ever placed
+there. Any task that uses a little of a resource makes the host send a report.
 """
 
 import logging
@@ -16,16 +16,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 logger = logging.getLogger(__name__)
 
-# A group whose hosts are free starts within a second or two.
+# A group starts within two seconds if its hosts are free.
 _AFTER_S = 5.0
-# Rarely: the task costs the start of a process on each host, while lost hosts may be starting.
+# A long interval: each task starts a process on each host, while lost hosts may be starting.
 _AGAIN_AFTER_S = 30.0
 _A_LITTLE = 0.001
 
 
 @contextmanager
 def asking_hosts_for_news(has_hosts: threading.Event) -> Iterator[None]:
-    """Ask every host again and again, until the block ends or `has_hosts` is set."""
+    """Start the tasks on every host periodically, until the block ends or `has_hosts` is set."""
     threading.Thread(target=_ask_until, args=(has_hosts,), name="host news", daemon=True).start()
     try:
         yield
@@ -42,11 +42,11 @@ def _ask_until(has_hosts: threading.Event) -> None:
 
 
 def ask_for_news() -> None:
-    """Run a task on every living host that takes a little of it; returns without waiting for them."""
+    """Start a task that uses a little of a resource on every living host; does not wait for the tasks."""
     touch = ray.remote(num_cpus=0, max_retries=0)(_touch)
     for node in ray.nodes():
         if node["Alive"]:
-            # Every host has this resource, and nothing else uses it up: the task never has to wait.
+            # Every host has this resource, and nothing else uses it, so the task starts at once.
             resources = {f"node:{node['NodeManagerAddress']}": _A_LITTLE}
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             touch.options(resources=resources, scheduling_strategy=here).remote()

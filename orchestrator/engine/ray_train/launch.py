@@ -31,7 +31,7 @@ _ANSWER_WITHIN_S = 10.0
 _REPLACED = (AcceleratorSetupCallback, BackendSetupCallback, DatasetsCallback, PlacementGroupCleanerCallback)
 
 _CONTROLLER_ENVIRONMENT = {
-    # How long a rank's failure may wait for the controller to look.
+    # How long a failure of a rank may remain unseen.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # `control/drain.py` looks for drained hosts, without an extra actor in every generation.
@@ -40,7 +40,7 @@ _CONTROLLER_ENVIRONMENT = {
 
 
 class ControlledTrainer(DataParallelTrainer):
-    """Ray Train's trainer with our controller. It stores nothing itself."""
+    """Ray Train's trainer with our controller. It writes no files."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ControlledTrainer(DataParallelTrainer):
             raise
 
     def ended_because(self) -> str:
-        """Why the controller gave up, from its own memory, because storage may be unavailable."""
+        """Why the controller failed. It reports this from memory, because storage may be unavailable."""
         reason: object = None
         if self._controller is not None:
             with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):

@@ -1,7 +1,7 @@
-"""A filesystem that stores nothing, for Ray Train's own notes.
+"""A file system that stores nothing, for the files that Ray Train writes for itself.
 
-Ray Train writes markers and snapshots of its checkpoint manager. They are never our truth, and storage that is away
-must not end a group because Ray Train could not write one.
+Ray Train writes markers and snapshots of its checkpoint manager. We never read them. If storage is unavailable, a
+failed write of one of them must not end a group.
 """
 
 import io
@@ -14,7 +14,7 @@ _MARKER = ".validate_storage_marker"
 
 
 class _NoNotes(FileSystemHandler):
-    """Accepts every write and forgets it."""
+    """Accepts every write and discards it."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _NoNotes)

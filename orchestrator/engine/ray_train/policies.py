@@ -1,4 +1,4 @@
-"""Ray Train asks for two decisions, after a failure and about the group's size; our controller makes both."""
+"""Ray Train's two policies, for failures and for the size of the group. Our controller makes both decisions."""
 
 import ray
 from ray.train.v2._internal.execution.context import TrainRunContext
@@ -39,10 +39,10 @@ class ControlledFailures(FailurePolicy):
 
 
 class GroupSize(ScalingPolicy):
-    """The number of ranks: fixed, or as many as the hosts hold between a minimum and a maximum.
+    """The number of ranks: fixed, or as many as the hosts have room for, between a minimum and a maximum.
 
-    Ray Train's own elastic policy asks an actor that looks at the cluster every 20 s; a group would then start at
-    its old size and wait a minute for a host that is gone. This one counts the hosts itself.
+    Ray Train's own elastic policy uses an actor that checks the cluster every 20 s. With it, a group would start at
+    its old size and wait a minute for a lost host. This policy counts the hosts itself.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class GroupSize(ScalingPolicy):
         return self._resize(size)
 
     def _room(self) -> int:
-        """How many ranks the living hosts hold that are not about to go away."""
+        """How many ranks the living hosts have room for, without hosts that are being drained."""
         draining = self._cluster.draining()
         hosts = [
             node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining

@@ -20,7 +20,7 @@ def ray_for_one_job() -> Iterator[None]:
     * Each of Ray's processes gets its own process group, as its workers always do. Otherwise a signal to the
       launcher's group, as `timeout` sends it, would end Ray before the ranks have saved.
     * No monitors of the autoscaler and of logs: this cluster cannot grow, and a rank's output goes to its own log.
-    * A loopback address stays one. Ray replaces it by an address that other hosts reach.
+    * A loopback address is kept. Ray would replace it by an address that other hosts can reach.
     """
     with ExitStack() as replaced:
         unmonitored = {"no_monitor": True, "include_log_monitor": False}

@@ -45,7 +45,7 @@ Callbacks = list[WorkerGroupCallback | WorkerCallback | TrainContextCallback]
 
 
 class StandbyWorkers:
-    """Standby workers on every host, owned by the controller. modules: what they import, beside the engine."""
+    """Standby workers on every host, owned by the controller. modules: those to import in addition to the engine."""
 
     def __init__(self, modules: tuple[str, ...]):
         self._modules = modules
@@ -115,8 +115,8 @@ class ControlledWorkers(WorkerGroup):
     def _start(self) -> None:
         """Ray Train 2.60 cleans up a failed start only until the workers know their ranks.
 
-        A failure after that would leave processes and their placement group behind, and the next generation would
-        never get that room.
+        A later failure would leave processes and their placement group behind, and the next generation would wait for
+        their resources for ever.
         """
         try:
             with asking_hosts_for_news(self._has_hosts):

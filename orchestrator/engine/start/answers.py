@@ -1,4 +1,4 @@
-"""Asking the workers of a group, and waiting for what all of them answer."""
+"""Waits for the results of calls on all workers of a group."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,9 @@ class Workers(Protocol):
 def answers_of(
     asked: Mapping[int, ObjectRef[T]], members: Sequence[Member], timeout_s: float
 ) -> dict[int, T]:
-    """The result of each asked rank. asked: a reference by rank.
+    """The result of each call. asked: the reference of its result, by rank.
 
-    Raises at once what a rank raised, or that its worker died: the others would wait for it until their time-out.
+    Raises the error of a rank, or the death of its worker, at once: the others would wait for it until their time-out.
     Raises RanksDidNotJoin after `timeout_s`.
     """
     references = {rank: as_reference(answer) for rank, answer in asked.items()}
@@ -44,8 +44,8 @@ def answers_of(
 
 
 def as_reference(answer: ObjectRef[T]) -> "ray.ObjectRef[T]":
-    """The same reference, as `ray.get` takes it.
+    """The same reference with the type that `ray.get` accepts.
 
-    Ray annotates what its workers return with another class than the one that it is.
+    Ray annotates the results of its workers with the wrong class.
     """
     return answer  # type: ignore[return-value]

@@ -1,6 +1,6 @@
-"""What a generation needs on Ascend before the rendezvous: free devices, a rank table, CPUs near each NPU.
+"""Prepares a generation on Ascend before the rendezvous: free devices, a rank table, CPUs near each NPU.
 
-Hosts are asked through the group's own workers. A host that died a moment ago has none, so nothing waits for it.
+The group's own workers report on their hosts. A host that has just died has no worker, so no call waits for it.
 """
 
 import time
@@ -20,14 +20,14 @@ from orchestrator.engine.start.answers import Workers, answers_of
 from orchestrator.errors import InputError
 from orchestrator.storage import DirectoryStorage
 
-# The driver frees a device some seconds after its process; links flap when a neighbour dies.
+# The driver frees a device some seconds after its process has ended. Links flap when a neighbour dies.
 _PATIENCE_S = 30.0
 _ASK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AscendStart:
-    """rank_table_path: None when there is no directory for it. shares: by rank. ended: pids killed, by host."""
+    """rank_table_path: None if there is no directory for it. shares: by rank. ended: killed pids, by host."""
 
     rank_table_path: str | None
     shares: tuple[HostShare, ...]
@@ -36,7 +36,7 @@ class AscendStart:
 
 @dataclass(frozen=True, slots=True)
 class ClearedHost:
-    """A host's inventory, and the processes of this run that had to be ended there."""
+    """A host's inventory, and the left-over processes of this run that were killed there."""
 
     inventory: HostInventory
     ended: tuple[LeftOver, ...]
@@ -47,8 +47,8 @@ def prepare_ascend(
 ) -> AscendStart:
     """Free the devices of the group's hosts, take their inventories, and write the group's rank table.
 
-    When the job states the addresses of devices, every worker must run on a host that it names. The table is
-    written as plan/rank_table.<generation>.json, and the newest also as plan/rank_table.json. Raises InputError when
+    If the job states the addresses of devices, every worker must run on a host that the job names. The table is
+    written as plan/rank_table.<generation>.json, and the newest also as plan/rank_table.json. Raises InputError if
     HCCL would refuse the group.
     """
     numbers = [_only_npu(member, config.hosts) for member in members]
@@ -75,7 +75,7 @@ def prepare_ascend(
 
 
 def physical_id(inventory: HostInventory, number: int) -> int:
-    """Physical id, as the rank table wants it, of the device that Ray and CANN call `number` on a host."""
+    """Physical id, for the rank table, of the device with Ray's and CANN's `number` on a host. Raises InputError."""
     found = inventory.physical_id(number)
     if found is not None:
         return found
@@ -90,11 +90,11 @@ def physical_id(inventory: HostInventory, number: int) -> int:
 def clear_host(
     address: str, numbers: Collection[int], stated: StatedHosts, mark: str | None, needs_network: bool
 ) -> ClearedHost:
-    """On a host: kill what earlier generations left there, and wait until its devices can be used.
+    """On a host: kill the left-over processes of earlier generations, and wait until its devices are usable.
 
-    numbers: the devices of the group there, as Ray and CANN number them. mark: of the run, in the environment of its
-    processes; only one launch of a run exists at a time. After half a minute the inventory is returned as it is: it
-    says what is wrong with a device.
+    numbers: the devices of the group on this host, as Ray and CANN number them. mark: of the run, in the environment
+    of its processes; a run has only one launch at a time, so all of them are left over. After half a minute the
+    inventory is returned even if a device is unusable: it contains the reason.
     """
     ended = tuple(item for item in left_over_processes() if item.run == mark)
     end_processes(ended)
@@ -113,7 +113,7 @@ def clear_host(
 
 
 def server_id_of_host(address: str, stated: StatedHosts) -> str:
-    """On a host: its name in the rank table, which begins with its super pod if it is in one."""
+    """On a host: its name in the rank table. The name of a host in a super pod begins with the super pod."""
     return inventory_of_host(address, stated).host(needs_network=False).server_id
 
 
@@ -134,7 +134,7 @@ def _only_npu(worker: Member, stated: StatedHosts) -> int:
 
 def _write_table(group: AscendGroup, folder: Path, generation: int) -> str:
     """Write the rank table; returns the path that the ranks read."""
-    # A new name: the NFS cache of a host may still contain the old file of the same name.
+    # Each generation writes a new name, because the NFS cache of a host may return the old content of a replaced file.
     path = folder / f"rank_table.{generation}.json"
     storage = DirectoryStorage(folder)
     for name in (path.name, "rank_table.json"):

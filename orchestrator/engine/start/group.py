@@ -1,4 +1,4 @@
-"""From started workers to a group that computes: rendezvous, environment, rank table. Runs in the controller."""
+"""Turns started workers into a group: rendezvous, environment, rank table. Runs in the controller."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from orchestrator.engine.start.ascend import AscendStart, prepare_ascend
 def start_group(
     workers: Workers, members: Sequence[Member], config: MindSporeConfig, info: GroupInfo
 ) -> AscendStart | None:
-    """Let the workers become the ranks of a group; returns what was prepared on Ascend.
+    """Make the workers the ranks of a group; returns the preparation on Ascend, None on CPU.
 
-    All ranks enter the rendezvous at once: one that has entered waits only seconds for each of the others.
-    Raises RanksDidNotJoin, InputError when HCCL would refuse the group, or what a worker raised.
+    All ranks enter the rendezvous at the same time, because a rank waits only seconds for each of the others.
+    Raises RanksDidNotJoin, InputError if HCCL would refuse the group, or the error of a worker.
     """
     options, ranks = config.start_options, range(len(members))
     start = None if config.device == "cpu" else prepare_ascend(workers, members, config, info.generation)
