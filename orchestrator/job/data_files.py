@@ -1,4 +1,4 @@
-"""Where a run's train.npz and test.npz lie: in the run, or, for `data.prepared`, at the paths that a reference names.
+"""Finds a run's train.npz and test.npz: in the run, or, for `data.prepared`, at the paths in a reference.
 
 The reference is a small object, `data/reference.json`, with a path and a checksum for each file. It is not a symbolic
 link: some network file systems refuse those, and an object store has none.
@@ -23,7 +23,7 @@ def data_files(run: RunDirectory) -> tuple[Path, Path]:
 
 
 def refer_to(run: RunDirectory, train: Path, test: Path) -> None:
-    """Let the run use files that lie elsewhere. Raises InputError, OSError and StorageError."""
+    """Let the run use files outside its directory. Raises InputError, OSError and StorageError."""
     paths = (train.resolve(), test.resolve())
     checksums = checksums_of(*paths)
     entries = {
@@ -54,5 +54,5 @@ def _referred(run: RunDirectory) -> tuple[Path, Path] | None:
         return None
     except (ValueError, LookupError, TypeError) as error:
         raise CorruptData(
-            str(run.root / REFERENCE), str(error), "delete it, and launch again: it is written anew"
+            str(run.root / REFERENCE), str(error), "delete it, and launch again: it is written again"
         ) from None

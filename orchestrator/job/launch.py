@@ -193,7 +193,9 @@ def _warn_of_missing_data(run: RunDirectory) -> None:
     gone = [path.name for path in data_files(run) if not path.exists()]
     if gone:
         logger.warning(
-            "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)
+            "missing from the finished run %s: %s; `preprocess` makes the data again",
+            run.root,
+            ", ".join(gone),
         )
 
 
@@ -232,7 +234,7 @@ def _read_job(run: RunDirectory) -> dict[str, Any]:
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         problem = "it is not a job"
     raise InputError(
-        f"{run.job} cannot be read ({problem}), so nobody knows what the checkpoints beside it belong to; "
+        f"{run.job} cannot be read ({problem}), so it is unknown which job made its checkpoints; "
         "put it back, or launch with --restart to begin again"
     )
 

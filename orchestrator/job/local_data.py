@@ -1,4 +1,4 @@
-"""How a job's data come to each host's own disk: the cache that its ranks use, and what `plan` says of it."""
+"""Copies of a job's data on each host's own disk: the cache that its ranks use, and its description in `plan`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _ANSWER_WITHIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """What every host copies. mount: where the data lie, as seen from here. size_bytes: 0 if nothing is copied."""
+    """What every host copies. mount: of the data, as seen from here. size_bytes: 0 if nothing is copied."""
 
     place: Path
     mount: Mount
@@ -28,10 +28,10 @@ class Copies:
     def describe(self, cache: CacheSpec) -> str:
         """A line for people."""
         if self.mount.is_local:
-            return f"nothing is copied: {self.place} lies on {self.mount.type}, a local file system, as seen from here"
+            return f"nothing is copied: {self.place} is on {self.mount.type}, a local file system, as seen from here"
         return (
             f"at most {_megabytes(self.size_bytes)} are copied to {cache.path} on each host, because {self.place} "
-            f"lies on {self.mount.type}, a network file system"
+            f"is on {self.mount.type}, a network file system"
         )
 
     def problem(self, cache: CacheSpec) -> str:
@@ -50,14 +50,14 @@ def host_cache(cache: CacheSpec) -> HostCache:
 
 
 def planned_copies(spec: JobSpec, run: RunDirectory, supply: Supply, patch_bytes: int) -> Copies:
-    """What each host will copy at most; sizes of patches that are not made yet are estimated."""
+    """The most that each host will copy. If the patches do not exist yet, their size is estimated."""
     if spec.data.prepared is not None:
         return copies_of(*prepared_files(spec.data.prepared))
     return _copies(run.train_npz, (supply.train + supply.test) * patch_bytes)
 
 
 def copies_of(train: Path, test: Path) -> Copies:
-    """What each host copies of files that are there. Raises StorageError."""
+    """What each host copies of existing files. Raises StorageError."""
     with data_errors(str(train)):
         return _copies(train, train.stat().st_size + test.stat().st_size)
 

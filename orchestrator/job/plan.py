@@ -1,7 +1,7 @@
-"""What a job will do, worked out without touching anything: ranks, environments, rank table, needs.
+"""Plans a job without any change on disk or on the cluster: ranks, environments, rank table, needs.
 
-Pure, except that it looks at the data as `launch` does. What only the running cluster knows is marked: the port of the
-scheduler, and, when the job names no hosts, which hosts there are.
+Pure, except that it reads the data as `launch` does. Values that only the running cluster knows are marked: the port
+of the scheduler, and the hosts if the job names none.
 """
 
 import os
@@ -33,10 +33,10 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole job, planned.
+    """The plan of a job.
 
-    needs: estimates, bytes where the name says so. notes: what the user should know of the data.
-    problem: what `launch` would refuse, or empty. warning: what may go wrong all the same, or empty.
+    needs: estimates, in bytes where the name says so. notes: warnings about the data.
+    problem: why `launch` would refuse the job, or empty. warning: a risk that `launch` accepts, or empty.
     """
 
     name: str
@@ -124,7 +124,7 @@ def _stages(spec: JobSpec, supply: Supply, copies: Copies, shifts: str) -> tuple
     ranks = spec.cluster.max_workers
     patches = f"{supply.train} training and {supply.test} test patches"
     made = f"{supply.pairs} pairs of {supply.source} in {supply.shards} shards: at most {patches}"
-    used = f"nothing: {patches} of {supply.source} are used where they lie"
+    used = f"nothing: {patches} of {supply.source} are used in place"
     on = f" on {spec.cluster.threads} CPU(s) each" if spec.cluster.device == "cpu" else ""
     batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
     every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"

@@ -18,7 +18,7 @@ KNOWN_AT_START = "<known at start>"
 
 @dataclass(frozen=True, slots=True)
 class PlannedRank:
-    """Where a rank runs and every variable that is set for it; `KNOWN_AT_START` where nobody can know yet."""
+    """A rank's host and environment variables; `KNOWN_AT_START` for values that only the cluster knows."""
 
     rank: int
     host: str
@@ -81,7 +81,7 @@ def _members_of(places: Sequence[Place]) -> tuple[Member, ...]:
 
 
 def _members(cluster: ClusterSpec) -> tuple[Member, ...]:
-    """Ranks on hosts that are not known yet; the hosts are numbered."""
+    """Ranks on hosts that are still unknown; the hosts are numbered."""
     per_host = cluster.workers_per_host or cluster.max_workers
     if cluster.address != "local" and cluster.workers_per_host is None:
         per_host = max(1, (os.cpu_count() or 1) // cluster.threads)

@@ -1,4 +1,4 @@
-"""The run directory: where everything of one run lies, and how small files are written whole."""
+"""The run directory: the paths of one run, and atomic writes of small files."""
 
 import errno
 import json
@@ -98,16 +98,16 @@ class RunDirectory:
         _make_writable(self.root, _OTHER_STORAGE)
 
     def refuse_file_in_the_way(self) -> None:
-        """Raise InputError, as `make_root` would, when a file lies where a directory must; nothing is made."""
+        """Raise InputError, as `make_root` would, if a file is in the place of a directory; creates nothing."""
         first = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
         if not first.is_dir():
             reason = os.strerror(errno.EEXIST if first == self.root else errno.ENOTDIR)
             raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
 
     def create(self) -> None:
-        """Make the directory and its folders, and prove that a run can use what is there.
+        """Make the directory and its folders, and prove that a run can use them.
 
-        Raises InputError, which names what is in the way: a launch would meet it hours later.
+        Raises InputError that names the blocking path: otherwise a launch would fail on it hours later.
         """
         self.make_root()
         segments, leases = self.root / record.FOLDER, self.root / lease.FOLDER

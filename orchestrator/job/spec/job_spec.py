@@ -58,7 +58,7 @@ class HostSpec(Section):
 
 
 class CacheSpec(Section):
-    """Where each host keeps copies of data that lie on a network file system, and how many GB (10^9 bytes) in all."""
+    """Where each host keeps copies of data from a network file system, and how many GB (10^9 bytes) in all."""
 
     path: PathText = DEFAULT_BASE
     limit_gb: float = Field(default=DEFAULT_LIMIT_GB, ge=0.001, le=1_000_000)
@@ -99,7 +99,7 @@ class ClusterSpec(Section):
                 f"workers is {shown(self.workers)}; use a number from 1 to {MOST_WORKERS}, or [fewest, most]"
             )
         if self.collective == "mccl" and self.rendezvous == "rank_table":
-            raise ValueError("collective is mccl, which meets by rendezvous dynamic_cluster only; set that")
+            raise ValueError("collective is mccl, which supports only rendezvous dynamic_cluster; set that")
         only_for = {"store": "cpu", "rank_table": "ascend"}.get(self.rendezvous, self.device)
         if self.device != only_for:
             raise ValueError(f"rendezvous is {self.rendezvous}, which needs device {only_for}; use auto")
@@ -185,10 +185,10 @@ class CheckpointSpec(Section):
 
 
 class RecoverySpec(Section):
-    """How much failure a run may go through before it gives up, and how it prepares for it.
+    """How many failures a run survives, and how it prepares for them.
 
     standbys: keep workers waiting with MindSpore imported, one for each rank a host may have. storage_timeout_s: how
-    long a run does without storage that is away or full, before it ends.
+    long a run continues while storage is unavailable or full.
     """
 
     max_failures: int = Field(default=10, ge=0, le=1_000_000)
@@ -231,12 +231,12 @@ class JobSpec(Section):
         return value
 
     def values(self) -> dict[str, Any]:
-        """The job as plain values, from which `spec_from_dict` makes it again; keys left out stay out."""
+        """The job as plain values, from which `spec_from_dict` makes it again; absent keys remain absent."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def global_batch(self) -> int:
-        """Samples of one step over all ranks; it stays when the group shrinks."""
+        """Samples of one step over all ranks; unchanged when the group shrinks."""
         return self.train.batch * self.cluster.max_workers
 
 

@@ -15,13 +15,13 @@ NETWORK = Copies(Path("/mnt/run/data"), Mount(Path("/mnt"), "fuse.sshfs"), 2_500
 def test_a_plan_says_that_nothing_is_copied_from_a_local_file_system(tmp_path: Path) -> None:
     plan = build_plan(spec_from_dict({"name": "x", "storage": str(tmp_path)}, "test"))
     [stage] = [stage for stage in plan.stages if stage.name == "local data"]
-    assert stage.work.startswith(f"nothing is copied: {tmp_path}/x/data lies on ")
+    assert stage.work.startswith(f"nothing is copied: {tmp_path}/x/data is on ")
     assert plan.needs["copied_bytes_per_host"] == 0
 
 
 def test_a_plan_says_what_is_copied_from_a_network_file_system_and_where_to() -> None:
     assert NETWORK.describe(CacheSpec(path="/scratch")) == (
-        "at most 2.5 MB are copied to /scratch on each host, because /mnt/run/data lies on fuse.sshfs, "
+        "at most 2.5 MB are copied to /scratch on each host, because /mnt/run/data is on fuse.sshfs, "
         "a network file system"
     )
 
