@@ -1,4 +1,4 @@
-"""What a plan says of the shifts of scenes: their distribution, from the manifest beside the patches."""
+"""The line of a plan about the shifts of scenes: their distribution, from the manifest beside the patches."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sdnet.files import read_json
 
 
 def shifts_line(spec: JobSpec, run: RunDirectory) -> str:
-    """How far SAR lies off optical in the training scenes, or that this is not known yet; empty if no shift is used.
+    """The shift of SAR against optical in the training scenes, or that it is unknown; empty if no shift is used.
 
     Raises InputError for a manifest that is not one.
     """
