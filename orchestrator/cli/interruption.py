@@ -40,7 +40,7 @@ def in_a_child(function: Callable[[], T]) -> T:
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_report, args=(sending, function))
-    # Ctrl-C on the terminal reaches both processes until the child has a session of its own.
+    # Ctrl-C on the terminal reaches both processes until the child has its own session.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     child.start()
     sending.close()

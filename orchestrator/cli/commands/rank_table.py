@@ -105,7 +105,7 @@ def merge(
     soc: AnySocOption = None,
     out: OutOption = None,
 ) -> None:
-    """Make one table of several, numbered anew in the order of the files."""
+    """Merge several tables into one, with new rank numbers in the order of the files."""
     merged = merge_rank_tables([read_rank_table(path) for path in tables], soc)
     for warning in judge_table(merged.to_dict(), soc).warnings:
         typer.echo(f"merged rank table: warning: {warning}", err=True)
