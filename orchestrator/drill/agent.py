@@ -1,7 +1,7 @@
 """Injects a fault into its own host and repairs it: `python -m orchestrator.drill.agent`, with the order on stdin.
 
 The fault kills the Ray worker that started this process, and that worker's Ray node. To survive it, the process
-starts a child in a session of its own and ends at once; the child does the work.
+starts a child in a new session and ends at once; the child does the work.
 """
 
 import os

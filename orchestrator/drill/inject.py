@@ -81,7 +81,7 @@ class Order:
 def inject(address: str, target: Target) -> str:
     """On the target's host, which has this address: make the fault; returns why not, or an empty string.
 
-    A fault of a whole host is left to a process that outlives this one and records it by itself.
+    For a fault of a whole host, a process is started that survives the fault and records it.
     """
     try:
         if target.fault in OF_HOSTS:
@@ -150,7 +150,7 @@ def _stop(process: psutil.Process) -> None:
 def _corrupt_and_kill(process: psutil.Process, target: Target, record: Record) -> None:
     """Damage the newest checkpoint and kill the rank that writes them.
 
-    The rank is stopped first. Else it could write a newer checkpoint, and nobody would read the damaged one.
+    The rank is stopped first. Otherwise it could write a newer checkpoint, and the damaged one would not be read.
     """
     _stop(process)
     try:

@@ -1,4 +1,4 @@
-"""A `launch` in a process of its own, which ends with the `with` block."""
+"""A `launch` in its own process, which ends with the `with` block."""
 
 import contextlib
 import subprocess
@@ -66,7 +66,7 @@ def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
     """Launch the job. If the block ends before the launch does, stop the launch as Ctrl-C does."""
     command = [PYTHON, "-m", "orchestrator.cli", "launch", str(job)]
     with open_log(_output_of(run), empty=True) as output:
-        # A session of its own: Ctrl-C on the terminal must reach the launch only once, and only through us.
+        # A new session: Ctrl-C on the terminal must reach the launch only once, and only through us.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,

@@ -75,7 +75,7 @@ def was_made(history: Sequence[Recorded], number: int) -> bool:
 
 
 def waited_for_host(history: Sequence[Recorded], number: int) -> bool:
-    """Whether the run could continue after fault `number` only with the host that the fault took away.
+    """Whether the run could continue after fault `number` only after the lost host came back.
 
     True when the first group after the fault began to start while that host was away, and has a rank there.
     Then no other host was free. This is right on a cluster without a spare host. With a spare host it
