@@ -1,1 +1,1 @@
-"""Asks every host what a job needs to know about it, and reports what would stop the job before it starts."""
+"""Collects facts about every host of a job, and reports problems before the job starts."""

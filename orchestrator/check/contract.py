@@ -16,7 +16,7 @@ from orchestrator.storage.mounts import mount_of
 
 # sshfs keeps a directory in its cache for 20 s, NFS for up to 60 s.
 LISTED_WITHIN_S = 60.0
-# More than a moment: a run would wait so long for each checkpoint that it does not know by name.
+# A longer delay is reported: a run would wait that long for each checkpoint whose name it does not know.
 _SLOW_LISTING_S = 30.0
 _READ_WITHIN_S = 10.0
 _POLL_S = 0.2
@@ -95,7 +95,7 @@ def judge_contract(written: Sequence[Answer[Written]], seen: Sequence[Answer[See
             continue
         problems = [answer.value.error] if answer.value.error else []
         if not problems and len(creators) != 1:
-            by = ", ".join(creators) or "nobody"
+            by = ", ".join(creators) or "no host"
             problems.append(f"one name was created by {by}: creation must have exactly one winner")
         if answer.value.again:
             problems.append("a name that exists was created again")

@@ -28,7 +28,7 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Questions:
-    """What to ask a host. `probe`: a directory on the job's storage with a file `token` in it.
+    """What to check on a host. `probe`: a directory on the job's storage with a file `token` in it.
 
     data: the images (or the prepared files) of the job; None for synthetic pairs.
     """

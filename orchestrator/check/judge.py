@@ -34,7 +34,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One row of the report: where, what was looked at, how it stands, what was seen, what to do."""
+    """One row of the report: the host, the check, its result, what was seen, and what to do."""
 
     host: str
     check: str

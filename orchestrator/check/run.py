@@ -1,4 +1,4 @@
-"""Asks every host of a job's cluster, and judges what they say."""
+"""Collects facts from every host of a job's cluster, and judges them."""
 
 import errno
 import secrets
@@ -25,7 +25,7 @@ from sdnet.paths import full_path
 
 
 def run_check(spec: JobSpec, *, clean: bool = False, ping: bool = False) -> tuple[Finding, ...]:
-    """Ask all hosts of the job's cluster and judge what they say; the storage is left as it was.
+    """Collect facts from all hosts of the job's cluster and judge them; leaves nothing behind on storage.
 
     Starts Ray for a job with `address: local`. Raises InputError when the cluster or the storage
     cannot be reached from here.
@@ -104,7 +104,7 @@ def _remove(probe: Path) -> None:
         except OSError as error:
             if error.errno == errno.ENOENT and not probe.exists():
                 return
-            # A listing that lags shows names that are gone, or lacks names that are there.
+            # A listing that lags shows deleted names, or lacks existing ones.
             if error.errno not in (errno.ENOENT, errno.ENOTEMPTY) or time.monotonic() > deadline:
                 raise InputError(f"{probe} could not be deleted ({error.strerror}); delete it") from None
         time.sleep(1.0)

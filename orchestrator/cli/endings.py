@@ -26,7 +26,7 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 4 another launch took the run over, "
     "130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. register: 3 when a match cannot be trusted."
 )
-# Exit code of a launch whose run another launch took over: 3 is that of `register`.
+# Exit code of a launch that lost its run to another launch. `register` uses 3.
 LOST = 4
 # What these commands make is on disk; their output only comments on it.
 _RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export", "register")
@@ -68,7 +68,7 @@ def run_to_exit_code(app: Callable[[], object]) -> int:
 
 
 def tell(message: str) -> None:
-    """Print a line for the user, beside the output."""
+    """Print a line for the user on standard error, so that standard output contains only results."""
     print(f"sdnet-orchestrate: {message}", file=sys.stderr)
 
 

@@ -29,7 +29,7 @@ def wide_console() -> Console:
 
 
 class _Stream(io.FileIO):
-    """A file that drops what it cannot write. Examples: the disk is full, the reader of the pipe is gone."""
+    """A file that drops what it cannot write. Examples: the disk is full, the reader of the pipe has ended."""
 
     lost: OSError | None = None
 

@@ -81,7 +81,7 @@ class Order:
 def inject(address: str, target: Target) -> str:
     """On the target's host, which has this address: make the fault; returns why not, or an empty string.
 
-    A fault of a whole host is left to a process that outlives this one and records it by itself.
+    For a fault of a whole host, a process is started that survives the fault and records it.
     """
     try:
         if target.fault in OF_HOSTS:

@@ -76,7 +76,7 @@ class RayNode:
         )
 
     def kill(self) -> int:
-        """Kill all of its processes; returns how many are gone."""
+        """Kill all of its processes; returns how many have ended."""
         roots = [one.process() for one in (self.raylet, *self.log_monitors)]
         return kill_trees([root for root in roots if root is not None])
 
@@ -99,7 +99,7 @@ class RayNode:
 
 
 def kill_trees(roots: Sequence[psutil.Process]) -> int:
-    """Kill these processes and their descendants; returns how many are gone. Raises RuntimeError."""
+    """Kill these processes and their descendants; returns how many have ended. Raises RuntimeError."""
     processes = []
     for root in roots:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -150,7 +150,7 @@ def start_command(raylet: Sequence[str], *, log_monitor: bool) -> tuple[str, ...
 
 
 def _log_monitors(raylet: psutil.Process) -> tuple[int, ...]:
-    """The log monitors of the node. `ray start` starts them beside the raylet, which is not their parent."""
+    """The log monitors of the node. `ray start` starts them; the raylet is not their parent."""
     network = _network_of(raylet.pid)
     session = next(part.partition("=")[2] for part in raylet.cmdline() if part.startswith("--session_dir="))
     found = []

@@ -29,8 +29,8 @@ _NO_IDENTITY = ("max_bad_images", "layout", "max_pixels")
 class Supply:
     """What a job's data give at most.
 
-    pairs, shards: of images; 0 for patches made elsewhere. train, test: patches. notes: what the user
-    should know although the job can run.
+    pairs, shards: of images; 0 for patches made elsewhere. train, test: patches. notes: warnings that
+    do not prevent the job from running.
     """
 
     source: str
@@ -54,7 +54,7 @@ def check_inputs(spec: JobSpec) -> Supply:
 
 
 def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
-    """What the user should know of the job although it can run: a sentence each."""
+    """Warnings that do not prevent the job from running: a sentence each."""
     cluster = spec.cluster
     given = {"hosts": bool(cluster.hosts), "collective": cluster.collective != "auto"}
     unused = [f"cluster.{key}" for key, is_given in given.items() if is_given and cluster.device == "cpu"]
@@ -82,7 +82,7 @@ def supply_of(data: DataSpec) -> Supply:
 
 
 def source_of(data: DataSpec) -> str:
-    """Where the data come from, in words: a folder, or that they are synthetic."""
+    """The source of the data, for messages: a folder, or the seed of synthetic pairs."""
     return data.prepared or data.images or f"synthetic pairs (seed {data.synthetic.seed})"
 
 
@@ -127,9 +127,9 @@ def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
 
 
 def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
-    """Raise InputError when a finished run's data are no longer what it was made with.
+    """Raise InputError if a finished run's data have changed since.
 
-    Data that were removed are not missed: the result stands.
+    Deleted data are no error: the result remains valid.
     """
     files = [data_files(run)]
     if spec.data.prepared is not None:

@@ -193,7 +193,9 @@ def _warn_of_missing_data(run: RunDirectory) -> None:
     gone = [path.name for path in data_files(run) if not path.exists()]
     if gone:
         logger.warning(
-            "gone from the finished run %s: %s; `preprocess` makes the data again", run.root, ", ".join(gone)
+            "missing from the finished run %s: %s; `preprocess` makes the data again",
+            run.root,
+            ", ".join(gone),
         )
 
 

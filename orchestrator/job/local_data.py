@@ -50,14 +50,14 @@ def host_cache(cache: CacheSpec) -> HostCache:
 
 
 def planned_copies(spec: JobSpec, run: RunDirectory, supply: Supply, patch_bytes: int) -> Copies:
-    """What each host will copy at most; sizes of patches that are not made yet are estimated."""
+    """The most that each host will copy. If the patches do not exist yet, their size is estimated."""
     if spec.data.prepared is not None:
         return copies_of(*prepared_files(spec.data.prepared))
     return _copies(run.train_npz, (supply.train + supply.test) * patch_bytes)
 
 
 def copies_of(train: Path, test: Path) -> Copies:
-    """What each host copies of files that are there. Raises StorageError."""
+    """What each host copies of existing files. Raises StorageError."""
     with data_errors(str(train)):
         return _copies(train, train.stat().st_size + test.stat().st_size)
 

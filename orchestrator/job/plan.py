@@ -1,7 +1,7 @@
-"""What a job will do, worked out without touching anything: ranks, environments, rank table, needs.
+"""Plans a job without any change on disk or on the cluster: ranks, environments, rank table, needs.
 
-Pure, except that it looks at the data as `launch` does. What only the running cluster knows is marked: the port of the
-scheduler, and, when the job names no hosts, which hosts there are.
+Pure, except that it reads the data as `launch` does. Values that only the running cluster knows are marked: the port
+of the scheduler, and the hosts if the job names none.
 """
 
 import os
@@ -33,7 +33,7 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole job, planned.
+    """The plan of a job.
 
     needs: estimates, bytes where the name says so. notes: remarks about the data.
     problem: what `launch` would refuse, or empty. warning: what may still go wrong, or empty.

@@ -81,7 +81,7 @@ def _members_of(places: Sequence[Place]) -> tuple[Member, ...]:
 
 
 def _members(cluster: ClusterSpec) -> tuple[Member, ...]:
-    """Ranks on hosts that are not known yet; the hosts are numbered."""
+    """Ranks on hosts that are still unknown; the hosts are numbered."""
     per_host = cluster.workers_per_host or cluster.max_workers
     if cluster.address != "local" and cluster.workers_per_host is None:
         per_host = max(1, (os.cpu_count() or 1) // cluster.threads)

@@ -13,7 +13,7 @@ from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Patches and compiled graphs stay: both are checked by fingerprint and checksum before they are used. Leases stay,
+# Patches and compiled graphs are kept: their fingerprints and checksums are verified before use. Leases are kept,
 # because a launch that lost the run long ago must still see that another one took it.
 _STAYS = frozenset({"lease", "data", "compiled"})
 _ASIDE = "before_restart."

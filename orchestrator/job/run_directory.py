@@ -105,7 +105,7 @@ class RunDirectory:
             raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
 
     def create(self) -> None:
-        """Make the directory and its folders, and prove that a run can use what is there.
+        """Make the directory and its folders, and prove that a run can use them.
 
         Raises InputError, which names what is in the way. Without this check a launch would fail hours later.
         """

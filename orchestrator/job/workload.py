@@ -30,7 +30,7 @@ _MODEL, _OPTIMIZER, _TRAINING = "model/", "optimizer/", "training"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SdnetJob:
-    """What a rank must know of the job.
+    """The part of the job that a rank needs.
 
     train, test: files of patches. cache: where a host keeps copies of them if they are on a network file system.
     data: their SHA-256 by name, kept in every checkpoint. data_sample: see `sample_checksum`; a rank that sees other
@@ -205,7 +205,7 @@ def _load(trainer: Trainer, state: State) -> None:
 
 @contextlib.contextmanager
 def _errors_of_the_engine() -> Iterator[None]:
-    """Raise SDNet's errors as the types that the engine knows."""
+    """Turn SDNet's errors into the types that the engine handles."""
     try:
         yield
     except NonFiniteLoss as error:

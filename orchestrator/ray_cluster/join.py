@@ -17,7 +17,7 @@ _ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
 def check_cluster(address: str, name: str) -> None:
-    """Ask the Ray head at `address` (host:port) whether it takes us; Ray itself would try for minutes.
+    """Ask the Ray head at `address` (host:port) whether it accepts our token; Ray itself would retry for minutes.
 
     name: what the user calls the address. Raises InputError when nothing or something else answers there,
     when our token is missing or wrong, and when the cluster lets anybody in without a token, unless

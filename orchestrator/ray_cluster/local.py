@@ -1,4 +1,4 @@
-"""Starting Ray on this host for one job: private, on loopback where ranks allow it, and gone at the end."""
+"""Starting Ray on this host for one job: private, on loopback where ranks allow it, and stopped at the end."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ def prepare_token() -> None:
     """Give Ray a token that only this process and its children know, unless the user has set one.
 
     A token in ~/.ray/auth_token belongs to some cluster; a job on this host does not need to know it.
-    Must come before Ray is imported.
+    Call it before Ray is imported.
     """
     if os.environ["RAY_AUTH_MODE"].lower() != "token":
         logger.warning(

@@ -67,7 +67,7 @@ def usable_base(environment: Mapping[str, str]) -> Path:
 
 
 def remove_abandoned(base: Path) -> None:
-    """Remove the folders of this user whose process is gone. Example: an earlier launch was killed."""
+    """Remove the folders of this user whose process has ended. Example: an earlier launch was killed."""
     for folder in base.glob(f"{_PREFIX}{'?' * 8}"):
         lock = _lock_if_abandoned(folder)
         if lock is not None:
@@ -94,7 +94,7 @@ def _locked_folder(base: Path) -> tuple[Path, int]:
 
 
 def _lock_if_abandoned(folder: Path) -> int | None:
-    """A descriptor that holds the lock of this user's folder; None when a process uses it, or it is gone."""
+    """A descriptor that holds the lock of this user's folder; None if a process uses it, or it was deleted."""
     descriptor = _open(folder)
     if descriptor is None:
         return None
@@ -112,7 +112,7 @@ def _open(folder: Path) -> int | None:
     try:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
-        return None  # gone, not a folder, or another user's
+        return None  # deleted, not a folder, or another user's
 
 
 def _remove(folder: Path) -> None:

@@ -20,7 +20,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # How long a rank's failure, or a report, may wait for the controller to look.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # Ranks keep the working directory of the job; the run directory is ours to lay out.
+    # Ranks keep the working directory of the job; we decide the layout of the run directory.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # engine/control/drain.py looks for drained hosts, without an extra process.
@@ -59,7 +59,7 @@ class WantedCluster(Protocol):
 
 
 def prepare_environment() -> None:
-    """Set what Ray must find in the environment; must come before `import ray`. The user's own values win."""
+    """Set Ray's environment variables; call it before `import ray`. The user's own values win."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 

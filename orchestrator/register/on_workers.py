@@ -1,4 +1,4 @@
-"""Registering many pairs on a cluster: one Ray task a pair, one folder a pair, one table of all.
+"""Registers many pairs on a cluster: one Ray task and one folder for each pair, and one table of all pairs.
 
 A pair's result does not depend on where it was computed. A pair that cannot be read, or whose
 match is not trusted, is a row of the table with the reason; it does not stop the others.

@@ -21,7 +21,7 @@ _GAP = 4  # white pixels between pictures
 def gallery_of(spec: JobSpec, run: RunDirectory) -> str:
     """HTML with the views that the recipe makes; empty without views, or when the patches are not there.
 
-    A run does not fail for want of a picture: patches that cannot be read give a sentence that says why.
+    A missing picture does not fail a run: if patches cannot be read, the HTML is a sentence with the reason.
     """
     path = run.train_npz if spec.data.prepared is None else prepared_files(spec.data.prepared)[0]
     if not changes_patches(spec.train) or not path.is_file():

@@ -1,4 +1,4 @@
-"""`status`: where a run stands, read from its lease and its events, so that it works while others write."""
+"""`status`: the state of a run, read from its lease and its events, so that it works while a launch writes."""
 
 import socket
 import time
@@ -11,7 +11,7 @@ from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event, Recorded
 from orchestrator.telemetry.record import EventReader
 
-# How long a heartbeat is watched whose owner is on another host.
+# How long the heartbeat of an owner on another host is watched.
 _WATCH_S = 6.0
 
 
@@ -19,9 +19,9 @@ def read_status(run: RunDirectory, now: float | None = None, clock: Clock | None
     """State, owner, stage, epoch, step, rates and failures of a running or finished job.
 
     state: `not started`, `running`, how the last launch ended (`succeeded`, `failed`, `stopped`), `killed` when its
-    process is gone and could not say how it ended, or `silent` when it gave no sign of life for some seconds: it may
+    process ended without a record of its end, or `silent` when its heartbeat did not change for some seconds: it may
     be killed, stopped or cut off from storage. Only the launch's own host can see that it was killed.
-    owner: of the newest launch, in words. epochs, steps: of the whole recipe, None while they are unknown. Never
+    owner: of the newest launch, in words. epochs, steps: of the complete recipe, None while unknown. Never
     negative. Raises StorageError.
     """
     # In this order: a launch that ends now must not look killed. It records its end before it gives the lease back,

@@ -1,4 +1,4 @@
-"""summary.json: what a run came to, made from its events, its manifest and its last checkpoint."""
+"""summary.json: the result of a run, made from its events, its manifest and its last checkpoint."""
 
 import logging
 from collections.abc import Iterator, Sequence

@@ -20,7 +20,7 @@ def print_summary(console: Console, summary: dict[str, object]) -> None:
 
 
 def print_status(console: Console, status: dict[str, object]) -> None:
-    """Where a run stands, a row a figure."""
+    """The state of a run: one row for each figure."""
     table = Table(title=f"{status['name']}: {status['state']}", show_header=False)
     for key, value in status.items():
         if key not in ("name", "state"):

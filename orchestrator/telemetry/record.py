@@ -1,8 +1,8 @@
 """Writes and reads a run's events: immutable segments of JSON lines, one writer each.
 
-A writer is one process. It keeps lines in memory until storage has taken them, so storage that is away or full
-loses nothing and stops nobody. Segments are `events/<writer>/<number>.jsonl`. Readers merge the segments of all
-writers by time; `events.jsonl` is the merged file, which `merge_events` writes when a launch ends.
+A writer is one process. It keeps lines in memory until storage has taken them, so unavailable or full
+storage loses no event and blocks no process. Segments are `events/<writer>/<number>.jsonl`. Readers merge the
+segments of all writers by time; `events.jsonl` is the merged file, which `merge_events` writes when a launch ends.
 """
 
 import atexit
@@ -202,7 +202,7 @@ class EventReader:
     def new(self, unlisted: bool = False) -> list[Recorded]:
         """The events that no earlier call has returned. Raises StorageError.
 
-        unlisted: ask for the next segment of each writer by name, whatever the listing shows.
+        unlisted: look up the next segment of each writer by name, whatever the listing shows.
         """
         # Nothing counts as seen before everything is read: storage may fail in between.
         contents = {}
@@ -235,7 +235,7 @@ class EventReader:
             )
 
     def _is_merged(self, name: str, recorded: Recorded) -> bool:
-        """Whether the event of a segment came from `events.jsonl` already; each line there stands for one event."""
+        """Whether `events.jsonl` already contained this event of a segment; each of its lines matches one event."""
         if name != MERGED and not self._merged:
             return False
         key = json.dumps(recorded_to_dict(recorded), sort_keys=True)
@@ -251,7 +251,7 @@ class EventReader:
 def follow(storage: Storage, stop: threading.Event, reader: EventReader | None = None) -> Iterator[Recorded]:
     """Yield events as they appear. After `stop` is set, yield the events that are in storage and end.
 
-    reader: only what it has not read yet. While storage is away nothing appears; that is no error.
+    reader: yields only events that it has not read yet. While storage is unavailable, no event appears and no error.
     """
     reader = reader or EventReader(storage)
     while True:
@@ -273,7 +273,7 @@ def merge_events(storage: Storage) -> None:
 
 
 def parse(line: bytes) -> Recorded | None:
-    """The event of a line of JSON; None when the line is no event at all."""
+    """The event of a line of JSON; None if the line is not an event."""
     try:
         raw: Any = json.loads(line)
         t, name = raw["t"], raw["event"]

@@ -1,4 +1,4 @@
-"""The objects that a run's events are kept in, and how to find those that no listing shows yet."""
+"""The objects that store a run's events, and how to find those that no listing shows yet."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""`state/<lease>.json`: where a run stands. The program decides from it, never from the events.
+"""`state/<lease>.json`: the state of a run. The program makes its decisions from it, never from the events.
 
 The launcher writes it before and after a group, the group's controller while the group exists. Each lease of the run
 has its own file, so a launch that lost the run cannot overwrite the state of the launch that took it.
@@ -36,10 +36,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """All that the next launch must know.
+    """Everything that the next launch must know.
 
     lease: of the launch that wrote it, 0 without one. generation: number of the newest generation, 0 before the first.
-    ranks: the processes of that generation, by rank; empty once they are known to be gone.
+    ranks: the processes of that generation, by rank; empty once they are known to have ended.
     saved: name of the newest checkpoint that a rank reported. attempts: failures since the launch began.
     trained_s, failures: over all launches, for the checkpoint interval.
     ended: why the last launch ended, null while one runs.

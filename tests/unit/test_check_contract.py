@@ -48,7 +48,7 @@ def test_a_single_host_proves_what_it_can(tmp_path: Path) -> None:
             [(WON, SAW), (WON, SAW)],
             "nfs4: one name was created by a, b: creation must have exactly one winner",
         ),
-        ([(LOST, SAW), (LOST, SAW)], "created by nobody"),
+        ([(LOST, SAW), (LOST, SAW)], "created by no host"),
         ([(Written(mount="nfs4", created=True, again=True), SAW)], "a name that exists was created again"),
         (
             [(WON, SAW), (LOST, Seen(owner="b", listed_s=1.0))],

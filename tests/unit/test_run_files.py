@@ -218,7 +218,7 @@ def test_a_finished_run_with_its_last_checkpoint_needs_nothing_and_says_which_da
     outcome = launch(spec)
     assert outcome.already_done and outcome.summary == summary
     assert caplog.messages == [
-        f"gone from the finished run {run.root}: test.npz; `preprocess` makes the data again"
+        f"missing from the finished run {run.root}: test.npz; `preprocess` makes the data again"
     ]
 
 

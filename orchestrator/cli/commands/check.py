@@ -41,7 +41,7 @@ def check(
 
 
 def print_findings(console: Console, findings: tuple[Finding, ...]) -> None:
-    """One table; what to do stands where something is to be done."""
+    """Print one table, with a remedy in each row that needs one."""
     table = Table("host", "check", "", "seen", "what to do")
     for finding in findings:
         state = Text(finding.state, style=_COLOURS[finding.state])

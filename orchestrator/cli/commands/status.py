@@ -8,7 +8,7 @@ from orchestrator.report.reading import existing_run, reading
 
 
 def status(run: RunPath, as_json: AsJson = False) -> None:
-    """Show where a running or finished job stands."""
+    """Show the state of a running or finished job."""
     from orchestrator.report.status import read_status
 
     directory = existing_run(run)

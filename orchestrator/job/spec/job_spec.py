@@ -188,7 +188,7 @@ class RecoverySpec(Section):
     """How many failures a run survives before it gives up, and how it prepares for them.
 
     standbys: keep workers waiting with MindSpore imported, one for each rank a host may have. storage_timeout_s: how
-    long a run does without storage that is away or full, before it ends.
+    long a run continues while storage is unavailable or full.
     """
 
     max_failures: int = Field(default=10, ge=0, le=1_000_000)
@@ -231,12 +231,12 @@ class JobSpec(Section):
         return value
 
     def values(self) -> dict[str, Any]:
-        """The job as plain values, from which `spec_from_dict` makes it again; keys left out stay out."""
+        """The job as plain values, from which `spec_from_dict` makes it again; absent keys remain absent."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def global_batch(self) -> int:
-        """Samples of one step over all ranks; it stays when the group shrinks."""
+        """Samples of one step over all ranks; unchanged when the group shrinks."""
         return self.train.batch * self.cluster.max_workers
 
 

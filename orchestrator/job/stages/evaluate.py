@@ -133,7 +133,7 @@ def _call(share: Share, rank: int, workers: int, threads: int) -> tuple[np.ndarr
 def _on_workers(descriptors: Share, cluster: ClusterSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     import ray
 
-    # A lost worker's share is computed again by another; the result cannot tell.
+    # If a worker is lost, another one computes its share again; the result is the same.
     share = ray.remote(
         num_cpus=cluster.threads,
         max_retries=_TRIES,

@@ -66,7 +66,7 @@ class DataNotWritten(OrchestratorError):
 def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]) -> dict[str, object]:
     """Make data/train.npz, data/test.npz and data/manifest.json; returns the manifest.
 
-    Shards whose checksums match are not made again, and neither is a finished result. Needs a
+    Reuses shards whose checksums match, and a finished result. Needs a
     connected Ray, unless the job brings prepared files. Raises InputError when the images
     cannot make a training and a test set, ShardLost or DataNotWritten when the cluster or the
     storage fails.

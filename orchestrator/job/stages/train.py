@@ -37,7 +37,7 @@ Record = Callable[[Event], None]
 
 
 class LastCheckpointMissing(OrchestratorError):
-    """The group trained to the end, and its last checkpoint is gone. Example: somebody emptied the folder."""
+    """The group trained to the end, but its last checkpoint is missing. Example: somebody emptied the folder."""
 
     def __str__(self) -> str:
         return f"training ended, but its last checkpoint is missing in {self.args[0]}; launch again to resume"
@@ -65,7 +65,7 @@ def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> New
 def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     """The last checkpoint of a group that succeeded. It exists, so wait until this host's mount shows it.
 
-    Raises LastCheckpointMissing when it does not within `LISTED_WITHIN_S`.
+    Raises LastCheckpointMissing if the mount does not show it within `LISTED_WITHIN_S`.
     """
     look = functools.partial(finished, spec, run, record)
     deadline = time.monotonic() + LISTED_WITHIN_S
