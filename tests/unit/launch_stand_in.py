@@ -4,6 +4,7 @@ One process per generation is the only rank: it sleeps, while this program makes
 records events and the run's state as a launch does. A rank that ends or is stopped is a failure.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import yaml
 from orchestrator.engine.checkpoints import Encoded, newest_valid, write_checkpoint
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.pruning import prune
-from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.process_identity import start_ticks
 from orchestrator.telemetry import events
 from orchestrator.telemetry.record import EventWriter, merge_events
@@ -40,7 +41,8 @@ def main() -> None:
         writer.record(events.RunFinished(status="succeeded"))
     merge_events(run.storage)
     seconds = {"train": time.time() - began}
-    write_json(run.summary, {"name": job["name"], "status": "succeeded", "steps": steps, "seconds": seconds})
+    summary = {"name": job["name"], "status": "succeeded", "steps": steps, "seconds": seconds}
+    run.storage.put(run.summary.name, json.dumps(summary).encode())
 
 
 def run_generation(run: RunDirectory, writer: EventWriter, generation: int, steps: int) -> bool:
