@@ -1,8 +1,8 @@
-# Every target sets up what it needs; the set-up is skipped while the stamp is newer than its inputs.
+# Targets install what they need, unless the stamp is newer than the lock and pyproject.toml.
 PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
-# A test file stays on one process, because its tests share fixtures that take seconds.
+# loadfile: the tests of one file share fixtures that take seconds.
 UNIT := $(VENV)/bin/pytest tests/unit --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .PHONY: setup demo test test-fast soak lint lock clean
@@ -29,16 +29,16 @@ test: lint
 	$(UNIT)
 	$(VENV)/bin/pytest --ignore tests/unit
 
-# For every small change: lint, types, unit and contract tests, without those that train or compile networks.
+# For every small change: lint, types, and the unit tests that neither train nor compile networks.
 test-fast: lint
 	$(UNIT) -m 'not soak and not networks'
 
-# The faults that take too long for every commit; needs root and iproute2 for the network namespaces.
+# The faults that take too long for every commit. Needs root and iproute2, for network namespaces.
 soak: setup
 	$(VENV)/bin/pytest -m soak
 	$(VENV)/bin/python benchmarks/soak.py
 
-# Only a maintainer needs this: resolves pyproject.toml anew into requirements.lock.
+# For maintainers: resolves pyproject.toml into requirements.lock again.
 lock: setup
 	$(VENV)/bin/pip install --quiet uv
 	$(VENV)/bin/uv pip compile --python-version 3.11 --extra dev --generate-hashes --no-header -o requirements.lock pyproject.toml requirements.build

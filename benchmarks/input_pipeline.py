@@ -1,12 +1,12 @@
-"""Samples/s handed to a training step, ours against the published way, from one npz in one run.
+"""Samples per second for a training step: our pipeline against the published one, from the same npz.
 
     python benchmarks/input_pipeline.py [--samples 20000] [--repeats 3] [--json]
 
-Ours: a memory-mapped npz, one gather a batch in a thread, uint8 handed on as a MindSpore tensor;
+Ours: a memory-mapped npz, one gather per batch in a thread, uint8 passed on as a MindSpore tensor;
 patches are normalised on the device, inside the step. The published way: a Python source that
 returns one sample, resized and min-max normalised by OpenCV, in a MindSpore GeneratorDataset with
-mapped operations and 2 workers. Both sides shuffle, hand over tensors of one batch, and take turns;
-the median of each counts.
+mapped operations and 2 workers. Both sides shuffle and return tensors of one batch. They alternate,
+and the result is the median of each.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from sdnet.data.sampler import slice_indices, steps_per_epoch
 from sdnet.data.store import PatchFile, open_patches, write_patches
 
 BATCH, WORKERS, TARGET = 500, 2, 100
-EPOCHS = 20  # of ours in one measurement: one alone is over too soon to be timed
-FEWER = 10  # the published way takes so many times fewer samples; it would take minutes otherwise
+EPOCHS = 20  # of our side in one measurement: a single one is too short to time
+FEWER = 10  # the published side gets this many times fewer samples; otherwise it takes minutes
 
 
 class PublishedSource:
@@ -45,7 +45,7 @@ class PublishedSource:
 
 
 def published_samples_per_s(patches: PatchFile) -> float:
-    """An epoch of the published pipeline over fewer samples, its workers started."""
+    """Time one epoch of the published pipeline over fewer samples, after its workers have started."""
     cv2.setNumThreads(1)
     count = len(patches) // FEWER
     source = PublishedSource(np.asarray(patches.images[:count]), patches.labels[:count])
@@ -68,7 +68,7 @@ def published_samples_per_s(patches: PatchFile) -> float:
 
 
 def our_samples_per_s(patches: PatchFile) -> float:
-    """Epochs of shuffled batches, each handed over as a tensor as the training step takes it."""
+    """Time epochs of shuffled batches, each passed on as a tensor like those of a training step."""
     steps = steps_per_epoch(len(patches), BATCH)
     batches = (
         slice_indices(len(patches), batch=BATCH, slices=1, seed=0, epoch=epoch, step=step, slice_=0)

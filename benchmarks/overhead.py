@@ -1,16 +1,16 @@
-"""What the orchestrator costs a step: one rank inside `launch` against a bare MindSpore loop.
+"""The orchestrator's overhead per step: one rank inside `launch` against a bare MindSpore loop.
 
 Both sides train the same recipe on the same patches, in processes with the same environment,
 pinned to the same number of CPUs. A round is a whole `launch` (Ray, Ray Train, prefetching, heartbeats,
 checkpoints at `every_s: auto`) and then the bare loop, which only gathers a batch and calls the step.
-Epochs are short and evaluation waits for the last, so an epoch's seconds are its steps'. The
-first epoch compiles and is not counted; each side's figure is its median epoch over all rounds.
-Every epoch ends with a save, also of the short ones here: `stall_share` is what saving takes of the loop.
+Epochs are short and only the last one is evaluated, so the seconds of an epoch are those of its steps.
+The first epoch compiles and is not counted; each side's figure is its median epoch over all rounds.
+Every epoch ends with a save: `stall_share` is the share of the loop's time that saving takes.
 
-`--threads` is the job's `cluster.threads`. With as many as there are CPUs the rank shares them with
-Ray's processes, which the bare loop does not: its kernels split their work evenly, so a process of
-Ray's that takes a CPU for a moment holds up all. Each of Ray's workers, of which a launch of one
-rank has five, looks for signals 99 times a second; Ray 2.60 has no setting for that.
+`--threads` is the job's `cluster.threads`. With as many threads as CPUs, the rank shares the CPUs
+with Ray's processes, and the bare loop does not. The kernels split their work evenly, so a process of Ray
+that takes one CPU for a moment delays all threads. Each Ray worker (a launch of one rank has five) checks
+for signals 99 times a second; Ray 2.60 has no setting for that.
 
 usage: python benchmarks/overhead.py [--batch 64] [--steps 10] [--epochs 5] [--rounds 3]
                                      [--threads 1] [--json]
@@ -43,7 +43,7 @@ STALL_TARGET = 0.01
 
 
 def bare_loop(train: Path, batch: int, steps: int, epochs: int, threads: int) -> list[float]:
-    """Seconds of each epoch of the bare loop; run in a process of its own."""
+    """Seconds of each epoch of the bare loop; runs in a process of its own."""
     import mindspore as ms
 
     from sdnet import weights
@@ -73,7 +73,7 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int, threads: int) ->
 
 
 def launched(folder: Path, number: int, batch: int, epochs: int, threads: int) -> tuple[list[float], float]:
-    """Seconds of each epoch but the first inside `launch`, and seconds that saving stalled them, by its events."""
+    """Seconds of each epoch but the first inside `launch`, and seconds that saving stalled them, from events."""
     spec = spec_from_dict(
         {
             "name": f"overhead-{number}",
@@ -87,14 +87,14 @@ def launched(folder: Path, number: int, batch: int, epochs: int, threads: int) -
     )
     launch(spec)
     happened = [r.event for r in EventReader(RunDirectory.of(spec.storage, spec.name).storage).read()]
-    # What comes after the first epoch, whose own save is the first that counts.
+    # Events after the first epoch; the save at its end is the first that counts.
     later = happened[1 + next(at for at, event in enumerate(happened) if isinstance(event, Epoch)) :]
     stalls = [event.stall_s for event in later if isinstance(event, CheckpointSaved)]
     return [event.seconds for event in later if isinstance(event, Epoch)], sum(stalls)
 
 
 def make_patches(folder: Path, samples: int) -> None:
-    """Random train.npz and test.npz: the step does not care what it sees."""
+    """Random train.npz and test.npz: the time of a step does not depend on the pixels."""
     rng = np.random.default_rng(0)
     for name, count in (("train.npz", samples), ("test.npz", 64)):
         images = rng.integers(0, 256, (count, 64, 128), np.uint8)
@@ -104,7 +104,7 @@ def make_patches(folder: Path, samples: int) -> None:
 
 
 def measure(batch: int, steps: int, epochs: int, rounds: int, threads: int) -> dict[str, object]:
-    """Median milliseconds a step of both sides, and their ratio."""
+    """Median milliseconds per step of both sides, and their ratio."""
     times: dict[str, list[float]] = {"launch_ms": [], "bare_ms": []}
     trained_s = stalled_s = 0.0
     with tempfile.TemporaryDirectory() as name:

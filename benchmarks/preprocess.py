@@ -2,12 +2,12 @@
 
     python benchmarks/preprocess.py [IMAGES] [--per-pair 12] [--repeats 3] [--json]
 
-The stage's time has everything in it but the start of Ray and of its workers: listing, splitting,
+The stage's time includes everything except the start of Ray and of its workers: listing, splitting,
 tasks, SIFT, writing shards, merging, checksums and manifest. The bare side decodes both images of a
 pair, finds SIFT keypoints on the optical one and cuts windows at the strongest; it writes nothing.
-Both sides take turns and the median of each counts. The bare side is also run on both workers at
-once, in the stage's processes and so with its memory setting: what is missing there is the machine's,
-what the stage lacks beyond it is its own.
+The sides alternate, and the result is the median of each. The bare side also runs on both workers at
+once, in the stage's processes and thus with its memory setting. What this lacks to twice the bare rate is
+a limit of the machine; what the stage lacks beyond it is its own overhead.
 """
 
 import argparse
@@ -30,7 +30,7 @@ REAL_TILES = Path(__file__).resolve().parents[2] / "shared/data/s1s2-sample"
 
 
 def bare_seconds(pairs: tuple[Pair, ...], per_pair: int) -> float:
-    """Decode, SIFT and crop with nothing around them."""
+    """Decode, find SIFT keypoints and crop, and nothing else."""
     sift, half = cv2.SIFT_create(), 32  # type: ignore[attr-defined]
     begun = time.perf_counter()
     for pair in pairs:
@@ -48,7 +48,7 @@ def bare_seconds(pairs: tuple[Pair, ...], per_pair: int) -> float:
 
 
 def bare_task_seconds(pairs: tuple[Pair, ...], per_pair: int) -> float:
-    """The bare side on all workers at once, as Ray tasks: the most that this machine can give."""
+    """The bare side on all workers at once, as Ray tasks: the most that this machine can reach."""
     import ray
 
     task = ray.remote(num_cpus=1)(bare_seconds)

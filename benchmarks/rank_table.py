@@ -1,9 +1,9 @@
-"""How long the rank table of 1,250 hosts with 8 devices each takes: placed, built, written, validated.
+"""Seconds to place, build, write and validate the rank table of 1,250 hosts with 8 devices each.
 
     python benchmarks/rank_table.py [--json]
 
-HCCL's own way to find a fault is to start every rank and wait for its connect time-out, so the
-figure is held against a budget of one second and not against another program.
+HCCL finds a fault only by starting every rank and waiting for its connect time-out, so the target
+is a budget of one second and not another program.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def seconds_once(hosts: list[AscendHost]) -> float:
     faults = faults_in_text(table.to_json(), "910b")
     elapsed = time.perf_counter() - started
     if faults:
-        raise SystemExit(f"the table that was built is not legal: {faults[0]}")
+        raise SystemExit(f"the table is not valid: {faults[0]}")
     return elapsed
 
 

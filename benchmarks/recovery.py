@@ -1,11 +1,11 @@
-"""Seconds from a fault to the first new step of training, and where they go.
+"""Seconds from a fault to the first new step of training, and the seconds of each part.
 
     python benchmarks/recovery.py [--json] [--times 5]
 
 SDNet with the demo's recipe on two ranks. A rank is killed on a cluster of one host with two
 cores for Ray; a host that has a rank is killed in a cluster of three hosts with one core each.
-The hosts are network namespaces of this machine (tests/hosts), so all share its cores. A fault
-comes when the standbys of the last recovery are ready. Needs root and iproute2.
+The hosts are network namespaces of this machine (tests/hosts), so all share its cores. A fault is
+injected when the standbys of the last recovery are ready. Needs root and iproute2.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the bed of the tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the test bed
 
 from orchestrator.job.run_directory import RunDirectory  # noqa: E402
 from orchestrator.telemetry import events  # noqa: E402
@@ -44,7 +44,7 @@ checkpoint: {every_s: 2, keep: 2}
 recovery: {max_failures: 100}
 evaluate: {every_epochs: 10000}
 """
-# What ends each part; together they are the way from the fault to the first new step.
+# The event that ends each part. Together the parts last from the fault to the first new step.
 PARTS: dict[str, type[Event]] = {
     "detected": events.FailureDetected,
     "fenced": events.Fenced,
@@ -58,7 +58,7 @@ PARTS: dict[str, type[Event]] = {
 
 @contextmanager
 def training(cluster: Bed) -> Iterator[RunDirectory]:
-    """The job on this cluster, for as long as the block lasts."""
+    """Run the job on this cluster while the block runs."""
     cluster.start_ray()
     process, run = cluster.launch(JOB)
     yield run
@@ -68,13 +68,13 @@ def training(cluster: Bed) -> Iterator[RunDirectory]:
 
 
 def wait_until_ready(run: RunDirectory, time_before: float) -> None:
-    """Wait for standbys that were started, and a checkpoint that was saved, after that time."""
+    """Wait for standbys that became ready, and for a checkpoint that was saved, after that time."""
     wait_for(run, events.StandbysReady, since=time_before)
     wait_for(run, events.CheckpointSaved, since=time_before)
 
 
 def measure(run: RunDirectory, make_fault: Callable[[], None]) -> dict[str, float]:
-    """Make the fault; returns the seconds of each part."""
+    """Inject the fault; returns the seconds of each part."""
     at = time.time()
     make_fault()
     wait_for(run, events.FirstStep, since=at)
@@ -94,7 +94,7 @@ def last_ranks(run: RunDirectory) -> list[Process]:
 
 
 def kill_ranks(times: int) -> list[dict[str, float]]:
-    """One host, rank 0 and rank 1 in turn."""
+    """On one host, kill rank 0 and rank 1 in turn."""
     found = []
     with bed(1, QUICK_TO_NOTICE) as cluster:
         cluster.head.ray_options = ("--num-cpus=2",)
@@ -109,7 +109,7 @@ def kill_ranks(times: int) -> list[dict[str, float]]:
 
 
 def kill_hosts(times: int) -> list[dict[str, float]]:
-    """Three hosts, one to spare: each time the one with a rank that is not the head; it comes back."""
+    """On three hosts, one of them spare, kill the host that has a rank and is not the head; restart it."""
     found = []
     with bed(3, QUICK_TO_NOTICE) as cluster, training(cluster) as run:
         began = 0.0
@@ -132,7 +132,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--times", type=int, default=5, help="how often each fault is made")
+    parser.add_argument("--times", type=int, default=5, help="how often to inject each fault")
     given = parser.parse_args()
     if why_impossible():
         parser.error(why_impossible())
@@ -154,7 +154,7 @@ def main() -> None:
         print(json.dumps(result))
         return
     for name, target in TARGETS_S.items():
-        print(f"{name}: median {medians[name]:.1f} s of {seconds[name]}, at most {target:.0f} asked")
+        print(f"{name}: median {medians[name]:.1f} s of {seconds[name]}, target at most {target:.0f}")
         print("  " + ", ".join(f"{part} {value:.2f}" for part, value in parts[name].items()))
 
 

@@ -1,17 +1,17 @@
-"""How precisely a made-up warp of a real pair is found, how often, and how often a wrong pair is accepted.
+"""Accuracy of registration on known warps of real pairs, and the rate of wrong pairs that are trusted.
 
     python benchmarks/register.py [SAMPLE] [--checkpoint C] [--warps 20] [--wide 20] [--strangers 1000]
                                   [--methods log_gabor,cfog,...] [--state FILE] [--json]
 
-SAMPLE is a tree of 256 px tiles with a manifest.csv that says where in its scene each tile lies; tiles of
-a scene are joined (4 x 4 make 1,024 px). The SAR image of a test scene is warped: shift to 20 px, rotation
+SAMPLE is a tree of 256 px tiles with a manifest.csv that gives the position of each tile in its scene; tiles
+of a scene are joined (4 x 4 make 1,024 px). The SAR image of a test scene is warped: shift to 20 px, rotation
 to 3 degrees, scale 0.98 to 1.02; `wide`: shift to 200 px, any rotation. A method registers the warped pair
-and the pair as it is; real pairs are some pixels off themselves, so the truth is the warp after the mean of
-the two best methods' own estimates of the pair as it is (best: their own estimates agree best with each
-other under warps). An error is the mean distance over a grid. Strangers are 512 px squares of two scenes,
-the SAR one turned by a right angle or not.
+and the original pair. Real pairs are misaligned by some pixels, so the reference transform is the known warp
+after the mean estimate that two methods give for the original pair: the two methods with the best
+repeatability under warps. An error is the mean distance over a grid. Wrong pairs are 512 px squares of two
+scenes; the SAR square is rotated by 0, 90, 180 or 270 degrees.
 
-One line of JSON is added to the state file for each run, and runs that are there are not repeated.
+Each run appends one line of JSON to the state file. Runs in the file are not repeated.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def scenes(sample: Path) -> dict[str, Pair]:
 
 
 def warp_of(number: int, wide: bool) -> np.ndarray:
-    """A made-up warp about the middle of the image: float64 [3, 3] on (column, row)."""
+    """A random known warp about the middle of the image: float64 [3, 3] on (column, row)."""
     rng = np.random.default_rng([7, number, wide])
     angle = np.deg2rad(rng.uniform(-180, 180) if wide else rng.uniform(-3, 3))
     shift = rng.uniform(-1, 1, 2) * (200 if wide else 20)
@@ -76,7 +76,7 @@ def warped(sar: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 class Runs:
-    """Runs that are done, in a file of JSON lines."""
+    """Finished runs, in a file of JSON lines."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -84,7 +84,7 @@ class Runs:
         self.done = {record["key"]: record for record in map(json.loads, lines)}
 
     def once(self, key: str, run: Callable[[Pair], Found], pair: Callable[[], Pair]) -> dict[str, Any]:
-        """The record of a run, made now unless it is there."""
+        """The record of a run; runs it unless the file has the record."""
         if key not in self.done:
             images = pair()
             wall, cpu = time.perf_counter(), time.process_time()
@@ -113,7 +113,7 @@ def places(record: dict[str, Any]) -> np.ndarray:
 
 
 def errors_px(runs: list[dict[str, Any]], truths: list[np.ndarray]) -> np.ndarray:
-    """Mean distance of each run's grid from the truth; infinite without a transform."""
+    """Mean distance of each run's grid from the reference; infinite without a transform."""
     apart = [
         np.linalg.norm(places(run) - truth, axis=1).mean() for run, truth in zip(runs, truths, strict=True)
     ]
@@ -169,7 +169,7 @@ def _moved(grid: np.ndarray, number: int, wide: bool) -> np.ndarray:
 
 
 def _near_rows(plain: dict, near: dict, scene_of: list[str]) -> tuple[list[dict], list[str]]:
-    """A row a method, and the two methods whose estimates of a pair agree best under warps."""
+    """A row per method, and the two methods with the best repeatability under warps."""
     alone = {}
     for name, found in near.items():
         own = [_moved(places(plain[name][scene_of[n]]), n, False) for n in range(len(found))]
@@ -200,7 +200,7 @@ def _row(name: str, found: list[dict[str, Any]], errors: np.ndarray) -> dict[str
 
 
 def _strangers(pairs: dict[str, Pair], runs: Runs, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pairs of squares of two scenes, and, for comparison, of one place."""
+    """Register squares of two scenes, and for comparison squares of the same place."""
     names, rng = sorted(pairs), np.random.default_rng(11)
     run = ours(arguments.stranger_method, False, None)
 
@@ -265,7 +265,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sample", nargs="?", type=Path, default=SAMPLE)
-    parser.add_argument("--checkpoint", type=Path, help="of the rows `network` and `combined`")
+    parser.add_argument("--checkpoint", type=Path, help="for the methods `network` and `combined`")
     parser.add_argument("--warps", type=int, default=20)
     parser.add_argument("--wide", type=int, default=20)
     parser.add_argument("--strangers", type=int, default=1000)

@@ -1,4 +1,4 @@
-"""The ways of registering a pair that `benchmarks/register.py` compares: ours, and what is usual."""
+"""The methods that `benchmarks/register.py` compares: ours, and common baselines."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ Found = tuple[np.ndarray | None, bool, float]  # matrix [3, 3] on (column, row),
 
 
 def ours(method: str, wide: bool, net: Any) -> Callable[[Pair], Found]:
-    """Registration by templates of one measure, by the network, or by both."""
+    """Our registration, with templates of one measure, with the network, or with both."""
     config = RegisterConfig(
         search="wide" if wide else "near",
         method=method if method in NETWORK else "templates",  # type: ignore[arg-type]

@@ -1,14 +1,14 @@
-"""Thirty random faults on three hosts: the run ends `succeeded` with equal bytes, and nothing is left.
+"""Injects thirty random faults on three hosts: the run must succeed with equal bytes and leave nothing.
 
 The hosts are network namespaces of this machine (tests/hosts). The drill kills ranks and hosts,
 freezes ranks, cuts links and corrupts checkpoints. Two of the three hosts have a rank, so one is
-always free: the run must never wait for a lost host, and in the end all hosts must be in Ray.
+always free: the run must never wait for a lost host, and at the end all hosts must be in Ray.
 Before the hosts are removed, no process of a run, no actor, no placement group and no
 half-written checkpoint may be left.
 
-When any of this fails, Ray's logs of every host and the logs of the run are kept.
+If any check fails, Ray's logs of every host and the logs of the run are kept.
 
-Needs root and iproute2. Takes about half a minute a fault on two cores.
+Needs root and iproute2. Takes about half a minute per fault on two cores.
 
 usage: python benchmarks/soak.py [--count 30] [--seed 7] [--out FILE] [--logs DIRECTORY]
 """
@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the bed of the tests
+sys.path.insert(0, str(ROOT))  # the test bed
 
 from orchestrator.engine import checkpoints  # noqa: E402
 from orchestrator.engine.host.left_over import RUN_VARIABLE  # noqa: E402
@@ -59,7 +59,7 @@ evaluate: {{every_epochs: {epochs}, batch: 32}}
 
 
 def soak(count: int, seed: int, faults: str | None, logs: Path) -> dict[str, Any]:
-    """The drill's own report, what is wrong or left behind, and the versions."""
+    """The drill's report, what is wrong or left behind, and the versions."""
     with bed(3, QUICK_TO_NOTICE) as cluster:
         cluster.start_ray()
         job = cluster.storage / "soak.yaml"
@@ -92,7 +92,7 @@ def soak(count: int, seed: int, faults: str | None, logs: Path) -> dict[str, Any
 
 
 def unused_hosts(result: dict[str, Any]) -> list[str]:
-    """Signs that a host that came back was of no use: the run waited for another one, or Ray lost it."""
+    """Signs that a returned host was not used: the run waited for another one, or Ray lost it."""
     return [
         f"fault {fault['number']}: the run waited for {fault['host']} although another host was free"
         for fault in result.get("faults", ())
@@ -112,13 +112,13 @@ def keep_logs(cluster: Bed, logs: Path) -> Path:
         shutil.copytree(logs_of_run, copy)
         if (run / MERGED).exists():
             shutil.copy(run / MERGED, copy)
-        elif (run / FOLDER).exists():  # the launch could not merge them
+        elif (run / FOLDER).exists():  # the launch could not merge the events
             shutil.copytree(run / FOLDER, copy / FOLDER)
     return kept
 
 
 def left_behind(cluster: Bed) -> list[str]:
-    """Half-written checkpoints, processes of a run or an agent, and what Ray holds though its job is over."""
+    """Half-written checkpoints, processes of a run or an agent, and what Ray still has after the job."""
     left = [
         f"{run.name}/{path}"
         for run in cluster.storage.iterdir()
@@ -140,16 +140,16 @@ def half_written(storage: DirectoryStorage) -> list[str]:
 
 
 def described(process: psutil.Process) -> str:
-    """What is known of a process that should not be there."""
+    """Describe a process that should not exist."""
     try:
         age, words = time.time() - process.create_time(), " ".join(process.cmdline()).strip()
         return f"process {process.pid} of {process.ppid()}, {process.status()}, {age:.0f} s old: {words}"
     except psutil.NoSuchProcess:
-        return f"process {process.pid}, gone by now"
+        return f"process {process.pid}, ended since"
 
 
 def is_of_a_run(process: psutil.Process) -> bool:
-    """Whether a process carries the mark of a run, or runs one of our modules."""
+    """Whether a process has the environment variable of a run, or runs one of our modules."""
     try:
         ours = any(word.startswith("orchestrator.") for word in process.cmdline())
         return ours or RUN_VARIABLE in process.environ()

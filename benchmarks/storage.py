@@ -1,10 +1,10 @@
-"""What storage on a network costs a run: a local disk against sshfs to loopback, in one program.
+"""The cost of network storage for a run: a local disk against sshfs to loopback, in one program.
 
 - data: seconds until 64 MB of patches are open, and seconds to gather them once in a shuffled order: on the local
   disk; on sshfs copied for the first time, already copied, and mapped on the mount itself, as no rank does.
-- events: events a second that an `EventWriter` takes and has written when it is closed.
-- job: a whole `launch` of one rank that saves every step. Share of the time for which saving stopped the step loop,
-  seconds a save takes behind it, seconds from the start of the run to its first step, and seconds of a step.
+- events: events per second that an `EventWriter` accepts and has written when it is closed.
+- job: a whole `launch` of one rank that saves every step. Share of the time for which saving stalled the step loop,
+  seconds per save in the background, seconds from the start of the run to its first step, and seconds of a step.
 
 The sides alternate. `ratio` is gathering from the copy of data on sshfs against the local disk. --against adds the job
 on the local disk as another version of this project runs it: a checkout with its own .venv.
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mounts of the tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the test mounts
 
 from orchestrator.storage import DirectoryStorage  # noqa: E402
 from orchestrator.storage.host_cache import HostCache  # noqa: E402
@@ -57,7 +57,7 @@ Figures = dict[str, dict[str, list[float]]]
 
 
 def make_patches(folder: Path, count: int) -> None:
-    """Random train.npz and test.npz: neither the disk nor the step cares what they show."""
+    """Random train.npz and test.npz: no time depends on the pixels."""
     folder.mkdir()
     images = np.random.default_rng(0).integers(0, 256, (count, 64, 128), np.uint8)
     write_patches(folder / "train.npz", count, [images], np.ones(count))
@@ -65,7 +65,7 @@ def make_patches(folder: Path, count: int) -> None:
 
 
 def gather(path: Path) -> float:
-    """Seconds to copy all patches out of the mapped file, a shuffled batch after the other."""
+    """Seconds to copy all patches from the mapped file, in shuffled batches."""
     images = open_patches(path).images
     began = time.perf_counter()
     order = np.random.default_rng(1).permutation(len(images))
@@ -75,7 +75,7 @@ def gather(path: Path) -> float:
 
 
 def measure_data(source: Path, sha256: str, cache: HostCache | None) -> tuple[float, float]:
-    """Seconds until the file is open, and of one pass over it. cache: None maps it where it lies."""
+    """Seconds until the file is open, and of one pass over it. cache: None maps it in place."""
     drop_pages(source)
     began = time.perf_counter()
     with cache.using(source, sha256) if cache else contextlib.nullcontext(source) as path:
@@ -86,14 +86,14 @@ def measure_data(source: Path, sha256: str, cache: HostCache | None) -> tuple[fl
 
 
 def drop_pages(path: Path) -> None:
-    """Take the file out of the page cache: what was just written or read must not help one side."""
+    """Evict the file from the page cache: an earlier write or read must not help one side."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def measure_events(folder: Path) -> float:
-    """Events a second, until the last one is on storage."""
+    """Events per second, until the last one is on storage."""
     folder.mkdir()
     began = time.perf_counter()
     with EventWriter(DirectoryStorage(folder)) as writer:
@@ -105,9 +105,9 @@ def measure_events(folder: Path) -> float:
 
 
 def measure_job(storage: Path, name: str, cache: Path | None, binaries: Path = BINARIES) -> dict[str, float]:
-    """Share of time that saves stopped the loop, median seconds of a save, seconds to the first step and of a step.
+    """Share of time that saves stalled the loop, median seconds of a save, seconds to the first step, and of a step.
 
-    cache: of the host, None for a version that has none. binaries: the folder of the version's programs.
+    cache: folder of the host cache, None for a version without one. binaries: the folder of the version's programs.
     """
     job: dict[str, Any] = {
         **JOB,
@@ -150,7 +150,7 @@ def places() -> Iterator[tuple[Path, dict[str, Path]]]:
 
 
 def measure(rounds: int, against: Path | None) -> Figures:
-    """All figures of all rounds, by what and by side. against: a checkout of another version."""
+    """All figures of all rounds, by quantity and side. against: a checkout of another version."""
     found: Figures = defaultdict(lambda: defaultdict(list))
     with places() as (scratch, sides):
         sha256 = sha256_of(sides["local"] / "many" / "train.npz")
@@ -202,7 +202,7 @@ def result_of(found: Figures) -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on."""
+    """The versions that the figures depend on."""
     printed = subprocess.run(["sshfs", "--version"], capture_output=True, text=True).stdout.splitlines()
     sshfs = next(line for line in printed if line.startswith("SSHFS"))
     packages = {name: metadata.version(name) for name in ("mindspore", "ray", "numpy")}

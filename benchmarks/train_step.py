@@ -1,11 +1,11 @@
-"""How much faster one gradient is than three: our step against the published way to step.
+"""Speed-up of one gradient over three: our training step against the published one.
 
-Both sides train the same network on the same batches, with dropout. Ours is the product's step:
+Both sides train the same network on the same batches, with dropout. Our side is the product's step:
 one forward, one backward. The published code runs the network four times forward (once for
 the losses that it prints, once inside each of three gradients) and three times backward: for
 match and distillation by the embedding network's weights, for the low-level descriptors', and for the
-decoder's. Both then update in the same way, and after the first step must have the same weights.
-The two sides alternate.
+decoder's. Both then update in the same way, and must have the same weights after the first
+step. The sides alternate.
 
 usage: python benchmarks/train_step.py [--batch 100] [--rounds 5] [--json]
 """
@@ -29,7 +29,7 @@ GROUPS = (("features_opt", "features_sar", "embedding"), ("lower_opt", "lower_sa
 
 
 class GroupGradient(nn.Cell):
-    """The gradient of the whole loss by one group of weights, flat."""
+    """The gradient of the whole loss by one group of weights, as one vector."""
 
     def __init__(self, objective: Objective, group: tuple[str, ...]):
         super().__init__(auto_prefix=False)
@@ -42,7 +42,7 @@ class GroupGradient(nn.Cell):
 
 
 class ThreeGradients(TrainStep):
-    """Our step, but with the losses and the gradient of each group of weights computed for themselves.
+    """Our step, but with the losses and the gradient of each group of weights computed separately.
 
     Four graphs, because GRAPH_MODE may merge the forwards of one graph into one.
     """
@@ -53,7 +53,7 @@ class ThreeGradients(TrainStep):
         self.groups = [GroupGradient(self.objective, group) for group in GROUPS]
 
     def add_slice(self, pairs: np.ndarray, step: int, slice_: int) -> None:
-        """Like TrainStep's; the groups are in the order of the weights, so their gradients only line up."""
+        """Like TrainStep's. The groups are in the order of the weights, so their gradients are concatenated."""
         where = Tensor(np.int32(step)), Tensor(np.int32(slice_ * self.batch))
         losses = self.objective(Tensor(pairs), *where)[1]
         gradients = [group(Tensor(pairs), *where) for group in self.groups]
@@ -67,7 +67,7 @@ def check_same_update(nets: list[SDNet]) -> None:
 
 
 def measure(batch: int, rounds: int) -> dict[str, object]:
-    """Milliseconds a step of both sides, alternating; the first step of each compiles and is not counted."""
+    """Milliseconds per step of both sides, alternating; the first step of each compiles and is not counted."""
     recipe = Recipe(batch=batch)
     nets = [SDNet(recipe, training=True) for _ in range(2)]
     for net in nets:
@@ -107,8 +107,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=100, help="pairs a step")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each side that count")
+    parser.add_argument("--batch", type=int, default=100, help="pairs per step")
+    parser.add_argument("--rounds", type=int, default=5, help="measured steps of each side")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_args()
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -116,7 +116,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(found))
     else:
-        print(f"one gradient    {found['one_gradient_median_ms']:8.1f} ms a step at batch {found['batch']}")
+        print(f"one gradient    {found['one_gradient_median_ms']:8.1f} ms per step at batch {found['batch']}")
         print(f"three gradients {found['three_gradients_median_ms']:8.1f} ms")
         print(
             f"ratio           {found['ratio']:8.2f}    target {TARGET}: {'met' if found['met'] else 'MISSED'}"

@@ -1,4 +1,4 @@
-"""Any MindSpore training function, data-parallel under Ray Train: python examples/data_parallel.py"""
+"""Train any MindSpore function data-parallel under Ray Train: python examples/data_parallel.py"""
 
 import os
 
@@ -11,7 +11,7 @@ from orchestrator import MindSporeConfig
 
 
 def train() -> None:
-    """Fit y = 3x by gradient descent; each rank sees other samples, all end with the same weight."""
+    """Fit y = 3x by gradient descent; each rank has its own samples, and all end with the same weight."""
     context, all_reduce = ray.train.get_context(), ops.AllReduce()
     x = np.random.default_rng(context.get_world_rank()).normal(size=64).astype(np.float32)
     weight = Tensor([0.0])

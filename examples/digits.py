@@ -1,4 +1,4 @@
-"""A small CNN that reads handwritten digits, on one device: python examples/digits.py"""
+"""Train a small CNN that reads handwritten digits, on one device: python examples/digits.py"""
 
 import mindspore as ms
 import numpy as np
@@ -23,7 +23,7 @@ class Objective(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """One step of momentum; returns the loss."""
+    """One step of gradient descent with momentum; returns the loss."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The same CNN on a Ray cluster, through any failure: python examples/digits_cluster.py"""
+"""Train the CNN of digits.py on a Ray cluster, through any failure: python examples/digits_cluster.py"""
 
 import mindspore as ms
 import numpy as np
@@ -27,7 +27,7 @@ class Objective(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """One step of momentum on the mean gradient of all ranks; returns the mean loss."""
+    """One step of gradient descent with momentum on the mean gradient of all ranks; returns the mean loss."""
 
     def __init__(self, world_size):
         super().__init__()

@@ -1,6 +1,6 @@
 """Register two images and draw the result: python examples/register_pair.py [optical.png sar.png] figure.png
 
-Without images, a made pair is registered; docs/registered_pair.jpg is its figure.
+Without images it registers a synthetic pair; docs/registered_pair.jpg is the figure of that pair.
 """
 
 import sys
@@ -15,7 +15,7 @@ from sdnet.registration.warp import warp
 
 
 def made_pair() -> tuple[np.ndarray, np.ndarray]:
-    """Four synthetic pairs side by side, uint8 [512, 512] each; SAR is turned by 2 degrees and moved by 15 px."""
+    """Four synthetic pairs side by side, uint8 [512, 512] each; SAR is rotated by 2 degrees and shifted by 15 px."""
     tiles = [make_pair(7, 0, number) for number in range(4)]
     optical, sar = (
         np.vstack([np.hstack(side[:2]), np.hstack(side[2:])])
@@ -29,9 +29,9 @@ def made_pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 def figure(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
-    """A checkerboard of both images before, and after the SAR image was warped: uint8 [H, 2 W].
+    """Checkerboards of both images, before and after the warp of the SAR image: uint8 [H, 2 W].
 
-    optical, sar: uint8 [H, W] of one size. Ends the program when the match cannot be trusted.
+    optical, sar: uint8 [H, W] of the same size. Exits when the match cannot be trusted.
     """
     found = sdnet.register(optical, sar)
     if not found.verdict.trusted or found.transform is None:
@@ -39,7 +39,9 @@ def figure(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
     rows, columns = optical.shape
     middle = np.array([rows, columns]) / 2
     [place] = found.transform.apply([middle])
-    print(f"the middle of the optical image is {place - middle} px (rows, columns) away in the SAR image")
+    print(
+        f"the middle of the optical image is shifted by {place - middle} px (rows, columns) in the SAR image"
+    )
     warped = warp(sar, found.transform, (rows, columns))
     return np.hstack([checkerboard(optical, sar), checkerboard(optical, warped)])
 

@@ -1,4 +1,4 @@
-"""Next-token prediction with one attention layer, on one device: python examples/sequence.py"""
+"""Train next-token prediction with one attention layer, on one device: python examples/sequence.py"""
 
 import mindspore as ms
 import numpy as np

@@ -1,5 +1,4 @@
-"""Next-token prediction with one attention layer, on a Ray cluster, through any failure:
-python examples/sequence_cluster.py"""
+"""Train the model of sequence.py on a Ray cluster, through any failure: python examples/sequence_cluster.py"""
 
 import mindspore as ms
 import numpy as np

@@ -1,7 +1,6 @@
 """SDNet, a self-distillation feature network that matches optical and SAR patches.
 
-The science alone: this package knows nothing of Ray or the orchestrator and takes
-rank, world_size and paths as arguments.
+This package imports neither Ray nor the orchestrator. Callers pass rank, world_size and paths.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import the public functions when they are first used, so that a command's --help answers at once."""
+    """Import the public functions on first use, so that a command's --help answers at once."""
     if name in __all__:
         from sdnet import api
 

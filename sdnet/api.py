@@ -1,4 +1,4 @@
-"""What a Python program uses: `sdnet.load`, `sdnet.describe`, `sdnet.match`, `sdnet.register`.
+"""The functions for Python programs: `sdnet.load`, `sdnet.describe`, `sdnet.match`, `sdnet.register`.
 
 Images are arrays, grey [H, W] or R, G, B [H, W, 3], of 8 or 16 bit integers or floats. Points are
 float64 [N, 2], (row, column), in pixels; whole numbers are pixel centres, the first pixel is (0, 0).
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: str | Path) -> "Network":
-    """A trained SDNet from a checkpoint directory or a `.ckpt` file, published ones too.
+    """Load a trained SDNet from a checkpoint directory or a `.ckpt` file, also a published one.
 
-    Sets MindSpore to GRAPH_MODE. Raises InputError for anything else than a checkpoint.
+    Sets MindSpore to GRAPH_MODE. Raises InputError if the path is no checkpoint.
     """
     import mindspore as ms
 
@@ -56,12 +56,13 @@ def match(
     transform: Transform = IDENTITY,
     level: Level = FINE,
 ) -> TiePoints:
-    """Tie points: where each optical point is found in the SAR image, around where `transform` maps it.
+    """Find each optical point in the SAR image, near the position to which `transform` maps it.
 
-    points: optical; left out, they are chosen by blocks. net: compare SDNet's descriptors (to about a
-    pixel) instead of the channels of a hand-made measure. level: template, radius and resolution of the
-    search. Nothing is checked for agreement: wrong tie points are among the right ones. Raises InputError
-    for images or a measure that cannot be used.
+    points: optical points; None chooses one in each block of the image.
+    net: compare SDNet's descriptors (to about a pixel) instead of the channels of a hand-crafted measure.
+    level: template, radius and resolution of the search. Outliers are not removed: the result also contains
+    wrong tie points.
+    Raises InputError for images or a measure that cannot be used.
     """
     config = RegisterConfig(measure=measure)  # refuses a measure that is not known
     features: Features = Templates(MEASURES[config.measure]) if net is None else Descriptors(net)
@@ -80,12 +81,13 @@ def register(
     adapt: bool = False,
     initial: Transform = IDENTITY,
 ) -> Registration:
-    """Find where the pixels of the optical image lie in the SAR image.
+    """Estimate the transform from the optical image to the SAR image.
 
-    net: helps to find the place; with `adapt` it gets the BatchNorm statistics of these images. model:
-    translation, affine, homography or piecewise. search: `near` finds shifts to 72 px, `wide` to 200 px
-    and any rotation. initial: what is known before. Look at `verdict.trusted` before you use the
-    transform. Raises InputError for images that cannot be used.
+    net: supports the coarse search; with `adapt` it gets the BatchNorm statistics of these images.
+    model: translation, affine, homography or piecewise.
+    search: `near` finds shifts to 72 px, `wide` to 200 px and any rotation.
+    initial: the transform to start from. Check `verdict.trusted` before you use the transform.
+    Raises InputError for images that cannot be used.
     """
     config = RegisterConfig(
         model=model,

@@ -1,7 +1,7 @@
 """Assesses a network on one test set: rates, their uncertainty, and their differences between scenes.
 
-Pure NumPy, from the descriptors of every pair. The result does not depend on the order of the pairs, nor
-on who computed the descriptors.
+Pure NumPy on the descriptors of all pairs. The result depends neither on the order of the pairs nor on which
+rank computed them.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from sdnet.retrieval import (
 
 
 def distances_of(opt: np.ndarray, sar: np.ndarray) -> np.ndarray:
-    """Euclidean distance of each pair of descriptors, float64 [N]; as `Evaluation.distances` gives it."""
+    """Euclidean distance of each pair of descriptors, float64 [N], as from `Evaluation.distances`."""
     difference = opt.astype(np.float64) - sar
     return np.sqrt(np.sum(difference * difference, axis=1))
 
@@ -36,9 +36,11 @@ def assess(
 ) -> dict[str, Any]:
     """The rates of a test set, as plain values for JSON.
 
-    opt, sar: float32 [N, D], of the pairs of the file. labels: [N]. places: of the optical patches;
-    without them only what needs no scene. threshold: of a match, from training pairs
-    (`metrics.best_threshold`). seed: of the interval and of the hard negatives.
+    opt, sar: descriptors float32 [N, D], in the order of the file.
+    labels: [N].
+    places: where the optical patches were cut; None leaves out every rate that needs scenes.
+    threshold: the largest distance of a match, from training pairs (`metrics.best_threshold`).
+    seed: for the interval and the hard negatives.
     """
     distances = distances_of(opt, sar)
     found: dict[str, object] = {"pairs": len(labels), **_rates(distances, labels)}
@@ -73,7 +75,7 @@ def _rates(distances: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def _retrieval(ranks: np.ndarray) -> dict[str, float]:
-    """ranks: [2, N], of both directions."""
+    """ranks: [2, N], optical to SAR and SAR to optical."""
     return {
         "recall_at_1": recall_at_1(ranks),
         "mean_average_precision": mean_average_precision(ranks.ravel()),
@@ -83,7 +85,7 @@ def _retrieval(ranks: np.ndarray) -> dict[str, float]:
 def _row(
     distances: np.ndarray, labels: np.ndarray, inside: np.ndarray, ranks: np.ndarray
 ) -> dict[str, float | int | None]:
-    """The rates of some of the pairs; None where there is a match or a non-match missing."""
+    """The rates of a subset of the pairs; None where it lacks matches or non-matches."""
     kept = labels[inside]
     matches = int(np.count_nonzero(kept))
     row: dict[str, float | int | None] = {"matches": matches, "non_matches": len(kept) - matches}
@@ -95,7 +97,7 @@ def _row(
 
 
 def _hard_negatives(opt: np.ndarray, sar: np.ndarray, places: Places, seed: int) -> dict[str, object] | None:
-    """Rates when each match's rival is a patch of the same scene; None where no scene has one."""
+    """Rates with non-matches from the same scene; None if no scene has such a rival."""
     drawn = draw_hard_negatives(places, seed)
     with_rival = np.flatnonzero(drawn >= 0)
     if not with_rival.size:

@@ -34,14 +34,14 @@ class Where:
 
 
 def changes_patches(recipe: Recipe) -> bool:
-    """Whether a recipe shows anything but the middle of each stored patch."""
+    """Whether a recipe changes the middle of the stored patches before it trains on them."""
     return recipe.flips or recipe.align_scenes or bool(
         recipe.rotation_deg or recipe.scale or recipe.jitter_px or recipe.gamma
     )  # fmt: skip
 
 
 def check_edge(recipe: Recipe, edge: int, source: object) -> None:
-    """Raise InputError, which begins with `source`, if views would show more than is stored."""
+    """Raise InputError if views need larger patches than are stored. The message begins with `source`."""
     needed = edge_needed(recipe)
     if edge < needed:
         raise InputError(
@@ -61,7 +61,7 @@ def check_patches(recipe: Recipe, patches: PatchFile) -> None:
 
 
 def uniform(seed: int, step: int, positions: np.ndarray, draw: int) -> np.ndarray:
-    """Random numbers from 0 to below 1, float64 like `positions`: a hash of the arguments, no state."""
+    """Random float64 in [0, 1) for each position: a hash of the arguments, without state."""
     key = _mix(np.uint64(seed) + (np.uint64(step) << np.uint64(32)))
     words = _mix(key + positions.astype(np.uint64) * np.uint64(len(_DRAWS)) + np.uint64(draw))
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -74,7 +74,7 @@ class Views:
         check_patches(recipe, patches)
         self._recipe, self._images = recipe, patches.images
         self._shifts = patches.shifts if recipe.align_scenes else None
-        cv2.setNumThreads(1)  # the thread that gathers must not take the CPUs of training
+        cv2.setNumThreads(1)  # the prefetching thread must not take the CPUs of training
 
     def fill(self, where: Where, indices: np.ndarray, out: np.ndarray) -> None:
         """Write the views of the samples `indices` to `out`, uint8 [B, 64, 128]."""
@@ -94,7 +94,7 @@ class Views:
             self._change_gamma(drawn, out)
 
     def _matrices(self, drawn: dict[str, np.ndarray]) -> np.ndarray:
-        """From an offset in the view to one in the stored patch, both (x, y): float64 [B, 2, 2]."""
+        """Map an offset in the view to one in the stored patch, both (x, y): float64 [B, 2, 2]."""
         recipe = self._recipe
         angle = np.deg2rad(recipe.rotation_deg) * (2 * drawn["angle"] - 1)
         factor = (1 + recipe.scale) ** (2 * drawn["scale"] - 1)
@@ -105,7 +105,7 @@ class Views:
         return free @ TURNS[(8 * drawn["turn"]).astype(np.int64)]
 
     def _moves(self, drawn: dict[str, np.ndarray], indices: np.ndarray) -> np.ndarray:
-        """Where the middle of the SAR view lies in its stored patch, (x, y) from the middle: [B, 2]."""
+        """Offset of the SAR view's middle from the middle of its stored patch, (x, y): float64 [B, 2]."""
         jitter = np.stack([drawn["move_column"], drawn["move_row"]], axis=1)
         moves = self._recipe.jitter_px * (2 * jitter - 1)
         return moves if self._shifts is None else moves + self._shifts[indices][:, ::-1]

@@ -1,7 +1,7 @@
 """The uncertainty of FPR95: a bootstrap interval over scenes.
 
-Patches of one scene are similar, so a thousand of them are less evidence than a thousand scenes. So
-scenes are drawn, with replacement, each with all of its pairs.
+Patches of one scene are similar, so a thousand patches of one scene carry less information than a thousand
+scenes. The bootstrap therefore draws whole scenes, with replacement.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ SAMPLES, COVERED_PERCENT = 1000, 95
 def fpr95_interval(
     distances: np.ndarray, labels: np.ndarray, scene: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:
-    """The range that holds the middle 95 % of the FPR95 of `SAMPLES` draws of scenes: low and high.
+    """The middle 95 % of the FPR95 values of `SAMPLES` draws of scenes: (low, high).
 
-    scene: integers [N], the scene of each pair, a pair of two scenes counting for its optical one.
-    Draws without a match or a non-match are left out. The order of the pairs never matters. Errors
-    as for `metrics.fpr95`; one scene alone gives an interval of no width.
+    scene: integers [N], the scene of each pair; for a non-match, that of its optical patch. Draws without a
+    match or a non-match are left out. The order of the pairs does not matter. Errors as for `metrics.fpr95`. A
+    single scene gives an interval of width 0.
     """
     distances, labels = checked(distances, labels)
     names, scene = np.unique(scene, return_inverse=True)
@@ -48,7 +48,7 @@ class _Ascending:
 
 
 def _fpr95(matches: _Ascending, others: _Ascending, drawn: np.ndarray) -> float | None:
-    """`metrics.fpr95` of pairs that count as often as their scene was drawn; None if one kind is missing."""
+    """`metrics.fpr95` with each pair counted as often as its scene was drawn; None if one kind is missing."""
     kept = np.cumsum(drawn[matches.scene])
     num_others = int(drawn[others.scene].sum())
     if not kept[-1] or not num_others:

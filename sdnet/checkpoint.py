@@ -1,8 +1,8 @@
-"""Checkpoints: MindSpore's format, checksums, and never half of one.
+"""Checkpoints: MindSpore's file format with checksums. A partly written one is never valid.
 
 A checkpoint is a directory with `model.ckpt` (weights, in the names of published checkpoints), `optimizer.ckpt`
-(Adam's parameters) and `state.json` (the progress of training, and the checksums of the other two). A training group
-stores the same three files with the same content, so each can resume the other's checkpoints.
+(Adam's parameters) and `state.json` (the progress of training, and the checksums of the other two). A training
+group writes the same three files, so each can resume the other's checkpoints.
 """
 
 import hashlib
@@ -32,12 +32,13 @@ class CorruptCheckpoint(InputError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointState:
-    """Where training stands.
+    """The progress of training.
 
-    epoch: whole epochs done. step, samples: global steps done and samples seen in them.
+    epoch: whole epochs done.
+    step, samples: global steps done and samples seen in them.
     losses: sums over the steps of the current epoch, in the order of `train_step.LOSSES`.
     data: SHA-256 of train.npz and test.npz by name; empty in older checkpoints.
-    metrics: what the caller knew of these weights, such as `fpr95`; may be empty.
+    metrics: measured with these weights, such as `fpr95`; may be empty.
     """
 
     epoch: int
@@ -67,26 +68,26 @@ class Snapshot:
     state: CheckpointState
 
     def files(self) -> dict[str, bytes]:
-        """The files beside `state.json`, by name. Raises NonFiniteWeights: nobody could resume from them."""
+        """The files except `state.json`, by name. Raises NonFiniteWeights: no run could resume from them."""
         if not all(np.isfinite(value).all() for value in (*self.model.values(), *self.optimizer.values())):
             raise NonFiniteWeights(self.state.step)
         model = {published_name(name): value for name, value in self.model.items()}
         return {MODEL: serialize(model), OPTIMIZER: serialize(self.optimizer)}
 
     def fields(self) -> dict[str, Any]:
-        """The content of `state.json` beside the checksums."""
+        """The content of `state.json` without the checksums."""
         return {**asdict(self.state), "weights_sha256": digest(self.model)}
 
     def write(self, directory: Path) -> Path:
         """Write a checkpoint and return its directory, which is `directory` unless that name is taken.
 
-        The files appear whole, one by one, and `state.json` last: until then there is no checkpoint. A valid one of
-        the same content is kept. Whatever else has the name stays, and `<name>.2`, `<name>.3` are tried; nothing is
-        renamed or overwritten that somebody may be reading. What a killed process left without `state.json` is
-        completed.
+        Each file is written atomically, `state.json` last: without it there is no checkpoint. A valid
+        checkpoint of the same content is kept. Anything else with this name stays, because another process may
+        read it, and `<name>.2`, `<name>.3` are tried. A folder without `state.json`, which a killed process
+        left, is completed.
 
-        Raises NonFiniteWeights, or OSError. The folder above is not made: it may be below the mount point of a storage
-        that is away.
+        Raises NonFiniteWeights, OSError. The parent folder is not created: if the storage is not mounted, a
+        save must fail instead of writing below the mount point.
         """
         files = self.files()
         checksums = {name: _size_and_sha256(content) for name, content in files.items()}
@@ -109,9 +110,9 @@ class Snapshot:
 
     @classmethod
     def parse(cls, files: Mapping[str, bytes], fields: Mapping[str, object], place: Path) -> "Snapshot":
-        """The snapshot that became these files. place: of the checkpoint, for messages.
+        """Rebuild the snapshot from its files. place: path of the checkpoint, for messages.
 
-        Raises InputError when they are of another program.
+        Raises InputError for files of another program.
         """
         try:
             model = parse_parameters(files[MODEL], place / MODEL).parameters
@@ -123,7 +124,7 @@ class Snapshot:
 
 
 def read(directory: Path) -> Snapshot:
-    """A checkpoint with every file compared with its checksum. Raises CorruptCheckpoint, OSError."""
+    """Read a checkpoint and compare every file with its checksum. Raises CorruptCheckpoint, OSError."""
     state, origin, files = _verified(directory)
     return Snapshot.parse(files, {**asdict(state), "weights_sha256": origin.weights_sha256}, directory)
 
@@ -131,20 +132,20 @@ def read(directory: Path) -> Snapshot:
 def verify(directory: Path) -> CheckpointState:
     """Check every file against its checksum. Raises CorruptCheckpoint, which says what is wrong.
 
-    Raises OSError for failures of storage that may pass, such as EIO.
+    Raises OSError for a storage failure that may pass, such as EIO.
     """
     return _verified(directory)[0]
 
 
 def read_state(directory: Path) -> CheckpointState:
-    """Read where training stood; the other files are not looked at. Raises CorruptCheckpoint."""
+    """Read the progress of training; the other files are not checked. Raises CorruptCheckpoint, OSError."""
     return _read_state(directory)[0]
 
 
 def read_origin(directory: Path) -> dict[str, str | None]:
-    """`checkpoint_sha256` and `weights_sha256` as the checkpoint's `state.json` has them.
+    """Read `checkpoint_sha256` and `weights_sha256` from the checkpoint's `state.json`.
 
-    Raises CorruptCheckpoint. None where an older version of this package wrote none.
+    A value is None if an older version of this package wrote none. Raises CorruptCheckpoint, OSError.
     """
     origin = _read_state(directory)[1]
     file = origin.files.get(MODEL, {}).get("sha256")
@@ -152,10 +153,10 @@ def read_origin(directory: Path) -> dict[str, str | None]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe that a checkpoint was trained with; that of a single `.ckpt` is the published one.
+    """The recipe that a checkpoint was trained with; for a single `.ckpt` file, the published one.
 
-    It decides which network the weights belong to. Raises CorruptCheckpoint, or InputError when
-    this version does not know a field or a value.
+    The recipe defines the network of the weights.
+    Raises CorruptCheckpoint, or InputError when this version does not know a field or a value.
     """
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         return Recipe()
@@ -170,11 +171,12 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def load_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LoadedModel:
-    """Weights from a checkpoint directory or a single `.ckpt`, ours or a published one, and their origin.
+    """Load weights and their origin from a checkpoint directory or a single `.ckpt`, ours or a published one.
 
-    shapes: of each parameter by our name; the file must hold every one of them once, with finite
-    values. float16 and bfloat16 are converted. A directory is verified by its `state.json`, a single
-    file by the `.sha256` beside it if there is one. Raises InputError.
+    shapes: the shape of each parameter by our name; the file must contain each once, with finite values.
+    float16 and bfloat16 are converted. A directory is verified by its `state.json`, a single file by a
+    `.sha256` file next to it, if there is one.
+    Raises InputError.
     """
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         verify(path)
@@ -190,7 +192,7 @@ def read_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> State:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What a state.json says of the files beside it. weights_sha256: None from older versions."""
+    """The checksums in a state.json. files: size and SHA-256 by name. weights_sha256: None from older versions."""
 
     files: dict[str, dict[str, Any]]
     weights_sha256: str | None
@@ -252,7 +254,7 @@ def _state_of(fields: Mapping[str, Any]) -> CheckpointState:
 
 
 def _unreadable(path: Path, error: OSError) -> Exception:
-    """A file that can never be read is as good as corrupt; storage that fails otherwise may come back."""
+    """A file that stays unreadable counts as corrupt; any other storage failure may pass and is kept."""
     if is_permanent(error) or not path.is_file():
         return CorruptCheckpoint(f"{path} cannot be read ({error.strerror}); use an earlier checkpoint")
     return error

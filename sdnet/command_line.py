@@ -1,6 +1,7 @@
-"""What both command lines do with their arguments and their output, and the options that both have."""
+"""Arguments, output and options that `sdnet` and `sdnet-orchestrate` have in common."""
 
 import io
+import os
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +12,22 @@ import typer
 from sdnet.errors import InputError
 from sdnet.paths import path_option
 
-# Of `register`.
+# Options of `register`.
 NetworkOption = Annotated[
     Path | None,
     typer.Option(
-        help="A network that helps; without it, hand-made templates find the points.", callback=path_option
+        help="A network that supports the coarse search; without it, hand-crafted templates find the points.",
+        callback=path_option,
     ),
 ]
-ModelOption = Annotated[
-    str, typer.Option(help="Of the transform: translation, affine, homography or piecewise.")
-]
+ModelOption = Annotated[str, typer.Option(help="Transform: translation, affine, homography or piecewise.")]
 SearchOption = Annotated[
     str, typer.Option(help="near: shifts to 72 px; wide: shifts to 200 px and any rotation.")
 ]
 MeasureOption = Annotated[
-    str, typer.Option(help="Of the templates: cfog_mind, cfog, mind, log_gabor or phase_congruency.")
+    str, typer.Option(help="Measure of the templates: cfog_mind, cfog, mind, log_gabor or phase_congruency.")
 ]
-# Of everything that describes images with a network.
+# Option of every command that computes descriptors.
 AdaptOption = Annotated[
     bool,
     typer.Option(
@@ -39,12 +39,13 @@ AdaptOption = Annotated[
 
 # NumPy and OpenCV alone take 280 MB of addresses, and OpenBLAS 34 MB for each thread.
 _LEAST_ADDRESS_SPACE = 512 << 20
+_LEAST_COLUMNS = 20
 
 
 def refuse_small_address_space() -> None:
     """Raise InputError when the shell limits a process (`ulimit -v`) to less than the libraries need.
 
-    OpenBLAS asks again without end for memory that the kernel refuses, and no signal but SIGKILL ends that.
+    OpenBLAS retries forever when the kernel refuses memory, and only SIGKILL ends that.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
@@ -55,7 +56,7 @@ def refuse_small_address_space() -> None:
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:
-    """Raise InputError for an argument without text, as an unset variable of the shell leaves it.
+    """Raise InputError for an empty argument, such as an unset shell variable gives.
 
     `--images "$UNSET"` would be read as the current directory.
     """
@@ -66,8 +67,15 @@ def refuse_empty(arguments: Sequence[str]) -> None:
             raise InputError(f"{name} is empty; give a value, or leave it out")
 
 
+def ignore_unusable_width() -> None:
+    """Remove COLUMNS when it leaves no room for text: containers set it to 0, and rich prints nothing then."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) < _LEAST_COLUMNS:
+        del os.environ["COLUMNS"]
+
+
 def print_any_text(*streams: TextIO | None) -> None:
-    """Let streams print what their encoding lacks with escapes: a path may hold any character or byte."""
+    """Print characters that the encoding lacks as escapes: a path may contain any character or byte."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,17 +1,16 @@
-"""Repeatable dropout: its mask is a hash of the place where it is used, not the next draw of a generator.
+"""Repeatable dropout: the mask is a hash of each element's position, not the next draw of a generator.
 
-On CPU, MindSpore's own dropout in GRAPH_MODE cannot be set back to an earlier state, and its draws
-depend on the distribution of samples over ranks. Here an element is dropped by
-(seed, step, position of the sample in the global batch, modality, index of the element)
-alone: a resumed or differently spread run drops the same elements, and no mask is copied
-to the device.
+On CPU, MindSpore's own dropout in GRAPH_MODE cannot be reset to an earlier state, and its draws depend on the
+distribution of samples over ranks. Here only (seed, step, position of the sample in the global batch, modality,
+index of the element) decide whether an element is dropped. So a resumed run, or one with another number of
+ranks, drops the same elements, and no mask is copied to the device.
 """
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-BITS = 24  # of the hash that are compared with the probability
+BITS = 24  # bits of the hash that are compared with the probability
 
 
 def mix(x: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ def shown(value: object) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with line ends and other characters that move a terminal's cursor as escapes.
+    """The text with line ends and other control characters as escapes.
 
-    A file name may hold any of them.
+    A file name may contain any of them.
     """
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text
@@ -27,7 +27,7 @@ def one_line(text: str) -> str:
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used: a file, a value or a folder.
+    """The user's input cannot be used: a file, a value or a folder.
 
     The message is one line that names the thing, its value and the remedy.
     A command line prints it without a traceback and exits with 2.
@@ -38,7 +38,7 @@ class InputError(ValueError):
 class NonFiniteLoss(ArithmeticError):
     """The total loss became NaN or infinite at `step`, counted from 0 over the whole run.
 
-    Example: a learning rate far too high. Training again from before it ends the same way.
+    Example: a learning rate far too high. A retry from an earlier checkpoint fails in the same way.
     """
 
     def __init__(self, step: int):

@@ -1,7 +1,7 @@
-"""Distances of pairs, the same to the last bit however the work is spread.
+"""Computes distances of pairs, with the same bits for any number of ranks.
 
-Pairs are cut into chunks of `batch`, the last one filled up with copies of its last pair. A
-chunk is always computed whole, as the same batch of the same graph, whichever rank does it.
+Pairs are cut into chunks of `batch`; the last one is padded with copies of its last pair. A rank always
+computes a whole chunk, as the same batch of the same graph.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from sdnet.published import LoadedModel
 from sdnet.statistics import MOST, StatisticsOf, Weights, adapted
 from sdnet.weights import State
 
-_FOR_THRESHOLD = 2000  # training matches
+_FOR_THRESHOLD = 2000  # most training matches that are used
 
 
 class _AllGather(nn.Cell):
@@ -43,18 +43,18 @@ class Evaluation:
     """SDNet in evaluation mode, with weights of its own."""
 
     def __init__(self, recipe: Recipe | None = None):
-        """recipe: of the weights, because it decides what the network is; left out, the published one."""
+        """recipe: of the weights, because it defines the network; None for the published one."""
         self._recipe = recipe or Recipe()
         self._net = SDNet(self._recipe, training=False)
         self.embedder = Embedder(self._net)
 
     @cached_property
     def all_gather(self) -> nn.Cell:
-        """Gathers over all ranks; made when first asked for, since one rank has no group."""
+        """AllGather over all ranks; created on first use, because a single rank has no group."""
         return _AllGather()
 
     def load(self, state: State) -> None:
-        """Take weights."""
+        """Load weights into the network."""
         weights.load(self._net, state)
 
     @classmethod
@@ -69,7 +69,7 @@ class Evaluation:
         return evaluation, loaded
 
     def statistics_of(self, patches: PatchFile) -> State:
-        """BatchNorm statistics of these patches under this network's weights, without a look at the labels.
+        """Measure BatchNorm statistics on these patches with this network's weights; labels are not used.
 
         Raises InputError for too few patches, and for a network without statistics.
         """
@@ -116,13 +116,13 @@ class Evaluation:
 def training_threshold(evaluation: Evaluation, train: PatchFile, places: Places, batch: int) -> float:
     """The distance that best separates matches of the training set from non-matches of other scenes.
 
-    From at most `_FOR_THRESHOLD` matches, evenly spread over the file, and as many non-matches.
-    Raises InputError when all are of one scene.
+    Uses at most `_FOR_THRESHOLD` matches, evenly spread over the file, and as many non-matches.
+    Raises InputError when all belong to one scene.
     """
     rows = np.linspace(0, len(train) - 1, min(len(train), _FOR_THRESHOLD)).astype(np.int64)
     images, scenes = middle(np.asarray(train.images[rows])), places.scene[rows]
     if scenes.min() == scenes.max():
-        raise InputError(f"{train.path} is of one scene; non-matches come from another, so add scenes")
+        raise InputError(f"{train.path} has one scene only; non-matches come from another, so add scenes")
     sample = PatchFile(train.path, images, np.ones(len(rows), np.int32))
     opt, sar = evaluation.descriptors(sample, batch, range(num_chunks(len(rows), batch)))
     from_optical, from_sar = draw_negatives(scenes, 1.0, seed=0)
@@ -131,7 +131,7 @@ def training_threshold(evaluation: Evaluation, train: PatchFile, places: Places,
 
 
 def num_chunks(num_pairs: int, batch: int) -> int:
-    """Chunks of `batch` pairs that cover all, the last one perhaps filled up."""
+    """The number of chunks of `batch` pairs that cover all pairs."""
     return -(-num_pairs // batch)
 
 
@@ -152,9 +152,9 @@ def merge(shares: list[np.ndarray], num_pairs: int, batch: int) -> np.ndarray:
 
 
 def gather(evaluation: Evaluation, patches: PatchFile, batch: int, rank: int, world_size: int) -> np.ndarray:
-    """All distances on every rank of a group; each computes its share. Every rank must call it.
+    """All distances, on every rank of a group; each computes its share. Collective: every rank must call it.
 
-    Distances travel as pairs of int32, which no device rounds or lacks.
+    Distances are sent as pairs of int32, which every device has and none rounds.
     """
     share = evaluation.distances(patches, batch, chunks_of_rank(len(patches), batch, rank, world_size))
     if world_size == 1:

@@ -1,4 +1,4 @@
-"""MindIR: the network in one file that MindSpore Lite and others load, checked before it counts."""
+"""Exports the network as one MindIR file for MindSpore Lite and others, and verifies it first."""
 
 import os
 import re
@@ -31,10 +31,11 @@ class ExportDiffers(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export came to.
+    """The result of an export.
 
-    difference: the largest absolute one between the file's outputs and the checkpoint's, at most
-    TOLERANCE. sha256: of the file that was written.
+    difference: the largest absolute difference between the outputs of the file and of the checkpoint, at most
+    TOLERANCE.
+    sha256: of the written file.
     """
 
     difference: float
@@ -45,11 +46,12 @@ class Exported:
 def export_checkpoint(checkpoint: Path, out: Path, file_format: str = "mindir", batch: int = 1) -> Exported:
     """Write the embedding network of a checkpoint, and prove that the file computes the same.
 
-    The file takes uint8 [batch, 64, 128], optical left and SAR right, as patches are stored, and
-    gives two float32 [batch, 128]: optical and SAR embeddings. Normalisation is inside.
+    The file takes uint8 [batch, 64, 128], optical left and SAR right, as patches are stored, and returns two
+    float32 [batch, 128]: optical and SAR embeddings. It includes the normalisation.
 
-    `out` appears whole or not at all, and then `<out>.sha256` beside it. Raises ExportDiffers, and
-    InputError for a bad checkpoint, another format, or `air`, which needs an Ascend host.
+    `out` is written atomically, then `<out>.sha256`.
+    Raises ExportDiffers, and InputError for a bad checkpoint, another format, or `air`, which needs an Ascend
+    host.
     """
     _check(out, file_format, batch)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, the places where they can, and files that are safe to read."""
+"""Atomic writes, checks of paths before a write, and reads that cannot hang on a FIFO."""
 
 import errno
 import hashlib
@@ -16,20 +16,20 @@ from typing import Any, BinaryIO
 
 from sdnet.errors import InputError
 
-# Another try gives the same answer: something else lies at the path, or permission is missing.
+# A retry gives the same error: the path has the wrong type, or permission is missing.
 _PERMANENT = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 )
-_NAME_KEPT = 40  # characters of a name that its temporary file repeats: a name may have 255 bytes
+_NAME_KEPT = 40  # characters of a name in that of its temporary file: a name may have 255 bytes
 
 
 @contextmanager
 def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
-    """Write `path` under a temporary name, `.<name>.<random>` beside it; synced and renamed at the end.
+    """Write `path` atomically: as `.<name>.<random>` in the same folder, then sync and rename.
 
-    When the block raises, the temporary file goes and what was at `path` stays. A killed
-    process leaves its temporary file behind: `sweep` removes it. The mode follows the umask.
-    Raises OSError that names a file. `sync=False` is for files that are trusted by their checksum only: after a
+    If the block raises, the temporary file is removed and `path` stays as it was. A killed process leaves its
+    temporary file, which `sweep` removes. The mode follows the umask.
+    Raises OSError with a file name. Use `sync=False` only for files that readers verify by checksum: after a
     power cut they may be torn.
     """
     temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(6)}")
@@ -42,7 +42,7 @@ def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # of a write: the caller prints the name
+        if error.errno is not None and error.filename is None:  # from a write: callers print the name
             error.filename = str(path)
         raise
     finally:
@@ -52,7 +52,7 @@ def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError: EISDIR for a folder, EINVAL for a pipe or a device.
 
-    A plain `open` of a FIFO waits for a writer for ever.
+    A plain `open` of a FIFO hangs until a writer opens it.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
@@ -79,7 +79,7 @@ def parsed_json(content: bytes) -> Any:
 
 
 def is_permanent(error: OSError) -> bool:
-    """Whether another try must fail the same way, as long as the storage below is healthy.
+    """Whether a retry must fail in the same way, as long as the storage is healthy.
 
     Example: a folder where a file should be. A lost mount gives EIO, ENOENT, ESTALE or EPERM: those may pass.
     """
@@ -87,7 +87,7 @@ def is_permanent(error: OSError) -> bool:
 
 
 def check_place(path: Path) -> None:
-    """Raise InputError when no file could be written at `path`; nothing is written, its folder not made."""
+    """Raise InputError when no file can be written at `path`. Writes no file and creates no folder."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -102,7 +102,7 @@ def check_place(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it. Raises InputError when it cannot be made or written."""
+    """Create a folder and its parents. Raises InputError when it cannot be created or written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -112,9 +112,9 @@ def make_folder(path: Path) -> None:
 
 
 def remove(path: Path, ignore_errors: bool = False) -> None:
-    """Delete a folder with its content, or whatever else lies at `path`; nothing there is fine.
+    """Delete a folder with its content, or anything else at `path`; do nothing if it does not exist.
 
-    `shutil.rmtree` fails on a file and waits for ever on a FIFO.
+    `shutil.rmtree` fails on a file and hangs on a FIFO.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=ignore_errors)
@@ -123,21 +123,21 @@ def remove(path: Path, ignore_errors: bool = False) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove temporary files that killed processes left in a directory which nobody writes to now."""
+    """Remove temporary files of killed processes. No process may be writing to the directory."""
     for path in directory.glob(".*"):
         if path.is_file():
             path.unlink(missing_ok=True)
 
 
 def checksum_path(path: Path) -> Path:
-    """Where the checksum of a file lies that leaves this machine, in the form of `sha256sum`."""
+    """The path of an exported file's checksum, which has the format of `sha256sum`."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def put_with_checksum(content: bytes, path: Path) -> str:
-    """Write `path`, whole, then its `checksum_path`; returns the SHA-256. Raises OSError."""
+    """Write `path` atomically, then its `checksum_path`; returns the SHA-256. Raises OSError."""
     found = hashlib.sha256(content).hexdigest()
-    checksum_path(path).unlink(missing_ok=True)  # first: the one of an older file would refuse this one
+    checksum_path(path).unlink(missing_ok=True)  # first: an older checksum does not match this file
     with whole_file(path) as file:
         file.write(content)
     with whole_file(checksum_path(path)) as checksum:

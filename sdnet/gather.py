@@ -1,11 +1,11 @@
 """The contrastive objective over a global batch that is spread over slices and ranks.
 
-A slice's gradient needs the descriptors of all other slices, as constants. So a step has two
-passes over the network: the first describes every slice and one AllReduce collects the
-descriptors, the second computes the loss of the global batch on each slice with its own
-descriptors in their place. The loss depends on the weights through the descriptors alone, so
-the gradients of the slices add up to that of one large batch. The second pass repeats the
-forward computation, which makes a step a third longer and its memory that of one slice.
+A slice's gradient needs the descriptors of all other slices, as constants. So a step has two passes over the
+network. The first computes the descriptors of every slice, and one AllReduce collects them. The second computes
+the loss of the global batch on each slice, with gradients through its own descriptors only. The loss depends on
+the weights only through the descriptors, so the gradients of the slices add up to that of one large batch. The
+second pass repeats the forward computation: a step takes a third longer, but needs the memory of one slice
+only.
 
 Ranks exchange rows by an AllReduce, in which all rows except a rank's own are zero: MindSpore on CPU
 has no gradient for AllGather, and none is needed here.
@@ -38,10 +38,10 @@ class GlobalObjective(nn.Cell):
         self.gathered = _rows("gathered", rows if slices > 1 else 1)
 
     def construct(self, pairs_BHX: Tensor, step: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-        """As `train_step.Objective`: the loss for the gradient, and what is reported.
+        """As `train_step.Objective`: returns the loss for the gradient, and the reported losses.
 
-        The first is multiplied by the number of slices, because an update takes the mean of the
-        slices' gradients while a global batch has their sum.
+        The first is multiplied by the number of slices, because an update averages the slices' gradients, but
+        the global batch needs their sum.
         """
         all_GD = self.describe(pairs_BHX, step, first)
         if self.slices > 1:
@@ -56,7 +56,7 @@ class GlobalObjective(nn.Cell):
         return ops.concat(self.net.describe(normalise(opt), normalise(sar), step, first), axis=1)
 
     def place(self, own_BD: Tensor, first: Tensor) -> Tensor:
-        """Put a slice's rows in their place of the global batch: [G, 2D], other rows 0."""
+        """Put a slice's rows at their position in the global batch: [G, 2D], other rows 0."""
         return ops.tile(own_BD, (self.slices, 1)) * self.is_own(first)
 
     def is_own(self, first: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class _Describe(nn.Cell):
 
 
 class _Collect(nn.Cell):
-    """Adds up the rows of all ranks, and empties this rank's for the next step."""
+    """Sums the rows of all ranks, and sets this rank's to 0 for the next step."""
 
     def __init__(self, objective: GlobalObjective, own: Parameter, world_size: int):
         super().__init__(auto_prefix=False)

@@ -15,6 +15,20 @@ _last_received: int | None = None
 _stderr_before: int | None = None
 
 
+def hold_signals() -> None:
+    """Let ENDING_SIGNALS wait until `admit_signals`. Threads that start until then never receive them.
+
+    A signal to a process goes to any thread that does not block it. So it waits only if all threads block it, also
+    those that NumPy starts when it is imported.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+
+
+def admit_signals() -> None:
+    """Let this thread, the main one, receive ENDING_SIGNALS. One that waited arrives now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked the command to end. Example: SIGHUP, because the terminal was closed."""
 
@@ -25,13 +39,13 @@ class Interrupted(KeyboardInterrupt):
 
 def exit_code_of(interruption: KeyboardInterrupt) -> int:
     """128 plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
-    # Ray raises a KeyboardInterrupt of its own for a signal that comes while it waits.
+    # Ray raises a plain KeyboardInterrupt for a signal that arrives while it waits.
     signum = interruption.signum if isinstance(interruption, Interrupted) else _last_received
     return 128 + int(signum or signal.SIGINT)
 
 
 def received_signal() -> int | None:
-    """The signal that `interruptible` turned into an exception last, also when a library swallowed that."""
+    """The last signal that `interruptible` raised as an exception, even if a library swallowed it."""
     return _last_received
 
 
@@ -60,8 +74,8 @@ def interruptible(*, silent: bool = False) -> Iterator[None]:
 def interrupt_silently(signum: int, frame: FrameType | None) -> None:
     """A handler that closes standard error, then raises Interrupted.
 
-    MindSpore's compiler describes an exception inside its callbacks over many lines, and an import that is
-    interrupted fails with a traceback. `leave_interrupted` opens standard error again for its one line.
+    MindSpore's compiler prints many lines for an exception in its callbacks, and an interrupted import prints a
+    traceback. `leave_interrupted` restores standard error for its one line.
     """
     global _stderr_before
     with suppress(OSError):
@@ -74,9 +88,9 @@ def interrupt_silently(signum: int, frame: FrameType | None) -> None:
 
 
 def leave_interrupted(program: str, signum: int) -> NoReturn:
-    """Print one line, and end the process at once with the exit code of the signal.
+    """Print one line, and exit at once with the exit code of the signal.
 
-    At once: a library whose import was interrupted may crash while Python ends.
+    A normal exit may crash in a library whose import was interrupted.
     """
     with suppress(OSError):
         sys.stdout.flush()
@@ -96,4 +110,4 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _no_op(signum: int, frame: FrameType | None) -> None:
-    """The first signal is being obeyed. A handler, not SIG_IGN: child processes inherit SIG_IGN."""
+    """Ignore a repeated signal. A handler, not SIG_IGN, because child processes inherit SIG_IGN."""

@@ -1,4 +1,4 @@
-"""The epoch loop: step, evaluate, report. `sdnet train` and a cluster's ranks run it with other hooks."""
+"""The epoch loop: step, evaluate, report. `sdnet train` and a cluster's ranks run it with their own hooks."""
 
 import time
 from contextlib import AbstractContextManager
@@ -16,9 +16,11 @@ from sdnet.trainer import Trainer
 class EpochReport:
     """The results of an epoch, or of the rest of one after a resume.
 
-    losses: mean of each loss over the epoch's steps. lr: of the last step. steps, seconds: of this process in the
-    epoch. rates: `fpr95` and `accuracy`, newest first known; empty before the first evaluation. evaluate_s: None when
-    this epoch was not evaluated.
+    losses: mean of each loss over the epoch's steps.
+    lr: of the last step.
+    steps, seconds: of this process in the epoch.
+    rates: the newest known `fpr95` and `accuracy`; empty before the first evaluation.
+    evaluate_s: None when this epoch was not evaluated.
     """
 
     epoch: int
@@ -32,7 +34,7 @@ class EpochReport:
 
 
 class Hooks(Protocol):
-    """What the caller does at the points of the loop. Every rank of a group must do the same."""
+    """Callbacks of the epoch loop. Every rank of a group must do the same in them."""
 
     def stepped(self, trainer: Trainer) -> None:
         """Called after each step that does not end an epoch. The device may still be computing it."""
@@ -81,6 +83,6 @@ def train_epochs(
 
 
 def rates_of(trainer: Trainer, test: PatchFile, batch: int) -> dict[str, float]:
-    """`fpr95` and `accuracy` of the present weights; every rank must call it."""
+    """`fpr95` and `accuracy` of the current weights. Collective: every rank must call it."""
     distances, labels = trainer.distances(test, batch), np.asarray(test.labels)
     return {"fpr95": fpr95(distances, labels), "accuracy": accuracy(distances, labels)}

@@ -1,4 +1,4 @@
-"""What a run prints: the lines that users of the published scripts look for."""
+"""Formats the output of a run, with the lines that users of the published scripts know."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # both import MindSpore, which takes seconds
     from sdnet.export import Exported
     from sdnet.published import LoadedModel
 
-_COLUMNS = (("fpr95", 6), ("accuracy", 8), ("recall_at_1", 11))  # and how wide they are
+_COLUMNS = (("fpr95", 6), ("accuracy", 8), ("recall_at_1", 11))  # and their widths
 
 
 def epoch_line(epoch: int, epochs: int, seconds: float, steps: int, loss: float, learning_rate: float) -> str:
@@ -25,7 +25,7 @@ def accuracy_line(fpr95: float, accuracy: float) -> str:
 
 
 def origin_line(model: "LoadedModel") -> str:
-    """Which weights a result belongs to, so that it can be compared with somebody else's."""
+    """The checksums of a result's weights, so that results can be compared."""
     note = f"; {model.note}" if model.note else ""
     return f"weights SHA-256 {model.weights_sha256}, of {model.file} with SHA-256 {model.file_sha256}{note}"
 

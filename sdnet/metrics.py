@@ -8,27 +8,27 @@ RECALL_PERCENT = 95
 
 
 def fpr95(distances: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the negatives that pass where 95 % of the positives do; 0 is best, 1 is worst.
+    """False positive rate at 95 % recall, from 0 (best) to 1.
 
-    The threshold is the smallest distance at or below which at least 95 % of the positives lie.
-    A negative passes when it is nearer, or as near: a tie counts as a false positive, so the
-    order of the pairs never matters.
+    The threshold is the smallest distance that accepts at least 95 % of the positives. A negative at or below
+    it is a false positive, also in a tie, so the order of the pairs does not matter.
 
-    distances: real [N], finite. labels: integers [N], 1 match, 0 non-match, each at least once;
-    else InputError.
+    distances: real [N], finite.
+    labels: integers [N], 1 match, 0 non-match, each at least once.
+    Raises InputError otherwise.
     """
     distances, labels = checked(distances, labels)
     positives = np.sort(distances[labels == 1])
     negatives = distances[labels == 0]
-    needed = -(-RECALL_PERCENT * positives.size // 100)  # whole numbers: no rounding decides
+    needed = -(-RECALL_PERCENT * positives.size // 100)  # integers: no rounding error
     return int(np.count_nonzero(negatives <= positives[needed - 1])) / negatives.size
 
 
 def accuracy(distances: np.ndarray, labels: np.ndarray) -> float:
-    """Share of pairs called right when the P smallest distances are called matches, P positives given.
+    """Accuracy when the P smallest distances are classified as matches, P being the number of positives.
 
-    Among pairs tied at the last place the non-matches are called matches first, so the order
-    of the pairs never matters and a tie never flatters. Arguments and errors as for `fpr95`.
+    Among pairs tied at the last place, non-matches are classified as matches first. So the order of the pairs
+    does not matter, and a tie never improves the result. Arguments and errors as for `fpr95`.
     """
     distances, labels = checked(distances, labels)
     # Keys from last to first: by distance, and at equal distance negatives before positives.
@@ -39,10 +39,10 @@ def accuracy(distances: np.ndarray, labels: np.ndarray) -> float:
 
 
 def best_threshold(distances: np.ndarray, labels: np.ndarray) -> float:
-    """The distance at or below which a pair is best called a match: the fewest pairs are called wrong.
+    """The threshold with the fewest wrong classifications when pairs at or below it are called matches.
 
-    Of several the smallest. Arguments and errors as for `fpr95`. To be taken from training pairs
-    and used on others: unlike `accuracy`, that needs no knowledge of how many of those match.
+    The smallest of several. Arguments and errors as for `fpr95`. Take it from training pairs and use it on
+    others: unlike `accuracy`, this needs no knowledge of how many of those match.
     """
     distances, labels = checked(distances, labels)
     order = np.argsort(distances, kind="stable")
@@ -52,13 +52,13 @@ def best_threshold(distances: np.ndarray, labels: np.ndarray) -> float:
 
 
 def accuracy_at(threshold: float, distances: np.ndarray, labels: np.ndarray) -> float:
-    """Share of pairs called right when those at or below the threshold are called matches."""
+    """Accuracy when pairs at or below the threshold are classified as matches."""
     distances, labels = checked(distances, labels)
     return int(np.count_nonzero((distances <= threshold) == (labels == 1))) / labels.size
 
 
 def check_labels(labels: np.ndarray, source: object = "labels") -> None:
-    """Raise InputError, which begins with `source`, unless labels are 0 and 1 and each occurs."""
+    """Raise InputError unless labels are 0 and 1 and both occur. The message begins with `source`."""
     strange = np.setdiff1d(labels, (0, 1))
     if strange.size:
         raise InputError(f"{source}: {strange[0]} is no label; they are 1 (match) and 0 (non-match)")
@@ -70,12 +70,12 @@ def check_labels(labels: np.ndarray, source: object = "labels") -> None:
 
 
 def checked(distances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, labels as int64. Raises InputError for what has no rate (see `fpr95`)."""
+    """Both as arrays, labels as int64. Raises InputError for what `fpr95` does not accept."""
     distances, labels = np.asarray(distances), np.asarray(labels)
     if distances.ndim != 1 or distances.shape != labels.shape:
         raise InputError(
             f"distances {list(distances.shape)} and labels {list(labels.shape)} do not match; "
-            "give one label a distance"
+            "give one label per distance"
         )
     check_labels(labels)
     if not np.isfinite(distances).all():

@@ -20,14 +20,14 @@ choose_kernels()
 
 PATCH = 64
 DESCRIPTOR = 128  # numbers in an embedding
-# Layers of `embedding` that `embed` treats apart.
+# Layers of `embedding` that `embed` treats specially.
 DROPOUT_LAYER, LAST_CONVOLUTION = 13, 14
 NORM_LAYERS = (2, 5, 8, 11, 15)
 
 
-# What SDNet says about B pairs, in this order: embeddings and low-level descriptors, float32 [B, D]
+# Outputs of SDNet for B pairs, in this order: embeddings and low-level descriptors, float32 [B, D]
 # of unit length, and reconstructions, float32 [B, 1, H, W] in [-1, 1]. A plain tuple, because
-# GRAPH_MODE knows no named ones.
+# GRAPH_MODE has no named ones.
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 OUTPUTS = ("opt", "sar", "low_opt", "low_sar", "recon_opt", "recon_sar")
 
@@ -47,7 +47,7 @@ def normalise(x_B1HW: Tensor) -> Tensor:
 
 
 def standardise(x_B1HW: Tensor) -> Tensor:
-    """Take from each patch its mean and divide by its population standard deviation + 1e-7."""
+    """Subtract each patch's mean and divide by its population standard deviation + 1e-7."""
     centred = x_B1HW - x_B1HW.mean(axis=(2, 3), keep_dims=True)
     deviation = ops.sqrt((centred * centred).mean(axis=(2, 3), keep_dims=True))
     return centred / (deviation + 1e-7)
@@ -74,8 +74,8 @@ def _double(inputs: int, outputs: int) -> nn.Conv2dTranspose:
 class SDNet(nn.Cell):
     """The network, for training (batch statistics, dropout) or not (moving statistics, none).
 
-    The mode is fixed when the network is made: a compiled graph never depends on a flag
-    that somebody sets later. Weights start at zero; give them with `weights.load`.
+    The mode is fixed when the network is made: a compiled graph never depends on a flag that is set later.
+    Weights start at zero; set them with `weights.load`.
     """
 
     def __init__(self, recipe: Recipe, training: bool):
@@ -125,7 +125,7 @@ class SDNet(nn.Cell):
     ) -> Outputs:
         """Describe and reconstruct B normalised pairs; needs the heads of the published objective.
 
-        step, first: where dropout is (`ReplayedDropout.construct`); without effect unless training.
+        step, first: position for dropout (`ReplayedDropout.construct`); used in training only.
         """
         features_opt = self.low_level_opt(opt_B1HW)
         features_sar = self.low_level_sar(sar_B1HW)
@@ -179,8 +179,8 @@ class SDNet(nn.Cell):
     def last_as_product(self, features: Tensor) -> Tensor:
         """The 8 x 8 convolution of an 8 x 8 map, as the matrix product that it is: [B, D, 1, 1].
 
-        oneDNN computes the gradient of that convolution image by image, which takes 40 % of a step.
-        The published recipe keeps the convolution, and with it its bytes.
+        oneDNN computes the gradient of that convolution image by image, which takes 40 % of a step. The
+        published recipe keeps the convolution, so that its bytes do not change.
         """
         weight = self.embedding[LAST_CONVOLUTION].weight
         flat = features.reshape(features.shape[0], -1)

@@ -1,8 +1,7 @@
 """Edge strength by orientation, computed inside the network from its normalised patch.
 
-Optical and SAR patches differ in grey values, but have the same edges with the same orientations.
-These channels show this without being learned. Their weights are fixed, so an exported
-network needs nothing else.
+Optical and SAR patches differ in grey values, but have the same edges with the same orientations. These
+channels expose the edges without training. Their weights are fixed, so an exported network needs nothing else.
 
 Shape letters: B batch, N orientations, H rows, W columns.
 """

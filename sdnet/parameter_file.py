@@ -1,8 +1,8 @@
-"""MindSpore's `.ckpt` file: parameters by name, in protobuf messages without a checksum of their own.
+"""Reads and writes MindSpore's `.ckpt` files: parameters by name, in protobuf messages without checksums.
 
-Read with MindSpore's message class but not with `load_checkpoint`, which skips what it does not know
-and lets the last of two equal names win. Here every byte must belong to exactly one whole parameter.
-A changed value that is still plausible cannot be detected here: compare the file's SHA-256.
+Uses MindSpore's message class but not `load_checkpoint`, which skips unknown data and lets the last of two
+equal names win. Here every byte must belong to exactly one whole parameter. A changed value that is still
+plausible cannot be detected here: compare the file's SHA-256.
 """
 
 import binascii
@@ -51,7 +51,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class ParameterFile:
-    """What a file holds. formats: of each parameter as it is stored; bfloat16 is widened to float32."""
+    """The content of a file. formats: stored type of each parameter; bfloat16 is widened to float32."""
 
     path: Path
     sha256: str
@@ -62,7 +62,8 @@ class ParameterFile:
 def serialize(parameters: State) -> bytes:
     """The bytes of a `.ckpt` file with these parameters, the same as `mindspore.save_checkpoint` writes.
 
-    Arrays hold at least one value, of a type in `_DTYPES`, and less than 512 MB each: MindSpore cuts larger ones.
+    Arrays have at least one value, of a type in `_DTYPES`, and less than 512 MB each: MindSpore cuts larger
+    ones.
     """
     message = Checkpoint()
     for name, array in parameters.items():
@@ -135,7 +136,7 @@ def _without_crc(path: Path, content: bytes) -> bytes:
 
 
 def _not_whole(path: Path, content: bytes, found: str) -> str:
-    """What this file is instead of a checkpoint, as far as its first bytes show."""
+    """Message that says what the file is instead of a checkpoint, by its first bytes."""
     head = content[:4096]
     for pattern, kind in _KINDS:
         if re.match(pattern, head, re.IGNORECASE):
@@ -151,7 +152,7 @@ def _array(path: Path, name: str, tensors: list[Checkpoint.Value]) -> np.ndarray
     alike = all(list(tensor.dims) == dims and tensor.tensor_type == stored for tensor in tensors)
     shape = [] if dims == [0] and content else dims
     if stored == "str":
-        return np.frombuffer(content, np.uint8)  # text beside the parameters; nothing here needs it
+        return np.frombuffer(content, np.uint8)  # text that is not a parameter; unused here
     size = math.prod(shape) * dtype.itemsize
     if not (alike and dtype != np.void and min(shape, default=0) >= 0 and size == len(content)):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Paths as a user writes them: `~` stands for a home directory, and a wrong one is one line."""
+"""Reads paths as a user writes them: expands `~`, and reports a wrong one in one line."""
 
 import os
 import re
@@ -16,17 +16,16 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux
 
 
 def printable_path(text: str) -> str:
-    r"""The same path as text that any file and any terminal can hold.
+    r"""The same path as text that any file and any terminal can represent.
 
-    Python reads a byte of the command line that is not UTF-8 (a folder named in GBK, for example) as
-    a lone surrogate, which no JSON and no YAML may contain. Here such a byte becomes `\xd6`;
-    `user_path` turns it back.
+    Python reads a byte of the command line that is not UTF-8 (a folder named in GBK, for example) as a lone
+    surrogate, which JSON and YAML do not allow. Here such a byte becomes `\xd6`; `user_path` reverses this.
     """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def path_problem(text: str) -> str:
-    """Why no path is what `text` says; empty if it can be one. Only the text and this host's users count."""
+    """Why `text` cannot be a path; empty if it can. Looks only at the text and this host's users."""
     if _URL.match(text):
         return "only a directory that every host reaches is supported: mount it and give its path"
     if "\0" in text:
@@ -90,7 +89,7 @@ def _expanded(text: str) -> Path:
     raw = _ESCAPED_BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
     # Where the locale is ASCII, Python's file calls take other characters only as escaped bytes.
     raw = os.fsdecode(raw.encode("utf-8", "surrogateescape"))
-    # `Path` shortens `./~x` to `~x`, which would then stand for a user.
+    # `Path` shortens `./~x` to `~x`, which would then mean a user.
     return Path(raw).expanduser() if raw.startswith("~") else Path(raw)
 
 

@@ -1,6 +1,6 @@
-"""Reads SDNet's weights from files of other programs: published names, other precisions, and what is refused.
+"""Reads SDNet's weights from files of other programs, with published names and other precisions.
 
-Also writes one: `<name>.ckpt`, with its SHA-256 beside it in the form of `sha256sum`.
+Also writes `<name>.ckpt` with `<name>.ckpt.sha256`, which has the format of `sha256sum`.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _PUBLISHED = re.compile(
     r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+(?:\.[a-z_]+)+)"
 )
 _CONVERTED = ("Float16", "BFloat16")
-# The published weights stay below 41. One flipped bit of an exponent makes a weight larger than this.
+# The published weights stay below 41. A flipped exponent bit makes a weight larger than this.
 _MOST = 1e6
 
 
@@ -31,8 +31,9 @@ _MOST = 1e6
 class LoadedModel:
     """Weights and where they come from.
 
-    file_sha256: of the file's bytes, as `sha256sum` prints it. weights_sha256: see `digest`; the same
-    whatever file the weights came in. note: what was done to them, such as a conversion; often empty.
+    file_sha256: of the file's bytes, as `sha256sum` prints it.
+    weights_sha256: see `digest`; it does not depend on the file.
+    note: how they were converted; often empty.
     """
 
     state: State
@@ -61,10 +62,10 @@ def own_name(published: str) -> str:
 
 
 def digest(state: State) -> str:
-    """SHA-256 of weights whatever file they are in, in hexadecimal.
+    """SHA-256 of weights, independent of the file, in hexadecimal.
 
-    Of, for each parameter in ascending order of its name in this package: the name, a space, the
-    shape as `64x32x3x3`, a newline, and the values as little-endian float32.
+    It covers, for each parameter in ascending order of its name in this package: the name, a space, the shape
+    as `64x32x3x3`, a newline, and the values as little-endian float32.
     """
     found = hashlib.sha256()
     for name in sorted(state):
@@ -77,10 +78,11 @@ def digest(state: State) -> str:
 def model_of(
     given: ParameterFile, shapes: Mapping[str, tuple[int, ...]], *, checked: bool = False
 ) -> LoadedModel:
-    """SDNet's weights in a file, as float32; parameters of an optimizer beside them are ignored.
+    """SDNet's weights in a file, as float32; parameters of an optimizer are ignored.
 
-    shapes: of each parameter by our name; the file must hold every one of them once. checked: the
-    file's checksum was verified, so that values need only be finite. Raises InputError.
+    shapes: of each parameter by our name; the file must contain each once.
+    checked: the file's checksum was verified, so values need only be finite.
+    Raises InputError.
     """
     path = given.path
     sources = _sources(given, shapes)
@@ -104,15 +106,15 @@ def model_of(
 
 
 def write_published(path: Path, model: State) -> str:
-    """Write weights alone, as one file that the published code reads, and `<path>.sha256` beside it.
+    """Write weights alone, as one file that the published code reads, and `<path>.sha256`.
 
-    The file appears whole. Returns its SHA-256. Raises OSError.
+    The file is written atomically. Returns its SHA-256. Raises OSError.
     """
     return put_with_checksum(serialize({published_name(name): value for name, value in model.items()}), path)
 
 
 def verify_checksum(path: Path, found: str) -> bool:
-    """Compare with the `.sha256` beside a file; False when there is none. Raises InputError on a mismatch."""
+    """Verify a file by its `.sha256` file; False when there is none. Raises InputError on a mismatch."""
     try:
         with open_regular(checksum_path(path)) as file:
             expected = file.read(64).decode("ascii", "replace").lower()

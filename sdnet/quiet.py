@@ -10,7 +10,7 @@ from mindspore import log
 @contextmanager
 def quiet_mindspore() -> Iterator[None]:
     """Keep MindSpore's Python log off the screen; nothing else is silenced."""
-    logger = log._get_logger()  # there is no public way to it, and its name holds a process id
+    logger = log._get_logger()  # there is no public function, and its name contains a process id
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:

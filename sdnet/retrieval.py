@@ -1,4 +1,4 @@
-"""Finding a patch's partner among the patches of its scene, which is what registration asks for.
+"""Finds a patch's partner among the patches of its scene, as registration must.
 
 Unlike random non-matches, which come from other scenes, these rivals look alike: same season,
 same land, same sensor pass.
@@ -14,9 +14,9 @@ _HARD_STREAM = 1  # keeps the draw of hard negatives apart from others of the sa
 def partner_ranks(queries: np.ndarray, candidates: np.ndarray, places: Places) -> np.ndarray:
     """Rank of each query's partner among the candidates of its scene that show other ground: int64 [N].
 
-    queries, candidates: float32 [N, D], row i of one is the partner of row i of the other. Rank 1
-    is best. A rival as near as the partner comes first, so the order of patches never matters and a
-    tie never flatters.
+    queries, candidates: float32 [N, D], row i of one is the partner of row i of the other. Rank 1 is best. A
+    rival at the same distance ranks before the partner, so the order of patches does not matter and a tie never
+    improves the result.
     """
     queries, candidates = queries.astype(np.float64), candidates.astype(np.float64)
     own = squared_distances(queries, candidates)

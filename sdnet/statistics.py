@@ -1,8 +1,8 @@
-"""BatchNorm statistics of the images at hand, instead of those that training left in a checkpoint.
+"""Measures BatchNorm statistics on the given images, to replace those of a checkpoint.
 
-Images of another season or sensor give other means and variances in every layer, and a network whose
-statistics do not fit describes them badly. The images themselves have the right ones, and no label is
-needed. Each sensor gets its own, also in a network that was trained with one set for both.
+Images of another season or sensor have other means and variances in every layer, and with the old statistics a
+network describes them badly. The images themselves give the right statistics, without labels. Each sensor gets
+its own, also in a network that was trained with one set for both.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from sdnet.model import PATCH, SDNet, normalise
 from sdnet.weights import State
 
 FEWEST = 64  # patches of a sensor
-MOST = 2000  # that are looked at
+MOST = 2000  # patches that are used
 _CHUNK = 200
 _MEAN, _VARIANCE = "moving_mean", "moving_variance"
 _PARTS = (("features_opt.", ".opt."), ("features_sar.", ".sar."))  # of the names of each sensor's statistics
@@ -31,7 +31,7 @@ class Weights:
     state: State
 
     def by_sensor(self) -> "Weights":
-        """The same network with statistics for each sensor, which begin equal if it had one set for both.
+        """The same network with statistics for each sensor, which start equal if it had one set for both.
 
         Raises InputError for a network without statistics.
         """
@@ -49,7 +49,7 @@ class Weights:
 
 
 class _Side(nn.Cell):
-    """One sensor's half of a network in training mode; running it moves the statistics."""
+    """One sensor's half of a network in training mode; running it updates the statistics."""
 
     def __init__(self, net: SDNet, sensor: int):
         super().__init__(auto_prefix=False)
@@ -61,7 +61,7 @@ class _Side(nn.Cell):
 
 
 class StatisticsOf:
-    """Measures the statistics of patches under fixed weights; patches may be many or few, and change."""
+    """Measures the statistics of patches with fixed weights; can be used for several sets of patches."""
 
     def __init__(self, given: Weights):
         """Raises InputError for a network without statistics."""
@@ -71,10 +71,11 @@ class StatisticsOf:
         self._sides = [_Side(self._net, sensor) for sensor in range(2)]
 
     def measure(self, optical: np.ndarray, sar: np.ndarray) -> State:
-        """The statistics by name: `moving_mean` and `moving_variance` of every layer that describes.
+        """The statistics by name: `moving_mean` and `moving_variance` of every layer of the descriptors.
 
-        optical, sar: uint8 [N, 64, 64], at least `FEWEST` of each; the two need not show the same ground.
-        Of more than `MOST`, that many are taken, evenly spread. Raises InputError for too few.
+        optical, sar: uint8 [N, 64, 64], at least `FEWEST` of each; the two need not show the same ground. At
+        most `MOST` are used, evenly spread.
+        Raises InputError for too few.
         """
         found: State = {}
         for sensor, patches in enumerate((optical, sar)):
@@ -87,7 +88,7 @@ class StatisticsOf:
         return found
 
     def _of_sensor(self, sensor: int, patches: np.ndarray) -> State:
-        """Mean and variance over all chunks; each chunk is normalised by its own, as in training."""
+        """Mean and variance over all chunks; each chunk is normalised by its own statistics, as in training."""
         size = min(_CHUNK, len(patches))
         rows = np.linspace(0, len(patches) - 1, min(len(patches), MOST) // size * size).astype(np.int64)
         moving = {
@@ -107,7 +108,7 @@ class StatisticsOf:
 
 
 def _merged(chunks: list[State]) -> State:
-    """Statistics of all chunks together, of those of each; the chunks are of one size."""
+    """Combine the statistics of chunks of equal size."""
     found: State = {}
     for name in chunks[0]:
         if name.endswith(_MEAN):

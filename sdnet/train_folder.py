@@ -31,8 +31,10 @@ def train_in_folder(
 ) -> None:
     """Train to the end of the recipe, and resume from the newest checkpoint of an earlier call.
 
-    Each epoch writes `checkpoints/step_<step>/`, as a training group does, and `checkpoint_SDNet_<epoch>.ckpt` in the
-    published form. data: see `Trainer`. Raises InputError, NonFiniteLoss, OSError.
+    Each epoch writes `checkpoints/step_<step>/`, as a training group does, and `checkpoint_SDNet_<epoch>.ckpt`
+    in the published format.
+    data: see `Trainer`.
+    Raises InputError, NonFiniteLoss, OSError.
     """
     make_folder(out / "checkpoints")
     newest = newest_checkpoint(out)
@@ -47,7 +49,7 @@ def train_in_folder(
 
 
 def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:
-    """Restore a checkpoint; returns what was measured of it."""
+    """Restore a checkpoint; returns its metrics."""
     try:
         rates = trainer.restore(newest).metrics
     except CorruptCheckpoint as error:
@@ -58,11 +60,11 @@ def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:
 
 
 def _refuse_lost(out: Path) -> None:
-    """Raise InputError when an earlier call left something here, and nothing to resume from."""
+    """Raise InputError when an earlier run left files here, but no checkpoint to resume from."""
     left = sorted([*out.glob("checkpoint_SDNet_*.ckpt"), *(out / "checkpoints").glob("step_*/corrupt")])
     if left:
         raise InputError(
-            f"{left[-1]} is of an earlier run, and no checkpoint to resume from is left beside it; "
+            f"{left[-1]} is of an earlier run, and there is no checkpoint left to resume from; "
             "put one back, or give another --out to train from step 1"
         )
 
@@ -94,8 +96,8 @@ class FolderHooks:
 def newest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint of `sdnet train` or of a training group in this folder; None when there is none.
 
-    Other names, as of copies, do not count, nor do checkpoints that a group has marked with a file `corrupt`, nor what
-    a killed process left without a `state.json`.
+    Ignores other names, such as those of copies, checkpoints that a group has marked with a file `corrupt`, and
+    folders without `state.json`, which a killed process left.
     """
     found = {
         (int(match[1]), int(match[2] or 1)): path

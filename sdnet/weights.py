@@ -1,4 +1,4 @@
-"""SDNet's parameters as NumPy arrays: how they start, how a network takes and gives them.
+"""SDNet's parameters as NumPy arrays: initial values, loading into a network and copying from it.
 
 A state is a dict from our flat parameter name (`embedding.14.weight`) to a float32 array.
 """
@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-GAIN = 0.6  # of the orthogonal start, from the published recipe
+GAIN = 0.6  # of the orthogonal initialisation, from the published recipe
 
 State = dict[str, np.ndarray]
 
@@ -17,8 +17,7 @@ State = dict[str, np.ndarray]
 def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Weights [out, in, k, k] whose rows (or columns, if fewer), flattened, are orthogonal of length GAIN.
 
-    In float64, so that the last bits that a linear algebra library leaves open are gone when
-    the result is rounded to float32.
+    Computed in float64: rounding to float32 then removes differences between linear algebra libraries.
     """
     flat = rng.standard_normal((shape[0], math.prod(shape[1:])))
     left, _, right = np.linalg.svd(flat, full_matrices=False)
@@ -27,11 +26,10 @@ def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def initial(net: nn.Cell, seed: int) -> State:
-    """The state that training starts from: a function of the seed alone.
+    """The initial state of training: a function of the seed alone.
 
-    Convolutions are orthogonal. Transposed convolutions and their biases are uniform within
-    1 / sqrt(fan in), which is MindSpore's default start (HeUniform with slope sqrt(5)).
-    BatchNorm starts at mean 0, variance 1.
+    Convolutions are orthogonal. Transposed convolutions and their biases are uniform within 1 / sqrt(fan in),
+    which is MindSpore's default (HeUniform with slope sqrt(5)). BatchNorm starts at mean 0, variance 1.
     """
     state = {}
     fan_in = 1
@@ -79,10 +77,10 @@ class _FromRankZero(nn.Cell):
 
 
 def take_from_rank_zero(net: nn.Cell) -> None:
-    """Give every rank of the group rank 0's parameters; every rank must call it.
+    """Broadcast rank 0's parameters to all ranks. Collective: every rank must call it.
 
-    The same seed draws the same start, but linear algebra libraries choose their kernels by
-    the host's CPU: between unlike hosts a last bit could differ.
+    The same seed draws the same initial values, but linear algebra libraries choose their kernels by the CPU:
+    between different hosts a last bit could differ.
     """
     state = copy(net)
     flat = np.concatenate([value.ravel() for value in state.values()])

@@ -16,6 +16,7 @@ import pytest
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FirstStep
+from tests.integration.clean_run import *  # noqa: F403 - fixtures of integration/ and of mounts/
 from tests.launching import NoteSeconds, times_of
 
 # A busy machine must not fail a property, so no example has a time limit.
@@ -30,7 +31,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBID_SKIPS = "SDNET_FORBID_SKIPS"
-# In the environment of every process that a test starts, so that a survivor gives itself away
+# In the environment of every process that a test starts, so that a survivor can be found
 # and two suites on one machine do not blame each other.
 SESSION = "SDNET_TEST_SESSION"
 # A process may need a moment to end after its signal.
@@ -39,7 +40,7 @@ _GRACE_S = 10.0
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with reference numbers and real pairs, beside the project."""
+    """The folder with reference numbers and real pairs, next to the project."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: reference numbers and real pairs are not in the repository")
@@ -83,7 +84,7 @@ def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    """Fails the session when a process, a file or a namespace of the suite is still there at its end."""
+    """Fails the session when a process, a file or a namespace of the suite remains at its end."""
     began = time.time()
     shared_memory = _names("/dev/shm")
     # Set before the first temporary file: failed tests keep their tmp_path where pytest has always put it.
@@ -99,7 +100,7 @@ def nothing_is_left_behind() -> Iterator[None]:
         patch.setattr(tempfile, "tempdir", str(scratch))
         yield
     left = [f"process {process}" for process in _survivors(scratch, began)]
-    # Ray keeps the logs of its sessions when it has ended.
+    # Ray leaves the logs of its sessions behind.
     left += [f"{scratch}/{name}" for name in _names(scratch) - {"ray"}]
     left += [f"/dev/shm/{name}" for name in _orphaned(_names("/dev/shm") - shared_memory)]
     left += [f"namespace {name}" for name in _names("/run/netns") if _is_ours(name)]
@@ -109,7 +110,7 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_rank_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that uses Ray when a worker of its runs is still there after it."""
+    """Fails a test that uses Ray when a worker of its runs outlives it."""
     yield
     if request.node.get_closest_marker("integration"):
         ranks = [process for process in psutil.process_iter() if _is_rank(process)]
@@ -118,7 +119,7 @@ def no_rank_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _is_rank(process: psutil.Process) -> bool:
-    """Whether it is a worker or a scheduler of a launch of this suite's."""
+    """Whether the process is a worker or a scheduler of a launch of this suite."""
     try:
         environment = process.environ()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -139,7 +140,7 @@ def _names(folder: str | Path) -> set[str]:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether the test bed of this suite has made the namespace; hosts/network.py names them."""
+    """Whether the test bed of this suite created the namespace; hosts/network.py names them."""
     return re.fullmatch(rf"sdn{os.getpid()}t[0-9A-F]+[a-z]\d*", name) is not None
 
 
@@ -177,5 +178,5 @@ def _orphaned(names: set[str]) -> set[str]:
         try:
             held |= {name for name in names if f"/dev/shm/{name}" in maps.read_text(errors="replace")}
         except OSError:
-            continue  # the process has ended meanwhile, or is not ours to read
+            continue  # the process has ended, or we may not read it
     return names - held

@@ -1,4 +1,4 @@
-"""A disk of a test's own that can really be full: a small tmpfs, mounted for as long as the test lasts."""
+"""A disk that a test can really fill: a small tmpfs, mounted while the test runs."""
 
 import errno
 import os
@@ -25,12 +25,12 @@ def small_disk(path: Path, mebibytes: int) -> Iterator[Path]:
     try:
         yield path
     finally:
-        # A process that still has a file open, as of a test that failed, must not keep the mount.
+        # Lazy: a process of a failed test may still have a file open.
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def fill(disk: Path) -> Path:
-    """Take all that is free, to the last byte; deleting the file that is returned gives it back."""
+    """Use all free space, to the last byte; deleting the returned file frees it."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:

@@ -1,6 +1,6 @@
-"""The system calls below a directory, with the faults of a network mount: for the primitives of `DirectoryStorage`.
+"""System calls below a directory that fail as on a network mount, for tests of `DirectoryStorage`.
 
-The files are real. Each call that reaches them takes the next fault of a list, if there is one left.
+The files are real. Each call takes the next fault of a list, if one is left.
 """
 
 import errno
@@ -49,7 +49,7 @@ class FailingFiles:
     def call(
         self, path: Any, happen: Callable[[], Any], undo: Callable[[Any], object] = lambda made: None
     ) -> Any:
-        """Let a call happen, or not. undo: frees what a call gave whose reply is lost."""
+        """Let a call happen or fail. undo: frees the result of a call whose reply is lost."""
         if self.away:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
         fault = self.faults.pop(0) if self.faults else Fault.NONE
@@ -103,7 +103,7 @@ class FailingFiles:
 
 
 class LateFile(io.FileIO):
-    """A written file whose error, if it has one, comes at close."""
+    """A written file whose error, if any, comes at close."""
 
     def __init__(self, descriptor: int, files: FailingFiles):
         super().__init__(descriptor, "wb")
@@ -142,7 +142,7 @@ class Ghost:
 
 @contextmanager
 def failing_files(root: Path, faults: Iterable[Fault] = ()) -> Iterator[FailingFiles]:
-    """Put the faults between this process and the files below `root`."""
+    """Inject the faults into this process's calls below `root`."""
     files = FailingFiles(root, faults)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("replace", "unlink", "mkdir", "rmdir"):

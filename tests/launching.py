@@ -1,6 +1,7 @@
 """What tests that start `launch` in a process of its own share: following its events."""
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,22 @@ E = TypeVar("E", bound=Event)
 NoteSeconds = Callable[[RunDirectory, float], None]
 
 
+def reuse_graphs(clean: RunDirectory, run: RunDirectory) -> None:
+    """Give a new run the compiled graphs of a finished one.
+
+    Compiling takes a third of a short launch, and few tests are about it. A run that depends on other values than
+    the finished one ignores these graphs.
+    """
+    if clean.compiled.exists() and not run.root.exists():
+        shutil.copytree(clean.compiled, run.compiled)
+
+
 def wait_for(
     run: RunDirectory, kind: type[E], wanted: Callable[[E], bool] = lambda event: True, since: float = 0.0
 ) -> E:
     """The first event of this kind that is wanted, recorded after the unix time `since`.
 
-    The test's time-out ends a wait that is in vain.
+    The test's time-out bounds the wait.
     """
     for recorded in follow(run.storage, threading.Event()):
         if isinstance(recorded.event, kind) and recorded.t > since and wanted(recorded.event):

@@ -1,4 +1,4 @@
-"""Made-up pairs: what a sensor pair shares is where structure lies, not how bright it is."""
+"""Synthetic pairs for registration: both images have the same structure but not the same brightness."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a Ray cluster still holds of jobs that have ended: actors not dead, placement groups not removed.
+"""Finds leftovers of ended jobs in a Ray cluster: actors that live, placement groups that remain.
 
 As a program it prints a line for each; RAY_ADDRESS names the cluster.
 """
@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-# Ray ends what belonged to a driver soon after the driver.
+# Ray ends a driver's actors soon after the driver.
 _GRACE_S = 10.0
-# Ray Train makes one for a cluster, which stays as long as Ray does.
+# Ray Train creates one per cluster, which stays until Ray ends.
 _RAYS_OWN = "_AutoscalingCoordinatorActor"
 
 
 def held_in_vain(run: Callable[[Sequence[str]], str]) -> list[str]:
-    """What is still held after a moment's grace; `run` runs a command on the cluster, for its output."""
+    """Leftovers after a short grace time; `run` runs a command on the cluster and returns its output."""
     until = time.monotonic() + _GRACE_S
     held = run([sys.executable, __file__])
     while held and time.monotonic() < until:

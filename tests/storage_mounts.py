@@ -1,4 +1,4 @@
-"""Mounts of one simulated server, for the users of storage: they lag, fail, lose replies and go away.
+"""Mounts of one simulated server, for the users of storage: they lag, fail and lose replies.
 
 A `Server` holds the objects. Each `Mount` is one host's view of it and implements the Storage Protocol. Time is
 virtual: `Server.clock`. The faults are those that were seen on real mounts and object stores:
@@ -8,7 +8,7 @@ virtual: `Server.clock`. The faults are those that were seen on real mounts and 
 * a read of an object that was replaced or listed gives a stale handle, once or several times,
 * an operation fails before it happened, such as an error at close,
 * an operation happens and the caller sees an error: the reply was lost,
-* the server is away: every operation fails until it is back.
+* the server is unavailable: every operation fails until it returns.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ class Server:
     _names: list[tuple[float, frozenset[str]]] = field(default_factory=list)
 
     def names_at(self, seconds: float) -> frozenset[str]:
-        """What a listing showed at this time."""
+        """The names that a listing showed at this time."""
         return next((names for at, names in reversed(self._names) if at <= seconds), frozenset())
 
     def changed(self) -> None:
@@ -97,6 +97,9 @@ class Mount:
             return self.get(name) == content
         self._change(f"create {name}", lambda: self._store(name, content))
         return True
+
+    def tidy(self, folder: str) -> None:
+        self._reach(folder)
 
     def describe(self) -> str:
         return "/runs/j"

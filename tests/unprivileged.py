@@ -1,4 +1,4 @@
-"""Runs a function as a user whom file modes and process ownership bind, also when the tests run as root."""
+"""Runs a function as a user without privileges, also when the tests run as root."""
 
 import os
 import traceback
@@ -18,9 +18,9 @@ def let_anybody_write(folder: Path) -> None:
 
 
 def as_nobody(function: Callable[[], str]) -> str:
-    """What the function returns in a forked process without root's rights; fails with its traceback.
+    """Call the function in a forked process without root's rights, and return its result; fails with its traceback.
 
-    Forked and not started anew: an ordinary user may not be able to read the interpreter or the project.
+    Forked, not started as a new program: an ordinary user may not be able to read the interpreter or the project.
     """
     reading, writing = os.pipe()
     child = os.fork()

@@ -1,5 +1,11 @@
 """The command line `sdnet-orchestrate`: `program.py` combines the commands, `commands/` has a file for each."""
 
-from orchestrator.cli.program import app, main
+from sdnet.interruption import hold_signals
 
-__all__ = ["app", "main"]
+
+def main() -> None:
+    """Run the command line. An interrupted import is a traceback, so signals wait until all modules are there."""
+    hold_signals()
+    from orchestrator.cli.program import main as run
+
+    run()

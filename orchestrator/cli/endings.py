@@ -15,6 +15,7 @@ from orchestrator.storage import RunLost
 from sdnet.command_line import refuse_empty, refuse_small_address_space
 from sdnet.errors import InputError, one_line
 from sdnet.interruption import (
+    admit_signals,
     exit_code_of,
     interruptible,
     leave_interrupted,
@@ -73,6 +74,7 @@ def tell(message: str) -> None:
 
 def _run(app: Callable[[], object], silent: bool) -> int:
     try:
+        admit_signals()
         refuse_small_address_space()
         refuse_empty(sys.argv[1:])
         app()

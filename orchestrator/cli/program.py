@@ -22,7 +22,7 @@ from orchestrator.cli.commands.register import register
 from orchestrator.cli.commands.status import status
 from orchestrator.cli.endings import EXIT_CODES, Commands, run_to_exit_code
 from orchestrator.ray_cluster.session import prepare_environment
-from sdnet.command_line import print_any_text
+from sdnet.command_line import ignore_unusable_width, print_any_text
 
 app = typer.Typer(
     name="sdnet-orchestrate",
@@ -62,4 +62,5 @@ def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
     prepare_environment()
     print_any_text(sys.stdout)
+    ignore_unusable_width()
     sys.exit(run_to_exit_code(app))

@@ -11,11 +11,14 @@ from typing import TextIO, cast
 
 from rich.console import Console
 
+from sdnet.command_line import ignore_unusable_width
+
 _PIPE_COLUMNS = 160
 
 
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints every text unchanged: a path may contain `[/]` or `:key:`, which rich would interpret."""
+    ignore_unusable_width()  # rich reads it when a console is made
     return Console(stderr=stderr, markup=False, emoji=False)
 
 

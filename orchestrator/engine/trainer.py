@@ -29,6 +29,7 @@ from orchestrator.engine.state_format import NpzFormat, StateFormat
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.storage import DirectoryStorage, Lease, Ownership, RunLost, StorageError, owned
 from orchestrator.storage.host_cache import HostCache
+from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.record import merge_events
 from orchestrator.telemetry.state import read_state, write_state
 
@@ -177,7 +178,8 @@ class MindSporeTrainer:
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             cause = str(error).splitlines()[0].rstrip(".")
             raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
-        return self._result(storage, value)
+        # Training has ended, so storage that is away now only delays the result.
+        return outlasting(lambda: self._result(storage, value), self._recovery.storage_timeout_s)
 
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
         """A copy of the configuration with the values of this run. A copy, as other runs may share the original."""

@@ -26,6 +26,7 @@ from orchestrator.job.local_data import data_errors
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import ray_session
+from orchestrator.report.complete import wait_for_last_epoch
 from orchestrator.report.gallery import gallery_of
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
@@ -119,7 +120,8 @@ def _run_stages(
         _print(notes)
         preprocess(spec, run, events.record, owning.check)
         refuse_other_data(run, *data_files(run))
-        train(spec, run, events.record, owning.lease)
+        last = train(spec, run, events.record, owning.lease)
+        wait_for_last_epoch(run.storage, last.step)
 
 
 @contextlib.contextmanager

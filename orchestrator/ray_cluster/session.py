@@ -122,7 +122,7 @@ def _start(cluster: WantedCluster, ending: ExitStack) -> None:
     folder = ending.enter_context(private_folder())
     import ray
 
-    ending.callback(ray.shutdown)
+    ending.callback(_leave_ray)
     try:
         with keeping_signal_handlers():
             start_ray(folder, on_loopback=cluster.device == "cpu")
@@ -150,7 +150,7 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
             "start one with `ray start --head`, or use address: local"
         ) from None
     check_cluster(address, name)
-    ending.callback(ray.shutdown)
+    ending.callback(_leave_ray)
     try:
         with keeping_signal_handlers():
             join_ray(address)
@@ -159,6 +159,14 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
             f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "
             "run the same versions of Ray and Python as it does, as a user who may use its temporary folder"
         ) from None
+
+
+def _leave_ray() -> None:
+    """End the connection, and Ray itself if it was started here. Ray's C++ resets the handler of SIGTERM then."""
+    import ray
+
+    with keeping_signal_handlers():
+        ray.shutdown()
 
 
 def _check_size(cluster: WantedCluster) -> None:

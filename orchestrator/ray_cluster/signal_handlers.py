@@ -1,4 +1,4 @@
-"""Keeps the signal handlers of a command while Ray, which installs its own, starts."""
+"""Keeps the signal handlers of a command while Ray, which changes them, starts or ends."""
 
 import signal
 import threading
@@ -10,17 +10,18 @@ from sdnet.interruption import ENDING_SIGNALS
 
 @contextmanager
 def keeping_signal_handlers() -> Iterator[None]:
-    """Keep our handlers through a block in which a library installs its own.
+    """Keep our handlers through a block in which Ray starts or ends; signals wait until the block ends.
 
-    Ray takes SIGTERM when it starts, in Python and in C++, where it prints a stack trace and aborts. So
-    SIGTERM waits until the block ends. Threads and processes that start in the block inherit the mask.
+    Ray takes SIGTERM when it starts, in Python and in C++, where it prints a stack trace and aborts. A start that
+    another signal interrupts is half done, and the process crashes when it ends. Signals wait only if every thread
+    blocks them (see `hold_signals`). Threads and processes that start in the block inherit the mask.
     Outside the main thread, which alone has handlers, nothing happens.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers = {signum: signal.getsignal(signum) for signum in ENDING_SIGNALS}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from orchestrator.storage import Storage, StorageError
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event, Recorded
 from orchestrator.telemetry.record import EventReader, follow
+from orchestrator.threads import start_without_signals
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def live_view(storage: Storage, console: Console) -> Iterator[None]:
         reader.new()
     show = _with_bars if console.is_terminal else _plainly
     thread = threading.Thread(target=show, args=(follow(storage, stop, reader), console), name="live view")
-    thread.start()
+    start_without_signals(thread)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from orchestrator.storage.protocol import StorageUnavailable
+from orchestrator.threads import start_without_signals
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ class Background(Generic[T]):
         self._value: list[T] = []
         self._error: BaseException | None = None
         self._done = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
+        start_without_signals(threading.Thread(target=self._run, daemon=True))
 
     def finished(self, within_s: float) -> bool:
         """Whether the call has ended, after waiting for at most so many seconds."""

@@ -77,8 +77,8 @@ class DirectoryStorage:
         path = self.path(name)
         self._answer(name, lambda: path.unlink(missing_ok=True))
         if path.parent != self.root:
-            with contextlib.suppress(OSError):  # the object is gone, and an empty folder is no object
-                _remove_without_objects(path.parent)
+            with contextlib.suppress(OSError):  # other objects are still there
+                path.parent.rmdir()
 
     def create(self, name: str, content: bytes) -> bool:
         """O_EXCL has one winner on every file system that was measured; the content follows the name.
@@ -102,6 +102,10 @@ class DirectoryStorage:
             return True
 
         return self._written(name, attempt)
+
+    def tidy(self, folder: str) -> None:
+        """Remove the temporary files of writers that were killed, and folders that hold nothing else."""
+        self._answer(folder, lambda: _remove_temporary_files(self.path(folder.removesuffix("/"))))
 
     def describe(self) -> str:
         """The directory's path."""
@@ -202,13 +206,14 @@ def _names_below(folder: Path, prefix: str) -> Iterator[str]:
             yield prefix + entry.name
 
 
-def _remove_without_objects(folder: Path) -> None:
-    """Remove a folder that holds no object. Temporary files of killed writers go with it; a live writer puts again."""
-    left = list(os.scandir(folder))
-    if all(entry.name.endswith(_TEMPORARY) for entry in left):
-        for entry in left:
-            os.unlink(entry.path)  # noqa: PTH108 - as the entries come from os.scandir
-        folder.rmdir()
+def _remove_temporary_files(folder: Path) -> None:
+    for directory, _, names in os.walk(folder):
+        temporary = [name for name in names if name.startswith(".") and name.endswith(_TEMPORARY)]
+        for name in temporary:
+            Path(directory, name).unlink(missing_ok=True)
+        if temporary:
+            with contextlib.suppress(OSError):  # other files are still there
+                Path(directory).rmdir()
 
 
 def _sync_directory(folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.storage.lease import Clock, Lease, LeaseTimes, Owner, RunLost, take
 from orchestrator.storage.protocol import Storage, StorageError
+from orchestrator.threads import start_without_signals
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Ownership:
 
     def start(self) -> None:
         """Renew from now on."""
-        self._thread.start()
+        start_without_signals(self._thread)
 
     def check(self) -> None:
         """Raise RunLost when another launch owns the run. Raises StorageError when that cannot be known."""

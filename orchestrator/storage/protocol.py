@@ -63,6 +63,9 @@ class Storage(Protocol):
     def create(self, name: str, content: bytes) -> bool:
         """Store the object unless the name is taken; whether this call, or an earlier try of it, stored it."""
 
+    def tidy(self, folder: str) -> None:
+        """Remove unfinished writes below `folder`, a name that ends in a slash. Only when nobody writes there."""
+
     def describe(self) -> str:
         """Where this storage is, for messages."""
 

@@ -15,6 +15,8 @@ T = TypeVar("T")
 # About two seconds in all.
 RETRY_AFTER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _AGAIN_EVERY_S = 1.0
+# A mount shows a name that another host wrote when its caches expire: 20 s on sshfs, up to 60 s on NFS.
+LISTED_WITHIN_S = 75.0
 
 
 def retried(

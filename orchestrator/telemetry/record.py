@@ -24,6 +24,7 @@ from orchestrator.storage import ObjectMissing, RunLost, Storage, StorageError
 from orchestrator.telemetry import events as schemas
 from orchestrator.telemetry.event import Event, Recorded, UnknownEvent
 from orchestrator.telemetry.segments import FOLDER, MERGED, unlisted_segments
+from orchestrator.threads import start_without_signals
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class EventWriter:
         self._writing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._write_behind, name="event writer", daemon=True)
-        self._thread.start()
+        start_without_signals(self._thread)
         atexit.register(self.close)
 
     def __enter__(self) -> Self:

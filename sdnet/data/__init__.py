@@ -1,1 +1,1 @@
-"""From image pairs to batches: finds pairs, cuts patches, stores them, and gathers batches."""
+"""From image pairs to batches: finds pairs, cuts and stores patches, and gathers batches."""

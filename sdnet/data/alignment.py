@@ -16,8 +16,8 @@ REACH_PX = 12  # the largest shift looked for in each direction
 HALVES_AGREE_PX = 3.0  # the largest distance between the shifts that the two halves of a scene find
 # A pair is listed as misregistered if its own clear peak is farther than this from its scene's shift.
 MISREGISTERED_PX = 6.0
-# Standard deviations of its surface by which a clear peak stands out. Of 450 pairs that did not match,
-# none reached 3.9; of 464 pairs that did, one in sixteen.
+# A peak is clear if it is this many standard deviations above its surface's mean. None of 450
+# non-matching pairs reached 3.9; one in sixteen of 464 matching pairs did.
 _CLEAR_PEAK = 4.0
 _ORIENTATIONS = 6
 _SIGMA_OPTICAL, _SIGMA_SAR, _SIGMA_BLUR = 1.0, 1.5, 0.8
@@ -25,9 +25,10 @@ _SIGMA_OPTICAL, _SIGMA_SAR, _SIGMA_BLUR = 1.0, 1.5, 0.8
 
 @dataclass(frozen=True, slots=True)
 class SceneShift:
-    """rows, columns: where the SAR images lie, from the optical ones; 0, 0 unless trusted.
+    """Shift of a scene's SAR images against its optical ones, in pixels; 0, 0 unless trusted.
 
-    reason: why it is not trusted; empty if it is. misregistered: numbers of the scene's pairs.
+    reason: why it is not trusted; empty if it is.
+    misregistered: indices into the scene's pairs.
     """
 
     rows: int
@@ -45,7 +46,7 @@ class SceneShift:
 
 
 def agreement(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
-    """Correlation of the edges of two grey images at each shift: float32 [2 REACH_PX + 1] squared.
+    """Correlation of the edges of two grey images at each shift: float32 [S, S], S = 2 REACH_PX + 1.
 
     optical, sar: uint8 of one shape. Row i, column j is the shift of SAR by i - REACH_PX rows and
     j - REACH_PX columns. An image without edges gives zeros.
@@ -61,7 +62,7 @@ def agreement(optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
 
 
 def scene_shift(surfaces: Sequence[np.ndarray]) -> SceneShift:
-    """The shift of a scene from `agreement` of each of its pairs; a pair that has none gives NaN."""
+    """Estimate the shift of a scene from `agreement` of its pairs; a pair without one gives NaN."""
     whole_stack = np.stack(surfaces).astype(np.float64)
     usable = np.flatnonzero(np.isfinite(whole_stack).all(axis=(1, 2)))
     if len(usable) < 2:
@@ -89,7 +90,7 @@ def _peak(surface: np.ndarray) -> np.ndarray:
 
 
 def _edges(image: np.ndarray, sigma: float) -> list[np.ndarray]:
-    """Strength of edges by orientation, each float32 [H, W], mean 0, all together of length 1."""
+    """Strength of edges by orientation, each float32 [H, W]; all together have length 1."""
     smooth = cv2.GaussianBlur(np.log1p(image.astype(np.float32)), (0, 0), sigma)
     across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
     window = cv2.createHanningWindow(image.shape[::-1], cv2.CV_32F)

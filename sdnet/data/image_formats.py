@@ -1,4 +1,4 @@
-"""The headers of all image formats that are read, without decoding one pixel.
+"""Reads the header of every supported image format, without decoding a pixel.
 
 A file of 100 bytes can announce 10^10 pixels, so its header is checked before a decoder allocates
 memory. The first bytes decide the format, not the suffix.
@@ -75,7 +75,7 @@ def _pnm(content: HeaderBytes) -> ImageHeader:
     found = _PNM_TOKENS.match(content.head)
     if found is None or max(len(found[2]), len(found[3])) > 10:
         raise BadHeader("is a damaged PNM (its header)")
-    # OpenCV scales a lower maximum to 255 in text files only; as a deep image it is stretched in all.
+    # OpenCV scales another maximum to 255 in text files only. A deep image is always stretched.
     plain = found[1] in b"14" or int((found[4] or b"255")[:6]) == 255
     return ImageHeader("PNM", int(found[2]), int(found[3]), 3 if found[1] in b"36" else 1, 8 if plain else 16)
 
@@ -95,7 +95,7 @@ def _webp(content: HeaderBytes) -> ImageHeader:
 
 
 def _jpeg_2000(content: HeaderBytes) -> ImageHeader:
-    # OpenCV 4.11 ends the process on some damaged files, so none is decoded.
+    # OpenCV 4.11 crashes on some damaged files, so none is decoded.
     raise BadHeader("is a JPEG 2000 image, which is not read; write PNG or TIFF")
 
 

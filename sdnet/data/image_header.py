@@ -10,17 +10,19 @@ _HEAD_BYTES = 1 << 16
 
 
 class BadHeader(Exception):
-    """A header that is cut off, contradicts itself, or has a format that is not read. Has the reason."""
+    """A header that is truncated, inconsistent or of an unsupported format. The argument is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
     """What a file announces.
 
-    width, height: pixels. bands: samples of a pixel, alpha included. bits: of one sample.
-    edits: (offset, bytes) to put into the file's bytes before they are decoded; see `tiff_header`.
+    width, height: pixels.
+    bands: samples of a pixel, alpha included.
+    bits: of one sample.
+    edits: (offset, bytes) to write over the file's bytes before they are decoded; see `tiff_header`.
     no_data: the sample value that marks unknown pixels, if the file names one.
-    refusal: why the image cannot be used although it may be whole, or empty.
+    refusal: why the image cannot be used although it may be intact, or empty.
     """
 
     format: str
@@ -43,7 +45,7 @@ class HeaderBytes:
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        # Read first, without a seek: so that this also works on what cannot seek.
+        # No seek before the first read, so that this also works on streams.
         self.head = file.read(_HEAD_BYTES)
 
     def at(self, offset: int, size: int) -> bytes:
@@ -60,5 +62,5 @@ class HeaderBytes:
         return found
 
     def unpack(self, layout: str, offset: int) -> tuple[int, ...]:
-        """Numbers by a format of `struct`."""
+        """Unpack numbers in a format of `struct`."""
         return struct.unpack(layout, self.at(offset, struct.calcsize(layout)))

@@ -1,4 +1,4 @@
-"""Images in, grey pixels of 8 bits out: the same on every host, or refused with the reason.
+"""Decodes images to 8-bit grey, the same bytes on every host, or refuses them with a reason.
 
 How each format and depth is mapped is documented in docs/data.md.
 """
@@ -19,16 +19,16 @@ from sdnet.files import open_regular
 
 _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Pixels beyond it mark missing data, such as the lowest float32, which GDAL writes.
+# A larger absolute value marks missing data, such as the lowest float32, which GDAL writes.
 _NOT_A_MEASUREMENT = 1e30
-# A sparse file takes no disk and gigabytes of memory. Beside its pixels a file may have overviews and tags.
+# Refuses sparse files, which take gigabytes of memory but no disk. A file also has overviews and tags.
 _MOST_BYTES_OF_A_PIXEL, _MOST_OTHER_BYTES = 32, 64 << 20
 _TINY = np.finfo(np.float64).tiny
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
 class BadImage(Exception):
-    """An image that cannot be used: `path` and `reason`. Example: a download that broke off."""
+    """An image that cannot be used: `path` and `reason`. Example: a truncated download."""
 
     def __init__(self, path: Path, reason: str):
         super().__init__(path, reason)
@@ -49,14 +49,14 @@ def read_pair(pair: Pair, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
 def read_grey(path: Path, max_pixels: int) -> np.ndarray:
     """Decode an image to grey uint8 [H, W], as it is stored: orientation tags and alpha are ignored.
 
-    Up to 8 bits: the decoder's grey, colours by the weights of ITU-R BT.601, rounded as the decoder
-    of the format does. Deeper: see `stretch`.
+    Up to 8 bits: grey as decoded; colours are weighted as in ITU-R BT.601 and rounded as the format's decoder
+    does. Deeper: see `stretch`.
 
-    Raises BadImage for a file that is missing, truncated, of more than `max_pixels`, or that cannot
-    be read for what it is. Raises OSError when the storage is away: that says nothing about the image.
+    Raises BadImage for a file that is missing, truncated, larger than `max_pixels` or unsupported.
+    Raises OSError when the storage is unavailable, which says nothing about the image.
     """
     try:
-        with open_regular(path) as file:  # a FIFO would wait for a writer
+        with open_regular(path) as file:  # a plain open of a FIFO would hang
             header = read_header(file)
             _refuse(header, os.fstat(file.fileno()).st_size, max_pixels)
             file.seek(0)
@@ -76,14 +76,14 @@ def read_grey(path: Path, max_pixels: int) -> np.ndarray:
 def stretch(image: np.ndarray, no_data: float | None = None) -> np.ndarray:
     """Map an image of any depth to uint8 [H, W] by its own values: 1st percentile to 0, 99th to 255.
 
-    image: [H, W], or [H, W, 3 or 4] in OpenCV's order blue, green, red (, alpha). Pixels that are not
-    finite, beyond 1e30 or equal to `no_data` become 0 and do not count. Percentiles are values of the
-    image, not interpolated, and all arithmetic is float64: every host gets the same bytes. Where 98 %
-    of the pixels are equal the lowest and the highest value count instead.
+    image: [H, W], or [H, W, 3 or 4] in OpenCV's order blue, green, red (, alpha). Pixels that are not finite,
+    beyond 1e30 or equal to `no_data` become 0 and are excluded. Percentiles are values of the image, not
+    interpolated, and all arithmetic is float64, so every host gets the same bytes. If both percentiles are
+    equal, the lowest and the highest value are used instead.
     """
     bands = [image] if image.ndim == 2 else [image[:, :, band] for band in (2, 1, 0)]
     known = np.logical_and.reduce([_measured(band, no_data) for band in bands])
-    with np.errstate(all="ignore"):  # of pixels that do not count
+    with np.errstate(all="ignore"):  # excluded pixels may overflow
         weights = (1.0,) if len(bands) == 1 else _GREY
         grey = np.zeros(image.shape[:2], np.float64)
         for weight, band in zip(weights, bands, strict=True):
@@ -102,7 +102,7 @@ def stretch(image: np.ndarray, no_data: float | None = None) -> np.ndarray:
 
 def _measured(band: np.ndarray, no_data: float | None) -> np.ndarray:
     """Which samples are measurements: bool [H, W]."""
-    with np.errstate(all="ignore"):  # a signalling NaN, a mark beyond float32
+    with np.errstate(all="ignore"):  # signalling NaN, or no_data beyond float32
         values = band.astype(np.float64)
         as_stored = np.float32 if band.dtype == np.float32 else np.float64
         marked = None if no_data is None else float(as_stored(no_data))
@@ -130,7 +130,7 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
         for offset, value in header.edits:
             content[offset : offset + len(value)] = np.frombuffer(value, np.uint8)
     deep = header.bits > 8
-    cv2.setLogLevel(0)  # what is wrong is in our reason; GeoTIFF's own tags are warned of for each image
+    cv2.setLogLevel(0)  # OpenCV warns of the tags of each GeoTIFF; our reason says what is wrong
     # IMREAD_UNCHANGED ignores orientation by itself.
     flags = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -145,13 +145,13 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
 
 
 def refuse_incomplete(data: bytes) -> None:
-    """OpenCV fills what a truncated file lacks and says nothing, so the file's end is looked at first."""
+    """Raise BadHeader for a truncated PNG or JPEG: OpenCV silently fills in what is missing."""
     if data.startswith(_PNG):
         reason = _incomplete_png(data)
     elif data.startswith(b"\xff\xd8"):
         reason = _incomplete_jpeg(data)
     else:
-        reason = ""  # decoders of other formats do notice
+        reason = ""  # the other decoders report truncation
     if reason:
         raise BadHeader(reason)
 
@@ -177,8 +177,8 @@ def _incomplete_png(data: bytes) -> str:
 def _incomplete_jpeg(data: bytes) -> str:
     """Why a JPEG is not whole, or empty.
 
-    Its segments are followed to the end marker: other bytes may stand behind it, and a thumbnail
-    inside the header has an end marker of its own.
+    The segments are followed to the end marker, because other bytes may follow it, and a thumbnail in the
+    header has an end marker of its own.
     """
     position, scans = 2, 0
     while (position := data.find(b"\xff", position)) >= 0 and position + 1 < len(data):

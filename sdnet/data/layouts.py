@@ -1,7 +1,7 @@
 """How folders of image pairs are laid out, and which scene each image belongs to.
 
-A scene is what the split never cuts: images of one scene may overlap or be neighbours on the ground.
-The layouts are described in docs/data.md.
+The split never cuts a scene: images of one scene may overlap or be neighbours on the ground. The layouts are
+described in docs/data.md.
 """
 
 import re
@@ -15,7 +15,7 @@ from sdnet.errors import InputError
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 Sensor = Literal["optical", "sar"]
-# A rule for names: path of an image to its scene, and to the name that it shares with its partner.
+# Maps the path of an image to its scene, and to the name that it shares with its partner.
 Naming = Callable[[Path], tuple[str, str]]
 
 _SEN12_NAME = re.compile(r"(?P<roi>.+)_(?P<sensor>s[12])_(?P<scene>[^_]+)_(?P<patch>p\d+)")
@@ -37,7 +37,7 @@ class Image:
 
 
 def images_of(root: Path, layout: Layout) -> Iterator[Image]:
-    """Every image below `root` that belongs to the layout. `auto` takes the one layout that fits.
+    """Every image below `root` that belongs to the layout. `auto` uses the only layout that fits.
 
     Raises InputError for a root that fits none, or several.
     """
@@ -119,7 +119,7 @@ def _files(folder: Path, sensor: Sensor, naming: Naming) -> Iterator[Image]:
 
 
 def _image_files(folder: Path) -> Iterator[Path]:
-    """Images directly in a folder; hidden files do not count, and neither does a folder that is not there."""
+    """Images directly in a folder, without hidden files; none if the folder does not exist."""
     if folder.is_dir():
         for path in folder.iterdir():
             if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):

@@ -1,4 +1,4 @@
-"""Arrays inside a `.npz` archive: where each one lies in the file, so that it can be read or mapped alone."""
+"""Locates an array inside an `.npz` archive, so that it can be read or mapped in place."""
 
 import io
 import math
@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from sdnet.errors import InputError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
-_HEADER_BYTES = 1 << 16  # no header of ours or of NumPy's is longer; more would be read into memory
+_HEADER_BYTES = 1 << 16  # limits what is read; no header of ours or NumPy's is longer
 _LONGEST_SHOWN = 120
 # NumPy parses headers with `ast`, which Python 3.11 cannot do in two threads at once (gh-106905).
 _PARSING = threading.Lock()
@@ -23,7 +23,7 @@ _PARSING = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The header of an array in an archive, and where its data lie in the file."""
+    """The header of an array in an archive. begin: offset of its data in the file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -32,7 +32,7 @@ class Member:
 
 
 def find_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
-    """Read the header of one member; its data are not looked at."""
+    """Read the header of one member, not its data. Raises InputError; ValueError for a damaged header."""
     found = [info for info in archive.infolist() if info.filename == name]
     if len(found) != 1:
         names = ", ".join(archive.namelist()[:5])
@@ -65,12 +65,12 @@ def find_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
 
 
 def map_member(path: Path, member: Member) -> np.memmap:
-    """The array, mapped where it lies."""
+    """Map the array in place."""
     return np.memmap(path, member.dtype, "r", member.begin, member.shape)
 
 
 def read_member(path: Path, member: Member) -> np.ndarray:
-    """A small array, read and not mapped: a mapped page of a lost mount is SIGBUS, a failed read an OSError."""
+    """Read a small array. On a lost mount a read raises OSError, where a mapped page raises SIGBUS."""
     with path.open("rb") as file:
         file.seek(member.begin)
         content = bytearray(file.read(math.prod(member.shape) * member.dtype.itemsize))
@@ -86,6 +86,6 @@ def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def short(value: object) -> str:
-    """A value of a file for a message; a file may hold a very long one."""
+    """A value of a file, shortened for a message."""
     text = str(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

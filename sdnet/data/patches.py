@@ -1,4 +1,4 @@
-"""From a pair of images to patches: the same windows of both, around SIFT keypoints."""
+"""Cuts patches from a pair of images: the same windows of both, around SIFT keypoints."""
 
 import ctypes
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _LEAST_CONTRAST = (0.12, 0.04)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What a pair gave.
+    """The patches of one pair.
 
     patches: uint8 [n, E, 2E], optical left, E = `stored_size`. constant: windows left out as constant.
     centres: int32 [n, 2], row and column of each in its images.
@@ -39,10 +39,9 @@ class Cut:
 def cut_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> Cut:
     """Cut the same windows from both images, at most `per_pair`.
 
-    Keypoints come strongest first, no two nearer than `min_distance_px`, windows fully inside.
-    A window that has one value only in either image (the black edge of a swath, open water) is left
-    out, and the next keypoint takes its place. An image without texture, or smaller than a window,
-    gives no patch.
+    The strongest keypoints are used first, at least `min_distance_px` apart, with windows fully inside. A
+    window that has one value only in either image (the black edge of a swath, open water) is left out, and the
+    next keypoint takes its place. An image without texture, or smaller than a window, gives no patch.
     """
     half, left_out = config.size // 2, 0
 
@@ -74,7 +73,7 @@ def _windows(
         optical, sar = (
             cv2.copyMakeBorder(image, *border, cv2.BORDER_REFLECT_101) for image in (optical, sar)
         )
-    # A centre moves by `beyond`, its window's corner by half the stored edge back.
+    # The border moves a centre by `beyond`; its window begins half a stored edge before it.
     begin = beyond - edge // 2
     return np.stack(
         [
@@ -95,10 +94,11 @@ def choose_centres(
     config: PatchConfig,
     is_usable: Callable[[int, int], bool] = lambda row, column: True,
 ) -> list[tuple[int, int]]:
-    """(row, column) of the windows' centres; equal responses go by row, then column.
+    """Choose the (row, column) of the windows' centres; equal responses are ordered by row, then column.
 
-    keypoints: float32 [n, 3], of each its response, x and y. shape: of the image. is_usable: whether
-    the window around (row, column) may be taken.
+    keypoints: float32 [n, 3]: response, x and y.
+    shape: of the image.
+    is_usable: whether the window around (row, column) may be used.
     """
     half, (rows, columns) = config.size // 2, shape[:2]
     x, y = np.rint(keypoints[:, 1:].T).astype(np.int64)
@@ -131,17 +131,17 @@ def _keypoints(
 
 @lru_cache(maxsize=len(_LEAST_CONTRAST))
 def _sift(least_contrast: float) -> "cv2.SIFT":
-    cv2.setNumThreads(1)  # shards are what runs in parallel; and one thread always gives one order
+    cv2.setNumThreads(1)  # shards run in parallel already, and one thread gives a fixed order
     _keep_freed_memory()
     return cv2.SIFT_create(contrastThreshold=least_contrast)  # type: ignore[attr-defined]
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse what SIFT frees instead of giving it back to the system after each image.
+    """Let glibc reuse the memory that SIFT frees, instead of returning it to the system after each image.
 
-    SIFT takes and frees some 15 MB an image (256 x 256), which otherwise means 3,700 page faults
-    and a quarter of the time. Values: the largest threshold that mallopt(3) allows; twice that.
-    Does nothing where there is no glibc.
+    SIFT allocates and frees about 15 MB for an image of 256 x 256. Returning that costs 3,700 page faults and a
+    quarter of the time. The first threshold is the largest that mallopt(3) allows, the second is twice that.
+    Without glibc this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-_DEPTH = 2  # batches that wait, ready
+_DEPTH = 2  # gathered batches that wait
 
 
 class Prefetcher:
     """Iterates over batches of patches, uint8 [batch, 64, 128], gathered in the order of `batches`.
 
-    images: uint8 [N, 64, 128], usually memory-mapped. batches: index arrays of equal length.
-    fill: called with the number of the batch, its indices and the array to fill; left out, the
-    images are copied. With it, images may be larger than what is filled, [batch, *shape].
-    A batch belongs to the consumer until it asks for the next one; its memory is then used
-    again. `close` (or the end of a `with`) stops the thread and ends the iteration; an error in
-    the thread, such as an index out of range, is raised where the next batch is asked for.
+    images: uint8 [N, 64, 128], usually memory-mapped.
+    batches: index arrays of equal length.
+    fill: called with the number of the batch, its indices and the array [batch, *shape] to fill, which may be
+    smaller than the images; None copies the images. A batch belongs to the consumer until it requests the next
+    one; its memory is then used again. `close` (or the end of a `with`) stops the thread and ends the
+    iteration; an error in the thread, such as an index out of range, is raised when the next batch is
+    requested.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Prefetcher:
         self.close()
 
     def close(self) -> None:
-        """Stop gathering and wait for the thread; batches not yet asked for are dropped."""
+        """Stop gathering and wait for the thread; batches that were not requested are dropped."""
         if self._started:
             self._free.put(None)
             self._thread.join()
@@ -79,5 +80,5 @@ class Prefetcher:
         if self._fill_batch is not None:
             self._fill_batch(number, indices, out)
             return out
-        # Checked above, so that mode="clip" changes nothing but lets NumPy write straight into `out`.
+        # The indices are checked above; mode="clip" only lets NumPy write directly into `out`.
         return np.take(self._images, indices, axis=0, out=out, mode="clip")

@@ -1,7 +1,7 @@
 """Where patches were cut: the scene, the pair of images, and the centre in it.
 
-An `.npz` of patches keeps this in two further arrays: `scenes`, the names, and `places`, int32
-[N, 4], of each optical patch its scene, tile, row and column.
+An `.npz` of patches stores them in two more arrays: `scenes`, the names, and `places`, int32 [N, 4]: scene,
+tile, row and column of each optical patch.
 """
 
 import re
@@ -16,7 +16,7 @@ import numpy as np
 from sdnet.data.store import extra_array
 from sdnet.errors import InputError
 
-APART_PX = 64  # windows whose centres are so far apart in a row or a column share no pixel
+APART_PX = 64  # windows whose centres are this far apart in rows or columns share no pixel
 _SEASON = re.compile(r"ROIs?\d+_(?P<season>[A-Za-z]+)_.+")
 
 
@@ -45,7 +45,7 @@ class Places:
 
     @classmethod
     def read(cls, path: Path, num_pairs: int) -> Self | None:
-        """The places of an `.npz` of patches; None if it does not say. Raises InputError for wrong ones."""
+        """Read the places of an `.npz` of patches; None if it has none. Raises InputError for invalid ones."""
         scenes = extra_array(path, "scenes", "U", (None,))
         places = extra_array(path, "places", "i", (num_pairs, 4))
         if scenes is None or places is None:
@@ -70,7 +70,7 @@ class Places:
         return tuple(np.flatnonzero(self.scene == scene) for scene in range(len(self.scenes)))
 
     def by_season(self) -> dict[str, np.ndarray]:
-        """The scenes of each season, by its name; without scenes that are not named as SEN1-2 names them."""
+        """The scenes of each season, by its name; scenes without a name of SEN1-2's form are left out."""
         seasons: dict[str, list[int]] = {}
         for number, name in enumerate(self.scenes):
             match = _SEASON.fullmatch(name)
@@ -79,7 +79,7 @@ class Places:
         return {season: np.array(seasons[season]) for season in sorted(seasons)}
 
     def elsewhere(self, index: int) -> np.ndarray:
-        """Patches of the scene of patch `index` that show other ground: of another tile, or without overlap.
+        """Patches of the scene of patch `index` that show other ground: from another tile, or without overlap.
 
         Where tiles of a scene overlap, a patch of another tile may still show the same ground.
         """

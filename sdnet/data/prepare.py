@@ -1,7 +1,7 @@
-"""Preprocessing, whole: one train.npz and test.npz, made of all shards.
+"""Preprocesses a data set: makes all shards and merges them into train.npz and test.npz.
 
-The same functions serve `sdnet prepare`, one shard after another, and the orchestrator, whose
-workers make shards at the same time; the result is the same to the byte.
+`sdnet prepare` makes one shard after another; the workers of the orchestrator make shards at the same time.
+Both give the same bytes.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from sdnet.data.work import Work, orphans, refuse_too_many
 from sdnet.errors import InputError
 from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
 
-_CHUNK = 4096  # patches held in memory at once while merging: 32 MiB
+_CHUNK = 4096  # patches in memory at once while merging: 32 MiB
 
 
 def prepare(work: Work) -> dict[str, Any]:
@@ -37,22 +37,22 @@ def prepare(work: Work) -> dict[str, Any]:
 
 
 def make_place(work: Work) -> None:
-    """Make the folder of the shards. Raises InputError when something is in the way of it, or of a result."""
+    """Create the folder of the shards. Raises InputError if its path, or that of a result, is already used."""
     for path in (work.out / name for name in ("train.npz", "test.npz", "manifest.json")):
         if path.is_dir():
-            raise InputError(f"{path} is a folder, and a file must lie there; move it away")
+            raise InputError(f"{path} is a folder, but must be a file; move it away")
     if work.directory.exists() and not work.directory.is_dir():
-        raise InputError(f"{work.directory} is a file, and a folder must lie there; move it away")
+        raise InputError(f"{work.directory} is a file, but must be a folder; move it away")
     make_folder(work.directory)
 
 
 def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
-    """Make train.npz, test.npz and, last, manifest.json of finished shards; returns the manifest.
+    """Merge finished shards into train.npz, test.npz and, last, manifest.json; returns the manifest.
 
-    What is there already, whole and made of the same shards, is left as it is. train.npz holds
-    matches only. test.npz holds the matches, then for each of them `negatives` non-matches on
-    average: its optical patch beside the SAR patch of a seeded match of another scene. Raises
-    InputError when too many images were bad, or a side has no patch; OSError when storage refuses.
+    Files of the same shards that match their checksums are kept. train.npz holds matches only. test.npz holds
+    the matches, then for each of them `negatives` non-matches on average. A non-match is the optical patch of
+    one match with the SAR patch of a random match of another scene (seeded).
+    Raises InputError when too many images were bad, or a side has no patch; OSError when storage fails.
     """
     skipped = _skipped(work, reports)
     refuse_too_many(skipped, work)
@@ -68,7 +68,7 @@ def _merge(
     for name, shards in (("train", work.train), ("test", work.test)):
         _refuse_no_patch(name, [reports[shard.name] for shard in shards])
     shifts = estimate_shifts(work, reports) if work.patches.align else None
-    with ThreadPoolExecutor() as pool:  # checksums and copies, which run beside each other
+    with ThreadPoolExecutor() as pool:  # both files are copied and hashed at the same time
         train = pool.submit(_write_train, work, reports, shifts)
         test = pool.submit(_write_test, work, reports)
     counts, files = zip(train.result(), test.result(), strict=True)
@@ -104,18 +104,18 @@ def _refuse_no_patch(side: str, reports: list[ShardReport]) -> None:
 
 
 def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, object] | None:
-    """The manifest, if it was made of these shards and its files match their checksums; None otherwise."""
+    """The manifest, if it comes from these shards and its files match their checksums; None otherwise."""
     try:
         manifest: dict[str, Any] = read_json(out / "manifest.json")
         same = manifest["fingerprint"] == fingerprint
         whole = same and all(_size_and_sum(out / name) == known for name, known in manifest["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # not there, or not whole: it is made again
+        return None  # missing or damaged: it is made again
     return manifest if whole else None
 
 
 def _fingerprint(work: Work, reports: dict[str, ShardReport]) -> str:
-    """Hash of what the merged files are made of, and of what was left out."""
+    """Hash of everything that determines the merged files, and of what was left out."""
     checksums = sorted(
         (name, report.sha256, report.skipped, report.constant_images, report.constant_windows)
         for name, report in reports.items()
@@ -124,10 +124,10 @@ def _fingerprint(work: Work, reports: dict[str, ShardReport]) -> str:
 
 
 def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which matches lend the optical and the SAR patch of each non-match: int64 [round(negatives * N)] each.
+    """Choose the matches for the optical and the SAR half of each non-match: int64 [round(negatives * N)] each.
 
-    scenes: int64 [N], the scene of each match, ascending. Every match lends its optical patch
-    floor or ceil of `negatives` times; the SAR patch is uniform over the other scenes' matches.
+    scenes: int64 [N], the scene of each match, ascending. Every match gives its optical patch floor or ceil of
+    `negatives` times. The SAR patch is drawn uniformly from the matches of other scenes.
     """
     total, number = len(scenes), round(negatives * len(scenes))
     optical = np.arange(number) * total // max(number, 1)
@@ -141,7 +141,7 @@ def draw_negatives(scenes: np.ndarray, negatives: float, seed: int) -> tuple[np.
 def _write_train(
     work: Work, reports: dict[str, ShardReport], shifts: dict[str, SceneShift] | None
 ) -> tuple[int, dict[str, object]]:
-    """Write train.npz; returns how many pairs it holds, and its size and sum."""
+    """Write train.npz; returns its number of pairs, and its size and checksum."""
     path, places = work.out / "train.npz", places_of(work, work.train, reports)
     extras = places.extras()
     if shifts is not None:
@@ -160,7 +160,7 @@ def _write_train(
 
 
 def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[str, object]]:
-    """Write test.npz; returns how many pairs it holds, and its size and sum."""
+    """Write test.npz; returns its number of pairs, and its size and checksum."""
     path = work.out / "test.npz"
     places = places_of(work, work.test, reports)
     scenes = places.scene
@@ -172,8 +172,8 @@ def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[
     total = len(scenes) + len(optical)
     extras = places.rows(np.concatenate([np.arange(len(scenes)), optical])).extras()
     labels = np.concatenate([np.ones(len(scenes), np.int32), np.zeros(len(optical), np.int32)])
-    # Random access needs the matches in one file, which is gone when we are done. It is read and not mapped: it may
-    # lie on shared storage, and a mapped page of a lost mount would end the process.
+    # Random access needs the matches in one temporary file. It is read, not mapped: on a lost mount a
+    # mapped page would kill the process.
     scratch = work.out / ".test-matches"
     try:
         with scratch.open("w+b") as matches:
@@ -189,7 +189,7 @@ def _write_test(work: Work, reports: dict[str, ShardReport]) -> tuple[int, dict[
 def _with_negatives(
     matches: BinaryIO, count: int, optical: np.ndarray, sar: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """matches: `count` patches, one after the other. optical, sar: which of them lend their halves."""
+    """Yield the matches, then the non-matches. matches: `count` patches. optical, sar: which give each half."""
     half = PATCH_SHAPE[1] // 2
     for start in range(0, count, _CHUNK):
         yield _patches_at(matches, np.arange(start, min(start + _CHUNK, count)))

@@ -13,7 +13,7 @@ from sdnet.errors import InputError
 
 
 def steps_per_epoch(num_samples: int, global_batch: int) -> int:
-    """Steps that show every sample at least once. Raises InputError when one batch is above the data."""
+    """Steps that show every sample at least once. Raises InputError when one batch is larger than the data."""
     if global_batch > num_samples:
         raise InputError(
             f"a step takes {global_batch} samples and the data holds {num_samples}; lower train.batch"

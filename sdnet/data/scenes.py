@@ -1,4 +1,4 @@
-"""Reads from the shards of a job where each patch was cut, and the shift of SAR in each scene."""
+"""Reads from a job's shards where each patch was cut, and estimates the shift of SAR in each scene."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ def places_of(work: Work, shards: Sequence[Shard], reports: dict[str, ShardRepor
 
 
 def estimate_shifts(work: Work, reports: dict[str, ShardReport]) -> dict[str, SceneShift]:
-    """The shift of each training scene, by its name; numbers of misregistered pairs count all its pairs."""
+    """The shift of each training scene, by its name; misregistered pairs are indices into all its pairs."""
     surfaces: dict[str, list[np.ndarray]] = {}
     for shard in work.train:
         # A shard without a patch cannot be opened; its pairs have no texture to align by either.

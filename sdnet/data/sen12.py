@@ -1,4 +1,4 @@
-"""Image pairs on disk, and their split by scene."""
+"""Lists image pairs on disk, and splits them by scene."""
 
 import re
 from collections.abc import Iterable
@@ -27,18 +27,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a folder holds: pairs in natural order of their names, and images whose partner is missing."""
+    """The pairs of a folder in natural order of their names, and its images without a partner."""
 
     pairs: tuple[Pair, ...]
     orphans: tuple[Path, ...]
 
 
 def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = None) -> Listing:
-    """List the pairs below `root`; nothing is opened, hidden files do not count.
+    """List the pairs below `root`; no file is opened, hidden files are ignored.
 
     scene_pattern: a regular expression with one group, the scene, that matches the whole name of a pair.
-    Raises InputError when there are none, when two images claim one place in a pair, or when the
-    layout is not clear.
+    Raises InputError when there are none, when two files are the same image of a pair, or when the layout is
+    ambiguous.
     """
     if not root.is_dir():
         raise InputError(f"images {root} is not a folder; give a SEN1-2 tree, or a folder with s1/ and s2/")
@@ -61,9 +61,9 @@ def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = 
 def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training and test scenes, disjoint and each sorted.
 
-    By patterns, or by a seeded draw of `split.train` of all scenes. Either leaves two or more to test,
-    because the non-matches of a scene come from another one.
-    Raises InputError for too few scenes, a pattern that matches none, or a scene on both sides.
+    Chosen by patterns, or drawn with a seed; `split.train` is then the share that trains. At least two scenes
+    test, because the non-matches of a scene come from another one.
+    Raises InputError for too few scenes, a pattern that matches none, or a scene that matches both patterns.
     """
     known = sorted(set(scenes))
     if split.train_scenes is not None and split.test_scenes is not None:
@@ -81,7 +81,7 @@ def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, 
         return train, test
     if len(known) < 1 + _TEST_SCENES:
         raise InputError(
-            f"the images are of {len(known)} scene(s) ({', '.join(known)}); a split by scene needs at "
+            f"the images have {len(known)} scene(s) ({', '.join(known)}); a split by scene needs at "
             "least 3: one to train and two to test, since non-matches come from another scene; "
             "data.split.scene_pattern can name scenes in another way"
         )
@@ -100,7 +100,7 @@ def _by_name(images: Iterable[Image]) -> tuple[dict[tuple[str, str], Path], dict
         other = of_sensor.setdefault((image.scene, image.name), image.path)
         if other != image.path:
             raise InputError(
-                f"{min(image.path, other)} and {max(image.path, other)} have one name; rename or remove one"
+                f"{min(image.path, other)} and {max(image.path, other)} have the same name; rename or remove one"
             )
     return optical, sar
 

@@ -22,16 +22,18 @@ from sdnet.data.sen12 import Pair
 from sdnet.data.store import write_patches
 from sdnet.files import read_json, sha256_of, whole_file
 
-# Raised when the same pairs and settings give other patches than before.
+# Increase it when the same pairs and settings give other patches than before.
 _VERSION = 2
 _FEWEST_PAIRS, _MOST_PAIRS, _SHARDS_AIMED_AT = 8, 256, 64
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Pairs that are made together.
+    """Pairs that one task preprocesses.
 
-    name: unique in the job. root: image paths are reported relative to it. max_pixels: of an image.
+    name: unique in the job.
+    root: image paths are reported relative to it.
+    max_pixels: the limit for an image.
     """
 
     name: str
@@ -61,7 +63,7 @@ class ShardReport:
 
 
 def pairs_per_shard(num_pairs: int) -> int:
-    """Small enough to balance the workers and to lose little, large enough to be worth a task."""
+    """Few enough pairs to balance the workers and to lose little, enough to be worth a task."""
     return min(max(-(-num_pairs // _SHARDS_AIMED_AT), _FEWEST_PAIRS), _MOST_PAIRS)
 
 
@@ -84,9 +86,9 @@ def patches_path(directory: Path, shard: Shard) -> Path:
 def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport:
     """Cut the patches of every pair that can be read, write them, then write the report.
 
-    Raises OSError when storage refuses, or is away.
+    Raises OSError when storage fails.
     """
-    known = fingerprint(shard, config)  # first, so that a file that changes during the work is noticed later
+    known = fingerprint(shard, config)  # before the images are read, so that a later change is noticed
     cuts, surfaces, skipped, constant = [], [], [], []
     for pair in shard.pairs:
         surface = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32)
@@ -139,7 +141,7 @@ def _cut_pair(
 
 
 def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport | None:
-    """The report of a shard that is on disk, whole and made of these pairs and settings; None otherwise."""
+    """The report of a shard on disk that is complete and has these pairs and settings; None otherwise."""
     try:
         raw = _read_report(shard, directory)
         report = ShardReport(
@@ -154,12 +156,12 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
             patches_path(directory, shard)
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or not whole: it is made again
+        return None  # missing or damaged: it is made again
     return report if whole else None
 
 
 def fingerprint(shard: Shard, config: PatchConfig) -> str:
-    """Hash of everything that determines a shard's patches. Of files it covers path, size and modification time.
+    """Hash of everything that determines a shard's patches. It covers the path, size and modification time of files.
 
     It begins with the version of the rules, so that only fingerprints of one version are compared.
     """
@@ -181,7 +183,7 @@ def is_outdated(shard: Shard, directory: Path, config: PatchConfig) -> bool:
 
 
 def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> bool:
-    """Whether an outdated shard would have other patches. If not, its report is updated."""
+    """Make an outdated shard again; returns whether its patches differ. If not, its report is updated."""
     with tempfile.TemporaryDirectory() as elsewhere:
         made = make_shard(shard, Path(elsewhere), config)
         same = made.sha256 == _read_report(shard, directory).get("sha256")
@@ -191,7 +193,7 @@ def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> b
 
 
 def _read_report(shard: Shard, directory: Path) -> dict[str, Any]:
-    """A report as it is on disk; empty when it is not there, or not whole."""
+    """A report as stored; empty when it is missing or damaged."""
     try:
         raw = read_json(_report_path(directory, shard))
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
 """Patches on disk: `.npz` files written as a stream and read in place.
 
-An `.npz` holds `arr_0`, uint8 [N, E, 2E] (left half optical, right half SAR, E even and at least
-64), and `arr_1`, int32 [N] (1 match, 0 non-match), uncompressed, so that the images can be
-memory-mapped where they lie in the file and all ranks of a host share one copy in the page cache.
-It may hold more arrays, which are small: see `extra_array`.
+An `.npz` holds `arr_0`, uint8 [N, E, 2E] (left half optical, right half SAR, E even and at least 64), and
+`arr_1`, int32 [N] (1 match, 0 non-match), uncompressed, so that the images can be memory-mapped in place, and
+all ranks of a host share one copy in the page cache. It may have more arrays, which are small: see
+`extra_array`.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from sdnet.files import is_permanent, sha256_of, whole_file
 
 PATCH_SHAPE = (64, 128)
 _SAMPLED = 64
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal data make equal files
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # time of every entry, so that equal data make equal files
 _LFS_POINTER = b"version https://git-lfs"
 
-# What the readers of zip files and of NumPy's headers raise for bytes that they do not understand.
+# What the parsers of zip files and of NumPy's headers raise for damaged bytes.
 _NOT_WHOLE = (
     OSError, EOFError, ValueError, NotImplementedError, SyntaxError, tokenize.TokenError, struct.error,
     zipfile.BadZipFile, TypeError, OverflowError, RecursionError, MemoryError, KeyError, IndexError,
@@ -40,8 +40,8 @@ _NOT_WHOLE = (
 class PatchFile:
     """An open `.npz`: images uint8 [N, E, 2E], memory-mapped and read-only; labels int32 [N].
 
-    shifts: int16 [N, 2], rows and columns by which the SAR images of each pair's scene lie off the
-    optical ones; None if the file does not say.
+    shifts: int16 [N, 2], rows and columns by which SAR is shifted against optical in each pair's scene; None if
+    the file has none.
     """
 
     path: Path
@@ -62,11 +62,12 @@ def write_patches(
     edge: int = PATCH_SHAPE[0],
     extras: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Stream `num_patches` patches to an `.npz`, which appears whole or not at all.
+    """Stream `num_patches` patches to an `.npz`, atomically.
 
-    chunks: uint8 [n, edge, 2 edge] each, `num_patches` in all. labels: integers [num_patches].
-    extras: more arrays by their names, for `extra_array`. sync: see `whole_file`. Files above 4 GB
-    are zip64. The same patches always make the same bytes.
+    chunks: uint8 [n, edge, 2 edge] each, `num_patches` in total.
+    labels: integers [num_patches].
+    extras: more arrays by their names, for `extra_array`.
+    sync: see `whole_file`. Files above 4 GB are zip64. The same patches always make the same bytes.
     """
     with whole_file(path, sync) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write_images(archive, num_patches, chunks, (edge, 2 * edge))
@@ -78,8 +79,8 @@ def write_patches(
 def open_patches(path: Path) -> PatchFile:
     """Map an `.npz` in place.
 
-    Raises InputError for a file that neither this program nor `numpy.savez` wrote, and OSError for a failure of
-    storage that may pass, such as EIO.
+    Raises InputError for a file that neither this program nor `numpy.savez` wrote, and OSError for a storage
+    failure that may pass, such as EIO.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -111,10 +112,11 @@ def _not_whole(path: Path, error: Exception) -> str:
 
 
 def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
-    """A further array of an `.npz` of patches; None if the file does not have it.
+    """Read one more array of an `.npz` of patches; None if the file does not have it.
 
-    kind: of its dtype, such as `i` for integers or `U` for text. shape: what it must be; None for any
-    length. Raises InputError for an array of another kind or shape.
+    kind: the dtype's, such as `i` for integers or `U` for text.
+    shape: required; None allows any length.
+    Raises InputError for an array of another kind or shape.
     """
     with zipfile.ZipFile(path) as archive:
         if f"{name}.npy" not in archive.namelist():
@@ -132,9 +134,9 @@ def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...])
 
 
 def open_training_patches(path: Path) -> PatchFile:
-    """As `open_patches`, for training: every pair must be a match. Raises InputError otherwise.
+    """As `open_patches`, for training: also raises InputError if any pair is not a match.
 
-    The loss takes each pair of the file for a match and finds its negatives inside the batch.
+    The loss treats each pair of the file as a match, and takes its negatives from the batch.
     """
     patches = open_patches(path)
     non_matches = len(patches) - int(patches.labels.sum())
@@ -147,10 +149,10 @@ def open_training_patches(path: Path) -> PatchFile:
 
 
 def checksums_of(train: Path, test: Path) -> dict[str, str]:
-    """SHA-256 of the files of a data set, by their common names; a checkpoint keeps these.
+    """SHA-256 of the files of a data set, by the names that checkpoints use.
 
-    Raises InputError for a file whose arrays do not match the CRC-32 that the archive has of them, OSError
-    when storage fails. A file that did not change since it was last asked for is not read again.
+    Raises InputError for a file whose arrays do not match their CRC-32 in the archive, OSError when storage
+    fails. Cached: a file is read again only when its size or modification time has changed.
     """
     return {
         name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns)
@@ -159,7 +161,7 @@ def checksums_of(train: Path, test: Path) -> dict[str, str]:
 
 
 def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Which of the files that both know are not the same, in words; empty if all are."""
+    """The files whose checksums differ, as text for a message; empty if all that both name are equal."""
     return " and ".join(
         f"{name} (checksum {before[name][:12]}, now {now[name][:12]})"
         for name in sorted(before.keys() & now.keys())
@@ -168,9 +170,9 @@ def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def read_images(patches: PatchFile, most: int) -> Iterator[np.ndarray]:
-    """All images in order, uint8 [at most `most`, E, 2E] each, read and not mapped: for files on shared storage.
+    """All images in order, uint8 [at most `most`, E, 2E] each, read, not mapped: for files on shared storage.
 
-    Raises OSError when storage fails, where a mapped page would end the process.
+    Raises OSError when storage fails, where a mapped page would kill the process.
     """
     assert isinstance(patches.images, np.memmap), type(patches.images)
     begin, shape = patches.images.offset, patches.images.shape[1:]
@@ -198,9 +200,9 @@ def sample_checksum(train: PatchFile, test: PatchFile) -> str:
 
 
 def refuse_other_sample(expected: str, train: PatchFile, test: PatchFile) -> None:
-    """Raise InputError when a host sees other files than the launcher did.
+    """Raise InputError if this host has other files than the launcher.
 
-    A rank may start on another host, or long after the launch: its files can be another copy, or replaced.
+    A rank may start on another host or long after the launch, so its files may be another copy or replaced.
     """
     if sample_checksum(train, test) != expected:
         raise InputError(
@@ -247,7 +249,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _sampled_patches(patches: PatchFile) -> Iterator[bytes]:
-    """64 patches spread over the file, read and not mapped, as `read_member`."""
+    """64 patches spread over the file, read and not mapped as in `read_member`."""
     size = math.prod(patches.images.shape[1:])
     assert isinstance(patches.images, np.memmap), type(patches.images)
     begin = patches.images.offset
@@ -258,7 +260,7 @@ def _sampled_patches(patches: PatchFile) -> Iterator[bytes]:
 
 
 def _check(path: Path, images: Member, labels: Member) -> None:
-    """Refuse by the headers alone, so that nothing is mapped or allocated by a shape that is not ours."""
+    """Check the headers alone, so that an invalid shape is neither mapped nor allocated."""
     if images.dtype != np.uint8 or len(images.shape) != 3 or not _is_pair(*images.shape[1:]):
         raise InputError(
             f"{path}: arr_0 is {short(images.dtype)} {short(list(images.shape))}; it must be uint8 "
@@ -269,10 +271,10 @@ def _check(path: Path, images: Member, labels: Member) -> None:
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise InputError(
             f"{path}: arr_1 is {short(labels.dtype)} {short(list(labels.shape))}; it must be integers "
-            f"[{images.shape[0]}], one label a patch"
+            f"[{images.shape[0]}], one label per patch"
         )
     if images.shape[0] == 0:
-        raise InputError(f"{path} holds no patches; look at the images it was made of")
+        raise InputError(f"{path} holds no patches; look at its source images")
 
 
 def _is_pair(rows: int, columns: int) -> bool:

@@ -1,4 +1,4 @@
-"""Synthetic pairs from a seed: the same ground in two different sensors.
+"""Makes synthetic pairs from a seed: the same ground as two sensors see it.
 
 Both images have the same shapes: fields, roads, water and buildings. Their pixel values differ. Each
 class has another brightness in each sensor, and in each pair's SAR image, so contrast inverts at
@@ -28,7 +28,7 @@ _VERSION = 2  # of the pictures that a seed makes
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What lies where, [256, 256] each: `fields` uint8, the kind of field; the others bool."""
+    """A map of the ground, [256, 256] each: `fields` uint8, the kind of field; the others bool."""
 
     fields: np.ndarray
     borders: np.ndarray
@@ -51,10 +51,10 @@ def scene_of_each_pair(config: SyntheticConfig) -> list[str]:
 
 
 def make_tree(root: Path, config: SyntheticConfig) -> None:
-    """Write the pairs as a SEN1-2 tree, `ROIs0000_synthetic/s1_<scene>/...`; does nothing when it is there.
+    """Write the pairs as a SEN1-2 tree, `ROIs0000_synthetic/s1_<scene>/...`; does nothing if it exists.
 
-    The tree appears whole: it is written beside `root` and renamed, after what an earlier,
-    interrupted or differently configured run left has been removed.
+    The tree is complete or absent: it is written next to `root` and renamed. What an earlier, interrupted or
+    differently configured run left is removed.
     """
     marker = json.dumps({"version": _VERSION, **asdict(config)}, sort_keys=True)
     stamp = root / "synthetic.json"
@@ -71,7 +71,7 @@ def make_tree(root: Path, config: SyntheticConfig) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             _write_png(folder / f"{_SEASON}_{sensor}_{scene}_p{number}.png", image)
     (building / stamp.name).write_text(marker, encoding="utf-8")
-    os.sync()  # one for all: syncing each of the small files takes longer than making them
+    os.sync()  # one sync for all: syncing each small file takes longer than making it
     if root.exists():
         shutil.rmtree(root)
     building.rename(root)
@@ -85,7 +85,7 @@ def _fields(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     stretch, angle = rng.uniform(0.5, 2.0), rng.uniform(0, np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     to_image = turn * (stretch, 1 / stretch)
-    edge = 4 * SIZE  # the plane's square of this edge covers the image however it is turned
+    edge = 4 * SIZE  # a square of this edge covers the image at any rotation
     plane = cv2.Subdiv2D((-edge, -edge, 2 * edge, 2 * edge))
     points = rng.uniform(-SIZE, SIZE, (rng.integers(90, 180), 2))
     plane.insert(points.astype(np.float32).tolist())
@@ -143,7 +143,7 @@ def _optical(rng: np.random.Generator, ground: Ground) -> np.ndarray:
     grey[ground.borders] -= rng.uniform(15, 50)
     grey[ground.water] = rng.uniform(20, 60)
     grey[ground.roads] = rng.uniform(150, 230)
-    grey[np.roll(ground.houses, (2, 2), axis=(0, 1))] = 30  # shadows, beside the houses drawn next
+    grey[np.roll(ground.houses, (2, 2), axis=(0, 1))] = 30  # shadows, next to the houses drawn below
     grey[ground.houses] = rng.uniform(170, 250)
     grey = cv2.GaussianBlur(grey, (0, 0), 0.7) + 2.5 * rng.standard_normal(grey.shape, np.float32)
     tint = rng.uniform(0.85, 1.1, 3)

@@ -1,8 +1,8 @@
-"""The tags of a TIFF's first page that decide how its pixels are read, and which of them are changed first.
+"""Reads the tags of a TIFF's first page that affect decoding, and says which ones to overwrite first.
 
-Two tags would make the decoder alter pixels: orientation turns the image against its partner, and
-unassociated alpha darkens it. Both are overwritten in memory before decoding, so that the pixels
-come out as they are stored, as they do from a JPEG or a PNG.
+Two tags would make the decoder alter pixels: orientation turns the image against its partner, and unassociated
+alpha darkens it. Both are overwritten in memory before decoding, so that the pixels are decoded as they are
+stored, as for JPEG and PNG.
 """
 
 import struct
@@ -15,7 +15,7 @@ _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the 
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
 _MOST_VALUES, _MOST_FIELDS = 64, 4096
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-# OpenCV's decoder comes without these; GDAL and Pillow write them.
+# Compressions that GDAL and Pillow write, but that OpenCV cannot decode.
 _NOT_DECODED = {
     6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
     50002: "JPEG XL", 52546: "JPEG XL",
@@ -30,7 +30,7 @@ _DEPTHS = {
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One tag. code: of `struct`, of each value. place: the offset of the first value in the file."""
+    """One tag. code: `struct` format of each value. place: the offset of the first value in the file."""
 
     values: tuple[int, ...]
     text: bytes
@@ -39,7 +39,7 @@ class _Field:
 
 
 def is_tiff(head: bytes) -> bool:
-    """Whether a file that begins so is a TIFF or a BigTIFF, of either byte order."""
+    """Whether these are the first bytes of a TIFF or BigTIFF, in either byte order."""
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -87,7 +87,7 @@ def _refusal(
     planar: bool,
     extra: tuple[int, ...],
 ) -> str:
-    """Why such a TIFF would be read wrongly, or not at all; empty if it is read as it should be."""
+    """Why such a TIFF would be decoded wrongly, or not at all; empty if it is supported."""
     if compression in _NOT_DECODED:
         name = _NOT_DECODED[compression]
         return f"is a TIFF compressed with {name}; write it with Deflate, LZW or without compression"
@@ -114,7 +114,7 @@ def _refusal(
 
 
 def _edits(fields: dict[int, _Field], deep_rgb: bool) -> tuple[tuple[int, bytes], ...]:
-    """What to overwrite: no orientation, alpha of no meaning, and three deep bands are RGB."""
+    """Bytes to overwrite: no orientation, alpha without a meaning, and RGB for three deep bands."""
     values = {_ORIENTATION: 1}
     if _EXTRA in fields and fields[_EXTRA].values[:1] == (2,):
         values[_EXTRA] = 0
@@ -131,11 +131,11 @@ def _no_data(fields: dict[int, _Field]) -> float | None:
     try:
         return float(fields[_NO_DATA].text.strip(b"\0 ")) if _NO_DATA in fields else None
     except ValueError:
-        return None  # GDAL takes other text for no value, too
+        return None  # GDAL ignores other text, too
 
 
 def _fields(content: HeaderBytes, order: str) -> dict[int, _Field]:
-    """The known tags of the first page; of a tag that is there twice the first counts, as in libtiff."""
+    """The known tags of the first page; of a duplicate tag the first counts, as in libtiff."""
     big = content.unpack(order + "H", 2) == (43,)
     start = content.unpack(order + ("Q" if big else "I"), 8 if big else 4)[0]
     count = content.unpack(order + ("Q" if big else "H"), start)[0]

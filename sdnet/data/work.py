@@ -16,7 +16,7 @@ _NAMED_IN_NOTES = 3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job of preprocessing. seed: of the split and of the non-matches."""
+    """A preprocessing job. seed: of the split and of the non-matches."""
 
     listing: Listing
     train: tuple[Shard, ...]
@@ -33,7 +33,7 @@ class Work:
 
     @property
     def directory(self) -> Path:
-        """Where the shards lie."""
+        """The folder of the shards."""
         return self.out / "shards"
 
 
@@ -45,10 +45,10 @@ def plan_work(
     max_bad_images: float,
     image_config: ImageConfig = _IMAGES,
 ) -> Work:
-    """List the pairs, split them by scene, cut them into shards; no image is opened.
+    """List the pairs, split them by scene, and cut them into shards; no image is opened.
 
-    Raises InputError for images or a split that cannot make a training and a test set, and for too
-    many images without a partner.
+    Raises InputError for images or a split that give no training or no test set, and for too many images
+    without a partner.
     """
     if not 0 <= max_bad_images <= 1:
         raise InputError(f"max_bad_images is {shown(max_bad_images)}; it must be from 0 to 1")
@@ -74,7 +74,7 @@ def plan_work(
 
 
 def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
-    """What a user should know about the images before they are used: a sentence each; empty if all is well."""
+    """Warnings about the images, one sentence each; empty if there are none."""
     found, pairs = [], work.listing.pairs
     drawn = split.train_scenes is None and split.scene_pattern is None
     if drawn and all(pair.scene == pair.name for pair in pairs):
@@ -103,11 +103,11 @@ def _some(names: list[str]) -> str:
 
 
 def images_changed(work: Work) -> bool:
-    """Whether a finished result was made of other images.
+    """Whether the images changed after the result was made.
 
-    Only shards whose files have another size or time of change are looked at: they are made again
-    elsewhere, and compared. False when nothing is known of the result, such as after its shards were
-    deleted. Raises OSError.
+    Only shards whose files have another size or modification time are made again, in a temporary folder, and
+    compared. False if nothing is known of the result, such as after its shards were deleted.
+    Raises OSError.
     """
     try:
         pairs = read_json(work.out / "manifest.json")["pairs"]

@@ -1,4 +1,4 @@
-"""Hand-made measures of structure that compare optical and SAR images without any training.
+"""Hand-crafted measures of structure that compare optical and SAR images without training.
 
 A measure maps a grey image to a few channels that describe local structure and look alike in both
 sensors. Two images are compared by the correlation of their channels. NumPy and OpenCV only.

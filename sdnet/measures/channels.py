@@ -1,8 +1,8 @@
 """The measures: a grey image [H, W] to structure channels, float32 [C, H, W].
 
-Every measure ends in `_balanced`: at each pixel the channels have mean 0 and a length near 1 where
-there is structure, far below 1 where there is none. So the correlation of two images (see
-`correlation`) depends on where their structure lies, not on contrast, and 1 means equal structure.
+Every measure ends in `_balanced`: at each pixel the channels have mean 0 and a length near 1 where there is
+structure, far below 1 where there is none. So the correlation of two images (see `correlation`) depends on the
+position of their structure, not on contrast, and 1 means equal structure.
 
 Published ideas, our own code: log-Gabor amplitude and phase congruency (Kovesi 1999), CFOG (Ye et al.
 2019), MIND (Heinrich et al. 2012).
@@ -22,7 +22,7 @@ Measure = Callable[[np.ndarray], np.ndarray]
 _AMPLITUDE_WAVELENGTHS = (6.0, 12.0)
 _PHASE_WAVELENGTHS = (4.0, 8.0, 16.0)
 _GRADIENT_ORIENTATIONS = 9
-# Share of the mean length that is added when channels are divided by their length.
+# Share of the mean length that is added to a length before the division by it.
 _FLOOR = 0.1
 
 

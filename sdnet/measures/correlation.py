@@ -1,4 +1,4 @@
-"""Where a template fits best: dense normalised cross-correlation of channels, and its sub-pixel peak."""
+"""Finds where a template fits best: dense normalised cross-correlation of channels, and its sub-pixel peak."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,9 @@ class Peak:
     """The best position on a correlation surface.
 
     row, column: offset of the template's first pixel in the searched image, with a fraction.
-    score: correlation there, from -1 to 1. second: the best score outside a neighbourhood of the peak.
-    inside: the peak is not on the rim of the surface, so a better one beyond the rim is unlikely.
+    score: correlation there, from -1 to 1.
+    second: the best score outside a neighbourhood of the peak.
+    inside: the peak is not on the border of the surface, so a better one outside is unlikely.
     """
 
     row: float
@@ -51,8 +52,8 @@ def correlate(template: np.ndarray, image: np.ndarray) -> np.ndarray:
 def find_peak(surface: np.ndarray, exclude_px: int = 6) -> Peak:
     """The largest entry of a surface, refined by a parabola through its neighbours in each direction.
 
-    The offset added by the parabola is at most half a pixel. Of equal entries the first in row order
-    counts. exclude_px: half the edge of the square around the peak in which `second` is not sought.
+    The offset added by the parabola is at most half a pixel. Of equal entries the first in row order counts.
+    exclude_px: half the edge of the square around the peak that is excluded for `second`.
     """
     row, column = (int(index) for index in np.unravel_index(int(np.argmax(surface)), surface.shape))
     rows, columns = surface.shape

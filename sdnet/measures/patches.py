@@ -37,9 +37,10 @@ def mean_surface(
 ) -> np.ndarray:
     """Mean correlation of all pairs at each shift: float32 [2 m + 1, 2 m + 1] for m = max_shift_px.
 
-    pairs: (optical, SAR), two images [H, W] of one size above 2 m. Entry (m + r, m + c) is the
-    correlation when the SAR content lies r rows below and c columns right of the optical content. The
-    mean of many pairs has a clear peak where single pairs have none. Raises ValueError without a pair.
+    pairs: (optical, SAR), two images [H, W] of one size above 2 m. Entry (m + r, m + c) is the correlation when
+    the SAR content is r rows below and c columns right of the optical content. The mean of many pairs has a
+    clear peak where single pairs have none.
+    Raises ValueError without a pair.
     """
     m = max_shift_px
     total, count = np.zeros((2 * m + 1, 2 * m + 1)), 0

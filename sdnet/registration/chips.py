@@ -20,7 +20,7 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a chip lies in an image.
+    """The position, orientation and scale of a chip in an image.
 
     centre: (row, column) of the image; the chip's pixel (edge // 2, edge // 2) shows it. jacobian: [2, 2],
     image (row, column) by optical (row, column). halvings: a chip pixel is 2^halvings optical pixels.
@@ -32,10 +32,9 @@ class View:
 
 
 def cut(image: Image, view: View, edge_px: int, features: Features, sensor: Sensor) -> Chip:
-    """Channels of the square of edge_px chip pixels that a view shows."""
+    """Channels of the view's square, whose edge is edge_px chip pixels."""
     edge, scale = edge_px + 2 * features.margin, 2.0**view.halvings
-    # The level whose pixels are about as large as a chip's: an image that is finer than the other is
-    # averaged, not skipped over.
+    # The level whose pixels are about as large as a chip's: a finer image is averaged, not subsampled.
     level = max(0, round(np.log2(scale * np.sqrt(abs(np.linalg.det(view.jacobian))))))
     image, shrink = image.level(level), 2.0**level
     jacobian = view.jacobian * scale / shrink
@@ -55,7 +54,7 @@ def cut(image: Image, view: View, edge_px: int, features: Features, sensor: Sens
 def _resampled(image: Image, matrix: np.ndarray, edge: int) -> tuple[np.ndarray, np.ndarray]:
     """Grey float32 and mask bool, [edge, edge]; matrix: chip (column, row) to image (column, row).
 
-    Only the needed part of the image goes to OpenCV, whose coordinates end at 32,767.
+    OpenCV gets only the needed part of the image, because its coordinates end at 32,767.
     """
     corners = matrix @ np.array([[0, edge - 1, 0, edge - 1], [0, 0, edge - 1, edge - 1], [1, 1, 1, 1]])
     (left, top), (right, bottom) = np.floor(corners.min(axis=1)) - 3, np.ceil(corners.max(axis=1)) + 4

@@ -1,4 +1,4 @@
-"""Registering two files: reading, the georeferences, the search, and the folder of results."""
+"""Registers two files: reads them, uses their georeferences, and writes the folder of results."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,12 @@ def register_files(
 ) -> dict[str, Any]:
     """Register two image files into the folder `out`; returns the content of its transform.json.
 
-    Where both files are georeferenced, the search begins where the georeferences say, after the SAR
-    image was reprojected to the optical image's coordinate system if they differ. Without, it begins
-    with the first pixels on each other. Raises InputError for files or a folder that cannot be used.
+    If both files are georeferenced, the search starts from their georeferences; a SAR image in another
+    coordinate system is reprojected first. Without georeferences, the search starts with the first pixels
+    aligned.
+    Raises InputError for files or a folder that cannot be used.
     """
-    cv2.setNumThreads(1)  # work is spread over processes; and one thread always gives one order
+    cv2.setNumThreads(1)  # processes run in parallel already, and one thread gives a fixed order
     first = read_source(optical)
     second = read_source(sar, None if first.geo is None else first.geo.crs)
     start = _initial(first, second)
@@ -55,6 +56,6 @@ def _initial(optical: Source, sar: Source) -> Transform:
 
 
 def config_of(model: str, search: str, measure: str, with_network: bool, adapt: bool) -> RegisterConfig:
-    """The configuration of a command line: both methods when there is a network. Raises InputError."""
+    """The configuration from command line options: both methods if there is a network. Raises InputError."""
     method: Method = "combined" if with_network else "templates"
     return RegisterConfig(model=model, search=search, measure=measure, method=method, adapt=adapt)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How images are registered: the levels of the search, the model, and what counts as trusted."""
+"""Configuration of a registration: the levels of the search, and what the user chooses."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,10 +20,11 @@ METHODS: tuple[Method, ...] = ("templates", "network", "combined")
 class Level:
     """One pass over the images; lengths are pixels of the optical image.
 
-    halvings: how often both images are halved first. template_px: edge of the compared square.
-    radius_px: how far from the predicted place a match is sought, in rows and in columns.
-    tolerance_px: a tie point that lies farther from the fitted model does not count.
-    points: about how many tie points are sought, spread over the image.
+    halvings: how often both images are halved first.
+    template_px: edge of the compared square.
+    radius_px: largest distance from the predicted position, in rows and in columns.
+    tolerance_px: tie points farther from the fitted model are outliers.
+    points: approximate number of points, spread over the image.
     """
 
     halvings: int
@@ -35,7 +36,7 @@ class Level:
 
 COARSE = Level(halvings=1, template_px=192, radius_px=72, tolerance_px=8.0, points=64)
 FINE = Level(halvings=0, template_px=96, radius_px=12, tolerance_px=8.0, points=144)
-# Around the fine result peaks lie near whole offsets, where a parabola has the least bias.
+# Near the fine result, peaks are close to whole offsets, where a parabola has the least bias.
 LAST = Level(halvings=0, template_px=96, radius_px=6, tolerance_px=4.0, points=196)
 # SDNet sees 64 px at once and costs more than a template.
 NETWORK_COARSE = Level(halvings=0, template_px=128, radius_px=72, tolerance_px=8.0, points=36)
@@ -46,10 +47,13 @@ NETWORK_FINE = Level(halvings=0, template_px=128, radius_px=16, tolerance_px=8.0
 class RegisterConfig:
     """What the user chooses.
 
-    model: of the transform. search: `near` finds shifts to 72 px and rotations to about 5 degrees;
-    `wide` finds shifts to 200 px and any rotation. method: `templates` needs no network; `network`
-    uses SDNet alone; `combined` finds the place with both and refines with templates.
-    measure: of the templates. adapt: give the network the BatchNorm statistics of the two images.
+    model: of the transform.
+    search: `near` finds shifts to 72 px and rotations to about 5 degrees; `wide` finds shifts to 200 px and any
+    rotation.
+    method: `templates` needs no network; `network` uses SDNet alone; `combined` uses both in the coarse search
+    and templates in the fine one.
+    measure: of the templates.
+    adapt: give the network the BatchNorm statistics of the two images.
     """
 
     model: Model = "affine"

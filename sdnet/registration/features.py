@@ -1,4 +1,4 @@
-"""What registration compares: hand-made channels at every pixel, or descriptors of SDNet at every 8th."""
+"""What registration compares: hand-crafted channels at every pixel, or SDNet's descriptors at every 8th."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -22,7 +22,7 @@ class Features(Protocol):
 
     @property
     def margin(self) -> int:
-        """Chip pixels that are cut off on each side."""
+        """Chip pixels to cut off on each side."""
 
     def channels(self, grey: np.ndarray, valid: np.ndarray, sensor: Sensor) -> np.ndarray:
         """Float32 [C, h, w] of grey float32 [H, W]; 0 where valid, bool [H, W], is False."""
@@ -30,11 +30,11 @@ class Features(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """A hand-made measure."""
+    """A hand-crafted measure."""
 
     measure: Measure
     stride: int = 1
-    margin: int = 12  # near the rim filters see too little
+    margin: int = 12  # filters are not reliable near the border
 
     def channels(self, grey: np.ndarray, valid: np.ndarray, sensor: Sensor) -> np.ndarray:
         """The measure's channels, which are the same for both sensors."""
@@ -42,7 +42,7 @@ class Templates:
         found = self.measure(grey)[:, inside, inside]
         if valid.all():
             return found
-        # Where data end there is an edge in the image that is none on the ground.
+        # The border of the data is an edge in the image but not on the ground.
         quiet = cv2.erode(valid.view(np.uint8), np.ones((5, 5), np.uint8))[inside, inside]
         return found * quiet.astype(np.float32)
 
@@ -56,7 +56,7 @@ class Descriptors:
     margin: int = 0
 
     def channels(self, grey: np.ndarray, valid: np.ndarray, sensor: Sensor) -> np.ndarray:
-        """Descriptors of the patches of 64 x 64 px whose first pixels are 8 px apart."""
+        """Descriptors of patches of 64 x 64 px, 8 px apart."""
         found = self.net.dense(grey, sensor)
         if valid.all():
             return found

@@ -22,7 +22,7 @@ def preview(grey: np.ndarray) -> np.ndarray:
 
 
 def checkerboard(optical: np.ndarray, warped: np.ndarray) -> np.ndarray:
-    """Fields of both images in turn, uint8 [H, W]: where a road crosses a field's rim, it must not break."""
+    """Alternating fields of both images, uint8 [H, W]; roads must continue from field to field."""
     edge = max(16, max(optical.shape) // _FIELDS)
     rows, columns = np.indices(optical.shape, sparse=True)
     return np.where((rows // edge + columns // edge) % 2 == 0, optical, warped)
@@ -44,7 +44,7 @@ def tie_point_map(
 ) -> np.ndarray:
     """The optical preview in colour, B, G, R, with a green ring at each tie point that agrees, else red.
 
-    shape: of the whole image, to which the tie points' places refer.
+    shape: of the whole image, in whose pixels the tie points are.
     """
     canvas = cv2.cvtColor(optical, cv2.COLOR_GRAY2BGR)
     scale = optical.shape[0] / shape[0]

@@ -1,4 +1,4 @@
-"""GeoTIFF: reading with its georeference, and writing as a cloud-optimised GeoTIFF. Needs rasterio."""
+"""Reads a GeoTIFF with its georeference, and writes cloud-optimised GeoTIFFs. Needs rasterio."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sdnet.registration.transform import Transform, affine
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where an image lies on the ground.
+    """The position of an image on the ground.
 
     crs: the coordinate system as WKT. corner: float64 [3, 3], maps (column, row, 1) to world (x, y, 1),
     where (0, 0) is the outer corner of the first pixel, as in GDAL. nodata: value of empty pixels.
@@ -27,7 +27,7 @@ class Georeference:
 
     @property
     def centre(self) -> np.ndarray:
-        """The same from pixel centres: (0, 0) is the centre of the first pixel."""
+        """`corner` for pixel centres: (0, 0) is the centre of the first pixel."""
         return self.corner @ np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
 
     def world(self, points: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ class Georeference:
 
 
 def initial_transform(optical: Georeference, sar: Georeference) -> Transform:
-    """Optical point to SAR point as both georeferences claim; both must be in one coordinate system."""
+    """Optical point to SAR point by the georeferences, which must have the same coordinate system."""
     return affine((np.linalg.inv(sar.centre) @ optical.centre)[:2])
 
 
@@ -80,7 +80,7 @@ def write_cog(path: Path, pixels: np.ndarray, geo: Georeference) -> None:
     """
     rasterio = _rasterio(path)
     bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
-    # nodata is always set: pixels outside the SAR image are empty, which no reader could see otherwise.
+    # Always set nodata: without it no reader can see that pixels outside the SAR image are empty.
     profile = {
         "driver": "COG", "dtype": pixels.dtype, "count": len(bands), "nodata": geo.nodata or 0,
         "height": pixels.shape[0], "width": pixels.shape[1], "crs": geo.crs,

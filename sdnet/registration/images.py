@@ -1,4 +1,4 @@
-"""Images as registration needs them: grey, 8 bit, with a mask of the pixels that hold data."""
+"""Images in the form that registration needs: grey, 8 bit, with a mask of the pixels that have data."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,9 +46,9 @@ class Image:
 def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, name: str = "image") -> Image:
     """Make an image of an array, uint8, uint16 or float32, [H, W], or [H, W, 3] in the order R, G, B.
 
-    Without a mask, squares of zeros of 5 px or more and pixels that are not finite count as empty.
-    Other depths than 8 bit are stretched as training data are: 1st percentile to 0, 99th to 255. Of a
-    large image the percentiles are those of every n-th row and column.
+    Without a mask, squares of zeros of 5 px or more and pixels that are not finite count as empty. Other depths
+    than 8 bit are stretched as training data are: 1st percentile to 0, 99th to 255. For a large image the
+    percentiles come from every n-th row and column.
     Raises InputError for another shape or type, an image below 128 px, or one without any data.
     """
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
@@ -83,7 +83,7 @@ def _holds_data(grey: np.ndarray) -> np.ndarray:
 
 
 def _stretched(grey: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """8 bit, some rows at a time, so that no copy of the whole image in floats is made."""
+    """Stretch to 8 bit in blocks of rows, to avoid a float copy of the whole image."""
     step = max(1, int(np.sqrt(grey.size / _SAMPLE)))
     sample = grey[::step, ::step][valid[::step, ::step]].astype(np.float64)
     low, high = np.percentile(sample if sample.size else grey[valid].astype(np.float64), [1, 99])

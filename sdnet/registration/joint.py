@@ -1,8 +1,8 @@
-"""The transform on which all correlation surfaces together agree best.
+"""Fits the transform that maximises the sum of all correlation surfaces.
 
-The peak of a single surface is often the wrong one: half of the templates of a real pair are more
-than a pixel off. The sum of all surfaces along a transform has one clear peak. So the transform is
-sought where that sum is largest, and no template has to decide on a place by itself.
+The peak of a single surface is often wrong: half of the templates of a real pair are more than a pixel off. The
+sum of all surfaces along a transform has one clear peak. So the fit maximises this sum, and no template has to
+choose a position by itself.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from sdnet.registration.config import Model
 from sdnet.registration.surfaces import Surfaces
 from sdnet.registration.transform import Transform
 
-# First a blurred sum, whose peak is wide, then ever less blurred ones; sigma in entries of the surfaces.
+# The sum is blurred at first, so that its peak is wide, then less and less; sigma in surface entries.
 _WIDEST, _NARROWEST = 3.0, 0.7
 _ROUNDS, _HALVINGS, _REST_PX = 30, 6, 1e-4
 _LEAST_SURFACES = 8
@@ -26,8 +26,8 @@ _FREE = {
 def fit_jointly(surfaces: Surfaces, start: Transform, model: Model) -> Transform | None:
     """Climb from `start` to the nearest peak of the summed surfaces; None for fewer than 8 surfaces.
 
-    `piecewise` is fitted as affine. The sum falls with the distance of a surface's peak and is flat
-    far from it, so surfaces with a peak elsewhere pull little, as outliers should.
+    `piecewise` is fitted as affine. A surface is flat far from its peak, so a surface with a wrong peak has
+    little influence, like an outlier in a robust fit.
     """
     if len(surfaces) < _LEAST_SURFACES:
         return None
@@ -67,7 +67,7 @@ def _climb(surfaces: Surfaces, transform: Transform) -> Transform:
 def _step(surfaces: Surfaces, transform: Transform, parameters: "_Parameters") -> tuple[float, np.ndarray]:
     """The sum at a transform, and Newton's step towards its peak, one number for each free entry."""
     value, slope, curvature = surfaces.at(transform.apply(surfaces.optical))
-    # Where a surface is not a hill, its curvature counts as if it were: every step leads uphill.
+    # Use the absolute curvature: then every step leads uphill, even where a surface is not concave.
     along, axes = np.linalg.eigh(curvature)
     steep = np.einsum("nij,nj,nkj->nik", axes, np.maximum(np.abs(along), 1e-6), axes)
     design = parameters.design(transform)
@@ -77,7 +77,7 @@ def _step(surfaces: Surfaces, transform: Transform, parameters: "_Parameters") -
 
 
 class _Parameters:
-    """The free entries of a model's matrix on points that are centred and scaled, so all weigh alike."""
+    """The free entries of a model's matrix on centred and scaled points, so that all have a similar effect."""
 
     def __init__(self, optical: np.ndarray, model: Model):
         self.optical, self.free = optical, _FREE[model]
@@ -88,7 +88,7 @@ class _Parameters:
         self.centred = np.column_stack([(optical - centre)[:, ::-1] / scale, np.ones(len(optical))])
 
     def matrix(self, transform: Transform) -> np.ndarray:
-        """What acts on centred points: float64 [3, 3]."""
+        """The matrix for centred points: float64 [3, 3]."""
         matrix = transform.matrix @ self.unit
         return matrix / matrix[2, 2]
 

@@ -1,4 +1,4 @@
-"""Where tie points are sought: in each block of the optical image, the place with the most structure."""
+"""Chooses the points to match: in each block of the optical image, the one with the most structure."""
 
 import cv2
 import numpy as np
@@ -14,12 +14,11 @@ def choose_points(
 ) -> np.ndarray:
     """At most about `count` optical points, float64 [N, 2], row by row of a grid of blocks.
 
-    Blocks are at least a third of a template wide: points nearer than that would find the same.
+    Blocks are at least a third of a template wide: closer points would give the same match.
 
-    A point is where the smaller eigenvalue of the structure tensor, summed over the template, is
-    largest within its block: there is structure in two directions. Half a template around it is
-    inside the optical image (or a quarter, when the image is small), and its predicted place is
-    inside the SAR image.
+    A point is where the smaller eigenvalue of the structure tensor, summed over the template, is largest within
+    its block: there is structure in two directions. Half a template around it is inside the optical image (or a
+    quarter, when the image is small), and its predicted position is inside the SAR image.
     """
     strength = _strength(optical, template_px)
     rows, columns = optical.shape
@@ -51,7 +50,7 @@ def _strength(optical: Image, template_px: int) -> np.ndarray:
     small = optical.level(_HALVINGS)
     grey = cv2.GaussianBlur(small.grey.astype(np.float32), (0, 0), 1.0)
     across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    # Strong edges do not count more than others: channels are balanced by local contrast as well.
+    # Divide by edge strength, because the channels are normalised by local contrast too.
     length = np.sqrt(across**2 + down**2)
     length += 0.5 * float(length.mean()) + 1e-6
     across, down = across / length, down / length

@@ -1,4 +1,4 @@
-"""SDNet as registration uses it: descriptors of single points, and dense descriptors of whole chips."""
+"""SDNet for registration: descriptors of single points, and dense descriptors of whole chips."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,7 +18,7 @@ from sdnet.statistics import StatisticsOf, Weights, adapted
 
 STRIDE = 8  # pixels between neighbours of a dense map
 _BATCH = 64
-_PATCHES_ALONG_EDGE = 20  # of those whose statistics are taken
+_PATCHES_ALONG_EDGE = 20  # for BatchNorm statistics
 
 
 class _Side(nn.Cell):
@@ -61,7 +61,7 @@ class Network:
         return cls(Weights(recipe, loaded.state), loaded.origin)
 
     def adapted(self, optical: Image, sar: Image) -> "Network":
-        """This network with the BatchNorm statistics of two images; used until it is adapted to two others.
+        """This network with the BatchNorm statistics of two images; valid until the next call.
 
         Raises InputError for a network without statistics.
         """
@@ -72,7 +72,7 @@ class Network:
 
     @cached_property
     def _twin(self) -> "tuple[StatisticsOf, Network]":
-        """What measures statistics, and the network that gets them; kept, because compiling takes seconds."""
+        """Measures statistics, and the network that gets them; cached, because compiling takes seconds."""
         return StatisticsOf(self._given), Network(self._given.by_sensor(), self.origin)
 
     def describe(self, patches: np.ndarray, sensor: Sensor) -> np.ndarray:
@@ -80,7 +80,7 @@ class Network:
         found = [np.empty((0, 128), np.float32)]
         for first in range(0, len(patches), _BATCH):
             batch = patches[first : first + _BATCH]
-            # Always the same shape: the graph is compiled once, and a patch does not depend on N.
+            # A fixed shape: the graph is compiled once, and a result does not depend on N.
             full = np.zeros((_BATCH, 1, PATCH, PATCH), np.float32)
             full[: len(batch), 0] = batch
             side = self._sides[sensor](normalise(Tensor(full)))
@@ -90,9 +90,9 @@ class Network:
     def dense(self, grey: np.ndarray, sensor: Sensor) -> np.ndarray:
         """Descriptors of every 8th patch: float32 [128, H / 8 - 7, W / 8 - 7] of grey [H, W].
 
-        Entry (i, j) is of the 64 x 64 px patch whose first pixel is (8 i, 8 j). Grey is standardised by
-        the mean and deviation of 64 px around each pixel, where a patch alone is by its own; and a
-        convolution sees what is beside the patch instead of zeros. H and W are multiples of 8.
+        Entry (i, j) is of the 64 x 64 px patch whose first pixel is (8 i, 8 j). Two things differ from single
+        patches. Grey is standardised by the mean and deviation of the 64 px around each pixel, not of the
+        patch. A convolution sees the surroundings of a patch instead of zeros. H and W are multiples of 8.
         """
         grey = grey.astype(np.float32)
         mean = cv2.blur(grey, (PATCH, PATCH), borderType=cv2.BORDER_REFLECT)
@@ -102,7 +102,7 @@ class Network:
 
 
 def patches_of(image: Image) -> np.ndarray:
-    """Patches that are evenly spread over the parts of an image that hold data: uint8 [N, 64, 64]."""
+    """Patches evenly spread over the parts of an image that have data: uint8 [N, 64, 64]."""
     rows, columns = (
         np.linspace(0, edge - PATCH, _PATCHES_ALONG_EDGE).round().astype(int) for edge in image.shape
     )
@@ -115,7 +115,7 @@ def describe_points(net: Network, image: Image, points: np.ndarray, sensor: Sens
     """Descriptors of unit length, float32 [N, 128], of the 64 x 64 px around points of one image.
 
     points: [N, 2], (row, column), rounded to whole pixels; the patch begins 32 px above and left of it.
-    Raises InputError for a point nearer than that to the rim of the image.
+    Raises InputError for a point whose patch is not inside the image.
     """
     if sensor not in SENSORS:
         raise InputError(f"sensor is {shown(sensor)}; it must be optical or sar")

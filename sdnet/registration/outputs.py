@@ -1,4 +1,4 @@
-"""What a registration leaves in its folder. Every file appears whole; `transform.json` comes last."""
+"""Writes the folder of results. Each file is written atomically, `transform.json` last."""
 
 import csv
 import io
@@ -42,11 +42,10 @@ def write_outputs(
     found: Registration,
     origin: Mapping[str, str],
 ) -> dict[str, object]:
-    """Fill a folder that is there and return the content of transform.json.
+    """Fill an existing folder, and return the content of transform.json.
 
-    origin: what identifies the network, if there was one.
-    A result that is already there goes first, so that files of two runs never stand together. A match
-    that is not trusted gets no warped image.
+    origin: what identifies the network, if there was one. An earlier result is deleted first, so that files of
+    two runs are never mixed. A match that is not trusted gets no warped image.
     """
     for name in _NAMES:
         (out / name).unlink(missing_ok=True)
@@ -70,7 +69,7 @@ def write_outputs(
 
 
 def _facts(optical: Source, sar: Source, config: RegisterConfig, found: Registration) -> dict[str, object]:
-    """Everything of the result but its tie points; equal for equal input, so without times."""
+    """The result without its tie points; also without times, so that equal input gives equal files."""
     held_out_px = found.held_out_px[found.inliers]
     facts: dict[str, object] = {
         "optical": printable_path(str(optical.path)),
@@ -105,7 +104,7 @@ def _rms(values: np.ndarray) -> float | None:
 
 
 def _table(found: Registration) -> np.ndarray:
-    """One row a tie point, in the order of `_COLUMNS`."""
+    """One row per tie point, in the order of `_COLUMNS`."""
     ties = found.ties
     unknown = np.full(len(ties), np.nan)
     missing = unknown if found.transform is None else residuals(ties, found.transform)

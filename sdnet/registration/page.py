@@ -1,4 +1,4 @@
-"""report.html of one registration: its figures, and the pictures that lie beside it."""
+"""report.html of one registration: its figures, and the pictures in the same folder."""
 
 import html
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 _TITLES = {
     "tie_points.png": "Tie points: green ones agree with the transform, red ones do not",
     "checkerboard.png": "Checkerboard: roads and shores continue from field to field",
-    "flicker.png": "Flicker: nothing jumps but what the sensors see differently",
+    "flicker.png": "Flicker: only what the sensors see differently may jump",
 }
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -16,7 +16,7 @@ _STYLE = (
 
 
 def render_page(facts: dict[str, object], pictures: Sequence[str]) -> str:
-    """A whole HTML document. facts: the content of transform.json; pictures: file names beside the page."""
+    """A whole HTML document. facts: the content of transform.json; pictures: file names in the folder of the page."""
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(_text(value))}</td></tr>"
         for name, value in facts.items()

@@ -1,7 +1,7 @@
 """Local shifts on top of an affine transform: for relief, which no single matrix describes.
 
-A slope that faces the sensor lies nearer to it in the SAR image: tens of metres of height move a place
-by pixels, along the lines of sight alone. The shift varies smoothly, so it is sought as a field.
+A SAR image shows a slope that faces the sensor closer to it: tens of metres of height move a point by pixels,
+only along the line of sight. The shift varies smoothly, so it is estimated as a field.
 """
 
 import cv2
@@ -13,19 +13,20 @@ from sdnet.registration.transform import ShiftGrid, Transform
 
 _NODES = 16  # along the longer edge, at most
 _LEAST_SPACING_PX = 64.0
-# From coarse to fine: how far surfaces count, in spacings of the nodes, and how far, in entries, a round
-# may move a node. Each round looks at surfaces that are already moved, so slopes do not blur the sums.
+# From coarse to fine: radius of influence of a surface in node spacings, and largest move of a node in entries. A
+# round uses surfaces that earlier rounds have moved, so slopes do not blur the sums.
 _ROUNDS = ((4.0, 24), (2.0, 12), (2.0, 12), (1.0, 8), (1.0, 6), (1.0, 4), (1.0, 4), (1.0, 4), (1.0, 4))
 _BLUR = 1.0  # sigma, in entries of the surfaces
-_WHOLE = 75  # percentile of the peaks' heights from which on a peak counts fully
-_PRIOR = 1.0  # clear nodes' worth of belief in the round before
+_WHOLE = 75  # peaks above this percentile of heights have full weight
+_PRIOR = 1.0  # weight of the previous round, in clear nodes
 
 
 def with_local_shifts(surfaces: Surfaces, transform: Transform, shape: tuple[int, int]) -> Transform:
-    """The transform plus a smooth grid of shifts, where the summed surfaces around each node are highest.
+    """Add a smooth grid of shifts, which maximises the summed surfaces around each node.
 
-    As in the joint fit, no surface decides on a place by itself. Where no sum has a clear peak, the shift
-    is that of the wider surroundings, and at last none. shape: of the optical image.
+    As in the joint fit, no surface decides by itself. Where no sum has a clear peak, the shift comes from the
+    wider surroundings, or is 0.
+    shape: of the optical image.
     """
     spacing = max(_LEAST_SPACING_PX, max(shape) / _NODES)
     counts = [int(np.ceil((length - 1) / spacing)) + 1 for length in shape]
@@ -56,7 +57,7 @@ def _near(places: np.ndarray, others: np.ndarray, sigma_px: float) -> np.ndarray
 
 
 def _moved(scores: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Each surface of [N, S, S] moved so that what was at its shift, [N, 2], is in the middle."""
+    """Move each surface of [N, S, S] so that the entry at its shift, [N, 2], is in the middle."""
     size, flags = scores.shape[:0:-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.stack(
         [
@@ -69,9 +70,9 @@ def _moved(scores: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 
 
 def _peaks(sums: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """The highest entry within reach of the middle, [N, 2], and how much it counts, [N] from 0 to 1.
+    """The highest entry within reach of the middle, [N, 2], and its weight, [N] from 0 to 1.
 
-    sums: [N, S, S]. A peak on the rim of its surface or at the end of its reach does not count.
+    sums: [N, S, S]. A peak on the border of its surface or of its reach has weight 0.
     """
     radius = sums.shape[1] // 2
     inner = sums[:, radius - reach : radius + reach + 1, radius - reach : radius + reach + 1]

@@ -37,18 +37,19 @@ if TYPE_CHECKING:
 _CANDIDATES = 3
 _BEYOND_DOUBT = 30.0  # evidence at which no other candidate is tried
 _FOLDS = 4
-# Of `piecewise`: how far relief may move a place, and at how many places it is looked for.
+# For `piecewise`: the largest shift by relief, and the number of points.
 _RELIEF_PX, _RELIEF_POINTS = 24, 256
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What was found.
+    """The result of a registration.
 
     transform: optical point to SAR point, or None when too few tie points agree to fit one.
     ties: the last tie points (without a transform, the coarse ones); inliers: bool [N], those that agree.
-    held_out_px: float64 [N], distance of each tie point from a fit that did not see it.
-    verdict: whether the transform can be trusted, and why not. seconds: wall time.
+    held_out_px: float64 [N], distance of each tie point from a fit that did not use it.
+    verdict: whether the transform can be trusted, and why not.
+    seconds: wall time.
     """
 
     transform: Transform | None
@@ -74,10 +75,11 @@ def register_images(
     net: "Network | None" = None,
     initial: Transform = IDENTITY,
 ) -> Registration:
-    """Find where the pixels of the optical image lie in the SAR image.
+    """Estimate the transform from the optical image to the SAR image.
 
-    initial: what is known before, such as from georeferences. Equal input gives an equal result, on one
-    thread as on many. Raises InputError when the method needs a network and there is none.
+    initial: the transform to start from, such as from georeferences. Equal input gives an equal result, with
+    any number of threads.
+    Raises InputError when the method needs a network and there is none.
     """
     begun = time.perf_counter()
     if net is not None and config.adapt:
@@ -125,7 +127,7 @@ def _passes(config: RegisterConfig, net: "Network | None") -> _Passes:
 def _coarse(
     optical: Image, sar: Image, start: Transform, passes: list[tuple[Features, Level]]
 ) -> _Coarse | None:
-    """Tie points of all features together, and the affine transform on which the most agree."""
+    """Tie points of all features together, and the affine transform with which most of them agree."""
     found = [compare(optical, sar, start, level, features) for features, level in passes]
     peaks = [one.peaks(apart(features))[0] for one, (features, _) in zip(found, passes, strict=True)]
     ties = peaks[0] if len(peaks) == 1 else peaks[0].joined(peaks[1])
@@ -165,7 +167,7 @@ def _finish(
 
 
 def _relief(optical: Image, sar: Image, start: Transform, features: Features, level: Level) -> list[Surfaces]:
-    """Surfaces far around an affine transform, then near around what they say; of the same points."""
+    """Surfaces in wide windows around an affine transform, then in narrow ones around the refined one."""
     wide = replace(level, radius_px=_RELIEF_PX, points=_RELIEF_POINTS)
     far = compare(optical, sar, start, wide, features)
     if not len(far):
@@ -190,7 +192,7 @@ def _refit(chain: list[Surfaces], start: Transform, model: Model, shape: tuple[i
 def _held_out(
     chain: list[Surfaces], ties: TiePoints, start: Transform, model: Model, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Each quarter of the tie points measured by a fit to the other three: float64 [N]."""
+    """Residuals of each quarter of the tie points from a fit to the other three: float64 [N]."""
     found = np.full(len(ties), np.nan)
     fold = np.arange(len(ties)) % _FOLDS
     for part in range(_FOLDS):

@@ -1,4 +1,4 @@
-"""Reading an image file: PNG, TIFF and the like through OpenCV, GeoTIFF through rasterio (extra `geo`)."""
+"""Reads an image file: PNG, TIFF and similar through OpenCV, GeoTIFF through rasterio (extra `geo`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,8 @@ def read_source(path: Path, crs: str | None = None) -> Source:
     """Read an image of 8 or 16 bit integers or floats, grey or in colour.
 
     crs: a coordinate system, as WKT, to which a GeoTIFF is reprojected if it has another one.
-    Raises InputError for a file that is missing, damaged, too small, too large or of a kind that
-    is not read, and for a GeoTIFF where rasterio is not installed.
+    Raises InputError for a file that is missing, damaged, too small, too large or unsupported, and for a
+    GeoTIFF where rasterio is not installed.
     """
     try:
         with open_regular(path) as file:

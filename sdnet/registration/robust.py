@@ -1,4 +1,4 @@
-"""A first transform from tie points that may be wrong, and the points that agree with it. Deterministic."""
+"""Estimates a first transform from tie points with outliers, and finds the inliers. Deterministic."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _CONFIDENCE, _ITERATIONS = 0.9999, 10_000
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A transform, each tie point's weight in it, float64 [N] from 0, and which agree with it, bool [N]."""
+    """A transform. weights: float64 [N], 0 or more, of each tie point. inliers: bool [N], those that agree."""
 
     transform: Transform
     weights: np.ndarray
@@ -27,7 +27,7 @@ def residuals(ties: TiePoints, transform: Transform) -> np.ndarray:
 
 
 def sample_affine(ties: TiePoints, tolerance_px: float) -> Transform | None:
-    """The affine transform that MAGSAC finds, or None when the tie points are too few or lie on a line."""
+    """The affine transform that MAGSAC finds, or None when the tie points are too few or collinear."""
     if len(ties) < LEAST_POINTS:
         return None
     rows, _ = cv2.estimateAffine2D(

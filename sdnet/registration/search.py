@@ -1,4 +1,4 @@
-"""Comparing the surroundings of optical points with a window of the SAR image."""
+"""Compares the surroundings of optical points with a window of the SAR image."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from sdnet.registration.transform import Transform
 
 _LEAST_DATA = 0.6  # share of a chip that must hold data
 _UPRIGHT = np.eye(2)
-_APART_PX = 6  # a second peak that is nearer belongs to the first
+_APART_PX = 6  # a closer second peak belongs to the first
 
 
 def search(
@@ -25,13 +25,13 @@ def search(
     features: Features,
     points: np.ndarray | None = None,
 ) -> TiePoints:
-    """Seek each point's best place: see `compare`, whose peaks these are, but those on the rim."""
+    """Find the best position of each point: the peaks of `compare`, without those on the border."""
     surfaces = compare(optical, sar, transform, level, features, points)
     return surfaces.peaks(apart(features))[0]
 
 
 def apart(features: Features) -> int:
-    """Entries of a surface by which two peaks of it must lie apart."""
+    """The least distance between two peaks of a surface, in entries."""
     return max(_APART_PX // features.stride, 1)
 
 
@@ -43,11 +43,11 @@ def compare(
     features: Features,
     points: np.ndarray | None = None,
 ) -> Surfaces:
-    """How well each point's surroundings fit around where the transform predicts its place.
+    """Correlate each point's surroundings with a SAR window around its predicted position.
 
-    The SAR image is looked at through the transform, so rotation and scale are already gone. points:
-    optical, float64 [N, 2]; by default chosen by blocks. Those whose surroundings are mostly empty
-    give no surface.
+    The window is resampled through the transform, which removes rotation and scale.
+    points: optical, float64 [N, 2]; None chooses one in each block. Points with mostly empty surroundings give
+    no surface.
     """
     if points is None:
         points = choose_points(optical, sar, transform, level.points, _template_px(optical, level))

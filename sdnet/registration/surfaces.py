@@ -1,4 +1,4 @@
-"""Correlation surfaces: how well the surroundings of each optical point fit at every place of a window.
+"""Correlation surfaces: how well the surroundings of each optical point fit at every position of a window.
 
 Shape letters: N points, S entries along an edge of a surface.
 """
@@ -31,11 +31,11 @@ class Surfaces:
 
     @property
     def radius(self) -> int:
-        """Entries from the middle of a surface to its rim."""
+        """Entries from the middle of a surface to its border."""
         return self.scores.shape[-1] // 2
 
     def take(self, which: np.ndarray) -> "Surfaces":
-        """Those that an index or a mask chooses."""
+        """The surfaces that an index or a mask selects."""
         return Surfaces(self.optical[which], self.places[which], self.frames[which], self.scores[which])
 
     def blurred(self, sigma: float) -> "Surfaces":
@@ -45,9 +45,9 @@ class Surfaces:
         return replace(self, scores=np.stack(scores))
 
     def peaks(self, exclude: int) -> tuple[TiePoints, np.ndarray]:
-        """The best entry of each as a tie point, and bool [N]: False where it lies on the rim.
+        """The peak of each surface as a tie point, and bool [N]: False where it is on the border.
 
-        exclude: see `find_peak`. Points whose peak lies on the rim give no tie point.
+        exclude: see `find_peak`. Points with a peak on the border give no tie point.
         """
         found = [find_peak(one, exclude) for one in self.scores]
         inside = np.array([peak.inside for peak in found], bool)
@@ -59,8 +59,8 @@ class Surfaces:
     def at(self, sar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each surface at one SAR point, [N, 2]: value [N], slope [N, 2] and curvature [N, 2, 2].
 
-        Slope and curvature are by SAR (row, column). Between entries the surface is a cubic B-spline,
-        which has no favourite part of a pixel. Points beyond the rim are moved onto it.
+        Slope and curvature are by SAR (row, column). Between entries the surface is a cubic B-spline, which
+        favours no part of a pixel. Points outside are moved onto the border.
         """
         inverse, radius = np.linalg.inv(self.frames), self.radius
         offset = np.einsum("nij,nj->ni", inverse, sar - self.places)

@@ -9,7 +9,8 @@ import numpy as np
 class TiePoints:
     """N tie points. optical, sar: float64 [N, 2], (row, column) in pixels of each image.
 
-    score: float64 [N], correlation at the peak, from -1 to 1. second: the best elsewhere in the window.
+    score: float64 [N], correlation at the peak, from -1 to 1.
+    second: the best score elsewhere in the window.
     """
 
     optical: np.ndarray
@@ -21,10 +22,10 @@ class TiePoints:
         return len(self.optical)
 
     def take(self, which: np.ndarray) -> "TiePoints":
-        """Those that an index or a mask chooses."""
+        """The tie points that an index or a mask selects."""
         return TiePoints(self.optical[which], self.sar[which], self.score[which], self.second[which])
 
     def joined(self, other: "TiePoints") -> "TiePoints":
-        """These and then the others."""
+        """These tie points, followed by the others."""
         columns = ("optical", "sar", "score", "second")
         return TiePoints(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))

@@ -61,7 +61,7 @@ class Transform:
         return np.stack([(down - up) / 2, (right - left) / 2], axis=1)
 
     def as_dict(self) -> dict[str, object]:
-        """The transform as JSON holds it."""
+        """The transform as JSON values."""
         found: dict[str, object] = {"model": self.model, "matrix": self.matrix.tolist()}
         if self.grid is not None:
             found |= {"grid_spacing_px": self.grid.spacing_px, "grid_shifts": self.grid.shifts.tolist()}
@@ -79,7 +79,7 @@ def transform_from_dict(content: dict[str, Any]) -> Transform:
 
 
 def affine(rows: np.ndarray | list[list[float]], model: Model = "affine") -> Transform:
-    """A transform of the upper two rows of its matrix, [2, 3]."""
+    """A transform from the upper two rows of its matrix, [2, 3]."""
     return Transform(model, np.vstack([np.asarray(rows, np.float64), [0.0, 0.0, 1.0]]))
 
 

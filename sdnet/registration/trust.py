@@ -1,4 +1,4 @@
-"""Whether tie points agree more than chance allows."""
+"""Decides whether tie points agree more than by chance."""
 
 from dataclasses import dataclass
 from math import lgamma, log, log10, pi
@@ -7,10 +7,10 @@ import numpy as np
 
 from sdnet.registration.robust import Fit
 
-_SAMPLE = 3  # tie points that fix an affine transform
-# With cfog_mind, of 1,000 pairs that do not match 3 have more evidence, of 116 that do 3 have less.
+_SAMPLE = 3  # tie points that define an affine transform
+# With cfog_mind, 3 of 1,000 non-matching pairs have more evidence, and 3 of 116 matching pairs less.
 LEAST_EVIDENCE = 12.0
-# Of fine tie points; by chance 7 % would agree.
+# Share of the fine tie points that must agree; by chance 7 % would.
 LEAST_SHARE = 0.2
 
 
@@ -26,7 +26,8 @@ class Verdict:
 def judge(found: float, fit: Fit, shape: tuple[int, int]) -> Verdict:
     """Trust a fit to fine tie points, or say why not.
 
-    found: evidence of the coarse tie points, enough of it. shape: of the optical image.
+    found: evidence of the coarse tie points, at least LEAST_EVIDENCE.
+    shape: of the optical image.
     """
     share = float(fit.inliers.mean())
     linear = fit.transform.jacobian(np.array(shape) / 2.0)
@@ -42,11 +43,11 @@ def judge(found: float, fit: Fit, shape: tuple[int, int]) -> Verdict:
 def evidence(points: int, inliers: int, tolerance_px: float, radius_px: int) -> float:
     """How unlikely it is that wrong tie points agree so well, as -log10 of the expected number of such fits.
 
-    If every match were wrong, it would fall anywhere in its window of 2 radius_px + 1 squared, and
-    within the tolerance of a given fit with probability p = pi tolerance^2 / window. The expected
-    number of affine fits with so many inliers is (N - 3) C(N, k) C(k, 3) p^(k - 3) (the a contrario
-    method of Moisan and Stival, 2004). 0 means chance, 10 means one in 10^10. Neighbouring templates
-    overlap, so they are not independent: the threshold comes from pairs that do not match.
+    A wrong match is anywhere in its window of (2 radius_px + 1)^2 pixels. So it is within the tolerance of a
+    given fit with probability p = pi tolerance_px^2 / (2 radius_px + 1)^2. The expected number of affine fits
+    with so many inliers is (N - 3) C(N, k) C(k, 3) p^(k - 3) (the a contrario method of Moisan and Stival,
+    2004). 0 means chance, 10 means one in 10^10. Neighbouring templates overlap, so they are not independent:
+    the threshold comes from pairs that do not match.
     """
     if inliers <= _SAMPLE or points <= _SAMPLE:
         return 0.0

@@ -1,16 +1,16 @@
-"""Resampling the SAR image onto the pixels of the optical one."""
+"""Resamples the SAR image onto the pixels of the optical one."""
 
 import cv2
 import numpy as np
 
 from sdnet.registration.transform import Transform
 
-_ROWS = 256  # resampled at once, so that coordinates of a large image never stand in memory whole
+_ROWS = 256  # resampled at once, to limit the memory for coordinates
 _MARGIN = 3
 
 
 def warp(pixels: np.ndarray, transform: Transform, shape: tuple[int, int], empty: float = 0) -> np.ndarray:
-    """SAR pixels [H, W] or [H, W, C] as the optical grid sees them: [shape[0], shape[1]] (, C), same type.
+    """SAR pixels [H, W] or [H, W, C] on the optical grid: [shape[0], shape[1]] (, C), same type.
 
     Bicubic. transform: optical point to SAR point. empty: for places outside the SAR image.
     """

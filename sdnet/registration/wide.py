@@ -19,8 +19,8 @@ def wide_candidates(
 ) -> list[Transform]:
     """The `count` best transforms, rotations about the middle of the optical image with a shift, best first.
 
-    The middle of the optical image (at most 2,048 px) is shrunk to about 256 px and sought in the SAR
-    image turned by every 5 degrees. Small images are sought within half of their edge.
+    The middle of the optical image (at most 2,048 px) is shrunk to about 256 px and compared with the SAR image
+    at every rotation in steps of 5 degrees. For small images the radius is half of their edge.
     """
     side = min(*optical.shape, _MOST_PX)
     reach = min(int(1.25 * SHIFT_PX), side // 2)

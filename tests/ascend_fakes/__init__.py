@@ -1,1 +1,1 @@
-"""Stand-ins for an Ascend host: its tools, /dev, /sys and conf under a root of their own."""
+"""A fake Ascend host: its tools, /dev, /sys and configuration under a root of their own."""

@@ -55,7 +55,7 @@ def install(
 
 
 def change(root: Path, description: dict[str, Any]) -> None:
-    """Let the tools of an installed host tell something else from now on."""
+    """Change what the tools of an installed host report from now on."""
     root.mkdir(parents=True, exist_ok=True)
     temporary = root / "description.json.new"
     temporary.write_text(json.dumps(description))

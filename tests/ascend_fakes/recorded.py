@@ -1,4 +1,4 @@
-"""Tables of `npu-smi info` as its generations draw them, in npu_smi/; every value in them is made up."""
+"""Tables of `npu-smi info` in the layouts of its generations, in npu_smi/; every value is invented."""
 
 from pathlib import Path
 

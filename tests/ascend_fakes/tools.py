@@ -1,6 +1,6 @@
 """What the fake `npu-smi` and `hccn_tool` of a host print, rendered from its description (JSON).
 
-Imports the standard library only: the tools run under a bare `python -S`, once for each question.
+Imports the standard library only: the tools run under a bare `python -S`, once per call.
 """
 
 import json

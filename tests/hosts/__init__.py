@@ -1,1 +1,1 @@
-"""Hosts made of network namespaces, and the tests that need more than one host."""
+"""Hosts that are network namespaces, and the tests that need more than one host."""

@@ -28,7 +28,7 @@ _ORCHESTRATE = str(Path(__file__).with_name("orchestrate.py"))
 _RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Workers that nobody has asked for yet take the CPU from those that start.
+    # Prestarted workers would take the CPU from those that start.
     "RAY_enable_worker_prestart": "0",
     "PYTHONUNBUFFERED": "1",
 }
@@ -51,18 +51,18 @@ class Bed:
         return f"{self.head.address}:{GCS_PORT}"
 
     def start_ray(self) -> None:
-        """A Ray node on every host, the first one the head; returns when all have joined."""
-        # All at once: they spend most of the time importing, and wait for the head by themselves.
+        """Start a Ray node on every host, the head on the first; returns when all have joined."""
+        # All at once: they mostly import, and wait for the head by themselves.
         starts = [(host, host.join_ray(self.head.address)) for host in self.hosts]
         for host, start in starts:
             await_node(host, start)
 
     def ask_ray(self, command: Sequence[str]) -> str:
-        """What a command prints that joins the cluster from the head."""
+        """Run a command that joins the cluster from the head; returns its output."""
         return self.head.run(command, {"RAY_ADDRESS": self.ray_address})
 
     def sdnet_orchestrate(self, *arguments: str, on: Host | None = None) -> "subprocess.Popen[str]":
-        """Start the command on a host, the head by default; what it prints comes through `stdout`."""
+        """Start the command on a host, the head by default; its output comes through `stdout`."""
         host = on or self.head
         return host.popen(
             [sys.executable, _ORCHESTRATE, host.address, *arguments],
@@ -72,7 +72,7 @@ class Bed:
         )
 
     def launch(self, job: str, on: Host | None = None) -> tuple["subprocess.Popen[str]", RunDirectory]:
-        """Start to launch a job, YAML without `storage`: the shared one is put in. On the head by default."""
+        """Start to launch a job (YAML without `storage`, which is added), on the head by default."""
         path = self.storage / "job.yaml"
         path.write_text(f"storage: {self.storage}\n{job}")
         name = yaml.safe_load(job)["name"]
@@ -83,14 +83,14 @@ class Bed:
         await_node(host, self.bring_back(host))
 
     def bring_back(self, host: Host) -> "subprocess.Popen[str]":
-        """Begin to bring a killed host back; `await_node` waits until it has joined."""
+        """Start a killed host again; `await_node` waits until it has joined."""
         host.heal_link()
         return host.join_ray(self.head.address)
 
 
 @contextmanager
 def bed(hosts: int = 3, settings: Mapping[str, str] | None = None) -> Iterator[Bed]:
-    """Hosts that exist as long as the block lasts; one bed a process at a time, in its main thread.
+    """Hosts that exist while the block runs; one bed per process at a time, in its main thread.
 
     They are removed however the block ends, also by SIGINT, SIGTERM or SIGHUP, which raise
     Terminated. Only SIGKILL leaves a bed behind, and the next bed on the machine removes it.

@@ -1,4 +1,4 @@
-"""A cluster for launches with faults, and the clean run that theirs are compared with."""
+"""A cluster for launches with faults, and the clean run to which their runs are compared."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.ray_leftovers import held_in_vain
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Bed]:
-    """A head that only leads, and three hosts with room for two ranks each; a test leaves it as it was.
+    """A head without ranks, and three hosts with room for two ranks each; a test must restore it.
 
     The jobs allow one rank on each host.
     """
@@ -28,5 +28,5 @@ def cluster() -> Iterator[Bed]:
 
 @pytest.fixture(scope="module")
 def clean(cluster: Bed) -> RunDirectory:
-    """The job of `jobs.launch` at two ranks, undisturbed."""
+    """The job of `jobs.launch` with two ranks and without faults."""
     return run_clean(cluster)

@@ -1,6 +1,6 @@
-"""Runs on a host of the bed and does there what a test asks of Ray: one JSON line each way.
+"""Runs on a host of the bed and sends a test's requests to Ray: one JSON line each way.
 
-A question is `{"do": name, "host": name}`; the answer is `{"ok": value}`, or `{"error": class
+A request is `{"do": name, "host": name}`; the answer is `{"ok": value}`, or `{"error": class
 name}` for an error of Ray's. One driver serves many tests, because it takes seconds to start.
 """
 
@@ -18,7 +18,7 @@ _AT_MOST_S = 60.0
 
 
 class Resident:
-    """Lives on one host; a call to it is tried again until the host answers or is dead."""
+    """Lives on one host; a call to it is retried until the host answers or is dead."""
 
     def address(self) -> str:
         return ray.util.get_node_ip_address()
@@ -31,24 +31,24 @@ _residents: dict[str, Any] = {}
 
 
 def addresses(host: str) -> list[str]:
-    """Of the hosts that Ray believes alive."""
+    """Addresses of the hosts that Ray believes alive."""
     return sorted(node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"])
 
 
 def settle(host: str) -> str:
-    """Put a new resident on the host; returns the address that it has there."""
+    """Start a new resident on the host; returns its address there."""
     place = {"num_cpus": 1, "resources": {host: 1}}
     _residents[host] = ray.remote(Resident).options(**place, max_concurrency=2, max_task_retries=-1).remote()
     return ask(host)
 
 
 def ask(host: str) -> str:
-    """The address of the host, as its resident tells it."""
+    """The address of the host, as its resident reports it."""
     return ray.get(_residents[host].address.remote(), timeout=_AT_MOST_S)
 
 
 def stay(host: str) -> None:
-    """Wait for the resident, who never leaves."""
+    """Wait for the resident, which never ends."""
     ray.get(_residents[host].stay.remote(), timeout=_AT_MOST_S)
 
 

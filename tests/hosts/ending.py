@@ -1,4 +1,4 @@
-"""Signals that would end this process at once end it through its `finally` blocks instead."""
+"""Lets signals end this process through its `finally` blocks instead of at once."""
 
 import signal
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Removal:
-    """Set `begun` once removal has begun: a signal that arrives later must not stop it halfway."""
+    """Set `begun` when the removal begins: a later signal must not stop it halfway."""
 
     begun = False
 

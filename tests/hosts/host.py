@@ -1,4 +1,4 @@
-"""One host of the bed: a namespace with its own address, disk and Ray node, and what may befall it."""
+"""One host of the bed: a namespace with its own address, disk and Ray node, and the faults that a test can inject."""
 
 import os
 import signal
@@ -23,9 +23,9 @@ _RAY_OPTIONS = (
     "--include-log-monitor=false",
     "--log-color=false",
 )
-# No autoscaler: it starts slowly and has nobody to serve.
+# No autoscaler: it starts slowly and has nothing to do here.
 _HEAD_OPTIONS = ("--head", f"--port={GCS_PORT}", "--no-monitor")
-# Gives a command its host's own disk, or its own view of shared storage, at the path where every host has one.
+# Mounts the host's own disk, or its view of shared storage, at a path that is the same on all hosts.
 _WITH_DISK = 'mount --bind "$0" "$1" && shift && exec "$@"'
 
 
@@ -33,9 +33,9 @@ _WITH_DISK = 'mount --bind "$0" "$1" && shift && exec "$@"'
 class Host:
     """One namespace with one address; Ray knows it by the resource `name`, as `host2`.
 
-    directory: its own disk, which its commands see at `disk`, as those of every host do theirs.
+    directory: its own disk, which its commands see at `disk`, as on every host.
     environment: that of its commands, Ray's token among them. ray_options: what this host's
-    `ray start` gets beside the usual, such as `--num-cpus=2`; the last one of a kind counts.
+    `ray start` gets in addition, such as `--num-cpus=2`; of equal options the last one counts.
     views: directories that its commands see at other paths, such as a mount of its own of the shared storage.
     """
 
@@ -55,7 +55,7 @@ class Host:
     def popen(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None, **options: Any
     ) -> "subprocess.Popen[str]":
-        """Start a command on this host, in text mode; it ends with the bed at the latest."""
+        """Start a command on this host, in text mode; the bed ends it at the latest."""
         bound = {self.disk: self.directory, **self.views}
         disks = [part for at, own in bound.items() for part in ("sh", "-c", _WITH_DISK, str(own), str(at))]
         child = subprocess.Popen(
@@ -95,7 +95,7 @@ class Host:
 
     @property
     def start_log(self) -> Path:
-        """What `ray start` said last."""
+        """The last output of `ray start`."""
         return self.directory / "ray_start.log"
 
     def pids(self) -> list[int]:
@@ -111,7 +111,7 @@ class Host:
         for pid in self.pids():
             try:
                 process = psutil.Process(pid)
-                # The last part of a path only: the name of a test's directory must not make a match.
+                # Only the last part of a path: the name of a test's directory must not match.
                 words = [process.name(), *(Path(argument).name for argument in process.cmdline())]
             except psutil.NoSuchProcess:
                 continue
@@ -124,12 +124,12 @@ class Host:
         kill_all_in([self.cable.host])
 
     def lose_power(self) -> None:
-        """Everything ends and nothing says so: the peers hear only silence."""
+        """Everything ends without closing a connection: the peers hear nothing."""
         self.cable.cut()
         self.kill()
 
     def freeze(self, word: str = "") -> list[psutil.Process]:
-        """SIGSTOP the processes that `word` names, all by default; returns them when they stand still."""
+        """SIGSTOP the processes that `word` names, all by default; returns them when they have stopped."""
         frozen = self.processes(word)
         for process in frozen:
             process.suspend()
@@ -155,7 +155,7 @@ class Host:
         self.cable.impair(delay_ms, loss_percent)
 
     def clear_link(self) -> None:
-        """Take `impair_link` back."""
+        """Undo `impair_link`."""
         self.cable.clear()
 
     def end_children(self) -> None:

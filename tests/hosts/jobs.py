@@ -1,4 +1,4 @@
-"""The small job of the fault tests over hosts, its clean run, and what a test asks of its runs."""
+"""The small job of the fault tests over hosts, its clean run, and checks of its runs."""
 
 import subprocess
 
@@ -6,7 +6,7 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.hosts.bed import Bed
 from tests.hosts.host import RAY, Host
-from tests.launching import checksums, wait_for
+from tests.launching import checksums, reuse_graphs, wait_for
 
 _JOB = """
 name: {name}
@@ -17,12 +17,12 @@ checkpoint: {{every_s: 0, keep: 2}}
 evaluate: {{every_epochs: {epochs}, batch: 32}}
 """
 _EPOCHS = 8
-STEPS = 3 * _EPOCHS  # 8 pairs of 6 patches by 16 a step
+STEPS = 3 * _EPOCHS  # 8 pairs of 6 patches, 16 per step
 _SYNTHETIC = "{synthetic: {pairs: 16, scenes: 4}, patches: {per_pair: 6}, split: {train: 0.5}}"
 
 
 def run_clean(cluster: Bed) -> RunDirectory:
-    """The job without a fault; its data serves the jobs of `launch`."""
+    """Run the job without a fault; the jobs of `launch` use its data."""
     process, run = cluster.launch(_JOB.format(name="clean", workers=2, data=_SYNTHETIC, epochs=_EPOCHS))
     ended_well(process)
     return run
@@ -31,13 +31,14 @@ def run_clean(cluster: Bed) -> RunDirectory:
 def launch(
     cluster: Bed, name: str, workers: int | list[int] = 2, epochs: int = _EPOCHS, on: Host | None = None
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
-    """Start to launch the job on the data of the clean run, from the host `on` or the head."""
+    """Start to launch the job on the data and with the graphs of the clean run, from the host `on` or the head."""
+    reuse_graphs(RunDirectory(cluster.storage / "clean"), RunDirectory(cluster.storage / name))
     data = f"{{prepared: {cluster.storage}/clean/data}}"
     return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs), on)
 
 
 def ended_well(process: "subprocess.Popen[str]") -> None:
-    """Wait for a launch to end well; what it printed is the message when it does not."""
+    """Wait for a launch to succeed; on failure the message is its output."""
     output, _ = process.communicate()
     assert process.returncode == 0, output
 
@@ -54,7 +55,7 @@ def host_of(cluster: Bed, run: RunDirectory, rank: int) -> Host:
 
 
 def drain(cluster: Bed, host: Host, seconds: int) -> None:
-    """Announce that the host goes away."""
+    """Announce that the host is drained."""
     [raylet] = host.processes("raylet")
     [node_id] = [word.split("=")[1] for word in raylet.cmdline() if word.startswith("--node_id=")]
     cluster.head.run(

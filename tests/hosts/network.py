@@ -1,4 +1,4 @@
-"""Namespaces on a switch: hosts' network stacks, their cables, and their removal.
+"""Network namespaces on a switch: creates the hosts' network stacks and links, and removes them.
 
 The switch is a bridge in a namespace of its own, so nothing is added to the machine's own
 network, no packet passes its firewall, and two beds may use the same addresses. Every name
@@ -27,7 +27,7 @@ _WIRE = str(Path(__file__).with_name("wire.py"))
 
 @dataclass
 class Cable:
-    """What connects one host, a namespace, to its port of the switch, another namespace."""
+    """The link from a host's namespace to its port of the switch, which is another namespace."""
 
     host: str
     switch: str
@@ -36,15 +36,15 @@ class Cable:
     _wire: "subprocess.Popen[str] | None" = None
 
     def cut(self) -> None:
-        """Pull it at the switch; the host still reaches itself."""
+        """Take the link down at the switch; the host still reaches itself."""
         ip("-n", self.switch, "link", "set", self.port, "down")
 
     def heal(self) -> None:
-        """Put it back."""
+        """Take the link up again."""
         ip("-n", self.switch, "link", "set", self.port, "up")
 
     def impair(self, delay_ms: float, loss_percent: float) -> None:
-        """Replace the port's place at the bridge by a wire that delays and drops frames each way."""
+        """Put a wire that delays and drops frames each way between the port and the bridge."""
         self.clear()
         wire = f"{self.port}wire"
         self._batch(
@@ -63,7 +63,7 @@ class Cable:
             raise RuntimeError(f"{self.host}: the wire did not start, status {self._wire.wait()}")
 
     def clear(self) -> None:
-        """Take `impair` back."""
+        """Undo `impair`."""
         if self._wire is None:
             return
         self.discard_wire()
@@ -81,7 +81,7 @@ class Cable:
 
 
 def lay_cables(prefix: str, count: int) -> list[Cable]:
-    """Make a switch and `count` hosts with addresses from `NETWORK`, all connected."""
+    """Create a switch and `count` hosts with addresses from `NETWORK`, all connected."""
     switch = f"{prefix}s"
     cables = [
         Cable(f"{prefix}h{number}", switch, f"port{number}", str(address))
@@ -93,7 +93,7 @@ def lay_cables(prefix: str, count: int) -> list[Cable]:
     ports = [f"link set {cable.port} master bridge up" for cable in cables]
     ip("-n", switch, "-batch", "-", text="\n".join(["link set bridge up", *ports]))
     for cable in cables:
-        # A host finds out its own address by asking for the route to anywhere; nobody is at the other end.
+        # A host finds its own address through the route to any address; nothing listens there.
         steps = (
             "link set lo up",
             f"addr add {cable.address}/{NETWORK.prefixlen} dev eth0",
@@ -110,7 +110,7 @@ def pids_in(namespace: str) -> list[int]:
 
 
 def kill_all_in(namespaces: Sequence[str]) -> None:
-    """SIGKILL every process of the namespaces, including those that start meanwhile; wait for their end."""
+    """SIGKILL every process of the namespaces, also those that start during the call; wait for their end."""
     while pids := [pid for name in namespaces for pid in pids_in(name)]:
         for pid in pids:
             signal_to(pid, signal.SIGKILL)
@@ -118,7 +118,7 @@ def kill_all_in(namespaces: Sequence[str]) -> None:
 
 
 def remove(namespaces: Sequence[str]) -> None:
-    """Kill everything in the namespaces and delete them. One that does not exist is no error."""
+    """Kill everything in the namespaces and delete them. A missing one is no error."""
     there = [name for name in namespaces if (_NAMESPACES / name).exists()]
     for name in there:
         try:
@@ -137,7 +137,7 @@ def stale_namespaces() -> list[str]:
 
 
 def why_impossible() -> str:
-    """Empty where namespaces can be made, otherwise what is missing."""
+    """Empty where namespaces can be created, otherwise what is missing."""
     if shutil.which("ip") is None:
         return "ip not found: install iproute2"
     if os.geteuid() != 0:
@@ -152,13 +152,13 @@ def why_impossible() -> str:
 
 
 def signal_to(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process that may have ended meanwhile."""
+    """Send a signal to a process that may have ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def ip(*arguments: str, text: str | None = None) -> str:
-    """Run iproute2's `ip`; raises RuntimeError with what it said when it fails."""
+    """Run iproute2's `ip`; raises RuntimeError with its output when it fails."""
     done = subprocess.run(["ip", *arguments], input=text, text=True, capture_output=True)
     if done.returncode != 0:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")

@@ -8,7 +8,7 @@ from tests.hosts.host import Host
 
 
 def give_npus(host: Host, description: dict[str, Any]) -> None:
-    """Before Ray starts: the described devices on the host, and a CPU for each in Ray.
+    """Before Ray starts, give the host the described devices, and Ray a CPU for each.
 
     The host is like a container that sees no other devices: CANN and Ray count them from 0.
     """

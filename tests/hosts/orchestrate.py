@@ -1,7 +1,7 @@
 """`sdnet-orchestrate` as a program of the host that it runs on; its first argument is that host's address.
 
 Ray connects a driver to a node whose process it sees, the head's first. The hosts of the bed see each
-other's processes, so that every driver would go to the head, with its objects where nobody finds them.
+other's processes, so every driver would connect to the head, and other processes would not find its objects.
 """
 
 import functools

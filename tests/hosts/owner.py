@@ -1,7 +1,7 @@
-"""Which process owns a bed, written in the names of the bed's namespaces and directory.
+"""The process that owns a bed, encoded in the names of the bed's namespaces and directory.
 
 A process id alone does not identify a process: the kernel reuses ids. The start time is part of
-the name too, so a bed is stale as soon as the process that made it is gone.
+the name too, so a bed is stale as soon as the process that created it has ended.
 """
 
 import os
@@ -30,7 +30,7 @@ class Owner:
 
     @property
     def prefix(self) -> str:
-        """What every name of its bed begins with; a letter and a number may follow."""
+        """The prefix of every name of its bed; a letter and a number may follow."""
         return f"sdn{self.pid}t{self.started:X}"
 
     def is_gone(self) -> bool:

@@ -1,4 +1,4 @@
-"""The bed is what it says: hosts apart from each other, faults that Ray notices, nothing left at the end."""
+"""The test bed works: hosts are isolated, Ray notices the faults, and nothing is left at the end."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 
-# A host that falls silent is given up after 4 * (1 + 0.5) s, and not after Ray's own minute.
+# Ray gives up a silent host after 4 * (1 + 0.5) s, and not after its default minute.
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
@@ -41,7 +41,7 @@ print(time.monotonic() - began)
 
 
 class Driver:
-    """A Ray driver on the head, which does what it is told."""
+    """A Ray driver on the head, which the test controls."""
 
     def __init__(self, cluster: Bed):
         self._process = cluster.head.popen(
@@ -103,7 +103,7 @@ def test_a_delayed_and_lossy_link_is_slow_and_no_host_is_given_up(cluster: Bed, 
     assert driver("addresses")["ok"] == ["10.231.0.1", "10.231.0.2", "10.231.0.3"]
 
 
-def test_a_frozen_process_goes_on_where_it_was_when_it_is_thawed(cluster: Bed, driver: Driver) -> None:
+def test_a_frozen_process_continues_when_it_is_thawed(cluster: Bed, driver: Driver) -> None:
     host = cluster.hosts[2]
     (worker,) = host.freeze("ray::Resident")
     assert worker.status() == psutil.STATUS_STOPPED

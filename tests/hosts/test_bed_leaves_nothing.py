@@ -1,4 +1,4 @@
-"""However a bed ends, none of its processes, namespaces and files is there afterwards."""
+"""However a bed ends, none of its processes, namespaces and files remains."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-# Like a Ray daemon: in a session of its own, and deaf to everything but SIGKILL.
+# Like a Ray daemon: in a session of its own, and only SIGKILL ends it.
 WAITS_FOR_EVER = """
 import os, signal, threading
 os.setsid()

@@ -1,4 +1,4 @@
-"""A drill over hosts: one is killed and comes back, another one's link is cut, and no byte changes."""
+"""A drill over hosts: one is killed and returns, the link of another is cut, and no byte changes."""
 
 import json
 import sys

@@ -49,7 +49,7 @@ class Sdnet:
 
 @dataclass(frozen=True)
 class Example:
-    """The training function of a module in examples/; its steps are short, so the network must be slower."""
+    """The training function of a module in examples/; its steps are short, so the network is slowed down."""
 
     module: str
     steps: int = 100
@@ -74,11 +74,13 @@ class Example:
         return run
 
 
-# The third workload takes a minute and meets the same code as the second: `make soak` runs it.
-SEQUENCE = pytest.param(Example("sequence_cluster"), marks=pytest.mark.soak)
+# The examples take a minute each and use the same engine: `make soak` runs them.
+EXAMPLES = [
+    pytest.param(Example(module), marks=pytest.mark.soak) for module in ("digits_cluster", "sequence_cluster")
+]
 
 
-@pytest.fixture(params=[Sdnet(), Example("digits_cluster"), SEQUENCE], ids=repr)
+@pytest.fixture(params=[Sdnet(), *EXAMPLES], ids=repr)
 def workload(request: pytest.FixtureRequest) -> Sdnet | Example:
     chosen: Sdnet | Example = request.param
     return chosen
@@ -86,7 +88,7 @@ def workload(request: pytest.FixtureRequest) -> Sdnet | Example:
 
 @contextmanager
 def slow_steps(cluster: Bed, run: RunDirectory, generation: int, delay_ms: float) -> Iterator[GroupStarted]:
-    """From the start of this generation steps take long: it is not done before the fault. Yields once it has saved."""
+    """Slow the steps of this generation down, so that the fault comes before the end. Yields after a save."""
     group = wait_for(run, GroupStarted, lambda started: started.generation == generation)
     [*_, began] = times_of(run, GroupStarted)
     for host in cluster.hosts[1:]:
@@ -109,7 +111,7 @@ def rate_of_each_epoch(run: RunDirectory) -> dict[int, float]:
     return {event.step: event.lr for event in events_of(run, Epoch)}
 
 
-def test_a_drained_host_costs_no_step_a_killed_one_a_restart_and_both_not_one_bit(
+def test_a_drained_host_costs_no_step_and_a_killed_one_a_restart_and_neither_changes_a_byte(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds, workload: Sdnet | Example
 ) -> None:
     undisturbed = clean if isinstance(workload, Sdnet) else workload.run_clean(cluster)
@@ -142,7 +144,9 @@ def test_a_drained_host_costs_no_step_a_killed_one_a_restart_and_both_not_one_bi
         await_node(host, start)
 
 
-def test_three_ranks_rate_a_network_as_the_two_did_that_trained_it(cluster: Bed, clean: RunDirectory) -> None:
+def test_three_ranks_evaluate_a_network_as_the_two_that_trained_it_did(
+    cluster: Bed, clean: RunDirectory
+) -> None:
     summary = json.loads(clean.summary.read_text())
     evaluation = cluster.sdnet_orchestrate(
         "evaluate", "--checkpoint", str(clean.checkpoints / summary["checkpoint"]), "--json",
@@ -154,7 +158,7 @@ def test_three_ranks_rate_a_network_as_the_two_did_that_trained_it(cluster: Bed,
     assert (rates["fpr95"], rates["accuracy"]) == (summary["fpr95"], summary["accuracy"])
 
 
-def test_an_elastic_group_goes_on_with_the_host_that_is_left_and_takes_one_back(
+def test_an_elastic_group_continues_on_the_remaining_host_and_takes_one_back(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds
 ) -> None:
     cluster.hosts[3].kill()  # the last test: this host does not come back
@@ -175,6 +179,6 @@ def test_an_elastic_group_goes_on_with_the_host_that_is_left_and_takes_one_back(
     assert events_of(run, GroupRestarting)[-1].reason == "a host came back: 1 -> 2 ranks"
     note_seconds(run, killed_at)
     rates, undisturbed = rate_of_each_epoch(run), rate_of_each_epoch(clean)
-    # A rank that is killed takes its last fifth of a second of events along: once when its host dies, once to grow.
+    # A killed rank loses the events of its last 0.2 s: once when its host dies, once when the group grows.
     assert rates.items() <= undisturbed.items() and len(rates) >= len(undisturbed) - 2
     assert json.loads(run.summary.read_text())["steps"] == STEPS

@@ -33,7 +33,7 @@ ON_EACH_HOST = {"versions", "clock", "storage", "disk", "shared memory", "memory
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Bed]:
-    """Device 3 of each host; the first reaches the second's, and not the other way round."""
+    """Device 3 of each host; the first host's reaches the second's, but not the other way round."""
     with bed(2) as made:
         for number, reachable in ((1, ["192.168.2.4"]), (2, [])):
             npus = describe(number, devices=[3]) | {"reachable": reachable}

@@ -1,4 +1,4 @@
-"""Hosts and links that fail under a launch: named, survived, and the same bytes at the end."""
+"""Hosts and links fail under a launch: the fault is reported, and the run ends with the same bytes."""
 
 import threading
 import time
@@ -136,7 +136,7 @@ def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
     cluster.head.lose_power()
     process.wait()
     assert not events_of(run, RunFinished)
-    # What an operator does on the hosts that are left: the old Ray ends, a new one starts.
+    # What an operator does on the remaining hosts: end the old Ray, start a new one.
     others = Bed(cluster.hosts[1:], cluster.storage)
     for host in others.hosts:
         host.kill()
@@ -155,14 +155,14 @@ def test_the_head_is_lost_and_the_job_launched_again_on_a_cluster_of_the_others(
 
 
 def end_raylet(host: Host) -> None:
-    """Tell the raylet alone to end, as an operator or a service manager does."""
+    """Send SIGTERM to the raylet alone, as an operator or a service manager does."""
     [raylet] = host.processes("raylet")
     raylet.terminate()
     raylet.wait(timeout=60)
 
 
 @pytest.mark.parametrize("lose", [Host.cut_link, end_raylet], ids=lambda lose: lose.__name__)
-def test_a_host_whose_link_stays_down_or_whose_raylet_is_told_to_end_is_left_out(
+def test_a_host_whose_link_stays_down_or_whose_raylet_gets_sigterm_is_left_out(
     cluster: Bed, clean: RunDirectory, note_seconds: NoteSeconds, lose: Callable[[Host], None]
 ) -> None:
     process, run = launch(cluster, lose.__name__.replace("_", "-"))
@@ -207,7 +207,7 @@ def test_a_host_whose_raylet_is_frozen_is_left_out(
     host = host_of(cluster, run, 0)
     rank = psutil.Process(wait_for(run, RankJoined).pid)
     wait_for_checkpoint(run, 2)
-    # Ranks need no raylet to step; the run must not be over before it is missed.
+    # Ranks need no raylet to step, so the run must last until its loss is detected.
     host.impair_link(delay_ms=100)
     frozen_at = time.time()
     [raylet] = host.freeze("raylet")
@@ -219,7 +219,7 @@ def test_a_host_whose_raylet_is_frozen_is_left_out(
     note_seconds(run, frozen_at)
     assert weights(run) == weights(clean)
     host.thaw()
-    # Ray ends what it has given up as soon as it hears of it.
+    # Ray ends the processes of a lost host as soon as it can reach them.
     _, alive = psutil.wait_procs([raylet, rank], timeout=60)
     assert not alive
     host.kill()

@@ -1,4 +1,4 @@
-"""Hosts that are taken away with notice, lost while data is prepared, or come back."""
+"""Hosts that are drained, lost while data is prepared, or return."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_a_launch_that_is_terminated_saves_first_and_no_step_is_lost(
     process, run = launch(cluster, "terminated")
     host = host_of(cluster, run, 1)
     wait_for(run, FirstStep)
-    # Steps take long: the last one is not done before the ranks have heard.
+    # Slow steps: the run must not end before the ranks have the notice.
     host.impair_link(delay_ms=50)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()

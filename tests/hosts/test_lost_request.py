@@ -1,4 +1,4 @@
-"""Ray loses the requests that place a group; the group starts all the same."""
+"""Ray loses the requests that place a group; the group still starts."""
 
 import json
 
@@ -42,7 +42,7 @@ evaluate: {every_epochs: 1, batch: 32}
 """
 
 
-def test_a_group_starts_on_hosts_that_ray_takes_for_busy_after_a_lost_request() -> None:
+def test_a_group_starts_on_hosts_that_ray_believes_busy_after_a_lost_request() -> None:
     with bed(3, QUICK_TO_NOTICE | LOSES_TWO_REQUESTS) as cluster:
         cluster.start_ray()
         process, run = cluster.launch(JOB)

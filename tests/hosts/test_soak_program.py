@@ -1,4 +1,4 @@
-"""What benchmarks/soak.py concludes from a drill, and what it keeps of one that failed."""
+"""The conclusions of benchmarks/soak.py from a drill, and the logs that it keeps of a failed one."""
 
 import importlib.util
 from pathlib import Path

@@ -2,7 +2,7 @@
 
     python wire.py DEVICE DEVICE DELAY_MS LOSS_PERCENT
 
-Linux's own emulator (netem) is a module that many kernels come without.
+Linux's own emulator (netem) is a module that many kernels lack.
 """
 
 import heapq

@@ -26,7 +26,7 @@ def main() -> None:
         train_loop_config={"steps": int(steps)},
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(name=name, storage_path=storage),
-        # Standbys take the CPUs of a run that lasts seconds. A host could hold more than one rank.
+        # Standbys would take the CPUs of a run that lasts seconds. A host has room for more than one rank.
         recovery=RecoveryConfig(
             checkpoint_every_s=0.3, step_timeout_s=6.0, standbys=False, workers_per_host=per_host
         ),

@@ -1,4 +1,4 @@
-"""The small job of the launch tests: its file, its launch, and what it leaves."""
+"""The small job of the launch tests: its file, its launch, and its results."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ import psutil
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import RankJoined
 from tests.integration.ray_node import RayCluster, program
-from tests.launching import checksums, wait_for
+from tests.launching import checksums, reuse_graphs, wait_for
 
 JOB = """
 name: {name}
@@ -29,7 +29,7 @@ train: {{recipe: demo, epochs: 2, batch: 8}}
 checkpoint: {{every_s: 0, keep: 2}}
 evaluate: {{batch: 32}}
 """
-STEPS = 6  # 8 pairs of 6 patches by 16 a step, twice
+STEPS = 6  # 8 pairs of 6 patches, 16 per step, twice
 
 
 def job_file(storage: Path, name: str) -> Path:
@@ -43,21 +43,24 @@ def launch(
     storage: Path,
     name: str,
     *options: str,
-    process_group: int | None = None,
     python: str = "",
+    compiles: bool = False,
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
     """Start to launch the job of this name.
 
-    process_group: 0 for a new one, None for that of the tests. python: runs before the command line.
+    python: runs before the command line. compiles: do not reuse the graphs of the clean run in the same storage.
     """
     begin = f"{python}\nfrom orchestrator.cli import main\nmain()"
+    run = RunDirectory(storage / name)
+    if not compiles:
+        reuse_graphs(RunDirectory(storage / "clean"), run)
     command = [sys.executable, "-c", begin] if python else [str(program("sdnet-orchestrate"))]
     process = subprocess.Popen(
         [*command, "launch", str(job_file(storage, name)), *options],
         env={**cluster.environment, "RAY_ADDRESS": cluster.address},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    return process, RunDirectory(storage / name)
+    return process, run
 
 
 @contextlib.contextmanager
@@ -69,6 +72,8 @@ def on_a_terminal(
     It prints to a file, which outlives the terminal.
     """
     terminal, inside = pty.openpty()
+    run = RunDirectory(storage / name)
+    reuse_graphs(RunDirectory(storage / "clean"), run)
     with output.open("wb") as printed:
         process = subprocess.Popen(
             [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
@@ -78,14 +83,14 @@ def on_a_terminal(
         )  # fmt: skip
     os.close(inside)
     try:
-        yield process, terminal, RunDirectory(storage / name)
+        yield process, terminal, run
     finally:
         process.kill()
         process.wait()
 
 
 def succeeded(process: "subprocess.Popen[str]") -> None:
-    """Wait for a launch to end well; what it printed is the message when it does not."""
+    """Wait for a launch to succeed; on failure the message is its output."""
     output, _ = process.communicate()
     assert process.returncode == 0, output
 
@@ -103,7 +108,7 @@ def listening_addresses(pid: int) -> set[str]:
 
 @contextlib.contextmanager
 def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
-    """Stop them as SIGSTOP does; those that still live afterwards go on."""
+    """Stop them with SIGSTOP while the block runs; those that survive then continue."""
     for process in processes:
         process.suspend()
     try:

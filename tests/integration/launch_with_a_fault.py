@@ -1,4 +1,4 @@
-"""`sdnet-orchestrate` whose training goes wrong before its fourth step.
+"""`sdnet-orchestrate` with a training function that fails before its fourth step.
 
 Ranks import the training function by name, so this is a module and not a script. Call `launch` with the fault's name
 before the usual arguments: python -c "import launch_with_a_fault as it; it.launch()" bug launch JOB
@@ -18,12 +18,12 @@ from orchestrator.job.workload import SdnetJob, train_sdnet
 
 
 def bug(root: Path) -> None:
-    """Every time."""
+    """Raise in every generation."""
     raise ArithmeticError("the fourth step does not add up")
 
 
 def accident(root: Path) -> None:
-    """The first time only. root: the run's directory."""
+    """Raise the first time only. root: the run's directory."""
     mark = root / "accident"
     if not mark.exists():
         mark.touch()
@@ -31,7 +31,7 @@ def accident(root: Path) -> None:
 
 
 def memory(root: Path) -> None:
-    """Rank 1 takes at most 10 GB, the first time only; that is more than the test leaves it."""
+    """Rank 1 allocates up to 10 GB, the first time only; that is more than the test allows."""
     import numpy
     import ray.train
 

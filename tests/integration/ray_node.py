@@ -1,4 +1,4 @@
-"""A Ray node of one host, as the tests that join it see it."""
+"""A Ray node of one host, for the tests that join it."""
 
 import os
 import secrets
@@ -36,7 +36,7 @@ class RayCluster:
     def submit_launch(self, job: Path, *options: str, overrides: Sequence[str] = ()) -> Completed:
         """`ray job submit` of a launch, with a working directory that holds the job file and nothing else.
 
-        options: of `ray job submit`. The test's time-out ends a wait that is in vain.
+        options: of `ray job submit`. The test's time-out bounds the wait.
         """
         launch = ("sdnet-orchestrate", "launch", job.name, *overrides)
         with tempfile.TemporaryDirectory() as directory:
@@ -46,7 +46,7 @@ class RayCluster:
                     "ray", "job", "submit", "--address", self.dashboard, "--working-dir", directory,
                     *options, "--", *launch, timeout=280,
                 )  # fmt: skip
-                # A node is up some seconds before the agent that takes its jobs.
+                # A node runs some seconds before the agent that accepts its jobs.
                 if "No available agent" not in done.stderr:
                     return done
 
@@ -73,7 +73,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def running_node(home: Path) -> Iterator[RayCluster]:
-    """A node that lives as long as the block."""
+    """A node that runs while the block runs."""
     port, dashboard = free_ports(2)
     environment = {
         **os.environ,
@@ -84,7 +84,7 @@ def running_node(home: Path) -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # As docs/faults.md tells users, so that a stopped job may save.
+        # As docs/faults.md recommends, so that a stopped job may save.
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
     }
     # In the foreground: `ray stop` would end every Ray of this machine, not only this one.

@@ -39,11 +39,11 @@ class Trap:
         os.mkfifo(self.fifo)
 
     def make_shard(self) -> MakeShard:
-        """To take the place of the stage's `make_shard`."""
+        """Replaces the stage's `make_shard`."""
         return make_shard_or_wait(self.fifo, self.shard)
 
     def when_a_worker_is_in_it(self, act: Callable[[int], object]) -> Future[int]:
-        """Act on the process id of the worker, in a thread; the id is the result."""
+        """Call a function with the worker's process id, in a thread; the id is the result."""
         found: Future[int] = Future()
         work = threading.Thread(target=lambda: found.set_result(self._act(act)), daemon=True)
         work.start()

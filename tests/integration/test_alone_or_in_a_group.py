@@ -1,4 +1,4 @@
-"""`sdnet train` and a group of one rank train the same network, and each resumes what the other began."""
+"""`sdnet train` and a group of one rank train the same network, and each resumes the other's run."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tests.launching import checksums, events_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
 
-# One epoch: 8 pairs of 6 patches by 8 a step.
+# One epoch: 8 pairs of 6 patches, 8 per step.
 EPOCH, END = 6, 12
 ONE_RANK = (
     "--set", "cluster.workers=1", "--set", "checkpoint.every_s=3600", "--set", "checkpoint.keep=5",
@@ -36,7 +36,7 @@ def train_alone(data: Path, out: Path) -> RunDirectory:
 
 
 def begin_with(first_epoch_of: RunDirectory, directory: Path) -> None:
-    """A run directory that holds another run's checkpoint of its first epoch, and nothing else."""
+    """A run directory with another run's checkpoint of its first epoch, and nothing else."""
     name = f"checkpoints/step_{EPOCH:08d}"
     shutil.copytree(first_epoch_of.root / name, directory / name)
 

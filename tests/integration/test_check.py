@@ -1,4 +1,4 @@
-"""`check` against a real Ray, on this machine as it is and with a fake Ascend host put under it."""
+"""`check` against a real Ray, on this machine as it is, and with a fake Ascend host."""
 
 import json
 
@@ -42,7 +42,7 @@ def run(tmp_path, device, *options):
     return {finding["check"]: finding for finding in report["findings"]}
 
 
-def test_this_machine_is_looked_at_in_every_respect(tmp_path):
+def test_check_covers_every_topic_on_this_machine(tmp_path):
     reported = run(tmp_path, "cpu")
     assert set(reported) == {*EVERY_HOST, "Ray"}
     assert reported["storage"]["state"] in ("ok", "warn")

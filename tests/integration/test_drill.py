@@ -1,4 +1,4 @@
-"""A drill on one machine: the faults happen, the run ends with the same bytes, and the report says so."""
+"""A drill on one machine: the faults are injected, the run ends with the same bytes, and the report shows both."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import CheckpointCorrupt, FaultInjected, RankJoined, RunStarted
 from tests.integration.jobs import STEPS, job_file
-from tests.launching import events_of, wait_for_checkpoint
+from tests.launching import events_of, reuse_graphs, wait_for_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -30,17 +30,18 @@ def drill(storage: Path, name: str, epochs: int, *options: str) -> "subprocess.P
 
 
 def report_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """The one object of a drill that ended well."""
+    """The JSON object that a successful drill prints."""
     output, errors = process.communicate()
     assert process.returncode == 0, output + errors
     report: dict[str, Any] = json.loads(output)
     return report
 
 
-def test_a_rank_killed_in_a_drill_is_named_timed_and_costs_no_byte(clean: RunDirectory) -> None:
+def test_a_rank_killed_in_a_drill_is_reported_and_timed_and_changes_no_byte(clean: RunDirectory) -> None:
     storage = clean.root.parent
     # The undisturbed run is done: the drill finds it finished.
     (storage / "short-drill-clean").symlink_to(clean.root)
+    reuse_graphs(clean, RunDirectory(storage / "short-drill"))
     report = report_of(drill(storage, "short", 2, "--faults", "kill-rank", "--count", "1", "--json"))
     assert (report["injected"], report["status"], report["same_bytes"]) == (1, "succeeded", True)
     assert 0 < report["goodput"] < 1

@@ -30,7 +30,7 @@ from tests.integration.ray_node import RayCluster
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 500
+STEPS = 300
 
 
 class Run:
@@ -109,10 +109,10 @@ def test_a_training_function_survives_a_killed_and_a_frozen_rank_a_killed_launch
     run.wait_for(saved_past(40))
     os.kill(run.pids()[1], signal.SIGKILL)
     run.wait_for(lambda event: isinstance(event, GroupStarted) and event.generation == 2)
-    run.wait_for(saved_past(120))
+    run.wait_for(saved_past(70))
     os.kill(run.pids()[1], signal.SIGSTOP)
     run.wait_for(lambda event: isinstance(event, GroupStarted) and event.generation == 3)
-    run.wait_for(saved_past(200))
+    run.wait_for(saved_past(100))
     left = [psutil.Process(pid) for pid in run.pids().values()]
     process.kill()
     process.communicate()

@@ -17,28 +17,28 @@ from tests.launching import events_of, last_checkpoint, wait_for, wait_for_check
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(400)]
 
-# Two epochs of 12 steps: 32 pairs of 6 patches by 16 a step.
+# Two epochs of 12 steps: 32 pairs of 6 patches, 16 per step.
 _LONGER = ("--set", "data.synthetic.pairs=64")
 _STEPS = 24
 _SEED, _KILLS = 20261123, 3
 
 
 def end_of(run: RunDirectory) -> dict[str, Any]:
-    """What the last checkpoint holds: checksums of its files, and the rate that belongs to the weights."""
+    """Checksums of the last checkpoint's files, and the rate of its weights."""
     state = json.loads((last_checkpoint(run, _STEPS) / "state.json").read_text())
     return {**weights(run, _STEPS), "fpr95": state["metrics"]["fpr95"]}
 
 
 @pytest.fixture(scope="module")
 def longer(ray_cluster: RayCluster, storage: Path) -> RunDirectory:
-    """The run that nothing happens to."""
+    """The run without faults."""
     process, run = launch(ray_cluster, storage, "longer", *_LONGER)
     succeeded(process)
     return run
 
 
 def kill_a_rank_after(run: RunDirectory, generation: int, step: int, rank: int) -> None:
-    """In this generation, as soon as there is a checkpoint of this step or a later one."""
+    """Kill it in this generation, as soon as a checkpoint of this step or a later one exists."""
     wait_for(run, GroupStarted, lambda group: group.generation == generation)
     wait_for_checkpoint(run, step)
     newest = [joined.pid for joined in events_of(run, RankJoined) if joined.rank == rank][-1]
@@ -64,7 +64,7 @@ def test_a_run_killed_at_random_steps_ends_with_the_same_bytes(
     assert end_of(run) == end_of(longer)
 
 
-def test_a_run_that_may_not_fail_is_launched_again_by_hand_and_ends_with_the_same_bytes(
+def test_a_run_without_retries_is_launched_again_and_ends_with_the_same_bytes(
     ray_cluster: RayCluster, longer: RunDirectory, storage: Path
 ) -> None:
     options = (*_LONGER, "--set", "recovery.max_failures=0")

@@ -1,4 +1,4 @@
-"""What goes wrong in the step itself, for real: a bug ends the run, a want of memory is survived."""
+"""Real faults in the step itself: a bug ends the run, the run survives a lack of memory."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def launch_with(
     return done, RunDirectory(storage / name)
 
 
-def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
+def test_a_bug_in_the_step_is_retried_once_and_ends_the_run_in_one_line(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
     done, run = launch_with("bug", ray_cluster, storage, "bug")
@@ -49,7 +49,7 @@ def test_a_bug_in_the_step_is_tried_once_more_and_ends_the_run_in_one_line(
     assert json.loads(run.summary.read_text())["status"] == "failed"
 
 
-def test_an_exception_in_the_step_that_does_not_come_back_costs_a_restart(
+def test_an_exception_in_the_step_that_does_not_recur_costs_a_restart(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     done, run = launch_with("accident", ray_cluster, storage, "accident")
@@ -61,10 +61,10 @@ def test_an_exception_in_the_step_that_does_not_come_back_costs_a_restart(
     assert weights(run) == weights(clean)
 
 
-def test_a_rank_that_takes_all_memory_is_killed_named_and_replaced(
+def test_a_rank_that_takes_all_memory_is_killed_and_reported_and_replaced(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
-    # A Ray of its own, for which the memory ends where the job has more than it needs.
+    # A Ray of its own, with a memory limit slightly above what the job needs.
     done, run = launch_with(
         "memory", ray_cluster, storage, "starved",
         "--set", "cluster.address=local",
@@ -72,7 +72,7 @@ def test_a_rank_that_takes_all_memory_is_killed_named_and_replaced(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     failures = events_of(run, FailureDetected)
-    # Others may follow until the kernel has taken back what the rank held.
+    # More may be killed until the kernel has freed the rank's memory.
     assert {failure.kind for failure in failures} == {"out_of_memory"}
     assert failures[0].rank is not None and "low on memory" in failures[0].detail
     assert (run.root / "memory_taken").exists()

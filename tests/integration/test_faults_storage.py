@@ -1,4 +1,4 @@
-"""Storage that goes away or fills up while a run trains, for real: what it costs, and what is trusted."""
+"""Storage fails or fills up while a run trains, for real: the cost, and what remains valid."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from tests.launching import NoteSeconds, events_of, times_of, wait_for, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-# How long storage is away or full: the fault itself, nothing is waited for.
+# How long storage is unavailable or full.
 _FAULT_S = 20.0
 
 
@@ -35,7 +35,7 @@ _FAULT_S = 20.0
     [pytest.param(FirstStep, _FAULT_S, marks=pytest.mark.soak), (CheckpointSaved, 5.0)],
     ids=["training", "saving"],
 )
-def test_a_run_outlives_storage_that_is_away_for_a_while(
+def test_a_run_survives_storage_that_is_unavailable_for_a_while(
     ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, moment: type[Event], away_s: float
 ) -> None:
     mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
@@ -43,7 +43,7 @@ def test_a_run_outlives_storage_that_is_away_for_a_while(
     process, run = launch(ray_cluster, mount, "away")
     wait_for(run, moment)
     mount.rename(elsewhere)
-    mount.touch()  # whatever is tried below it fails, also making it anew
+    mount.touch()  # every operation below it fails, also creating it again
     time.sleep(away_s)
     mount.unlink()
     elsewhere.rename(mount)
@@ -63,7 +63,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.soak
-def test_a_disk_that_is_full_for_a_while_spoils_no_checkpoint(
+def test_a_disk_that_is_full_for_a_while_corrupts_no_checkpoint(
     ray_cluster: RayCluster, clean: RunDirectory, disk: Path
 ) -> None:
     process, run = launch(ray_cluster, disk, "full")
@@ -101,7 +101,7 @@ def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_it_can_be_resumed(
 
 
 @pytest.mark.soak
-def test_a_group_that_could_not_start_leaves_its_places_to_the_next(
+def test_a_group_that_could_not_start_releases_its_resources_for_the_next(
     ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, note_seconds: NoteSeconds
 ) -> None:
     logs, away = tmp_path / "blocked" / "logs", tmp_path / "away"

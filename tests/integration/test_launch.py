@@ -30,7 +30,7 @@ def test_a_submitted_job_succeeds_and_streams_plain_text(
     assert "\x1b" not in ours
 
 
-def test_the_run_directory_holds_what_the_design_says(clean: RunDirectory) -> None:
+def test_the_run_directory_contains_what_the_design_says(clean: RunDirectory) -> None:
     summary = json.loads(clean.summary.read_text())
     assert summary["status"] == "succeeded" and summary["world_size"] == 2
     assert summary["steps"] == STEPS and summary["epochs"] == 2
@@ -93,7 +93,7 @@ def test_images_replaced_under_a_run_are_refused_before_a_rank_starts(
     assert "stage_finished" in happened and "group_starting" not in happened
 
 
-def test_a_mistake_that_the_cluster_shows_can_be_corrected_under_the_same_name(
+def test_a_job_that_the_cluster_refuses_can_be_corrected_under_the_same_name(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
     job = str(job_file(storage, "corrected"))
@@ -146,7 +146,7 @@ def test_evaluate_gives_the_runs_own_bits_for_any_number_of_workers(
     assert np.array_equal(found[0], found[1]) and len(found[0]) == 96
 
 
-def test_a_cluster_that_does_not_answer_or_is_too_small_is_one_line(
+def test_a_cluster_that_does_not_answer_or_is_too_small_is_reported_in_one_line(
     ray_cluster: RayCluster, storage: Path
 ) -> None:
     jobs = [str(job_file(storage, name)) for name in ("silent", "small")]

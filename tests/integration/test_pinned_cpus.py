@@ -19,7 +19,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def claim_one() -> Iterator[Callable[[], int]]:
-    """Starts a process that claims one CPU, and says which; it holds it until the test ends."""
+    """Starts a process that pins itself to one CPU until the test ends, and prints which."""
     with ExitStack() as holders:
 
         def start() -> int:

@@ -71,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process makes of them, without Ray."""
+    """The result of one process, without Ray."""
     run = RunDirectory(tmp_path_factory.mktemp("expected"))
     run.create()
     prepare(work_of(job(images, Path()).data, images, run))
@@ -172,7 +172,9 @@ def test_a_finished_stage_is_not_done_again(stage, images, tmp_path):
     assert len(shards_done(run)) == SHARDS
 
 
-def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_by_name(stage, images, tmp_path, monkeypatch):
+def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_and_is_named(
+    stage, images, tmp_path, monkeypatch
+):
     from orchestrator.job.stages import preprocess as module
 
     make = module.make_shard
@@ -188,7 +190,7 @@ def test_a_shard_that_kills_each_of_its_workers_ends_the_stage_by_name(stage, im
         stage(spec, directory(spec))
 
 
-def test_storage_that_refuses_ends_the_stage_in_one_line(stage, images, tmp_path):
+def test_storage_that_refuses_a_write_ends_the_stage_in_one_line(stage, images, tmp_path):
     from orchestrator.job.stages.preprocess import DataNotWritten
 
     spec = job(images, tmp_path)

@@ -13,7 +13,7 @@ from tests.made_pairs import pair
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
-def test_each_pair_of_a_table_gets_a_folder_and_a_row_whoever_computes_it(
+def test_each_pair_of_a_table_gets_a_folder_and_a_row_from_any_worker(
     ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
     optical, sar = pair(320, np.array([[1, 0, 9.25], [0, 1, -6.5], [0, 0, 1.0]]))

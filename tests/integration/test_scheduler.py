@@ -1,4 +1,4 @@
-"""The MindSpore scheduler is owned: it listens before anyone joins, and ends with whoever started it."""
+"""The MindSpore scheduler listens before a rank joins, and ends with the process that started it."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def test_a_scheduler_whose_owner_is_killed_is_killed_with_it() -> None:
     assert not psutil.pid_exists(process.pid)
 
 
-def test_a_port_taken_between_choosing_and_binding_costs_one_more_try(
+def test_a_port_taken_between_choosing_and_binding_costs_one_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as thief:

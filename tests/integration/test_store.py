@@ -1,4 +1,4 @@
-"""The store through which ranks on CPU meet: on a port that is really its own."""
+"""The rendezvous store of ranks on CPU listens on a port that no other program uses."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ print(*store.open_store("127.0.0.1", 2, 60)[1], flush=True)
 
 @pytest.fixture
 def thief() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port on which another program listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -69,7 +69,7 @@ def line_of(process: "subprocess.Popen[str]") -> str:
     return next(line.strip() for line in process.stdout if line.strip()[:1].isdigit())
 
 
-def test_ranks_meet_under_the_numbers_they_were_given_though_rank_zero_enters_last() -> None:
+def test_ranks_keep_their_numbers_although_rank_zero_joins_last() -> None:
     first = rank_process("0", "3")
     port = line_of(first)
     others = [rank_process(rank, "3", port) for rank in ("2", "1")]
@@ -84,7 +84,7 @@ def test_ranks_meet_under_the_numbers_they_were_given_though_rank_zero_enters_la
         process.communicate()
 
 
-def test_a_port_taken_between_choosing_and_binding_costs_one_more_try(thief: int) -> None:
+def test_a_port_taken_between_choosing_and_binding_costs_one_retry(thief: int) -> None:
     # In a process of its own, since MindSpore keeps a store's port for as long as its process lives.
     free = store.free_port("127.0.0.1")
     opened = subprocess.run(

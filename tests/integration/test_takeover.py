@@ -37,7 +37,7 @@ def group_of(run: RunDirectory) -> list[psutil.Process]:
 
 
 def wait_until_silent(run: RunDirectory) -> None:
-    """Until the first launch's heartbeat is so old that a second launch may doubt it."""
+    """Wait until the first launch's heartbeat is so old that a second launch may doubt it."""
     while time.monotonic() - json.loads((run.root / "lease/000001.heartbeat").read_text())["at"] < TIMEOUT_S:
         time.sleep(0.05)
 
@@ -48,7 +48,9 @@ def files_of(run: RunDirectory, pids: set[int]) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (*segments, run.states / "000001.json")}
 
 
-def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_and_says_so(
+# `tests/unit/test_two_launches.py` does the same with stand-ins for the group.
+@pytest.mark.soak
+def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_and_reports_it(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     first, run = launch(ray_cluster, storage, "taken", python=SHORT_LEASE)
@@ -61,7 +63,7 @@ def test_a_group_that_wakes_up_after_another_launch_took_its_run_writes_nothing_
         wait_until_silent(run)
         second, _ = launch(ray_cluster, storage, "taken", python=SHORT_LEASE)
         owner = wait_for(run, RunStarted, lambda started: started.pid == second.pid)
-        # It has killed the ranks and waits for the CPUs that the first group's controller holds.
+        # It has killed the ranks and waits for the CPUs of the first group.
         wait_for(run, Fenced, since=stopped_at)
     output, _ = first.communicate()
     assert first.returncode == 4 and "Traceback" not in output

@@ -68,7 +68,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "train.npz"
 
 
-@pytest.mark.parametrize("objective", ["published", "contrastive"])
+@pytest.mark.parametrize("objective", ["published", pytest.param("contrastive", marks=pytest.mark.soak)])
 def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(
     data: Path, tmp_path: Path, objective: str
 ):

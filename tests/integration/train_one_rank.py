@@ -1,4 +1,4 @@
-"""Trains one rank for a few steps and prints, as JSON, sums of what it ends with.
+"""Trains one rank for a few steps and prints, as JSON, checksums of its result.
 
 usage: train_one_rank.py RANK WORLD_SIZE TRAIN_NPZ OBJECTIVE; the group's MS_* variables are set already.
 """
@@ -36,7 +36,7 @@ def train(rank: int, world_size: int, data: Path, objective: str) -> dict[str, s
         ms.communication.init()
     compute_on(1)
     if rank == 1:
-        weights.GAIN = 0.61  # as if this host's linear algebra rounded otherwise, only more so
+        weights.GAIN = 0.61  # as if this host's linear algebra rounded in another way, exaggerated
     patches = open_patches(data)
     trainer = Trainer(RECIPES[objective], patches, rank=rank, world_size=world_size, slices=SLICES)
     for _ in range(STEPS):

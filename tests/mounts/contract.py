@@ -1,4 +1,4 @@
-"""Parts of the storage contract that the tests of every kind of mount ask for."""
+"""Parts of the storage contract that the tests of every kind of mount check."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -72,7 +72,7 @@ class Export:
         raise RuntimeError(f"sshd did not start: {(self._folder / 'sshd.log').read_text()[-500:]}")
 
     def kill_server(self) -> None:
-        """SIGKILL the server and all its sessions: the mounts have nobody to talk to."""
+        """SIGKILL the server and all its sessions, so that the mounts have no server."""
         if self._server is not None:
             processes = self._processes()
             for process in processes:
@@ -84,7 +84,7 @@ class Export:
 
     @contextlib.contextmanager
     def server_away(self) -> Iterator[None]:
-        """No server as long as the block lasts."""
+        """Stop the server while the block runs."""
         self.kill_server()
         yield
         self.start_server()
@@ -109,7 +109,7 @@ class Export:
 
     @contextlib.contextmanager
     def mounted(self, point: Path, *options: str) -> Iterator[None]:
-        """sshfs at this mount point as long as the block lasts."""
+        """sshfs at this mount point while the block runs."""
         point.mkdir(parents=True, exist_ok=True)
         given = ",".join((*_SSH_OPTIONS, f"IdentityFile={self._folder}/user_key", *options))
         source = f"{getpass.getuser()}@127.0.0.1:{self.directory}"

@@ -1,4 +1,4 @@
-"""Two mounts of one GlusterFS volume with one brick, by a glusterd that lives as long as the block.
+"""Two mounts of one GlusterFS volume with one brick, by a glusterd that runs while the block runs.
 
 with volume(tmp_path) as made:
     made.first, made.second
@@ -61,7 +61,7 @@ def volume(folder: Path) -> Iterator[Volume]:
 
 
 def why_impossible() -> str:
-    """Empty where a volume can be made, otherwise what is missing."""
+    """Empty where a volume can be created, otherwise what is missing."""
     missing = [name for name in ("glusterd", "gluster", "mount.glusterfs") if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} not found: install glusterfs-server"

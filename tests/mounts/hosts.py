@@ -13,7 +13,7 @@ from tests.mounts.export import Export, exported
 def bed_on_mounts(
     folder: Path, ranks_of_hosts: tuple[int, ...], settings: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Bed, Export]]:
-    """A head that only leads, and a host for each entry, with room for so many ranks; Ray runs on all."""
+    """A head without ranks, and a host per entry with room for that many ranks; Ray runs on all."""
     with bed(1 + len(ranks_of_hosts), settings) as made:
         made.head.ray_options = ("--num-cpus=0",)
         with exported(folder, first=made.storage) as export:
@@ -32,5 +32,5 @@ def local_storage(cluster: Bed) -> Path:
 
 
 def on_the_server(export: Export, run: RunDirectory) -> RunDirectory:
-    """The run as the server has it: a mount shows what is new up to 20 s later."""
+    """The run on the server: a mount shows new names up to 20 s later."""
     return RunDirectory(export.directory / run.root.name)

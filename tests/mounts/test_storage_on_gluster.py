@@ -41,23 +41,23 @@ def storages(made: Volume, tmp_path: Path) -> tuple[DirectoryStorage, DirectoryS
 
 
 def answers(check: Callable[[], None]) -> bool:
-    """Whether storage answers, and agrees."""
+    """Whether storage answers, and the condition is true."""
     check()
     return True
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until it holds. A failure of storage is no answer: ask again."""
+    """Wait until the condition is true; a storage failure is retried."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with contextlib.suppress(StorageError):
             if holds():
                 return
         time.sleep(0.1)
-    raise AssertionError("it never held")
+    raise AssertionError("the condition never became true")
 
 
-def test_create_has_one_winner_and_what_one_host_puts_anotherreads(storages) -> None:
+def test_create_has_one_winner_and_another_host_reads_what_one_puts(storages) -> None:
     first, second = storages
     for number in range(20):
         assert creations_at_once(storages, f"lease_{number}") == [False, False, False, True]
@@ -65,7 +65,7 @@ def test_create_has_one_winner_and_what_one_host_puts_anotherreads(storages) -> 
         eventually(reads(second, "mutable", b"%d" % number))
 
 
-def test_an_owner_keeps_its_run_when_the_brick_restarts_and_nobody_else_gets_it(
+def test_an_owner_keeps_its_run_when_the_brick_restarts_and_no_other_launch_gets_it(
     made: Volume, storages
 ) -> None:
     first, second = storages

@@ -102,7 +102,7 @@ def test_create_has_exactly_one_winner_over_both_mounts(storages) -> None:
 
 
 @pytest.mark.soak
-def test_check_finds_that_the_mounts_hold_the_contract_and_how_long_listings_lag(storages) -> None:
+def test_check_finds_that_the_mounts_fulfil_the_contract_and_how_long_listings_lag(storages) -> None:
     hosts = dict(zip(("a", "b"), storages, strict=True))
     written = [Answer(host, write(host, storage), "", 0.0, 0.0) for host, storage in hosts.items()]
     seen = [Answer(host, look(host, storage, tuple(hosts)), "", 0.0, 0.0) for host, storage in hosts.items()]
@@ -121,7 +121,7 @@ def shared_file(export: Export, tmp_path: Path) -> tuple[Path, str]:
     return path, hashlib.sha256(content).hexdigest()
 
 
-def test_a_shared_file_is_copied_and_its_copy_lies_on_a_local_disk(shared_file, tmp_path: Path) -> None:
+def test_a_shared_file_is_copied_and_the_copy_is_on_a_local_disk(shared_file, tmp_path: Path) -> None:
     source, sha256 = shared_file
     with HostCache(base=tmp_path, limit_bytes=100 * MB).using(source, sha256) as path:
         assert path != source and mount_of(path).is_local
@@ -129,9 +129,7 @@ def test_a_shared_file_is_copied_and_its_copy_lies_on_a_local_disk(shared_file, 
 
 
 @pytest.mark.soak
-def test_a_copy_outlives_a_server_that_goes_away_and_comes_back(
-    export: Export, shared_file, tmp_path: Path
-) -> None:
+def test_a_copy_survives_a_server_that_fails_and_returns(export: Export, shared_file, tmp_path: Path) -> None:
     source, sha256 = shared_file
     cache = HostCache(base=tmp_path, limit_bytes=100 * MB, stall_s=30)
     done: list[bytes] = []
@@ -151,7 +149,7 @@ def test_a_copy_outlives_a_server_that_goes_away_and_comes_back(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("fault", [Export.server_away, Export.server_frozen])
-def test_a_server_that_does_not_come_back_in_time_is_one_line(
+def test_a_server_that_does_not_return_in_time_is_reported_in_one_line(
     export: Export, shared_file, tmp_path: Path, fault
 ) -> None:
     source, sha256 = shared_file
@@ -206,7 +204,7 @@ def prepared(export: Export, name: str) -> Path:
     return export.first / name
 
 
-def test_a_lost_server_is_no_mistake_of_the_user_when_the_launcher_reads_the_data(
+def test_a_lost_server_is_a_storage_failure_and_not_wrong_input_when_the_launcher_reads_the_data(
     export: Export, tmp_path: Path
 ) -> None:
     folder = prepared(export, tmp_path.name)
@@ -232,7 +230,7 @@ def test_a_reference_works_where_an_absolute_link_is_refused(export: Export, tmp
     "direction",
     [pytest.param(1, id="no cache"), pytest.param(0, id="default caches")],
 )
-def test_a_launch_on_the_other_mount_is_refused_while_the_owner_lives(storages, direction: int) -> None:
+def test_a_launch_on_the_other_mount_is_refused_while_the_owner_is_alive(storages, direction: int) -> None:
     """Seen from another host, so only the heartbeat shows that the owner lives."""
     theirs, ours = storages[1 - direction], storages[direction]
     ownership = Ownership(take(theirs, elsewhere("first")))
@@ -246,7 +244,7 @@ def test_a_launch_on_the_other_mount_is_refused_while_the_owner_lives(storages, 
     assert take(storages[1], elsewhere("second")).number == 2
 
 
-def test_an_owner_keeps_its_run_through_a_restart_of_the_server_and_nobody_else_gets_it(
+def test_an_owner_keeps_its_run_through_a_restart_of_the_server_and_no_other_launch_gets_it(
     export: Export, storages
 ) -> None:
     ownership = Ownership(take(storages[0], elsewhere("first")))

@@ -1,4 +1,4 @@
-"""Image files put together by hand: of any depth and number of bands, also with headers that lie."""
+"""Builds image files byte by byte: of any depth and number of bands, also with false headers."""
 
 import io
 import struct
@@ -85,7 +85,7 @@ def png(width: int, height: int, *, bits: int = 8, colour: int = 0, rows: bytes 
 
 
 def announced(width: int, height: int) -> dict[str, bytes]:
-    """Small files of each format that announce an image of this size, and hold next to none of it."""
+    """Small files of each format that announce an image of this size, and contain almost none of it."""
     frame = struct.pack(">HBHHB", 11, 8, min(height, 65535), min(width, 65535), 1) + b"\x01\x11\0"
     vp8x = b"VP8X" + struct.pack("<I", 10) + bytes(4)
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
@@ -107,7 +107,7 @@ def _big_tiff(width: int, height: int) -> bytes:
 
 
 def pillow_bytes(image: np.ndarray, file_format: str, mode: str | None = None, **options: Any) -> bytes:
-    """What Pillow writes of an image, in another mode if one is given."""
+    """An image as Pillow writes it, in another mode if one is given."""
     made, file = Pillow.fromarray(image), io.BytesIO()
     (made.convert(mode) if mode else made).save(file, file_format, **options)
     return file.getvalue()

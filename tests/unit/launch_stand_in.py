@@ -1,7 +1,10 @@
-"""A stand-in for `launch`, which a drill can run without Ray: python launch_stand_in.py -m MODULE launch JOB
+"""A fake `launch`, which a drill can run without Ray: python launch_stand_in.py -m MODULE launch JOB
 
 One process per generation is the only rank: it sleeps, while this program makes the "steps", saves checkpoints, and
 records events and the run's state as a launch does. A rank that ends or is stopped is a failure.
+
+A real job is much longer than the time that a drill needs to inject a fault. This one is short, so it does not make
+its last step before `STAND_IN_FAILURES` ranks have failed; the clean run of a drill has no failures to wait for.
 """
 
 import json
@@ -23,19 +26,20 @@ from orchestrator.telemetry import events
 from orchestrator.telemetry.record import EventWriter, merge_events
 from orchestrator.telemetry.state import Process, RunState, write_state
 
-STEP_S = 0.04
+STEP_S = 0.02
+FAILURES = int(os.environ["STAND_IN_FAILURES"])
 
 
 def main() -> None:
-    """Run the job, one step an epoch, until it is done."""
+    """Run the job with one step per epoch, until it is done."""
     job = yaml.safe_load(Path(sys.argv[-1]).read_text())
     run, steps = RunDirectory.of(job["storage"], job["name"]), job["train"]["epochs"]
     began = time.time()
     with EventWriter(run.storage) as writer:
         writer.record(events.RunStarted(run=job["name"], host="here", pid=os.getpid()))
         writer.record(events.StageStarted(stage="train"))
-        generation = 1
-        while not run_generation(run, writer, generation, steps):
+        generation, last = 1, 1 if job["name"].endswith("-clean") else 1 + FAILURES
+        while not run_generation(run, writer, generation, steps, generation >= last):
             generation += 1
         writer.record(events.StageFinished(stage="train"))
         writer.record(events.RunFinished(status="succeeded"))
@@ -45,7 +49,9 @@ def main() -> None:
     run.storage.put(run.summary.name, json.dumps(summary).encode())
 
 
-def run_generation(run: RunDirectory, writer: EventWriter, generation: int, steps: int) -> bool:
+def run_generation(
+    run: RunDirectory, writer: EventWriter, generation: int, steps: int, may_end: bool
+) -> bool:
     """Make steps until all are done or the rank fails; whether all are done."""
     writer.record(events.GroupStarting(generation=generation, world_size=1))
     rank = subprocess.Popen(["sleep", "600"], env={**os.environ, RUN_VARIABLE: str(run.root)})
@@ -69,6 +75,8 @@ def run_generation(run: RunDirectory, writer: EventWriter, generation: int, step
             rank.wait()
             writer.record(events.FailureDetected(kind=failure, rank=0, step=step, generation=generation))
             return False
+        if step == steps - 1 and not may_end:
+            continue
         step += 1
         write_checkpoint(
             run.storage, Encoded({"model.ckpt": bytes([step]), "optimizer.ckpt": b"o"}, {"step": step})

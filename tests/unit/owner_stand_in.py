@@ -1,7 +1,7 @@
 """The real `launch` command with a short lease and without Ray: python -m tests.unit.owner_stand_in JOB FIRST_STEP
 
 Instead of the stages it "trains": as a launch and its controller do, it records events, writes the run's state and
-saves checkpoints, from FIRST_STEP on, until the file `finish` lies beside the job.
+saves checkpoints, from FIRST_STEP on, until the file `finish` is in the folder of the job.
 """
 
 import functools

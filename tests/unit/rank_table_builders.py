@@ -1,4 +1,4 @@
-"""Builders of small rank tables: each makes the table that a case is about, and nothing else."""
+"""Builders of small rank tables: each builds the table of one case."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Finds the names of Ray that a module uses, however it writes them, and what a name stands for."""
+"""Finds the names of Ray that a module uses, in any way of writing, and resolves them."""
 
 import ast
 import importlib
@@ -11,7 +11,7 @@ _WRITTEN = re.compile(r"ray(\.\w+)+")
 
 
 def private_names_of_ray(source: str) -> set[str]:
-    """The dotted names that a module imports, reads or gives as a string, and that Ray keeps to itself."""
+    """The dotted names that a module imports, reads or gives as a string, and that are private in Ray."""
     return {name for name in names_of_ray(source) if _is_private(name.split("."))}
 
 
@@ -32,7 +32,7 @@ def names_of_ray(source: str) -> set[str]:
 
 
 def assigned_names_of_ray(source: str) -> set[str]:
-    """The dotted names of Ray that a module gives another value."""
+    """The dotted names of Ray to which a module assigns another value."""
     nodes = list(ast.walk(ast.parse(source)))
     imported = dict(pair for node in nodes for pair in _imports(node))
     targets = [
@@ -79,6 +79,6 @@ def _is_private(parts: list[str]) -> bool:
 
 
 def found(name: str) -> Any:
-    """What `module:Class.method` names."""
+    """The object that `module:Class.method` names."""
     module, _, path = name.partition(":")
     return operator.attrgetter(path)(importlib.import_module(module))

@@ -1,4 +1,4 @@
-"""Whatever lies in the events of a run, its readers keep working."""
+"""Whatever the events of a run contain, their readers keep working."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Whatever stands at a key of a job file, `plan` takes it or refuses it in one line, quickly."""
+"""Whatever the value of a key in a job file, `plan` accepts it or refuses it in one line, quickly."""
 
 import dataclasses
 import sys
@@ -36,7 +36,7 @@ HOSTILE = (
 
 
 def keys(section: Any = JobSpec, above: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Path and type of every section and every key that a job knows, and of the parts of a host."""
+    """Path and type of every section and key of a job, and of the parts of a host."""
     fields: dict[str, Any] = {}
     if isinstance(section, type) and issubclass(section, BaseModel):
         fields = {name: field.annotation for name, field in section.model_fields.items()}
@@ -58,7 +58,7 @@ NUMBERS = tuple(key for key, annotation in keys() if is_number(annotation) and k
 
 
 def job_text(key: Key, value: str) -> str:
-    """A job file in which `value` stands at the key, and which is a job without it."""
+    """A job file that has `value` at the key, and that is valid without it."""
     lines, indent = [] if key[0] == "name" else ["name: a"], ""
     for part in key[:-1]:
         lines.append(f"{indent}-" if isinstance(part, int) else f"{indent}{part}:")
@@ -120,7 +120,7 @@ def test_each_hostile_value_at_each_key_is_a_job_or_one_line(tmp_path: Path, key
 
 
 @pytest.mark.parametrize("key", NUMBERS, ids=".".join)
-def test_a_number_that_can_only_be_a_slip_is_refused_at_every_key(tmp_path: Path, key: Key) -> None:
+def test_an_absurd_number_is_refused_at_every_key(tmp_path: Path, key: Key) -> None:
     for slip in ("1e30", "-1e30", ".inf", "-.inf", ".nan", "9" * 30, "-1", "-0.5", "010", "1:30", "0x1F"):
         (tmp_path / "slip.yaml").write_text(job_text(key, slip))
         with pytest.raises(InputError, match=rf"slip.yaml line \d: {'.'.join(map(str, key))} is "):

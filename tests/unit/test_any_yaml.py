@@ -1,4 +1,4 @@
-"""Any YAML is a job, or one line that says why it is none."""
+"""Any YAML is a job, or gives one line that says why not."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ def test_any_yaml_is_a_job_or_one_line_that_says_why_not(raw: dict) -> None:
         spec = spec_from_dict(raw, "job")
     except InputError as error:
         assert str(error) and "\n" not in str(error)
-        # A word of Pydantic's for one of Python's types would be a fault that nobody has put into words.
+        # A type name of Pydantic would be a fault without a message of ours.
         assert "it must fit:" not in str(error)
     else:
         assert isinstance(spec, JobSpec)

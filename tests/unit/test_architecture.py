@@ -1,4 +1,4 @@
-"""Dependencies point down: cli -> {job, check, drill, report, register} -> engine -> what it stands on -> errors."""
+"""Dependencies point down: cli -> {job, check, drill, report, register} -> engine -> lower packages -> errors."""
 
 import ast
 import functools
@@ -28,17 +28,18 @@ PURE = (
     "drill/faults.py",
     "drill/outcome.py",
 )
-_BASE = {"storage", "telemetry", "process_identity", "errors"}
+_BASE = {"storage", "telemetry", "process_identity", "threads", "errors"}
 _ENGINE = {"engine", "ascend", *_BASE}
 # What each package may import; a dotted name allows that part of a package and nothing else of it.
 MAY_IMPORT = {
     "errors": set[str](),
     "process_identity": set[str](),
-    "storage": {"process_identity", "errors"},
-    "telemetry": {"storage", "errors"},
+    "threads": set[str](),
+    "storage": {"process_identity", "threads", "errors"},
+    "telemetry": {"storage", "threads", "errors"},
     "ascend": {"errors"},
     "engine": {"ascend", *_BASE},
-    # The one door to Ray's private names is part of the engine; starting Ray needs some of them.
+    # The only package that uses Ray's private names is part of the engine; starting Ray needs some.
     "ray_cluster": {"engine.ray_train", "errors", "sdnet"},
     # `job` and `report` import each other: a launch writes its run's report, and a report reads the files of a run.
     "report": {"job.inputs", "job.plan", "job.run_directory", "job.spec", "sdnet", *_ENGINE},
@@ -76,7 +77,7 @@ def files_of(name: str) -> list[Path]:
     """The files of a package, or the one file of that name, in `orchestrator/`."""
     path = ORCHESTRATOR / name
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    assert files, f"nothing lies at {path}"
+    assert files, f"nothing is at {path}"
     return files
 
 
@@ -110,7 +111,7 @@ def test_dependencies_point_down(package: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("sdnet/**/*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_sdnet_knows_nothing_of_ray_or_the_orchestrator(path: Path) -> None:
+def test_sdnet_imports_neither_ray_nor_the_orchestrator(path: Path) -> None:
     assert not imported_packages(path) & {"ray", "orchestrator"}
 
 
@@ -183,7 +184,7 @@ MAY_USE_PRIVATE_NAMES = {
 }
 
 
-def test_only_the_door_uses_rays_private_modules() -> None:
+def test_only_the_package_ray_train_uses_rays_private_modules() -> None:
     used = {str(path.relative_to(ROOT)): private_names_of_ray(text) for path, text in texts(EVERYWHERE)}
     inside = str(DOOR.relative_to(ROOT))
     others = {path for path, names in used.items() if names and not path.startswith(f"{inside}/")}

@@ -208,7 +208,7 @@ def test_control_characters_of_a_table_do_not_reach_the_terminal(tmp_path):
     assert "\x1b[2J" not in drawn and "a\\x1b[2Jb" in drawn
 
 
-def test_mistakes_are_told_in_one_line(job, tmp_path, monkeypatch):
+def test_wrong_input_is_reported_in_one_line(job, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--out .*t.txt does not end in .json"):
         run("build", job, "--out", tmp_path / "t.txt")
     with pytest.raises(InputError, match=r"EI0004.*cannot be read"):

@@ -1,4 +1,4 @@
-"""The environment of a rank is compared whole: a variable too many is as wrong as one too few."""
+"""The environment of a rank is compared whole: an extra variable is as wrong as a missing one."""
 
 from typing import Any
 
@@ -43,19 +43,19 @@ MEETING = {
 IDENTITY = {"RANK_ID": "5", "RANK_SIZE": "16"}
 
 
-def test_a_cpu_rank_meets_the_others_through_the_scheduler_and_knows_no_hccl():
+def test_a_cpu_rank_joins_through_the_scheduler_and_has_no_hccl_variables():
     assert rank_environment(**RANK_5_OF_16, device="cpu") == {
         **ONE_THREAD, **MEETING, **IDENTITY, "DEVICE_ID": "1",
     }  # fmt: skip
 
 
-def test_a_cpu_rank_that_meets_the_others_through_a_store_knows_no_scheduler():
+def test_a_cpu_rank_that_joins_through_a_store_has_no_scheduler_variables():
     assert rank_environment(**RANK_5_OF_16, device="cpu", rendezvous="store") == {
         **ONE_THREAD, **IDENTITY, "DEVICE_ID": "1",
     }  # fmt: skip
 
 
-def test_ranks_meet_through_a_store_on_cpu_and_by_dynamic_cluster_on_ascend_unless_the_job_says_otherwise():
+def test_the_rendezvous_is_a_store_on_cpu_and_dynamic_cluster_on_ascend_unless_the_job_says_otherwise():
     assert [rendezvous_of("auto", device) for device in ("cpu", "ascend")] == ["store", "dynamic_cluster"]
     assert rendezvous_of("dynamic_cluster", "cpu") == "dynamic_cluster"
     assert rendezvous_of("rank_table", "ascend") == "rank_table"
@@ -121,7 +121,7 @@ def test_a_rank_started_from_a_rank_table_has_no_scheduler():
     }  # fmt: skip
 
 
-def test_a_world_of_one_meets_nobody():
+def test_a_single_rank_needs_no_rendezvous():
     alone = {**RANK_5_OF_16, "rank": 0, "local_rank": 0, "world_size": 1, "scheduler_port": 0}
     assert rank_environment(**alone, device="cpu") == {
         **ONE_THREAD, "DEVICE_ID": "0", "RANK_ID": "0", "RANK_SIZE": "1",

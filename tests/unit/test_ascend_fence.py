@@ -1,4 +1,4 @@
-"""Processes that hold a device are reported. Only what our runs left over, found by its mark, is killed."""
+"""Processes that hold a device are reported. Only leftovers of our runs, found by their mark, are killed."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def test_the_holders_of_some_devices_are_named_in_order():
     assert [(process.device_id, process.pid) for process in held] == [(2, 7), (2, 9)]
 
 
-def test_a_version_that_lists_no_processes_tells_nothing():
+def test_a_version_that_lists_no_processes_gives_no_holders():
     table = tools.info(describe(1, devices=[0]))
     assert holders_of(parse_info(table[: table.index("| NPU     Chip")]), {0}) is None
 
@@ -77,7 +77,7 @@ def test_a_process_that_took_the_id_later_is_left_alone_though_it_carries_the_ma
 
 
 def test_an_id_that_another_user_has_now_does_not_keep_a_run_from_resuming():
-    """The first process belongs to root, and its environment is nobody else's to read."""
+    """The first process belongs to root, and no other user can read its environment."""
     started = start_ticks(1)
     assert started is not None
     left = as_nobody(
@@ -92,7 +92,7 @@ def test_an_id_that_another_user_has_now_does_not_keep_a_run_from_resuming():
 
 
 def test_a_rank_that_runs_as_another_user_and_cannot_be_ended_is_named():
-    """Its start time shows that it is the one that was noted."""
+    """Its start time shows that it is the recorded process."""
     item = LeftOver(1, "rank 0", "/runs/lost", start_ticks(1))
     assert as_nobody(lambda: str(end_processes([item], patience_s=0.1))) == "(1,)"
 

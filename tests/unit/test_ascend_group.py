@@ -32,7 +32,7 @@ def test_the_table_holds_the_devices_that_the_workers_have():
     assert group.cpus == ((0, 1, 2, 3), (4, 5, 6, 7), (4, 5, 6, 7))
 
 
-def test_a_host_less_makes_a_table_of_the_survivors_numbered_anew():
+def test_without_a_host_the_table_has_the_survivors_with_new_numbers():
     survivors = ascend_group([inventory(2)], [("10.0.0.2", device) for device in range(4)], "910b")
     assert [place.rank for place in survivors.places] == [0, 1, 2, 3]
     assert [server.server_id for server in survivors.table.servers] == ["10.0.0.2"]

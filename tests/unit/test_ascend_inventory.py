@@ -1,4 +1,4 @@
-"""A host is asked through its tools; what they do not tell is said with every source that was tried."""
+"""The inventory reads a host through its tools; what they lack is reported with every source tried."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def asked(root, stated=None):
     return take_inventory("10.0.0.1", stated, AscendHostTools(root))
 
 
-def test_a_healthy_host_tells_everything(tmp_path):
+def test_a_healthy_host_is_read_completely(tmp_path):
     reported = asked(install(tmp_path, describe(5, devices=[0, 4])))
     assert reported.problems == ()
     assert reported.devices[1] == DeviceReport(
@@ -51,20 +51,20 @@ def test_an_a3_host_outside_a_super_pod_is_a_plain_server(tmp_path):
     assert (table.version, reported.problems) == ("1.0", ())
 
 
-def test_an_ipv6_address_is_asked_for_when_there_is_no_ipv4(tmp_path):
+def test_an_ipv6_address_is_requested_when_there_is_no_ipv4(tmp_path):
     host = describe(1, devices=[0])
     host["devices"][0] |= {"ip": None, "ipv6": "2001:db8::1"}
     assert asked(install(tmp_path, host)).devices[0].address == "2001:db8::1"
 
 
-def test_the_conf_stands_in_for_hccn_tool(tmp_path):
+def test_hccn_conf_replaces_a_missing_hccn_tool(tmp_path):
     root = install(tmp_path, describe(1, devices=[0]), tools=["npu-smi"], conf="address_0=29.1.1.1\n")
     device = asked(root, {0: "1.1.1.1"}).devices[0]
     assert (device.address, device.address_source) == ("29.1.1.1", str(tmp_path / "etc/hccn.conf"))
     assert (device.link, device.net_health) == (None, None)
 
 
-def test_the_job_stands_in_for_conf_and_hccn_tool(tmp_path):
+def test_the_job_replaces_a_missing_conf_and_hccn_tool(tmp_path):
     root = install(tmp_path, describe(1, devices=[0]), tools=["npu-smi"])
     device = asked(root, {0: "1.1.1.1"}).devices[0]
     assert (device.address, device.address_source) == ("1.1.1.1", "hosts of the job")
@@ -112,7 +112,7 @@ def test_npus_that_only_the_other_lists_of_npu_smi_know_are_noticed(tmp_path):
     ]
 
 
-def test_ill_and_busy_devices_are_left_out_with_the_reason(tmp_path):
+def test_unhealthy_and_busy_devices_are_left_out_with_the_reason(tmp_path):
     host = describe(1, devices=range(6))
     host["devices"][0] |= {"health": "Alarm", "codes": ["40F84E00"]}
     host["devices"][1] |= {"health": "Warning", "codes": ["80E01801"]}
@@ -132,11 +132,11 @@ def test_ill_and_busy_devices_are_left_out_with_the_reason(tmp_path):
     assert reported.host(needs_network=False, ours=frozenset({6513})).usable == (1, 3, 4, 5)
 
 
-def test_a_device_that_nobody_can_tell_the_holders_of_counts_as_free():
+def test_a_device_with_unknown_holders_counts_as_free():
     assert DeviceReport(device_id=0, model="910A", processes=None).unusable(needs_network=True) == ""
 
 
-def test_a_holder_without_a_name_is_told_by_its_id():
+def test_a_holder_without_a_name_is_reported_by_its_id():
     holder = DeviceProcess(device_id=0, pid=9, name="", memory_mb=1)
     report = DeviceReport(device_id=0, model="910B4", processes=(holder,))
     assert report.unusable(needs_network=False) == "busy: process 9"

@@ -1,4 +1,4 @@
-"""Parsers of the host tools hold on every known format, and on text that is cut off or garbled."""
+"""Parsers of the host tools handle every known format, and truncated or garbled text."""
 
 import pytest
 from hypothesis import given, settings
@@ -70,7 +70,7 @@ def test_a_device_is_read_whole():
     )  # fmt: skip
 
 
-def test_a_process_on_a_device_of_another_container_is_in_nobodys_way():
+def test_a_process_on_a_device_of_another_container_is_ignored():
     text = recorded("910b_26.1").replace(
         "| 0       0                 | 300001", "| 7       0                 | 300001"
     )
@@ -238,6 +238,17 @@ def test_hccn_conf_takes_keys_in_any_order_and_prefers_ipv4():
         "IPv6address_0 = 2001:db8::2\naddress_0=\ngateway_0=29.1.1.254\n"  # fmt: skip
     assert hccn.parse_hccn_conf(text) == {1: "29.1.1.2", 0: "2001:db8::2"}
     assert hccn.parse_hccn_conf("") == {}
+    assert hccn.parse_hccn_conf("\ufeffaddress_0=29.1.1.1\r\n") == {0: "29.1.1.1"}
+
+
+def test_two_addresses_of_one_device_in_hccn_conf_are_refused() -> None:
+    twice = "address_0=29.1.1.1\naddress_0=29.1.1.1\n"
+    assert hccn.parse_hccn_conf(twice) == {0: "29.1.1.1"}
+    with pytest.raises(UnreadableOutput) as refusal:
+        hccn.parse_hccn_conf(twice + "address_0=29.1.1.2\n")
+    assert str(refusal.value) == (
+        "/etc/hccn.conf cannot be read (address_0 is 29.1.1.1 and 29.1.1.2); correct it on that host"
+    )
 
 
 def test_links_and_health_of_the_network_are_read():

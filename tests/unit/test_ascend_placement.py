@@ -1,4 +1,4 @@
-"""Placement gives each rank a device, by HCCL's group rules, or refuses and says what would fit."""
+"""Placement gives each rank a device, by HCCL's group rules, or refuses and says which size would fit."""
 
 import pytest
 from hypothesis import given
@@ -37,7 +37,7 @@ def test_the_fewest_hosts_are_taken():
     assert {item.host.address for item in places} == {"10.0.0.1", "10.0.0.2"}
 
 
-def test_an_ill_device_is_left_out_and_the_rest_of_its_ring_too_on_910a():
+def test_an_unhealthy_device_is_left_out_and_the_rest_of_its_ring_too_on_910a():
     places = place([host(1, ill=[2]), host(2)], 8, "910a", per_host=4)
     assert [item.npu.device_id for item in places] == [4, 5, 6, 7, 0, 1, 2, 3]
 
@@ -58,7 +58,7 @@ def test_hosts_of_unequal_size_form_a_group_on_910b_but_not_on_910a():
     assert reported.endswith("set cluster.workers to 8, the largest group that fits")
 
 
-def test_nothing_usable_is_told_as_such():
+def test_a_cluster_without_usable_devices_is_reported_as_such():
     with pytest.raises(InputError, match="0 usable NPUs of 1 hosts; .* none fits"):
         place([host(1, [0], ill=[0])], 1, "910b")
 

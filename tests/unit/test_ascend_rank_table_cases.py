@@ -1,4 +1,4 @@
-"""Small rank tables, each with the verdict that HCCL's rules ask for: legal, warned about, or refused.
+"""Small rank tables, each with the verdict of HCCL's rules: legal, warned about, or refused.
 
 A refusal names HCCL's code and the key that breaks the rule.
 """

@@ -1,4 +1,4 @@
-"""What HCCL would refuse is refused by code, path and fix, wherever it stands in a table."""
+"""What HCCL would refuse is refused with code, path and fix, anywhere in a table."""
 
 import copy
 import json
@@ -122,7 +122,7 @@ def test_a_fault_names_code_path_value_and_fix():
     )
 
 
-def test_every_fault_of_a_table_is_listed_and_a_reader_is_told_their_number(tmp_path):
+def test_every_fault_of_a_table_is_listed_and_they_are_counted(tmp_path):
     mutant = {**copy.deepcopy(TWO_SERVERS), "status": "?", "server_count": "3"}
     del mutant["server_list"][0]["device"][0]["rank_id"]
     assert len(faults_in_table(mutant)) == 3
@@ -162,7 +162,7 @@ def test_910a_takes_the_same_number_of_devices_on_each_server_and_no_super_pods(
     assert [fault.path for fault in faults_in_table(TWO_PODS, "910a")] == ["$.version"]
 
 
-def test_servers_of_one_super_pod_stand_together():
+def test_servers_of_one_super_pod_are_listed_together():
     mutant = copy.deepcopy(TWO_PODS)
     for pod, members in zip(mutant["super_pod_list"], ([0, 2], [1]), strict=True):
         pod["server_list"] = [{"server_id": mutant["server_list"][m]["server_id"]} for m in members]
@@ -192,7 +192,7 @@ def paths_of(value, prefix=()):
 
 @settings(max_examples=300)
 @given(table=st.sampled_from([TWO_SERVERS, TWO_PODS, LAB_FORM]), data=st.data())
-def test_whatever_stands_anywhere_in_a_table_it_is_judged_without_a_traceback(table, data):
+def test_any_value_anywhere_in_a_table_is_judged_without_a_traceback(table, data):
     mutant = copy.deepcopy(table)
     holder, key = at(mutant, data.draw(st.sampled_from(list(paths_of(table)))))
     holder[key] = data.draw(json_values)
@@ -203,7 +203,7 @@ def test_whatever_stands_anywhere_in_a_table_it_is_judged_without_a_traceback(ta
 
 
 @given(table=st.sampled_from([TWO_SERVERS, TWO_PODS]), data=st.data())
-def test_a_scalar_that_is_not_a_string_is_refused_wherever_it_stands(table, data):
+def test_a_scalar_that_is_not_a_string_is_refused_anywhere(table, data):
     mutant = copy.deepcopy(table)
     scalars = [path for path in paths_of(table) if isinstance(at(table, path)[0][path[-1]], str)]
     holder, key = at(mutant, data.draw(st.sampled_from(scalars)))

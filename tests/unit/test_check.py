@@ -1,4 +1,4 @@
-"""The doctor's judgement: from what hosts said to findings with a remedy."""
+"""The judgement of `check`: from the facts of the hosts to findings with a remedy."""
 
 import contextlib
 import dataclasses
@@ -59,7 +59,7 @@ def device(device_id=0, **change):
     return DeviceReport(device_id=device_id, **{**well, **change})
 
 
-def test_a_host_that_is_well_has_every_row_and_nothing_to_do():
+def test_a_healthy_host_has_every_row_and_no_remedy():
     reported = findings()
     assert list(reported) == [
         "versions", "clock", "storage", "disk", "shared memory", "memory", "data", "left-over processes",
@@ -84,19 +84,19 @@ def test_a_host_that_is_well_has_every_row_and_nothing_to_do():
         ({"left_over": (LeftOver(7, "python", "/runs/x"),)}, "left-over processes", "fail", "check --clean"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_to_do(change, check, state, reported):
+def test_a_problem_is_reported_with_its_remedy(change, check, state, reported):
     finding = findings(**change)[check]
     assert finding.state == state
     assert reported in finding.remedy
 
 
-def test_a_clock_that_differs_less_than_the_question_travelled_is_well():
+def test_a_clock_difference_below_the_travel_time_is_accepted():
     answer = Answer("10.0.0.1", dataclasses.replace(WELL, clock=(1003.0, 1003.1)), "", 1000.0, 1006.0)
     reported = {f.check: f for f in judge_host(answer, WELL, ClusterSpec(), NEEDS, several=False)}
     assert reported["clock"].state == "ok"
 
 
-def test_left_overs_that_were_ended_are_told_and_well():
+def test_ended_leftovers_are_reported_and_are_no_problem():
     finding = findings(left_over=(LeftOver(7, "python", "/runs/x"),), cleaned=True)["left-over processes"]
     assert (finding.state, finding.seen) == ("ok", "ended 7 python of /runs/x")
 
@@ -107,7 +107,7 @@ def test_a_host_that_does_not_answer_is_one_finding():
     assert (finding.check, finding.state, finding.seen) == ("answer", "fail", "no answer within 180 s")
 
 
-def test_one_host_without_cables_or_addresses_is_well_and_several_are_not():
+def test_one_host_without_cables_or_addresses_is_accepted_and_several_are_not():
     bare = inventory(
         device(0, link="DOWN", address=None, health="Alarm", faults=faults_of(["81078603"])),
         device(4, logical_id=1, link=None, address=None, net_health="Init"),
@@ -122,7 +122,7 @@ def test_one_host_without_cables_or_addresses_is_well_and_several_are_not():
     assert "HCCL needs its address" in among["NPU 4"].remedy
 
 
-def test_a_model_that_nobody_knows_is_doubtful_and_one_of_another_family_is_no_device():
+def test_an_unknown_model_is_doubtful_and_one_of_another_family_is_no_device():
     reported = findings(
         ClusterSpec(device="ascend"),
         inventory=inventory(device(0), device(1, model="910D"), device(2, model="310P3")),
@@ -177,7 +177,7 @@ def test_a_port_that_something_listens_on_is_seen(tmp_path):
 
 
 def listener_among(ports):
-    """Any one of these may just be in use by somebody else's connection."""
+    """Another program's connection may use any one of these."""
     for port in ports:
         with contextlib.suppress(OSError):
             return socket.create_server(("127.0.0.1", port))
@@ -243,7 +243,7 @@ def questions(probe, **change):
     return dataclasses.replace(asked, **change)
 
 
-def test_a_host_tells_what_it_sees_and_leaves_the_storage_as_it_was(tmp_path, monkeypatch):
+def test_a_host_reports_what_it_sees_and_leaves_the_storage_as_it_was(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("t")
     root = install(tmp_path / "root", describe(1, devices=[0]))
     for name, text in {

@@ -1,4 +1,4 @@
-"""What `check` finds of storage that holds the contract, and of storage that does not."""
+"""The findings of `check` on storage that fulfils the contract, and on storage that does not."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ WON, LOST = Written(mount="nfs4", created=True), Written(mount="nfs4")
 SAW = Seen(owner="a", listed_s=0.5)
 
 
-def test_a_directory_on_a_local_disk_holds_the_contract(tmp_path: Path) -> None:
+def test_a_directory_on_a_local_disk_fulfils_the_contract(tmp_path: Path) -> None:
     storage = DirectoryStorage(tmp_path)
     written = [said(name, write(name, storage)) for name in ("a", "b")]
     seen = [said(name, look(name, storage, ("a", "b"))) for name in ("a", "b")]

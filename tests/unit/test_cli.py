@@ -1,4 +1,4 @@
-"""The command line: a user's mistake is one line with the thing, its value and the remedy; exit code 2."""
+"""The command line: wrong input is one line with the thing, its value and the remedy; exit code 2."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-import sdnet.__main__
-from orchestrator.cli import app
+import sdnet.program
+from orchestrator.cli.program import app
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.segments import has_events
 from sdnet.data.sampler import steps_per_epoch
@@ -109,7 +109,7 @@ def test_prepared_files_of_another_shape_kind_or_length_are_named(
     wrong: dict[str, dict[str, np.ndarray]] = {
         "it must be uint8 [N, 64, 128]": {"arr_0": np.zeros((20, 32, 64), np.uint8)},
         "must be uint8": {"arr_0": np.zeros((20, 64, 128), np.float32)},
-        "one label a patch": {"arr_1": np.zeros(19, np.int64)},
+        "one label per patch": {"arr_1": np.zeros(19, np.int64)},
         "matches and non-matches": {"arr_1": np.ones(20, np.int64)},
     }
     for number, (said, arrays) in enumerate(wrong.items()):
@@ -193,7 +193,7 @@ def test_a_plan_of_prepared_patches_counts_them_and_makes_none(cli: Cli, job: Pa
     assert plan["stages"][0]["work"].startswith("nothing: 20 training and 20 test patches")
 
 
-def test_a_plan_refuses_data_that_launch_would_and_tells_of_a_batch_or_a_group_that_does_not_fit(
+def test_a_plan_refuses_the_data_that_launch_would_refuse_and_reports_a_batch_or_a_group_that_does_not_fit(
     cli: Cli, job: Path, tmp_path: Path
 ) -> None:
     code, out, err = cli("plan", str(job), "--set", f"data.prepared={tmp_path / 'nowhere'}")
@@ -236,7 +236,7 @@ def test_help_examples_name_checkpoints_that_the_examples_before_them_leave() ->
     ours = " ".join(str(command.epilog) for command in app.registered_commands)
     (step,) = set(re.findall(r"step_\d+", ours))
     assert re.search(rf"checkpoint +│ {step} ", readme)  # the transcript of `make demo`
-    theirs = " ".join(str(command.epilog) for command in sdnet.__main__.app.registered_commands)
+    theirs = " ".join(str(command.epilog) for command in sdnet.program.app.registered_commands)
     # `sdnet prepare` makes 480 training patches when it is given no images.
     steps = steps_per_epoch(480, RECIPES["demo"].batch) * RECIPES["demo"].epochs
     assert set(re.findall(r"step_\d+", theirs)) == {f"step_{steps:08d}"}

@@ -1,4 +1,4 @@
-"""The files under cluster_configs/ are what users start from: each is read, and its fields are checked."""
+"""Users start from the files in cluster_configs/: each is read, and its fields are checked."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_the_named_hosts_make_a_legal_rank_table():
     assert faults_in_text(table.to_json(), cluster.soc) == []
 
 
-def test_the_token_that_the_launcher_file_tells_to_make_is_for_its_owner_alone(tmp_path):
+def test_only_its_owner_can_read_the_token_that_the_launcher_file_creates(tmp_path):
     text = (CONFIGS / "ray/on-premise.yaml").read_text()
     (line,) = re.findall(r"^#   (\(umask.*auth_token\))$", text, flags=re.MULTILINE)
     (tmp_path / ".ray").mkdir()

@@ -18,7 +18,7 @@ def surfaces(shift: tuple[int, int], pairs: int = 4) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-5, 4)])
-def test_the_shift_of_a_scene_is_where_its_sar_images_lie(shift):
+def test_the_shift_of_a_scene_is_that_of_its_sar_images(shift):
     found = scene_shift(surfaces(shift))
     assert found.trusted
     assert np.hypot(found.rows - shift[0], found.columns - shift[1]) <= 1
@@ -50,7 +50,7 @@ def test_a_shift_at_the_limit_of_the_search_is_not_trusted():
     assert found.reason == "its best shift is at the limit of 12 px"
 
 
-def test_a_pair_that_clearly_lies_elsewhere_is_listed_by_its_number():
+def test_a_clearly_misregistered_pair_is_listed_by_its_number():
     blank = np.full((2 * REACH_PX + 1,) * 2, np.nan, np.float32)
     stray = peak_at(9, 9)
     found = scene_shift([peak_at(1, 0), blank, peak_at(1, 0), peak_at(1, 0), stray * 0.5, peak_at(1, 0)])

@@ -72,7 +72,7 @@ def test_the_shift_of_a_training_scene_is_kept_for_each_of_its_pairs_and_in_the_
     for number, name in enumerate(places.scenes):
         expected = found["scenes"].get(name, [0, 0])
         assert (train.shifts[places.scene == number] == expected).all()
-    assert found["largest_px"] <= 2  # synthetic images lie on each other
+    assert found["largest_px"] <= 2  # synthetic images are aligned
 
 
 def test_without_align_there_are_no_shifts(plain):

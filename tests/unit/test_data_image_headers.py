@@ -1,4 +1,4 @@
-"""What an image announces decides whether it is decoded: too large, misread, or of no known kind."""
+"""The header decides whether an image is decoded: not if too large, misread, or of an unknown kind."""
 
 import io
 import tracemalloc

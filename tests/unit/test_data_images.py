@@ -1,4 +1,4 @@
-"""Images in, grey pixels of 8 bits out: as stored, the same everywhere, or refused with the reason."""
+"""Images become 8-bit grey pixels: as stored, the same on every host, or refused with the reason."""
 
 import errno
 import io
@@ -89,7 +89,7 @@ def test_a_missing_image_a_folder_and_a_text_are_bad_and_say_why(tmp_path):
             read_grey(tmp_path / name, LIMIT)
 
 
-def test_a_pipe_named_like_an_image_is_bad_and_never_waited_for(tmp_path):
+def test_a_pipe_named_like_an_image_is_bad_and_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(BadImage, match=r"a\.png: cannot be read \(Not a regular file\)"):
         read_grey(tmp_path / "a.png", LIMIT)
@@ -103,7 +103,7 @@ def test_an_animated_png_is_bad(read):
         read(file.getvalue())
 
 
-def test_storage_that_is_away_is_no_fault_of_the_image(monkeypatch, tmp_path):
+def test_unavailable_storage_does_not_make_an_image_bad(monkeypatch, tmp_path):
     def stale(path: Path) -> BinaryIO:
         raise OSError(errno.ESTALE, "Stale file handle")
 

@@ -1,4 +1,4 @@
-"""Folders as public data sets have them: which layout they are, and which scene an image belongs to."""
+"""Folders of public data sets: their layout, and the scene of each image."""
 
 from pathlib import Path
 from typing import get_args
@@ -74,7 +74,7 @@ def test_folders_of_osdataset_may_hold_a_folder_for_each_sensor(tmp_path):
 
 def test_a_number_that_two_files_of_osdataset_have_is_refused(tmp_path):
     touch(tmp_path, "test/sar3.png", "test/sar/sar3.png", "test/opt3.png")
-    with pytest.raises(InputError, match="have one name; rename or remove one"):
+    with pytest.raises(InputError, match="have the same name; rename or remove one"):
         find_pairs(tmp_path)
 
 

@@ -33,7 +33,7 @@ def test_both_halves_of_a_patch_are_the_same_window(place: Place) -> None:
 @pytest.mark.parametrize("detect_on", ["optical", "sar", "both"])
 def test_patches_are_windows_of_the_image_that_stand_apart(place: Place, detect_on) -> None:
     optical = np.arange(256 * 256, dtype=np.uint32).reshape(256, 256)
-    # The top left pixel of an optical window tells where it was cut; two images hold 16 bits.
+    # The top left pixel of an optical window encodes its position; two images give 16 bits.
     config = PatchConfig(per_pair=6, min_distance_px=30, detect_on=detect_on)
     keypoints = np.array([[5, 40, 40], [9, 41, 41], [8, 200, 100], [7, 10, 100]], np.float32)
     centres = choose_centres(keypoints, optical.shape, config)
@@ -99,7 +99,7 @@ def test_the_next_keypoint_takes_the_place_of_a_constant_window(place: Place) ->
 
 
 def plain_sift_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> np.ndarray:
-    """What `cut_patches` means: all keypoints at OpenCV's default contrast, strongest first."""
+    """The definition of `cut_patches`: all keypoints at OpenCV's default contrast, strongest first."""
     found = cv2.SIFT_create().detect(optical, None)  # type: ignore[attr-defined]
     keypoints = np.array([(point.response, *point.pt) for point in found], np.float32).reshape(-1, 3)
     centres = choose_centres(keypoints, optical.shape, config)

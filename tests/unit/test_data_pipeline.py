@@ -1,4 +1,4 @@
-"""Batches ahead of the device: in order, without a copy of the set, and without a thread left behind."""
+"""Prefetched batches: in order, without a copy of the data, and without a leftover thread."""
 
 import threading
 from collections.abc import Iterator

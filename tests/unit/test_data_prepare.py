@@ -1,4 +1,4 @@
-"""Preprocessing whole, in one process: what is kept, what is made again, what is refused."""
+"""Preprocessing in one process: what is kept, what is made again, what is refused."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ RESULTS = ("train.npz", "test.npz", "manifest.json")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `images`, 36 pairs of 6 scenes, and `out`, what was prepared of them."""
+    """A folder with `images`, 36 pairs of 6 scenes, and `out`, the prepared data."""
     folder = tmp_path_factory.mktemp("made")
     make_tree(folder / "images", SyntheticConfig(pairs=36, scenes=6))
     (folder / "out").mkdir()
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(made: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may spoil; times of files are kept."""
+    """A copy that a test may change; times of files are kept."""
     return Path(shutil.copytree(made, tmp_path / "copy"))
 
 
@@ -93,7 +93,7 @@ def test_a_non_match_is_half_of_one_match_and_half_of_one_of_another_scene(made)
     negatives=st.floats(0.01, 5),
     seed=st.integers(0, 5),
 )
-def test_every_match_lends_its_optical_patch_floor_or_ceil_times_to_other_scenes(sizes, negatives, seed):
+def test_every_match_gives_its_optical_patch_floor_or_ceil_times(sizes, negatives, seed):
     scenes = np.repeat(np.arange(len(sizes)), sizes)
     optical, sar = draw_negatives(scenes, negatives, seed)
     number = round(negatives * len(scenes))
@@ -258,7 +258,7 @@ def test_constant_images_and_windows_are_left_out_and_counted_but_are_not_bad(co
         assert all((half.min(axis=(1, 2)) < half.max(axis=(1, 2))).all() for half in halves)
 
 
-def test_what_was_left_out_is_told_again_when_nothing_is_made_again(copy):
+def test_what_was_left_out_is_reported_again_when_nothing_is_made_again(copy):
     assert cv2.imwrite(str(images_of(copy, "s1")[0]), np.zeros((256, 256), np.uint8))
     assert again(copy) == again(copy)
 

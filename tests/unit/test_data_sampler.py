@@ -1,4 +1,4 @@
-"""The order of samples: one permutation an epoch, whole windows, the same for any number of ranks."""
+"""The order of samples: one permutation per epoch, whole windows, the same for any number of ranks."""
 
 import numpy as np
 import pytest

@@ -70,7 +70,7 @@ def test_flat_folders_pair_equal_names_and_name_the_scene_by_the_rule(tmp_path, 
 
 def test_two_images_of_one_name_are_refused_and_not_silently_chosen_from(tmp_path):
     touch(tmp_path, "s1/a_1.png", "s1/a_1.jpg", "s2/a_1.png")
-    with pytest.raises(InputError, match=r"a_1\.jpg and .*a_1\.png have one name; rename or remove one"):
+    with pytest.raises(InputError, match=r"a_1\.jpg and .*a_1\.png have the same name; rename or remove one"):
         find_pairs(tmp_path)
 
 

@@ -88,8 +88,8 @@ def test_a_stream_that_breaks_off_leaves_the_file_before_and_nothing_else(saved,
     assert saved.read_bytes() == before and list(tmp_path.iterdir()) == [saved]
 
 
-def test_above_4_gb_patches_are_found_where_they_lie(tmp_path):
-    """The file is a hole but for its ends, so that it takes no room on the disk."""
+def test_patches_above_4_gb_are_found_at_their_offset(tmp_path):
+    """The file is sparse except at its ends, so it needs no disk space."""
     path, count = tmp_path / "large.npz", 540_000
     size = count * 64 * 128
     assert size > 2**32
@@ -248,7 +248,7 @@ def cut_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_sparse_npz(path: Path, count: int) -> None:
-    """An `.npz` of `count` black patches (the last pixel is 77), put together by hand with a hole inside."""
+    """An `.npz` of `count` black patches (the last pixel is 77), written byte by byte with a hole inside."""
     header, labels = io.BytesIO(), io.BytesIO()
     npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (count, 64, 128)})
     np.save(labels, np.ones(count, np.int32))

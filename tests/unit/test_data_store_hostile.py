@@ -1,4 +1,4 @@
-"""Archives that lie about their arrays are refused in one line, before anything is mapped or allocated."""
+"""Archives with false headers are refused in one line, before anything is mapped or allocated."""
 
 import io
 import os
@@ -56,7 +56,7 @@ def _header(shape: str, descr: str = "'|u1'", fortran: str = "False") -> str:
 
 
 @pytest.mark.parametrize("shape", HOSTILE.values(), ids=HOSTILE)
-def test_a_shape_that_is_none_is_refused_in_one_line(path, shape):
+def test_an_invalid_shape_is_refused_in_one_line(path, shape):
     path.write_bytes(_with_header(_header(shape), noise(3).tobytes(), np.ones(3, int)))
     with pytest.raises(InputError) as refusal:
         open_patches(path)
@@ -103,7 +103,7 @@ def test_an_encrypted_archive_is_refused(path):
         open_patches(path)
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "train.npz")
     with pytest.raises(InputError, match="is a pipe or a device; give a file"):
         open_patches(tmp_path / "train.npz")

@@ -1,4 +1,4 @@
-"""Made-up pairs: the same from the same seed, nowhere the same twice, and hard for raw pixels."""
+"""Synthetic pairs: equal for equal seeds, all different, and hard for a comparison of raw pixels."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_raw_pixels_cannot_tell_matches_from_the_rest(matches):
 
 
 def test_both_sensors_see_the_same_edges(matches):
-    """What there is to learn: where one image has an edge, so does the other, and not elsewhere."""
+    """This is what a network can learn: both images have edges in the same places."""
     patches, scenes = matches
     optical, sar = draw_negatives(scenes, 1.0, seed=0)
 

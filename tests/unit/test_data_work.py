@@ -1,4 +1,4 @@
-"""What is known of images before one is opened, and whether a finished result was made of them."""
+"""What the listing of images shows, and whether a finished result was made from them."""
 
 import os
 import shutil

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli import app
+from orchestrator.cli.program import app
 from orchestrator.drill.faults import Damage, Fault, Planned, parse_faults, plan_faults, reasons_against
 from orchestrator.drill.outcome import (
     fault_report,
@@ -89,7 +89,7 @@ def test_one_machine_cannot_lose_a_host_and_an_only_checkpoint_cannot_be_damaged
     }
 
 
-def test_a_link_that_nobody_may_cut_leaves_the_other_faults_of_a_host() -> None:
+def test_a_link_that_cannot_be_cut_leaves_the_other_faults_of_a_host() -> None:
     reasons = reasons_against(local=False, keep=2, spare_hosts={"b": "Ray does not run as root there"})
     assert set(reasons) == {Fault.PARTITION} and "b: Ray does not run as root" in reasons[Fault.PARTITION]
     assert not reasons_against(local=False, keep=2, spare_hosts={"b": "no ip", "c": ""})
@@ -129,7 +129,7 @@ def test_a_group_steps_from_its_first_step_until_something_is_known_to_have_ende
 
 
 @pytest.mark.parametrize("state", [RunState(), RunState(generation=2), state_of(1), state_of(3)], ids=str)
-def test_a_group_is_not_aimed_at_while_the_state_is_of_another_generation(state: RunState) -> None:
+def test_a_group_is_not_a_target_while_the_state_is_of_another_generation(state: RunState) -> None:
     history = [*generation(1, 0, 1), failure(20, 1, "rank_crashed"), *generation(2, 30, 4)]
     assert stepping_group(history, state) is None
     assert stepping_group(history, state_of(2)) is not None
@@ -149,7 +149,7 @@ def test_a_start_that_fails_too_is_part_of_what_is_lost() -> None:
     assert fault_report(history, planned(Fault.KILL_RANK), "")["seconds_lost"] == 20.0
 
 
-def test_a_host_that_comes_back_before_anybody_missed_it_costs_the_time_until_the_next_step() -> None:
+def test_a_host_that_returns_before_its_loss_is_detected_costs_the_time_until_the_next_step() -> None:
     history = [*generation(1, 0, 1), injected(32, 20, Fault.PARTITION), saved(33, 6), returned(40)]
     assert recovered_at(history, 1, 1) is None
     history.append(saved(41, 7))
@@ -180,7 +180,7 @@ def test_a_host_that_ray_does_not_list_again_is_no_fault_survived() -> None:
 
 
 def started(number: int, t: float, hosts: tuple[str, ...]) -> list[Recorded]:
-    """The events of a group that begins to start, and has started a second later."""
+    """The events of a group that starts within a second."""
     return recorded(
         (t, GroupStarting(generation=number, world_size=2)),
         (t + 1, GroupStarted(generation=number, world_size=2, hosts=hosts)),

@@ -1,4 +1,4 @@
-"""Faults of ranks and checkpoints: made on real processes and files, and recorded with their proof."""
+"""Faults of ranks and checkpoints, injected into real processes and files and recorded with evidence."""
 
 import subprocess
 import sys

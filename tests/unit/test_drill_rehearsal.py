@@ -1,4 +1,4 @@
-"""A whole drill, against a stand-in for `launch` that needs no Ray: aim, fault, recovery, report."""
+"""A whole drill with a fake `launch` that needs no Ray: target, fault, recovery, report."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ def test_every_fault_of_one_host_is_made_found_and_survived_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: JobSpec
 ) -> None:
     stand_in = Path(__file__).with_name("launch_stand_in.py")
-    use_for_launch(monkeypatch, tmp_path, f'exec "{sys.executable}" "{stand_in}" "$@"')
+    use_for_launch(monkeypatch, tmp_path, f'STAND_IN_FAILURES=3 exec "{sys.executable}" "{stand_in}" "$@"')
     report = Rehearsal(spec, ThisHost(), lambda storage: nullcontext()).run(FAULTS, 3, seed=7)
     assert (report["injected"], report["status"], report["same_bytes"]) == (3, "succeeded", True)
     assert {fault["fault"]: fault["named"] for fault in report["faults"]} == {
@@ -62,7 +62,7 @@ def test_a_job_that_fails_without_a_fault_ends_the_drill_with_its_last_line(
         Rehearsal(spec, ThisHost(), lambda storage: nullcontext()).run(FAULTS, 3, seed=7)
 
 
-def test_a_job_that_launch_refuses_is_the_users_mistake(
+def test_a_job_that_launch_refuses_is_wrong_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: JobSpec
 ) -> None:
     use_for_launch(monkeypatch, tmp_path, "echo sdnet-orchestrate: train.lr is 7; exit 2")

@@ -1,4 +1,4 @@
-"""Events of several writers, of another version, and of storage that is away: none is lost or counted twice."""
+"""Events of several writers, of another version, and of unavailable storage: none is lost or counted twice."""
 
 import json
 import threading
@@ -126,7 +126,7 @@ def test_a_reader_returns_only_what_is_new(tmp_path: Path) -> None:
     assert reader.new() == [] and len(reader.read()) == 2
 
 
-def test_events_wait_in_memory_while_storage_is_away() -> None:
+def test_events_wait_in_memory_while_storage_is_unavailable() -> None:
     storage = MemoryStorage()
     storage.away = True
     with EventWriter(storage) as writer:
@@ -137,7 +137,7 @@ def test_events_wait_in_memory_while_storage_is_away() -> None:
     assert [r.event for r in EventReader(storage).read()] == [FirstStep(step=step) for step in range(5)]
 
 
-def test_a_gap_is_marked_when_storage_was_away_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_is_marked_when_storage_was_unavailable_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.telemetry.record._MOST_LINES", 3)
     storage = MemoryStorage()
     storage.away = True
@@ -150,8 +150,8 @@ def test_a_gap_is_marked_when_storage_was_away_for_too_long(monkeypatch: pytest.
     assert found[0].count == 2  # type: ignore[attr-defined]
 
 
-def test_what_is_recorded_while_a_refused_segment_is_tried_again_goes_to_the_next_segment() -> None:
-    """The refused segment may be there, the answer was lost: a follower that has read it never looks again."""
+def test_what_is_recorded_while_a_refused_segment_is_retried_goes_to_the_next_segment() -> None:
+    """The refused segment may exist if only the reply was lost; a follower reads it only once."""
     server = Server()
     mount = Mount(server, lost_replies=1)
     reader = EventReader(Mount(server))
@@ -173,7 +173,7 @@ STEPS = st.lists(
 
 @settings(deadline=None)
 @given(steps=STEPS, lag_s=st.sampled_from([0.0, 3.0]))
-def test_no_event_is_lost_or_doubled_on_a_mount_that_fails_loses_replies_and_goes_away(
+def test_no_event_is_lost_or_doubled_on_a_mount_that_fails_and_loses_replies(
     steps: list[str], lag_s: float
 ) -> None:
     server = Server()

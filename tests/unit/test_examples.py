@@ -1,4 +1,4 @@
-"""The examples of training functions: what the engine asks of a program is small."""
+"""The examples of training functions: the engine needs few changes to a program."""
 
 from pathlib import Path
 

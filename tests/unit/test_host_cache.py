@@ -57,14 +57,14 @@ def test_a_copy_has_the_same_bytes_and_is_private(cache: HostCache, tmp_path: Pa
     assert copies_in(cache) == {sha256}
 
 
-def test_a_file_on_a_local_file_system_is_used_where_it_lies(cache: HostCache, tmp_path: Path) -> None:
+def test_a_file_on_a_local_file_system_is_used_in_place(cache: HostCache, tmp_path: Path) -> None:
     source, sha256 = a_file(tmp_path)
     with cache.using(source, sha256) as path:
         assert path == source
     assert list(cache.base.iterdir()) == []
 
 
-def test_a_copy_serves_while_the_server_is_away(cache: HostCache, tmp_path: Path) -> None:
+def test_a_copy_is_readable_while_the_server_is_unavailable(cache: HostCache, tmp_path: Path) -> None:
     source, sha256 = a_file(tmp_path)
     with cache.copied(source, sha256):
         pass
@@ -112,7 +112,7 @@ def test_a_waiting_process_is_woken_when_the_lock_is_released(cache: HostCache, 
     thread.join()
 
 
-def test_a_copier_that_gets_no_data_is_waited_for_with_a_bound(cache: HostCache, tmp_path: Path) -> None:
+def test_the_wait_for_a_copier_without_data_is_bounded(cache: HostCache, tmp_path: Path) -> None:
     source, sha256 = a_file(tmp_path)
     lock = os.open(cache.folder() / f"{sha256}.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -122,11 +122,11 @@ def test_a_copier_that_gets_no_data_is_waited_for_with_a_bound(cache: HostCache,
     ):
         pass
     os.close(lock)
-    with cache.copied(source, sha256) as copy:  # the abandoned wait has not taken the lock along
+    with cache.copied(source, sha256) as copy:  # the abandoned wait did not take the lock
         assert copy.exists()
 
 
-def test_a_file_that_appears_late_is_waited_for(cache: HostCache, tmp_path: Path) -> None:
+def test_the_cache_waits_for_a_file_that_appears_late(cache: HostCache, tmp_path: Path) -> None:
     source, sha256 = a_file(tmp_path)
     away = source.rename(tmp_path / "away")
     timer = threading.Timer(0.2, lambda: away.rename(source))
@@ -150,7 +150,7 @@ def test_something_else_at_the_path_is_refused_at_once(cache: HostCache, tmp_pat
         pass
 
 
-def test_another_checksum_is_the_users_to_correct(cache: HostCache, tmp_path: Path) -> None:
+def test_another_checksum_is_wrong_input(cache: HostCache, tmp_path: Path) -> None:
     source, sha256 = a_file(tmp_path)
     source.write_bytes(b"replaced")
     with (
@@ -251,7 +251,9 @@ def test_a_planted_link_at_a_lock_is_not_followed(cache: HostCache, tmp_path: Pa
     assert not (tmp_path / "target").exists()
 
 
-def test_a_rank_that_copies_for_long_says_that_it_is_alive(cache: HostCache, tmp_path: Path) -> None:
+def test_a_rank_that_copies_for_a_long_time_reports_that_it_is_alive(
+    cache: HostCache, tmp_path: Path
+) -> None:
     source, sha256 = a_file(tmp_path)
     lock = os.open(cache.folder() / f"{sha256}.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-# Says that it waits, then waits for the signal; what the block raises is printed with its exit code.
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+# Prints that it waits, then waits for the signal; prints the exception of the block with its exit code.
 _WAITS = """
 import signal, sys
 from sdnet.interruption import exit_code_of, interruptible
@@ -19,20 +21,36 @@ except KeyboardInterrupt as interruption:
     print(exit_code_of(interruption), flush=True)
 """
 
-# As Ray starts: it takes the signal for itself, which comes while it does so.
+# As Ray starts: it takes the signal for itself, which comes while it does so and while another thread lives.
 _STARTS_RAY = """
-import os, signal
+import os, signal, threading
+from orchestrator.threads import start_without_signals
+start_without_signals(threading.Thread(target=threading.Event().wait, daemon=True))
 from sdnet.interruption import exit_code_of, interruptible
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 try:
     with interruptible():
         with keeping_signal_handlers():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.signal(signal.SIGNUM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGNUM)
             print("started", flush=True)
         print("not reached")
 except KeyboardInterrupt as interruption:
     print(exit_code_of(interruption), flush=True)
+"""
+
+# The signal comes while the modules of the command line are imported.
+_IMPORTS_ITSELF = """
+import os, signal, sys
+from sdnet import interruption
+hold = interruption.hold_signals
+def hold_signals():
+    hold()
+    os.kill(os.getpid(), signal.SIGNUM)
+interruption.hold_signals = hold_signals
+from PACKAGE import main
+sys.argv = ["program", "--help"]
+main()
 """
 
 # As a group that saves after the first signal: later ones must not end that.
@@ -53,7 +71,7 @@ _IMPORTS = """
 import os, signal, sys
 from orchestrator import cli
 from orchestrator.cli.commands import plan as plan_command
-from sdnet import __main__ as sdnet_command
+from sdnet import program as sdnet_command
 def import_mindspore(*arguments):
     os.write(1, b"waits\\n")
     try:
@@ -101,9 +119,7 @@ def started(program: str) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
 def test_each_ending_signal_interrupts_and_has_its_exit_code(signum: signal.Signals, code: int) -> None:
     with started(_WAITS) as process:
         assert process.stdout is not None and process.stdout.readline() == "waits\n"
@@ -132,9 +148,22 @@ def test_a_signal_that_was_ignored_stays_ignored_as_nohup_wants() -> None:
         assert process.communicate() == ("143\n", "")
 
 
-def test_a_signal_while_a_library_installs_its_own_handler_waits_for_ours() -> None:
-    with started(_STARTS_RAY) as process:
-        assert process.communicate() == ("started\n143\n", "")
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_a_signal_while_ray_starts_waits_for_our_handler(signum: signal.Signals, code: int) -> None:
+    with started(_STARTS_RAY.replace("SIGNUM", signum.name)) as process:
+        assert process.communicate() == (f"started\n{code}\n", "")
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+@pytest.mark.parametrize(
+    ("package", "program"), [("sdnet.__main__", "sdnet"), ("orchestrator.cli", "sdnet-orchestrate")]
+)
+def test_a_signal_while_the_command_line_is_imported_is_one_line(
+    package: str, program: str, signum: signal.Signals, code: int
+) -> None:
+    with started(_IMPORTS_ITSELF.replace("SIGNUM", signum.name).replace("PACKAGE", package)) as process:
+        assert process.communicate() == ("", f"{program}: interrupted\n")
+    assert process.returncode == code
 
 
 def test_what_the_first_signal_began_is_not_ended_by_the_next_ones() -> None:
@@ -144,7 +173,7 @@ def test_what_the_first_signal_began_is_not_ended_by_the_next_ones() -> None:
 
 
 @pytest.mark.parametrize("program", ["sdnet", "sdnet-orchestrate"])
-def test_a_library_that_a_signal_interrupts_has_no_word_after_it(program: str) -> None:
+def test_a_library_that_a_signal_interrupts_prints_nothing_after_it(program: str) -> None:
     with started(_IMPORTS.replace("PROGRAM", program)) as process:
         assert process.stdout is not None and process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGTERM)
@@ -192,7 +221,7 @@ for work in (refuse, lambda: os._exit(7), lambda: os.kill(os.getpid(), 9)):
     ]
 
 
-def test_a_child_that_has_answered_is_ended_without_a_word() -> None:
+def test_a_child_that_has_answered_is_ended_silently() -> None:
     # With a thread, as MindSpore has: it may take the signal, whatever the main thread masks.
     refused_often = """
 import threading

@@ -1,4 +1,4 @@
-"""A launch whose storage goes away while it works: it ends well when storage returns, and in one line otherwise."""
+"""Storage fails during a launch: the launch succeeds when it returns, and ends in one line otherwise."""
 
 import json
 import threading
@@ -28,7 +28,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("returns", ["at once", "later", "never"])
-def test_a_server_that_is_away(
+def test_a_launch_survives_a_server_outage_or_ends_in_one_line(
     returns: str, job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDirectory(tmp_path / "mount" / "j")
@@ -59,7 +59,7 @@ def test_a_server_that_is_away(
         assert not run.summary.exists() and not events_of(run, RunFinished)
 
 
-def test_a_server_that_goes_away_for_good_at_the_end_is_one_line_with_why_the_run_had_failed(
+def test_a_server_that_never_returns_at_the_end_is_one_line_with_the_cause_of_the_failure(
     job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with failing_files(tmp_path / "mount") as files:

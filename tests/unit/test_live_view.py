@@ -1,4 +1,4 @@
-"""The live view shows what is new, as lines or as bars, and outlives storage that is away."""
+"""The live view shows new events, as lines or as bars, and survives unavailable storage."""
 
 import io
 import re
@@ -51,11 +51,11 @@ def test_progress_is_a_bar_on_a_terminal_with_the_other_events_above_it() -> Non
     assert re.search(r"shards.*3/8.*12 pairs/s", page)
 
 
-def test_a_view_goes_on_when_storage_is_back() -> None:
+def test_a_view_continues_when_storage_returns() -> None:
     storage, page, refused = MemoryStorage(), io.StringIO(), threading.Event()
 
     class Counting(MemoryStorage):
-        """Lets the test see that the view has asked while storage was away."""
+        """Lets the test see that the view has read while storage was unavailable."""
 
         def list(self, prefix: str) -> list[str]:
             if storage.away:
@@ -74,7 +74,7 @@ def test_a_view_goes_on_when_storage_is_back() -> None:
     assert "first step done (step 7)" in page.getvalue()
 
 
-def test_a_view_can_begin_while_storage_is_away() -> None:
+def test_a_view_can_start_while_storage_is_unavailable() -> None:
     storage, page = MemoryStorage(), io.StringIO()
     storage.away = True
     with live_view(storage, Console(file=page, width=100)):

@@ -1,4 +1,4 @@
-"""A log is a file of its own: never the target of a link, never a pipe that nobody reads."""
+"""A log is a regular file: never the target of a link, never a pipe without a reader."""
 
 import os
 from pathlib import Path

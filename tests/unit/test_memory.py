@@ -1,4 +1,4 @@
-"""The memory that a process may use is the least that its host and its control groups allow."""
+"""The memory that a process may use is the lowest limit of its host and its control groups."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which file system a path lies on, from the table of mounts."""
+"""The file system of a path, from the table of mounts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A path is what the user wrote: `~` is a home directory everywhere, and what can be no path is one line."""
+"""A path is what the user wrote: `~` is a home directory everywhere, an impossible path is one line."""
 
 import inspect
 import os
@@ -13,8 +13,8 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sdnet.__main__
-from orchestrator.cli import app
+import sdnet.program
+from orchestrator.cli.program import app
 from sdnet.errors import InputError
 from sdnet.paths import full_path, path_option, printable_path, user_path
 
@@ -45,7 +45,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("x/" * 3000, "a path may have 4095 bytes"),
     ],
 )
-def test_what_can_be_no_path_is_one_line(text: str, problem: str) -> None:
+def test_an_impossible_path_is_reported_in_one_line(text: str, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         user_path(text, "storage")
     said = str(caught.value)
@@ -90,7 +90,7 @@ def _commands(group: typer.Typer) -> list[Callable[..., object]]:
 
 
 @pytest.mark.parametrize(
-    "command", [*_commands(app), *_commands(sdnet.__main__.app)], ids=lambda command: command.__qualname__
+    "command", [*_commands(app), *_commands(sdnet.program.app)], ids=lambda command: command.__qualname__
 )
 def test_every_path_that_a_command_takes_may_begin_with_a_tilde(command: Callable[..., object]) -> None:
     hints = typing.get_type_hints(command, include_extras=True)

@@ -1,4 +1,4 @@
-"""Ray's files lie in a folder of this process's own, and none outlives the launch that made it for long."""
+"""Ray's files are in a private folder, which is removed when the launch ends or at the next launch."""
 
 import fcntl
 import os

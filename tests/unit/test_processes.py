@@ -1,4 +1,4 @@
-"""A process that has ended is known to have, also while nobody takes note of it."""
+"""An ended process is recognised, also before its parent has reaped it."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def test_a_process_that_runs_is_still_running_after_the_timeout(child) -> None:
     assert still_running([found], 0.3) == [found]
 
 
-def test_one_that_was_killed_and_that_nobody_has_reaped_is_not(child) -> None:
+def test_a_killed_process_that_was_not_reaped_is_not_running(child) -> None:
     found = psutil.Process(child.pid)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
@@ -38,7 +38,7 @@ def test_one_that_was_killed_and_that_nobody_has_reaped_is_not(child) -> None:
     assert psutil.pid_exists(child.pid)
 
 
-def test_one_that_is_stopped_still_runs_until_it_is_killed(child) -> None:
+def test_a_stopped_process_still_runs_until_it_is_killed(child) -> None:
     found = psutil.Process(child.pid)
     found.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)

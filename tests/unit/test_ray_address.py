@@ -1,4 +1,4 @@
-"""The address of a Ray cluster is host:port; what RAY_ADDRESS may hold beside that is named."""
+"""The address of a Ray cluster is host:port; other values of RAY_ADDRESS are refused by name."""
 
 import sys
 

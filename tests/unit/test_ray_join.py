@@ -21,7 +21,7 @@ Head = Callable[[str | None], str]
 
 
 class FakeHead(grpc.GenericRpcHandler):
-    """Answers one question of Ray's head, for those who bring the token; None: for everybody."""
+    """Answers one request as Ray's head, for callers with the token; None: for all callers."""
 
     def __init__(self, token: str | None):
         self._token = token
@@ -66,7 +66,7 @@ def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], No
     return lambda text: monkeypatch.setenv("RAY_AUTH_TOKEN", text)
 
 
-def test_the_right_token_is_accepted_without_a_word(
+def test_the_right_token_is_accepted_silently(
     head: Head, token: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     token(TOKEN)

@@ -1,4 +1,4 @@
-"""`status` and `logs` read any run, and name what is none or cannot be read in one line with the remedy."""
+"""`status` and `logs` read any run, and report an invalid or unreadable one in one line with the remedy."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_events_that_cannot_be_read_are_one_line_with_the_remedy(
 
 
 @pytest.mark.parametrize(("command", "folder"), [("status", "lease"), ("logs", "events")])
-def test_storage_that_is_away_is_one_line_with_the_remedy(
+def test_unavailable_storage_is_one_line_with_the_remedy(
     cli: Cli, tmp_path: Path, command: str, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_old_run(DirectoryStorage(tmp_path))

@@ -1,4 +1,4 @@
-"""report.html: well-formed, complete for a run that got nowhere, and nothing in it can become markup."""
+"""report.html: well-formed, also for a run that never trained, and no value becomes markup."""
 
 import base64
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`launch --restart` moves what was there, deletes nothing, and forgets no rank that may still run."""
+"""`launch --restart` moves the earlier run, deletes nothing, and remembers ranks that may still run."""
 
 import sys
 from pathlib import Path

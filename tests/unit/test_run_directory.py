@@ -1,4 +1,4 @@
-"""The run directory: small files are whole or absent, and what is in the way is named."""
+"""The run directory: small files are complete or absent, and an obstacle is reported by name."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Files of a run that somebody removed, replaced or locked: one line with the remedy, and never a wait."""
+"""Files of a run that were removed, replaced or locked: one line with the remedy, and no hang."""
 
 import io
 import json
@@ -69,7 +69,9 @@ def refusal(spec: JobSpec) -> str:
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, link_to_itself], ids=["folder", "pipe", "link"])
 @pytest.mark.parametrize("name", FILES)
-def test_what_lies_in_the_place_of_a_file_is_named_before_anything_starts(spec, run, name, make) -> None:
+def test_a_wrong_object_in_the_place_of_a_file_is_reported_before_anything_starts(
+    spec, run, name, make
+) -> None:
     make(run.root / name)
     said = refusal(spec)
     assert f"{run.root / name} cannot be read (" in said and "move it away" in said
@@ -78,14 +80,16 @@ def test_what_lies_in_the_place_of_a_file_is_named_before_anything_starts(spec, 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
 @pytest.mark.parametrize("name", ["report.html", "logs/rank_0.log", "logs/scheduler.log", "data/train.npz"])
-def test_what_lies_in_the_place_of_a_file_that_is_only_written_is_named_too(spec, run, name, make) -> None:
+def test_a_wrong_object_in_the_place_of_a_file_that_is_only_written_is_reported_too(
+    spec, run, name, make
+) -> None:
     make(run.root / name)
     assert f"{run.root / name} is not a regular file; make it yours" in refusal(spec)
 
 
 @pytest.mark.parametrize("make", [Path.touch, os.mkfifo, link_to_itself], ids=["file", "pipe", "link"])
 @pytest.mark.parametrize("name", FOLDERS)
-def test_what_lies_in_the_place_of_a_folder_is_named(spec, run, name, make) -> None:
+def test_a_wrong_object_in_the_place_of_a_folder_is_reported(spec, run, name, make) -> None:
     (run.root / name).rmdir()
     make(run.root / name)
     assert f"{run.root / name} cannot be written (" in refusal(spec)
@@ -118,7 +122,7 @@ NO_SUMMARY = [b"", b"[]", b"null", b"{}", b'{"name": 1, "status": "succeeded"}',
 
 
 @pytest.mark.parametrize("content", NO_SUMMARY)
-def test_a_summary_that_is_none_counts_as_missing_with_a_warning(run, caplog, content) -> None:
+def test_an_invalid_summary_counts_as_missing_with_a_warning(run, caplog, content) -> None:
     run.summary.write_bytes(content)
     assert read_summary(run) is None
     [warning] = caplog.messages
@@ -126,7 +130,7 @@ def test_a_summary_that_is_none_counts_as_missing_with_a_warning(run, caplog, co
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"patches": 3, "skipped": 7}', b"\xff", b"[" * 100_000])
-def test_a_manifest_that_is_none_costs_a_summary_only_its_figures(spec, run, content) -> None:
+def test_with_an_invalid_manifest_a_summary_lacks_only_its_figures(spec, run, content) -> None:
     run.manifest.write_bytes(content)
     summary = build_summary(spec, run, [], "failed")
     assert summary["patches"] == {"train": None, "test": None} and summary["skipped_images"] == 0
@@ -154,7 +158,7 @@ def test_checkpoints_beside_a_job_that_cannot_be_read_are_not_trained_on(spec, r
 
 
 def lose(run: RunDirectory, how: str) -> None:
-    """Take the checkpoints away of a run that saved two of them."""
+    """Remove the checkpoints of a run that saved two of them."""
     for step in (3, 5):
         directory = save(run.checkpoints, step)
         write_state(run.storage, RunState(saved=directory.name))

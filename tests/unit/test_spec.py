@@ -1,4 +1,4 @@
-"""cluster.yaml is read strictly: every mistake is one line with its path, its value and what is allowed."""
+"""cluster.yaml is read strictly: wrong input is one line with its path, its value and what is allowed."""
 
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def test_a_recipe_decides_what_is_stored_and_a_saved_job_keeps_it() -> None:
     assert (published.stored_size, published.align) == (64, False)
 
 
-def test_no_more_than_three_faults_are_told_and_the_others_counted() -> None:
+def test_at_most_three_faults_are_reported_and_the_others_counted() -> None:
     with pytest.raises(InputError) as caught:
         spec_from_dict({"a": 1, "b": None, "c": [True], "d": "x", "e": 0}, "job")
     assert str(caught.value) == (

@@ -1,4 +1,4 @@
-"""`status` shows where a run stands, also when its launcher was killed or the clock was set back."""
+"""`status` shows the state of a run, also when its launcher was killed or the clock was set back."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 @pytest.fixture
 def ended() -> Iterator[Owner]:
-    """A process that has ended, whose id nobody has yet."""
+    """An ended process whose id is not reused yet."""
     process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
     mark = process_mark(process.pid)
     process.communicate()
@@ -59,7 +59,7 @@ class HostClock(VirtualClock):
 
 
 def own(run: RunDirectory, owner: Owner, *, ended: bool = False) -> Lease:
-    """Make this owner the newest one; the one before it is silent, or gone."""
+    """Make this owner the newest one; the one before it is silent or has ended."""
     clock = HostClock()
     lease = take(run.storage, owner, clock=Clock(clock.now, clock.wait))
     lease.renew(1, seconds_since_boot(), ended)

@@ -26,7 +26,7 @@ NAMES = st.lists(st.sampled_from(["a", "b", "events", "x.json"]), min_size=1, ma
     puts=st.lists(st.tuples(NAMES, st.binary(max_size=20)), max_size=12),
     prefix=st.sampled_from(["", "a", "a/", "events/"]),
 )
-def test_a_directory_holds_what_was_put_last(
+def test_a_directory_returns_what_was_put_last(
     puts: list[tuple[str, bytes]], prefix: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     storage = DirectoryStorage(tmp_path_factory.mktemp("root"))
@@ -97,6 +97,23 @@ def test_a_writer_that_dies_leaves_no_visible_object(tmp_path: Path) -> None:
     assert done.returncode == 9
     storage = DirectoryStorage(tmp_path)
     assert storage.list("") == [] and list((tmp_path / "a").iterdir()) != []
+
+
+def test_tidying_removes_what_a_killed_writer_left_and_no_object(tmp_path: Path) -> None:
+    storage = DirectoryStorage(tmp_path)
+    storage.put("checkpoints/a/model", b"1")
+    storage.put("state/a", b"1")
+    left = [tmp_path / name for name in (
+        "checkpoints/a/.model.h.1.2.tmp", "checkpoints/b/.model.h.1.2.tmp", "state/.a.h.1.2.tmp"
+    )]  # fmt: skip
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    storage.tidy("checkpoints/")
+    storage.tidy("nowhere/")
+    assert [path.exists() for path in left] == [False, False, True]
+    assert not left[1].parent.exists()
+    assert storage.list("") == ["checkpoints/a/model", "state/a"]
 
 
 @pytest.mark.parametrize(

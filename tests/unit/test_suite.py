@@ -1,4 +1,4 @@
-"""The rules of tests/conftest.py hold: what it forbids fails."""
+"""The rules of tests/conftest.py work: what it forbids fails."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def test_tidies():
 
 
 def outcome(tmp_path: Path, test: str, forbid_skips: str) -> str:
-    """What pytest says of the test under the suite's conftest.py."""
+    """The outcome of the test under the suite's conftest.py."""
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "test_it.py").write_text(test, encoding="utf-8")
     done = subprocess.run(

@@ -120,14 +120,14 @@ def test_a_launch_that_lost_the_run_cannot_change_the_state_of_the_next() -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"lease": 1}', b"\x00"])
-def test_a_state_that_is_no_state_is_named_with_a_remedy(content: bytes) -> None:
+def test_an_invalid_state_is_reported_with_a_remedy(content: bytes) -> None:
     storage = MemoryStorage()
     storage.put("state/000000.json", content)
     with pytest.raises(CorruptData, match="state/000000.json is corrupt.*remove the file"):
         read_state(storage)
 
 
-def test_a_state_cannot_be_read_while_storage_is_away() -> None:
+def test_a_state_cannot_be_read_while_storage_is_unavailable() -> None:
     storage = MemoryStorage()
     storage.away = True
     with pytest.raises(StorageUnavailable):

@@ -1,4 +1,4 @@
-"""What a command prints never ends it, and is never read as markup."""
+"""Output that cannot be printed never ends a command, and output is never read as markup."""
 
 import errno
 import io
@@ -52,7 +52,7 @@ def test_a_result_that_cannot_be_printed_is_a_failure_in_one_line(job: Path) -> 
     )
 
 
-def test_a_finished_run_stays_a_success_when_its_last_words_cannot_be_printed(job: Path) -> None:
+def test_a_finished_run_stays_a_success_when_its_last_line_cannot_be_printed(job: Path) -> None:
     finished = RunDirectory(job.parent / "j")
     finished.create()
     script = (
@@ -121,6 +121,17 @@ def test_an_interrupted_command_ends_in_one_line() -> None:
     assert process.returncode == 129
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_width_that_leaves_no_room_for_text_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    console = plain_console()
+    console.file = io.StringIO()
+    console.print("is finished; nothing to do")
+    assert console.file.getvalue() == "is finished; nothing to do\n"
+
+
 def test_paths_with_brackets_and_colons_are_printed_as_they_are() -> None:
     console = plain_console()
     console.file = io.StringIO()
@@ -132,7 +143,7 @@ def test_paths_with_brackets_and_colons_are_printed_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("package", ["sdnet.__main__", "orchestrator.cli"])
-def test_a_limit_of_addresses_under_which_libraries_wait_for_ever_is_refused(package: str) -> None:
+def test_an_address_space_limit_under_which_libraries_hang_is_refused(package: str) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20)); "
     program = f"{limited}from {package} import main; main()"
     done = subprocess.run([sys.executable, "-c", program, "plan"], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Two launches of one run, in real processes: one owner at any time, and the other one says who it is."""
+"""Two launches of one run, in real processes: one owner at any time; the other launch names the owner."""
 
 import json
 import os

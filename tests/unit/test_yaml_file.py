@@ -1,4 +1,4 @@
-"""YAML has one meaning here, or none: what readers disagree about is text or refused, with its line."""
+"""YAML has one meaning here: what YAML readers disagree about is text, or refused with its line."""
 
 import json
 from pathlib import Path

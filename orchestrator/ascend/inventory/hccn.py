@@ -5,6 +5,8 @@ import re
 
 from orchestrator.ascend.inventory.npu_smi import UnreadableOutput
 
+_CONF = "/etc/hccn.conf"
+
 
 def parse_address(text: str) -> str | None:
     """Address in `hccn_tool -i N -ip -g` (or `-ip -inet6 -g`); None when the port has none.
@@ -43,15 +45,22 @@ def parse_ping_loss(text: str) -> float:
 
 
 def parse_hccn_conf(text: str) -> dict[int, str]:
-    """Address of each physical id in /etc/hccn.conf: IPv4 where there is one, as HCCL prefers it."""
+    """Address of each physical id in /etc/hccn.conf: IPv4 where there is one, as HCCL prefers it.
+
+    Raises UnreadableOutput for a device with two addresses of one kind: nobody can know which one is meant.
+    """
     addresses: dict[int, str] = {}
     # IPv6 first, so that IPv4 replaces it whatever the order of the lines is.
     for name in ("IPv6address", "address"):
-        for line in text.splitlines():
+        stated: dict[int, str] = {}
+        for line in text.removeprefix("\ufeff").splitlines():
             key, equals, value = line.partition("=")
             found = re.fullmatch(rf"{name}_(\d{{1,4}})", key.strip(), flags=re.ASCII)
             if found and equals and value.strip():
-                addresses[int(found.group(1))] = _address(value, "/etc/hccn.conf")
+                device, address = int(found.group(1)), _address(value, _CONF)
+                if stated.setdefault(device, address) != address:
+                    raise UnreadableOutput(_CONF, f"{name}_{device} is {stated[device]} and {address}")
+        addresses |= stated
     return addresses
 
 

@@ -15,13 +15,15 @@ _SHOWN_CHARACTERS = 60
 
 
 class UnreadableOutput(OrchestratorError):
-    """The output of a tool cannot be parsed. Example: npu-smi was killed half way."""
+    """The output of a tool cannot be parsed. Example: npu-smi was killed half way. tool: a command, or a file."""
 
     def __init__(self, tool: str, detail: str):
         super().__init__(tool, detail)
         self.tool, self.detail = tool, detail
 
     def __str__(self) -> str:
+        if self.tool.startswith("/"):
+            return f"{self.tool} cannot be read ({self.detail}); correct it on that host"
         return f"the output of `{self.tool}` cannot be read ({self.detail}); run it by hand on that host"
 
 

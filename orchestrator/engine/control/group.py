@@ -18,13 +18,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.engine.checkpoints import FOLDER
 from orchestrator.engine.control.drain import Drain
 from orchestrator.engine.control.failures import Failure, FailureKind, GroupHangs
 from orchestrator.engine.control.fence import fence
 from orchestrator.engine.control.generation import Generation, Member, Phase, members_of, processes_of
 from orchestrator.engine.control.hang import Hang
 from orchestrator.engine.control.policy import Decision, decide
-from orchestrator.engine.control.ports import Clock, Cluster, LaunchStopped, Ranks
+from orchestrator.engine.control.ports import Clock, Cluster, LaunchStopped, Ranks, poll
 from orchestrator.engine.control.standbys import StandbyPool, Standbys
 from orchestrator.engine.control.watch import Watch
 from orchestrator.engine.messages import Notice, NoticeKind
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Ray declares a host dead some seconds after its connections broke (docs/faults.md).
 _HOST_DEATH_S = 8.0
-_LOOK_EVERY_S = 0.1
+_MAY_BE_A_HOST = (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED, FailureKind.START_FAILED)
 _CHECK_OWNER_EVERY_S = 5.0
 
 
@@ -108,6 +109,8 @@ class GroupControl:
         self._refuse_lost_run()
         if self.generation.members:
             self.record(fence(self._cluster, self.generation.members))
+        with contextlib.suppress(StorageError):  # this only frees space
+            self._storage.tidy(FOLDER)  # no rank writes checkpoints now
         self.generation = Generation(self.generation.number + 1, world_size)
         self._save(replace(self._state, generation=self.generation.number, ranks={}))
         self.record(events.GroupStarting(generation=self.generation.number, world_size=world_size))
@@ -230,7 +233,7 @@ class GroupControl:
             self.avoid |= {failure.checkpoint}
         if failure.kind is FailureKind.STORAGE:  # no generation can start until storage accepts writes again
             timeout_s = self._settings.storage_timeout_s
-            if not self._within(timeout_s, lambda: takes_writes(self._storage)):
+            if not poll(self._clock, timeout_s, lambda: takes_writes(self._storage)):
                 return self._give_up(f"storage did not come back within {timeout_s:g} s")
         verdict = decide(failure, step, self._state.attempts, self._settings.max_failures)
         counted = failure.kind is not FailureKind.PREEMPTED
@@ -247,25 +250,20 @@ class GroupControl:
         return Decision.STOP
 
     def _with_host_state(self, failure: Failure) -> Failure:
-        """Find out whether only the rank died, or its whole host.
+        """Find out whether a host died: with its rank, or while the ranks joined.
 
         If the connection just broke, Ray needs some seconds to declare the host dead.
         """
-        if failure.kind not in (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED):
+        if failure.kind not in _MAY_BE_A_HOST:
             return failure
-        host = self.generation.host_of(failure.rank)
+        any_rank = failure.kind is FailureKind.START_FAILED
+        suspects = [one for one in self.generation.members if any_rank or one.rank == failure.rank]
         patience_s = _HOST_DEATH_S if failure.kind is FailureKind.RANK_UNREACHABLE else 0.0
-        lost = host is not None and self._within(patience_s, lambda: host not in self._cluster.alive_hosts())
-        return replace(failure, kind=FailureKind.HOST_LOST if lost else FailureKind.RANK_CRASHED)
-
-    def _within(self, timeout_s: float, holds: Callable[[], bool]) -> bool:
-        """Poll `holds` until it is true or the time is over; returns whether it became true. Raises LaunchStopped."""
-        deadline = self._clock.now() + timeout_s
-        while not holds():
-            if self._clock.now() >= deadline:
-                return False
-            self._clock.wait(_LOOK_EVERY_S)
-        return True
+        alive = self._cluster.alive_hosts
+        dead = poll(self._clock, patience_s, lambda: [one for one in suspects if one.host not in alive()])
+        if dead:
+            return replace(failure, kind=FailureKind.HOST_LOST, rank=dead[0].rank)
+        return failure if any_rank else replace(failure, kind=FailureKind.RANK_CRASHED)
 
     def _end_hanging(self, hang: Hang) -> None:
         """Save the stacks of all ranks, kill them, and raise GroupHangs."""

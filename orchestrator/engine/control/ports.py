@@ -3,12 +3,15 @@
 `engine/ray_train/` implements them with Ray, the tests with fakes and a virtual clock.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from orchestrator.engine.control.generation import Member
 from orchestrator.engine.messages import Heartbeat, Notice
 from orchestrator.telemetry.events import RankEnd
+
+T = TypeVar("T")
+_POLL_EVERY_S = 0.1
 
 
 class LaunchStopped(Exception):
@@ -26,6 +29,14 @@ class Clock(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Wait. Raises LaunchStopped at once if the launcher must stop, even if that was requested earlier."""
+
+
+def poll(clock: Clock, timeout_s: float, look: Callable[[], T]) -> T:
+    """Call `look` until its answer is true or the time is over; returns its last answer. Raises LaunchStopped."""
+    deadline = clock.now() + timeout_s
+    while not (found := look()) and clock.now() < deadline:
+        clock.wait(_POLL_EVERY_S)
+    return found
 
 
 class Ranks(Protocol):

@@ -1,6 +1,5 @@
 """The train stage: SDNet's training function on the engine, until the recipe is done."""
 
-import contextlib
 import functools
 import logging
 import time
@@ -22,11 +21,10 @@ from orchestrator.job.local_data import copies_of, data_errors, host_cache
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet
-from orchestrator.storage import Lease, StorageError
-from orchestrator.storage.retry import outlasting
+from orchestrator.storage import Lease
+from orchestrator.storage.retry import LISTED_WITHIN_S, outlasting
 from orchestrator.telemetry.event import Event
-from orchestrator.telemetry.events import Epoch, StageFinished, StageStarted
-from orchestrator.telemetry.record import EventReader
+from orchestrator.telemetry.events import StageFinished, StageStarted
 from sdnet.augment import check_patches
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import checksums_of, open_patches, sample_checksum
@@ -35,8 +33,6 @@ from sdnet.errors import InputError
 logger = logging.getLogger(__name__)
 
 _DATA = "the run's data"
-# A mount may show what a rank wrote on another host only when its caches expire: 20 s on sshfs, up to 60 s on NFS.
-_LISTED_WITHIN_S = 75.0
 Record = Callable[[Event], None]
 
 
@@ -62,7 +58,6 @@ def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> New
     began = time.monotonic()
     trainer_of(spec, run).fit(lease)
     done = _last(spec, run, record)
-    _await_events(run, done.step)
     record(StageFinished(stage="train", seconds=round(time.monotonic() - began, 3)))
     return done
 
@@ -70,10 +65,10 @@ def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> New
 def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     """The last checkpoint of a group that ended well, so it exists: wait until this host's mount shows it.
 
-    Raises LastCheckpointMissing when it does not within `_LISTED_WITHIN_S`.
+    Raises LastCheckpointMissing when it does not within `LISTED_WITHIN_S`.
     """
     look = functools.partial(finished, spec, run, record)
-    deadline = time.monotonic() + _LISTED_WITHIN_S
+    deadline = time.monotonic() + LISTED_WITHIN_S
     while True:
         try:
             done = outlasting(look, spec.recovery.storage_timeout_s)
@@ -86,17 +81,6 @@ def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
         if time.monotonic() > deadline:
             raise LastCheckpointMissing(str(run.checkpoints))
         time.sleep(1.0)
-
-
-def _await_events(run: RunDirectory, step: int) -> None:
-    """Wait until this host's mount shows what the ranks recorded at the end: the summary is made of it."""
-    reader, deadline = EventReader(run.storage), time.monotonic() + _LISTED_WITHIN_S
-    with contextlib.suppress(StorageError):  # the launcher waits for storage when it writes the end
-        while not any(isinstance(r.event, Epoch) and r.event.step == step for r in reader.read()):
-            if time.monotonic() > deadline:
-                logger.warning("the events of the last epoch are not visible here; the summary lacks them")
-                return
-            time.sleep(1.0)
 
 
 @data_errors(_DATA)

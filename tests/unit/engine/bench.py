@@ -1,4 +1,4 @@
-"""A controller of a group, with fake hosts and ranks and a virtual clock around it."""
+"""A group's controller with fake hosts, fake ranks and a virtual clock."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ STEPPING = Heartbeat(phase="stepping", step=5, steps_reported=True)
 
 @dataclass
 class Bench:
-    """A controller with everything around it."""
+    """A controller with its surroundings."""
 
     control: GroupControl
     clock: VirtualClock
@@ -52,7 +52,7 @@ class Bench:
         self.control.joined(self.ranks)
 
     def ticks(self, seconds: int) -> None:
-        """Let the controller look once a second."""
+        """Call the controller's tick once a second."""
         for _ in range(seconds):
             self.clock.advance(1.0)
             self.control.tick()

@@ -2,7 +2,7 @@
 
 usage: python -m tests.unit.engine.crashing FOLDER STEP KEEP. FOLDER/start holds a run with checkpoints. For
 n = 1, 2, ... it is copied to FOLDER/<n>, where a forked process saves STEP, prunes, and dies at its n-th change of the
-disk. The last copy is the one whose process came to its end.
+disk. The last copy is the one whose process finished.
 """
 
 import io
@@ -75,7 +75,7 @@ def die_at(point: int, root: Path) -> None:
 
 
 def _save_and_die(root: Path, step: int, keep: int, point: int) -> bool:
-    """Whether the forked process came to its end."""
+    """Whether the forked process finished."""
     child = os.fork()
     if child == 0:
         die_at(point, root)
@@ -87,7 +87,7 @@ def _save_and_die(root: Path, step: int, keep: int, point: int) -> bool:
 
 
 def main(folder: Path, step: int, keep: int) -> None:
-    """Die at each point, one after another, until a save comes to its end."""
+    """Die at each point, one after another, until a save finishes."""
     point, finished = 0, False
     while not finished:
         point += 1

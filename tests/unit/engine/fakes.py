@@ -1,4 +1,4 @@
-"""Stand-ins for the controller's surroundings: virtual time, hosts and ranks that do what a test says."""
+"""Fakes around the controller: virtual time, and hosts and ranks that a test controls."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from orchestrator.telemetry.events import RankEnd
 
 
 class VirtualClock:
-    """Time passes only when somebody waits, or a test says so. `at` schedules what happens meanwhile."""
+    """Time passes only when code waits, or a test advances it. `at` schedules actions."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -139,6 +139,7 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.tidied: list[str] = []
         self.away = False
 
     def put(self, name: str, content: bytes) -> None:
@@ -165,6 +166,10 @@ class MemoryStorage:
     def create(self, name: str, content: bytes) -> bool:
         self._answer(name)
         return self.objects.setdefault(name, content) == content
+
+    def tidy(self, folder: str) -> None:
+        self._answer(folder)
+        self.tidied.append(folder)
 
     def describe(self) -> str:
         return "memory"

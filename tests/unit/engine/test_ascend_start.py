@@ -1,4 +1,4 @@
-"""Before a generation starts on a host: what is left over there is ended, and its devices are waited for."""
+"""Before a generation starts on a host: leftover processes are ended, and the start waits for their devices."""
 
 import os
 import subprocess
@@ -41,18 +41,18 @@ def busy(device: int) -> dict:
     return host
 
 
-def test_processes_that_the_run_has_left_there_are_ended_and_told(
+def test_leftover_processes_of_the_run_are_ended_and_reported(
     root: Path, left_over: subprocess.Popen[bytes]
 ) -> None:
     other = clear_host("10.0.0.1", [0], {}, "/runs/another", False)
     assert other.ended == () and left_over.poll() is None
     cleared = clear_host("10.0.0.1", [0], {}, MARK, False)
     assert [item.pid for item in cleared.ended] == [left_over.pid]
-    # Its parent, which is this process, may not have taken note of its end yet.
+    # Its parent, which is this process, may not have reaped it yet.
     assert not psutil.pid_exists(left_over.pid) or psutil.Process(left_over.pid).status() == "zombie"
 
 
-def test_a_device_that_a_dying_process_still_holds_is_waited_for(
+def test_the_start_waits_for_a_device_that_a_dying_process_still_uses(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(root, busy(1))
@@ -67,7 +67,7 @@ def test_a_device_that_a_dying_process_still_holds_is_waited_for(
     assert len(waits) == 1 and cleared.inventory.devices[1].processes == ()
 
 
-def test_the_device_that_is_waited_for_is_named_as_ray_counts_it(
+def test_a_busy_device_is_reported_with_the_number_that_ray_uses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = describe(1, devices=[4, 5])
@@ -83,13 +83,15 @@ def test_the_device_that_is_waited_for_is_named_as_ray_counts_it(
     assert clear_host("10.0.0.1", [0], {}, MARK, False).ended == ()
 
 
-def test_a_device_of_others_is_not_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_does_not_wait_for_a_device_of_other_users(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change(root, busy(1))
     monkeypatch.setattr(ascend_start, "time", SimpleNamespace(monotonic=time.monotonic))
     assert clear_host("10.0.0.1", [0], {}, MARK, True).inventory.address == "10.0.0.1"
 
 
-def test_patience_ends_and_the_inventory_says_what_is_wrong(
+def test_the_wait_is_bounded_and_the_inventory_reports_the_problem(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(root, busy(0))

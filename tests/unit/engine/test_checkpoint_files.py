@@ -1,4 +1,4 @@
-"""Checkpoints in a directory: what a crash, a person or a bad disk leaves there never becomes a wrong resume."""
+"""Checkpoints in a directory: whatever a crash, a person or a disk leaves, no run resumes from wrong data."""
 
 import os
 import shutil

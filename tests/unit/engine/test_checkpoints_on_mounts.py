@@ -1,4 +1,4 @@
-"""Checkpoints on mounts that lag, fail and lose replies, and writers that should be dead and are not."""
+"""Checkpoints on mounts that lag, fail and lose replies, and writers that should be dead but still run."""
 
 from collections.abc import Callable
 
@@ -71,7 +71,7 @@ def test_two_writers_of_one_step_never_share_a_name_and_no_reader_sees_a_corrupt
     assert found >= 5
 
 
-def test_a_listing_that_still_shows_pruned_checkpoints_sets_nothing_aside() -> None:
+def test_a_listing_that_still_shows_pruned_checkpoints_marks_none_corrupt() -> None:
     server = Server()
     here, there = Mount(server), Mount(server, lag_s=20.0)
     for step in (1, 2):
@@ -101,7 +101,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_corrupt() -> None:
         read_checkpoint(PrunedMeanwhile(server), name)
 
 
-def test_a_name_that_was_just_heard_of_is_tried_for_a_bounded_time() -> None:
+def test_a_recently_announced_name_is_retried_for_a_bounded_time() -> None:
     server = Server()
     mount = Mount(server, lag_s=FOR_EVER)
     pauses: list[float] = []
@@ -118,7 +118,9 @@ def test_a_name_that_was_just_heard_of_is_tried_for_a_bounded_time() -> None:
     assert 0 < sum(pauses) < 3.0
 
 
-def test_what_a_killed_writer_left_goes_with_older_checkpoints_and_never_on_the_word_of_a_listing() -> None:
+def test_leftovers_of_a_killed_writer_are_pruned_with_older_checkpoints_and_never_by_a_listing_alone() -> (
+    None
+):
     server = Server()
     mount = Mount(server)
     mount.create("checkpoints/step_00000001/arrays.npz", b"half of")

@@ -29,7 +29,7 @@ from orchestrator.storage import RunLost, StorageMisused, StorageUnavailable
 
 @pytest.fixture(autouse=True)
 def ray_has_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's table of actors knows nothing of the actors of these tests."""
+    """Ray's table of actors has no record of these tests' actors."""
     monkeypatch.setattr(door, "why_it_died", lambda error: Death.OTHER)
 
 
@@ -60,7 +60,7 @@ def test_a_loss_that_is_not_finite_is_the_cause_whatever_else_died() -> None:
     assert (found.kind, found.rank) == (FailureKind.LOSS_NOT_FINITE, 1)
 
 
-def test_a_group_that_leaves_a_drained_host_was_preempted_whichever_rank_says_so() -> None:
+def test_a_group_that_leaves_a_drained_host_was_preempted_whichever_rank_reports_it() -> None:
     left = RankFailed(FailureKind.PREEMPTED, "the host of rank 1 is being drained", 9, 1)
     found = classify(of_ranks(r0=left, r1=left))
     assert (found.kind, found.rank) == (FailureKind.PREEMPTED, 1)
@@ -125,7 +125,7 @@ def test_an_error_of_the_training_function_is_never_taken_for_one_of_storage() -
     assert classify(of_ranks(r0=own)).kind is FailureKind.STEP_FAILED
 
 
-def test_a_launch_that_was_told_to_stop_is_no_failure() -> None:
+def test_a_launch_that_was_asked_to_stop_is_no_failure() -> None:
     assert is_stop(ControllerError(LaunchStopped()))
     assert not is_stop(ControllerError(KeyError("x")))
 

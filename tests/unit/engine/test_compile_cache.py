@@ -1,4 +1,4 @@
-"""Compiled graphs are offered to MindSpore only while they are what the same job has sealed."""
+"""MindSpore gets cached graphs only if they match the seal of the same job."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from orchestrator.storage import DirectoryStorage
 
 @pytest.fixture(autouse=True)
 def environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`open` tells MindSpore through the environment; other tests must not hear of it."""
+    """`open` sets MindSpore's environment variables, which other tests must not inherit."""
     for name in ("MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"):
         monkeypatch.setenv(name, "")
 

@@ -1,4 +1,4 @@
-"""A rank computes on as many CPUs as its job says, and not on those that other ranks are held to."""
+"""A rank computes on as many CPUs as its job says, and avoids those to which other ranks are pinned."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ CPUS = st.sets(st.integers(0, 40), min_size=1)
 
 
 @given(CPUS, st.lists(CPUS), st.data())
-def test_the_chosen_cpus_are_those_that_fewest_others_are_held_to(
+def test_the_chosen_cpus_are_those_to_which_the_fewest_processes_are_pinned(
     allowed: set[int], held: list[set[int]], data: st.DataObject
 ) -> None:
     number = data.draw(st.integers(1, len(allowed)))
@@ -102,7 +102,7 @@ def test_what_others_have_planted_in_its_place_is_not_opened(
     assert "cannot be locked" in caplog.text and not target.exists()
 
 
-def test_a_file_system_without_locks_is_named_and_the_choice_is_made_all_the_same(
+def test_a_file_system_without_locks_is_reported_and_the_cpus_are_still_chosen(
     lock: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(descriptor: int, how: int) -> None:

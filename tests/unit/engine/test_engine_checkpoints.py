@@ -136,7 +136,7 @@ def test_avoided_checkpoints_are_skipped() -> None:
     assert newest_valid(storage, avoid={newer})[0] == older
 
 
-def test_storage_that_is_away_is_not_a_corrupt_checkpoint() -> None:
+def test_unavailable_storage_is_not_a_corrupt_checkpoint() -> None:
     storage = MemoryStorage()
     name = saved(storage, 1)
     storage.away = True
@@ -144,7 +144,7 @@ def test_storage_that_is_away_is_not_a_corrupt_checkpoint() -> None:
         read_checkpoint(storage, name)
 
 
-def test_a_state_that_json_and_numpy_cannot_hold_is_the_users_to_correct() -> None:
+def test_a_state_that_json_and_numpy_cannot_represent_is_wrong_input() -> None:
     with pytest.raises(InputError, match="asnumpy"):
         FORMAT.encode({"weight": object()}, 1, {})
     with pytest.raises(InputError, match="'weight' is an array of objects"):

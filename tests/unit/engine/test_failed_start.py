@@ -1,4 +1,4 @@
-"""A start that fails leaves nothing behind: the next generation needs the room."""
+"""A failed start leaves nothing behind: the next generation needs its resources."""
 
 import threading
 from typing import Any
@@ -9,7 +9,7 @@ from orchestrator.engine.ray_train.workers import ControlledWorkers
 
 
 class Rendezvous(Exception):
-    """What went wrong."""
+    """The error of the start."""
 
 
 @pytest.mark.parametrize("has_started", [True, False])

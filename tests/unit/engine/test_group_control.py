@@ -68,7 +68,7 @@ def test_ranks_that_a_killed_launch_left_are_fenced_before_the_first_generation(
     assert made.control.generation.number == 5
 
 
-def test_the_state_on_storage_names_the_processes_before_the_ranks_meet() -> None:
+def test_the_state_on_storage_names_the_processes_before_the_rendezvous() -> None:
     made = bench()
     made.control.starting(1)
     made.control.placed(members("h0"))
@@ -212,3 +212,17 @@ def test_training_time_and_failures_are_counted_over_all_launches() -> None:
     state = read_state(made.storage)
     assert state.failures == 4
     assert state.trained_s == pytest.approx(109.0, abs=1.5)
+
+
+def test_what_killed_ranks_left_unfinished_is_removed_after_they_were_fenced_and_before_others_start() -> (
+    None
+):
+    made = bench()
+    made.start("h0", "h1")
+    made.control.ended()
+    made.storage.tidied.clear()
+    made.start("h0", "h1")
+    assert made.storage.tidied == ["checkpoints/"]
+    made.storage.away = True
+    made.control.ended()
+    made.control.starting(2)  # it does not matter that storage is away: this only frees space

@@ -28,6 +28,22 @@ def test_an_unreachable_rank_on_a_living_host_has_crashed() -> None:
     assert made.clock.now() - before == pytest.approx(8.0, abs=0.2)
 
 
+def test_a_start_that_failed_because_a_host_died_is_a_lost_host_and_names_it() -> None:
+    made = bench()
+    made.start("h0", "h1")
+    made.cluster.alive.remove("h1")
+    assert made.control.failed(Failure(FailureKind.START_FAILED, None, "not joined")) is Decision.RESUME
+    detected = made.last("failure_detected")
+    assert (detected.kind, detected.rank, detected.host) == ("host_lost", 1, "h1")  # type: ignore[attr-defined]
+
+
+def test_a_start_that_failed_on_living_hosts_stays_a_failed_start() -> None:
+    made = bench()
+    made.start("h0", "h1")
+    made.control.failed(Failure(FailureKind.START_FAILED, None, "not joined"))
+    assert made.last("failure_detected").kind == "start_failed"  # type: ignore[attr-defined]
+
+
 def test_each_kind_of_failure_has_its_own_budget() -> None:
     made = bench(max_failures=2)
     for kind in (FailureKind.HANG, FailureKind.RANK_CRASHED, FailureKind.HANG, FailureKind.RANK_CRASHED):

@@ -1,4 +1,4 @@
-"""The launch ends: whatever the controller waits for, it stops; ranks that compute save first."""
+"""When the launch ends, every wait of the controller ends; ranks that compute save first."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ def waiting_for_stacks(made: Bench) -> None:
     "phase",
     [waiting_for_storage, waiting_for_a_hosts_death, waiting_for_the_fence, waiting_for_stacks],
 )
-def test_a_launch_that_is_told_to_stop_does_so_within_a_second_in_every_phase(
+def test_a_launch_stops_within_a_second_in_every_phase(
     phase: Callable[[Bench], None],
 ) -> None:
     made = bench()
@@ -58,7 +58,7 @@ def test_a_launch_that_is_told_to_stop_does_so_within_a_second_in_every_phase(
     assert made.clock.now() - stopped_at[0] <= 1.0
 
 
-def test_no_generation_starts_after_the_launch_was_told_to_stop() -> None:
+def test_no_generation_starts_after_a_stop_request() -> None:
     made = bench()
     made.control.leave()
     with pytest.raises(LaunchStopped):

@@ -56,7 +56,7 @@ def test_ranks_that_the_new_owner_killed_are_no_reason_to_start_again() -> None:
     assert made.record.names()[-1] == "group_started"
 
 
-def test_storage_that_is_away_is_no_loss_of_the_run() -> None:
+def test_unavailable_storage_does_not_lose_the_run() -> None:
     made = bench()
     made.start("h0")
     made.unreachable = True

@@ -1,4 +1,4 @@
-"""On a host: the ranks of a run are ended, those of others are not, and their stacks are saved first."""
+"""On a host: ends the ranks of a run, saves their stacks first, and leaves other processes alone."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ def test_the_stacks_of_a_hanging_rank_are_saved_before_it_is_ended(
     assert has_ended(pid)
 
 
-def test_a_rank_whose_stacks_cannot_be_written_is_ended_all_the_same(
+def test_a_rank_whose_stacks_cannot_be_written_is_still_ended(
     tmp_path: Path, start: Callable[[str], int]
 ) -> None:
     pid = start("/runs/mine")

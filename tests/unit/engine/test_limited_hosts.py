@@ -1,4 +1,4 @@
-"""Where the ranks of a group go when each host may hold only so many of them."""
+"""Placement of a group's ranks when the number of ranks on a host is limited."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an error of a rank is, by its type: the training function's own, or of what the engine stands on."""
+"""The kind of a rank's error, by its type: of the training function, or of a part below the engine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What runs in a rank, without Ray: when to save, saving behind the loop, leaving together, restoring together."""
+"""What runs in a rank, without Ray: when to save, saving in the background, leaving together, restoring together."""
 
 import threading
 from pathlib import Path
@@ -179,7 +179,7 @@ def test_a_run_that_lost_its_checkpoints_is_refused_and_a_new_run_begins() -> No
         restored_by(storage, 0, None, saved="step_00000004")
 
 
-def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> None:
+def test_unavailable_storage_is_retried_while_restoring_and_then_reported() -> None:
     class BackAfterTwo(MemoryStorage):
         tries = 2
 
@@ -195,7 +195,7 @@ def test_storage_that_is_away_while_restoring_is_retried_and_then_named() -> Non
     assert restored_by(storage, 1, name) is not None
 
 
-def test_links_of_two_groups_in_one_process_are_apart() -> None:
+def test_links_of_two_groups_in_one_process_are_independent() -> None:
     first, second = open_link(GroupInfo(group="a#1"), 0), open_link(GroupInfo(group="b#1"), 1)
     first.beat("stepping", 5)
     assert (read_heartbeat("a#1").step, read_heartbeat("b#1").step, second.rank) == (5, 0, 1)

@@ -1,6 +1,6 @@
 """Ray's private names that the engine uses, as they are in the pinned version of Ray.
 
-A failure here says what moved; nothing is started. `docs/ray_internals.md` says why each name is needed.
+A failure here says which name moved; nothing is started. `docs/ray_internals.md` says why each name is needed.
 """
 
 import importlib
@@ -167,15 +167,15 @@ def test_the_callbacks_that_are_left_out_are_among_those_that_ray_train_creates(
         assert f"{name}(" in created
 
 
-def test_each_private_name_of_the_door_is_explained_and_has_a_contract() -> None:
-    # This file, and the one beside it about values.
+def test_each_private_name_of_ray_is_explained_and_has_a_contract() -> None:
+    # This file, and the one about values.
     contracts = sorted(Path(__file__).parent.glob("test_ray_contract*.py"))
     contract = "".join(path.read_text(encoding="utf-8") for path in contracts)
     explained = (ROOT / "docs" / "ray_internals.md").read_text(encoding="utf-8")
     used = {
         name for path in DOOR.glob("*.py") for name in private_names_of_ray(path.read_text(encoding="utf-8"))
     }
-    # Of `ray._private` and `ray._private.state.actors`, the longer one says what is used.
+    # Keep the longest of nested names, such as `ray._private.state.actors`.
     names = {name for name in used if not any(other.startswith(f"{name}.") for other in used)}
     assert "ray._private.state.state.get_draining_nodes" in names
     for text in (contract, explained):
@@ -189,7 +189,7 @@ def says(text: str, name: str) -> bool:
 
 
 def overridden() -> Iterator[tuple[str, object]]:
-    """Each method of Ray's that a class of the door replaces: its name here, and Ray's own function."""
+    """Each method of Ray's that a class of `ray_train` overrides: its name here, and Ray's function."""
     for path in DOOR.glob("*.py"):
         module = importlib.import_module(f"orchestrator.engine.ray_train.{path.stem}")
         for kind in vars(module).values():

@@ -50,7 +50,7 @@ def test_ray_train_finds_its_marker_in_storage_that_keeps_nothing(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ray_trains_checkpoint_manager_writes_its_notes_to_nowhere(
+def test_files_of_ray_trains_checkpoint_manager_are_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.train import CheckpointConfig
@@ -64,7 +64,9 @@ def test_ray_trains_checkpoint_manager_writes_its_notes_to_nowhere(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_gives_ray_train_the_filesystem_that_keeps_no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_gives_ray_train_the_filesystem_that_discards_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from ray.train import RunConfig, ScalingConfig
 
     from orchestrator.engine.ray_train import launch

@@ -1,4 +1,4 @@
-"""How much work can be lost while storage is slow, by a virtual clock, and how much memory waiting states take."""
+"""How much work can be lost while storage is slow, by a virtual clock, and how much memory the waiting states need."""
 
 import contextlib
 import threading
@@ -56,6 +56,9 @@ class Throttled:
     def delete(self, name: str) -> None:
         self.storage.delete(name)
 
+    def tidy(self, folder: str) -> None:
+        self.storage.tidy(folder)
+
     def describe(self) -> str:
         return self.storage.describe()
 
@@ -68,7 +71,7 @@ class Throttled:
             self.busy_until = None
 
     def pass_time(self, until: float, is_idle: Callable[[], bool]) -> None:
-        """Let virtual time pass, stopping wherever the saver can go on."""
+        """Let virtual time pass, with a stop at each point where the saver can continue."""
         with self.changed:
             while True:
                 assert self.changed.wait_for(lambda: self.busy_until is not None or is_idle(), 30)
@@ -133,7 +136,7 @@ def test_saving_after_every_step_in_a_slow_directory_loses_two_saves_and_not_a_g
     assert name is not None and encoded is not None and encoded.step > 200 - 2 * save_s - 2 and not corrupt
 
 
-def test_at_most_three_states_are_in_memory_while_storage_stands_still() -> None:
+def test_at_most_three_states_are_in_memory_while_storage_hangs() -> None:
     """One is being written, one waits, and one is being copied to replace it."""
     entered, release = threading.Event(), threading.Event()
 
@@ -178,7 +181,7 @@ class Copy(dict[str, object]):
 
 
 def test_training_ends_when_storage_took_no_checkpoint_for_the_time_out() -> None:
-    """With an earlier checkpoint it continues until then. A save that succeeds begins the time anew."""
+    """With an earlier checkpoint it continues until then. A successful save restarts the time."""
     storage, clock, record = MemoryStorage(), [0.0], Recorder()
     saver = Saver(
         storage, NpzFormat(), keep=2, best=None, times=SaveTimes(0.0, 0, 0.0), record=record,

@@ -18,7 +18,7 @@ def cache(tmp_path: Path) -> HostCache:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every run lies on a network file system; tests/mounts has a real one."""
+    """Every run is on a network file system here; tests/mounts has a real one."""
     monkeypatch.setattr(module, "mount_of", lambda path: Mount(Path("/mnt"), "nfs4"))
 
 

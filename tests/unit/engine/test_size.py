@@ -1,4 +1,4 @@
-"""How many ranks the hosts hold, where they go, and when an elastic group grows."""
+"""How many ranks fit on the hosts, where they are placed, and when an elastic group grows."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +48,6 @@ def test_a_group_grows_right_after_a_checkpoint_and_only_once_for_it() -> None:
 
 def test_a_group_of_full_size_never_counts_the_hosts() -> None:
     def count() -> int:
-        raise AssertionError("nobody may ask")
+        raise AssertionError("this must not be called")
 
     assert Growth(most=2).grown_size(2, "step_00000010", count) is None

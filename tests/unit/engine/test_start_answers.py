@@ -12,12 +12,12 @@ from orchestrator.engine.control.failures import RanksDidNotJoin, RendezvousFail
 from orchestrator.engine.start.answers import answers_of
 from tests.unit.engine.fakes import members
 
-# What a reference begins with says how it stands.
+# The first word of a reference is its state.
 PENDING, FAILED = "pending", "failed"
 
 
 def asked(*references: str) -> dict[int, ObjectRef[str]]:
-    """Texts that stand for references, by rank."""
+    """Texts in place of references, by rank."""
     return {rank: cast(ObjectRef[str], reference) for rank, reference in enumerate(references)}
 
 

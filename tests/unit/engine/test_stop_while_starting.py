@@ -1,4 +1,4 @@
-"""A launch that must stop does so within a second while a group waits for its start."""
+"""A launch stops within a second while a group waits for its start."""
 
 import asyncio
 import threading

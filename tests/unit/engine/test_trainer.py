@@ -1,4 +1,4 @@
-"""What a `MindSporeTrainer` makes of its arguments, before anything starts."""
+"""How a `MindSporeTrainer` handles its arguments, before anything starts."""
 
 from pathlib import Path
 

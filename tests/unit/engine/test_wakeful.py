@@ -1,4 +1,4 @@
-"""Sleeps in C end early, and only there, and only for as long as they shall."""
+"""Sleeps in C code end early, only inside the block; sleeps in Python do not."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ def test_a_sleep_in_c_is_cut_short() -> None:
     assert left >= 59
 
 
-def test_python_waits_on_after_the_signal() -> None:
+def test_python_continues_to_wait_after_the_signal() -> None:
     reader, writer = os.pipe()
 
     def signal_and_write() -> None:

@@ -1,4 +1,4 @@
-"""Where a run's data lie: in the run, or at the paths that its reference names."""
+"""Where a run's data are: in the run, or at the paths that its reference names."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A plan says how far SAR lies off optical in the training scenes, as soon as anybody knows."""
+"""A plan reports the shift of SAR against optical in the training scenes, once it is known."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_a_recipe_that_does_not_align_has_no_line_about_shifts(tmp_path, images)
         (json.dumps({"alignment": {"scenes": 3}}), r"manifest\.json does not describe shifts of scenes"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(tmp_path, images, content, said):
+def test_an_invalid_manifest_is_refused(tmp_path, images, content, said):
     spec = job(tmp_path, "modern", images=str(images))
     run = RunDirectory.of(spec.storage, spec.name)
     run.create()

@@ -1,4 +1,4 @@
-"""Hand-made measures: what they ignore, what they find, and how precisely."""
+"""Hand-crafted measures: what they ignore, what they find, and how precisely."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""`sdnet register`: what lies in the folder, exit codes, georeferences, and files that are refused."""
+"""`sdnet register`: the files in the folder, exit codes, georeferences, and files that are refused."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.warp import calculate_default_transform, reproject
 
-from sdnet.__main__ import main
+from sdnet.program import main
 from sdnet.registration.reading import read_source
 from tests.made_pairs import pair
 
@@ -118,7 +118,7 @@ def test_geotiff_files_give_a_cloud_optimised_one_on_the_optical_grid(cli, image
     assert -118 < longitude < -116 and 36 < latitude < 36.5
 
 
-def test_another_coordinate_system_is_reprojected_and_said(cli, images, tmp_path) -> None:
+def test_another_coordinate_system_is_reprojected_and_recorded(cli, images, tmp_path) -> None:
     with rasterio.open(images / "sar.tif") as file:
         corner, columns, rows = calculate_default_transform(
             file.crs, "EPSG:4326", file.width, file.height, *file.bounds
@@ -158,7 +158,7 @@ def test_a_geotiff_without_rasterio_is_refused_with_what_to_install(
     assert code == 2 and "pip install 'sdnet-orchestrator[geo]'" in error
 
 
-def test_files_that_are_no_whole_images_are_refused_in_one_line(cli, images, tmp_path) -> None:
+def test_files_that_are_not_complete_images_are_refused_in_one_line(cli, images, tmp_path) -> None:
     whole = (images / "sar.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "cut.tif").write_bytes((images / "sar.tif").read_bytes()[:3000])

@@ -1,4 +1,4 @@
-"""Registering many pairs: what is listed, what is refused, and what becomes of each pair."""
+"""Registration of many pairs: which are listed, which are refused, and the result of each."""
 
 import sys
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_table_that_is_not_clear_is_refused_in_one_line(tmp_path: Path, text: 
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n")
     for name, said in (("image.png", "is not a CSV file in UTF-8"), ("nowhere.csv", "cannot be read")):
         with pytest.raises(InputError, match=said):
@@ -72,7 +72,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         (("pairs.csv", "--checkpoint", "nowhere.ckpt"), "nowhere.ckpt is not there"),
     ],
 )
-def test_a_wrong_command_is_one_line_before_anything_starts(
+def test_a_wrong_command_is_refused_in_one_line_before_anything_starts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

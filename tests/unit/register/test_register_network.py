@@ -23,7 +23,7 @@ pytestmark = pytest.mark.networks
 
 @pytest.fixture(scope="module", params=["published", "modern"])
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that nobody trained, as a published checkpoint or as a directory of another recipe."""
+    """An untrained network, as a published checkpoint or as a directory of another recipe."""
     folder = tmp_path_factory.mktemp("network")
     if request.param == "published":
         write_published(folder / "1.ckpt", weights.initial(SDNet(Recipe(), training=False), seed=0))

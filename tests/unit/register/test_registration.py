@@ -1,4 +1,4 @@
-"""Registration finds made-up transforms, refuses what does not match, and repeats itself to the last bit."""
+"""Registration finds known transforms, refuses images that do not match, and repeats to the last bit."""
 
 import cv2
 import numpy as np
@@ -51,7 +51,7 @@ def test_a_transform_of_each_model_is_found_to_a_quarter_of_a_pixel(model) -> No
 
 
 def hill(points: np.ndarray) -> np.ndarray:
-    """By how many columns relief moves optical points, [N]: 14 px at the top of a hill."""
+    """Shift of optical points by relief in columns, [N]: 14 px at the top of a hill."""
     return 14 * np.exp(-0.5 * np.square((points - 256) / (90, 70)).sum(axis=1))
 
 
@@ -60,7 +60,7 @@ def test_a_piecewise_transform_follows_relief_that_no_matrix_describes() -> None
     optical, flat = pair(edge, np.eye(3))
     seen = np.moveaxis(np.indices((edge, edge)), 0, -1).reshape(-1, 2).astype(float)
     place = seen.copy()
-    for _ in range(30):  # where the hill moves to what is seen
+    for _ in range(30):  # the shift that the hill causes
         place[:, 1] = seen[:, 1] - hill(place)
     rows, columns = place.T.reshape(2, edge, edge).astype(np.float32)
     sar = cv2.remap(flat, columns, rows, cv2.INTER_LINEAR)
@@ -131,7 +131,7 @@ def test_16_bit_images_are_registered_as_their_8_bit_versions_are() -> None:
     assert error_px(found.transform, TRUTHS["affine"]) < 0.3
 
 
-def test_what_is_known_before_is_where_the_search_begins() -> None:
+def test_the_search_starts_from_the_initial_transform() -> None:
     truth = turned(30, 1.1, (60, 40), EDGE)
     found = sdnet.register(
         *pair(EDGE, truth), initial=Transform("affine", turned(30, 1.1, (50, 52), EDGE)), measure="cfog"

@@ -1,10 +1,10 @@
-"""The one line with which `sdnet` refuses."""
+"""The one line that `sdnet` prints when it refuses input."""
 
 import sys
 
 import pytest
 
-from sdnet.__main__ import main
+from sdnet.program import main
 
 
 def refusal(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,4 +1,4 @@
-"""Intervals, thresholds and retrieval against their definitions, spelled out slowly."""
+"""Intervals, thresholds and retrieval against slow code that follows their definitions."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from sdnet.messages import assessment_lines
 from sdnet.metrics import accuracy_at, best_threshold, fpr95
 from sdnet.retrieval import draw_hard_negatives, mean_average_precision, partner_ranks, recall_at_1
 
-LEVELS = [0.0, 0.25, 0.5, 1.0, 1.5]  # few, so that ties are the rule
+LEVELS = [0.0, 0.25, 0.5, 1.0, 1.5]  # few different values, so that ties are common
 PAIRS = st.lists(st.tuples(st.sampled_from(LEVELS), st.integers(0, 1), st.integers(0, 3)), min_size=2).filter(
     lambda pairs: len({label for _, label, _ in pairs}) == 2
 )
@@ -128,12 +128,12 @@ def test_an_assessment_says_the_same_whatever_the_order_of_the_pairs(case):
     )
     expected = assess(opt, sar, labels, places, threshold=1.0)
     found = assess(opt[order], sar[order], labels[order], shuffled, threshold=1.0)
-    # Which rival is drawn goes by its place in the file.
+    # The draw depends on the order of the rivals in the file.
     assert found.pop("hard_negatives")["pairs"] == expected.pop("hard_negatives")["pairs"]
     assert found == expected
 
 
-def test_an_assessment_tells_scenes_and_seasons_apart(case):
+def test_an_assessment_separates_scenes_and_seasons(case):
     opt, sar, labels, places = case
     found = assess(opt, sar, labels, places)
     distances = distances_of(opt, sar)

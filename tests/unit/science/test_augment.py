@@ -135,7 +135,7 @@ def test_a_batch_of_views_takes_milliseconds():
     assert min(times) < 0.05
 
 
-def test_what_is_prepared_for_a_recipe_is_what_it_needs_and_never_less_than_asked_for():
+def test_prepared_patches_are_as_large_as_the_recipe_needs_and_never_smaller_than_configured():
     assert patches_for(RECIPES["sen1_2"], PatchConfig()) == PatchConfig()
     assert patches_for(RECIPES["modern"], PatchConfig(per_pair=5)) == PatchConfig(
         per_pair=5, stored_size=96, align=True

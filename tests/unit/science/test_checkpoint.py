@@ -74,7 +74,7 @@ def test_a_missing_file_is_found(saved, name):
         verify(saved)
 
 
-def test_a_full_disk_leaves_nothing_and_the_checkpoint_before_it(saved, model, monkeypatch):
+def test_a_full_disk_leaves_no_partial_checkpoint_and_keeps_the_one_before(saved, model, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_nothing_and_the_checkpoint_before_it(saved, model, m
     assert [path.name for path in saved.parent.iterdir()] == ["step_7"]
 
 
-def test_writing_the_same_again_keeps_it_and_a_corrupt_one_stays_beside_the_new_one(saved, model):
+def test_writing_the_same_again_keeps_it_and_a_corrupt_one_stays_next_to_the_new_one(saved, model):
     inodes = [path.stat().st_ino for path in sorted(saved.iterdir())]
     snapshot = Snapshot(model, {"global_step": np.array([7], np.int32)}, STATE)
     assert snapshot.write(saved) == saved
@@ -101,7 +101,7 @@ def test_writing_the_same_again_keeps_it_and_a_corrupt_one_stays_beside_the_new_
 def test_another_checkpoint_of_the_same_step_leaves_the_first_one_valid_at_every_moment(
     saved, model, monkeypatch
 ):
-    """A reader never sees a good checkpoint as corrupt: nothing that is valid is renamed or written again."""
+    """A reader never sees a valid checkpoint as corrupt, because a valid one is never renamed or rewritten."""
     seen = []
     real = os.fsync
 
@@ -142,21 +142,23 @@ def link_to_itself(path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [directory, pipe, link_to_itself], ids=["folder", "pipe", "link to itself"]
 )
-def test_a_file_that_can_never_be_read_is_corrupt_and_nobody_waits_for_it(saved, name, change):
+def test_an_unreadable_file_is_corrupt_and_reading_it_does_not_hang(saved, name, change):
     change(saved / name)
     with pytest.raises(CorruptCheckpoint, match=f"{name} cannot be read .*; use an earlier checkpoint"):
         verify(saved)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b"\xff\xfe", b"null", b'{"sha256": 1}'])
-def test_a_state_that_is_no_state_is_corrupt(saved, content):
+def test_an_invalid_state_is_corrupt(saved, content):
     (saved / "state.json").write_bytes(content)
     with pytest.raises(CorruptCheckpoint, match="state.json is not what was written"):
         verify(saved)
 
 
 @pytest.mark.parametrize("occupy", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
-def test_what_lies_under_the_name_of_a_checkpoint_stays_and_the_next_name_is_used(model, tmp_path, occupy):
+def test_anything_else_under_the_name_of_a_checkpoint_stays_and_the_next_name_is_used(
+    model, tmp_path, occupy
+):
     occupy(tmp_path / "step_7")
     new = Snapshot(model, {}, STATE).write(tmp_path / "step_7")
     assert new == tmp_path / "step_7.2" and verify(new) == STATE
@@ -164,7 +166,7 @@ def test_what_lies_under_the_name_of_a_checkpoint_stays_and_the_next_name_is_use
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_ran_away_are_not_saved(model, tmp_path, value):
+def test_weights_that_diverged_are_not_saved(model, tmp_path, value):
     name = "embedding.14.weight"
     bad = model[name].copy()
     bad[1, 2, 3, 4] = value

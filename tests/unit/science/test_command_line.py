@@ -1,4 +1,4 @@
-"""`sdnet`: the scenes that are named are split so; wrong input is one line and exit code 2."""
+"""`sdnet`: splits by the named scenes; wrong input is one line and exit code 2."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.__main__ import main
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.synthetic import make_tree
+from sdnet.program import main
 from tests.unit.science.refusals import refusal
 
 
@@ -60,15 +60,15 @@ def test_prepare_trains_and_tests_on_the_scenes_that_are_named(tmp_path: Path, m
         ("prepare --out {tmp}/file/out", "folder {tmp}/file/out cannot be written (Not a directory)"),
         (
             "prepare {few} --out {tmp}/a",
-            "{tmp}/a/train.npz is a folder, and a file must lie there; move it away",
+            "{tmp}/a/train.npz is a folder, but must be a file; move it away",
         ),
         (
             "prepare {few} --out {tmp}/b",
-            "{tmp}/b/shards is a file, and a folder must lie there; move it away",
+            "{tmp}/b/shards is a file, but must be a folder; move it away",
         ),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
+def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(
     arguments, message, few_images, tmp_path, monkeypatch, capsys
 ):
     (tmp_path / "file").touch()
@@ -96,7 +96,7 @@ def wait(*arguments):
     print("waits", flush=True)
     signal.pause()
 synthetic.make_tree = wait
-from sdnet.__main__ import main
+from sdnet.program import main
 sys.argv = ["sdnet", "prepare", "--out", sys.argv[1]]
 main()
 """
@@ -115,9 +115,9 @@ def test_a_signal_ends_prepare_in_one_line_and_leaves_no_images(signum, code, tm
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_limit_on_the_size_of_files_names_the_file_that_met_it(tmp_path):
+def test_a_limit_on_the_size_of_files_names_the_file_that_reached_it(tmp_path):
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); "
-    program = f"{limited}from sdnet.__main__ import main; main()"
+    program = f"{limited}from sdnet.program import main; main()"
     command = [sys.executable, "-c", program, "prepare", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
@@ -137,7 +137,7 @@ def test_images_that_a_killed_prepare_left_are_removed(tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_a_path_that_only_a_late_write_meets_is_one_line_too(tmp_path, monkeypatch, capsys):
+def test_a_path_that_fails_only_at_a_late_write_is_reported_in_one_line_too(tmp_path, monkeypatch, capsys):
     make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
     in_the_way = tmp_path / "out/shards/train-00000.npz"
     in_the_way.mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_a_path_that_only_a_late_write_meets_is_one_line_too(tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
     with pytest.raises(SystemExit, match="2"):
         main()
-    remedy = "move away what lies there, or give access to it"
+    remedy = "move away what is there, or give access to it"
     assert capsys.readouterr().err == f"error: {in_the_way} cannot be used (Is a directory); {remedy}\n"
 
 

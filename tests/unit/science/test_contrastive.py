@@ -41,7 +41,7 @@ def train_recipe(
     slices: int,
     after_step: Callable[[Trainer], None] = lambda trainer: None,
 ) -> tuple[list[float], np.ndarray, Snapshot]:
-    """Losses of the first steps, the weights after them, flat, and all that is there to save."""
+    """Losses of the first steps, the flat weights after them, and the whole state to save."""
     trainer = Trainer(recipe, patches, slices=slices)
     losses, before = [], 0.0
     for _ in range(STEPS):

@@ -1,4 +1,4 @@
-"""Distances are the same to the last bit however they are shared out; exported files compute the same."""
+"""Distances have the same bits for any number of ranks; exported files compute the same."""
 
 import tempfile
 from dataclasses import replace
@@ -53,7 +53,7 @@ def test_embeddings_have_unit_length_also_of_constant_patches(evaluation):
 
 
 @given(st.integers(1, 50), st.integers(1, 10), st.integers(1, 6))
-def test_every_pair_lands_in_its_place_whatever_the_shares(num_pairs, batch, world_size):
+def test_every_pair_is_in_its_place_for_any_shares(num_pairs, batch, world_size):
     shares = []
     for rank in range(world_size):
         chunks = chunks_of_rank(num_pairs, batch, rank, world_size)
@@ -164,11 +164,11 @@ def test_larger_patches_are_evaluated_by_their_middle(evaluation, patches):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_the_threshold_of_training_pairs_lies_between_their_distances(evaluation, patches):
+def test_the_threshold_of_training_pairs_is_between_their_distances(evaluation, patches):
     number = len(patches)
     places = Places(("a", "b"), np.repeat([0, 1], number // 2), np.arange(number), np.zeros((number, 2), int))
     threshold = training_threshold(evaluation, patches, places, CHUNK)
     assert 0 <= threshold <= 2
     alone = Places(("a",), np.zeros(number, int), np.arange(number), np.zeros((number, 2), int))
-    with pytest.raises(InputError, match="is of one scene"):
+    with pytest.raises(InputError, match="has one scene only"):
         training_threshold(evaluation, patches, alone, CHUNK)

@@ -1,4 +1,4 @@
-"""FPR95 and accuracy against their definitions, spelled out slowly."""
+"""FPR95 and accuracy against slow code that follows their definitions."""
 
 from fractions import Fraction
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sdnet.errors import InputError
 from sdnet.metrics import accuracy, fpr95
 
-# Few different distances, so that ties are the rule.
+# Few different distances, so that ties are common.
 PAIRS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5]), st.integers(0, 1)), min_size=2
 ).filter(lambda pairs: len({label for _, label in pairs}) == 2)

@@ -1,4 +1,4 @@
-"""The parts of the network that the published one does not have."""
+"""The parts of the network that the published network lacks."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.networks
 
 
 class Gradient(nn.Cell):
-    """The gradient of a weighted sum of what a cell gives, by its input."""
+    """The gradient of a weighted sum of a cell's outputs, by its input."""
 
     def __init__(self, cell: nn.Cell):
         super().__init__()
@@ -46,7 +46,7 @@ def test_instance_norm_and_its_gradient_are_those_of_the_formula_also_when_calle
 
 
 def with_values(cell: nn.Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Give a cell factors and offsets that are not 1 and 0; they are returned."""
+    """Give a cell factors and offsets other than 1 and 0; returns them."""
     for parameter in (cell.gamma, cell.beta):
         parameter.set_data(Tensor(rng.normal(1, 0.5, parameter.shape).astype(np.float32)))
     return cell.gamma.asnumpy(), cell.beta.asnumpy()
@@ -100,7 +100,7 @@ def test_a_patch_that_is_normalised_by_itself_does_not_depend_on_its_batch_nor_o
     np.testing.assert_allclose(alone, together[1][:, :1], atol=1e-6)
 
 
-def test_orientation_channels_answer_to_edges_that_run_their_way():
+def test_orientation_channels_respond_to_edges_of_their_orientation():
     rows, columns = np.mgrid[:64, :64]
     stripes = [
         np.sin(columns / 3),
@@ -121,7 +121,7 @@ def test_orientation_channels_do_not_see_the_sign_of_contrast():
 
 
 def layers(**fields: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of what a network owns, without the fixed factors of its batch norms."""
+    """Shapes of a network's parameters, without the fixed factors of its batch norms."""
     shapes = weights.shapes(SDNet(Recipe(**fields), training=True))
     return {name: shape for name, shape in shapes.items() if not name.endswith(("gamma", "beta"))}
 

@@ -1,4 +1,4 @@
-"""Weights from files that others made: what is SDNet's is read, everything else is refused by name."""
+"""Weights from files of other programs: SDNet's are read, everything else is refused by name."""
 
 import os
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_a_single_file_in_published_names_reads_back(model, shapes, tmp_path):
     assert sorted(left.name for left in tmp_path.iterdir()) == [path.name, f"{path.name}.sha256"]
 
 
-def test_the_checksum_beside_a_file_is_what_sha256sum_checks(model, shapes, tmp_path):
+def test_sha256sum_accepts_the_checksum_file(model, shapes, tmp_path):
     path = tmp_path / "a b.ckpt"
     write_published(path, model)
     found = load_model(path, shapes)
@@ -107,7 +107,7 @@ def test_the_same_name_twice_is_refused_also_side_by_side(whole, model, shapes, 
     assert "parameter 'x' is Float32 [3] in 24 bytes, which do not fit" in refusal(again, shapes)
 
 
-def test_other_parameters_beside_the_weights_do_not_matter(model, shapes, tmp_path):
+def test_additional_parameters_are_ignored(model, shapes, tmp_path):
     adam = np.full(4, np.nan, np.float32)
     path = put(
         tmp_path / "a.ckpt", model, moment1__model__embedding__1__weight=adam, step=np.array(7, np.int32)
@@ -245,7 +245,7 @@ def test_a_path_that_no_file_can_have_is_refused(shapes, tmp_path):
     assert "cannot be read (File name too long)" in refusal(tmp_path / ("a" * 300), shapes)
 
 
-def test_a_checksum_beside_a_file_that_is_none_is_named(model, shapes, tmp_path):
+def test_an_invalid_checksum_file_is_reported(model, shapes, tmp_path):
     path = put(tmp_path / "a.ckpt", model)
     (tmp_path / "a.ckpt.sha256").write_text("MD5 (a.ckpt) = 4d7a\n")
     assert "a.ckpt.sha256 does not begin with a SHA-256" in refusal(path, shapes)

@@ -1,4 +1,4 @@
-"""A file that is no checkpoint is named by its kind, with what to do about it."""
+"""The message for a file that is no checkpoint names its kind and the remedy."""
 
 import gzip
 import io

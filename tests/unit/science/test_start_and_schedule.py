@@ -1,4 +1,4 @@
-"""How training starts, how its rate falls, and the lines it prints."""
+"""The initial weights, the learning rate, and the printed lines."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""BatchNorm statistics can come from the images at hand, whose labels nobody looks at."""
+"""BatchNorm statistics can come from the given images, without their labels."""
 
 from pathlib import Path
 

@@ -72,7 +72,10 @@ def test_training_does_not_begin_again_where_checkpoints_were_lost(tmp_path, mon
         (tmp_path / left).parent.mkdir(parents=True)
         (tmp_path / left).touch()
         refused = refusal(f"{train}/{left.partition('/')[0]}", monkeypatch, capsys)
-        assert f"{tmp_path / left} is of an earlier run, and no checkpoint to resume from is left" in refused
+        assert (
+            f"{tmp_path / left} is of an earlier run, and there is no checkpoint left to resume from"
+            in refused
+        )
 
     corrupt = tmp_path / "run/checkpoints/step_00000004"
     corrupt.mkdir(parents=True)

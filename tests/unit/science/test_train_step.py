@@ -1,4 +1,4 @@
-"""One update, whoever computes its slices."""
+"""One update of the weights, whichever rank computes its slices."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ class Fresh:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to where nothing has been trained."""
+        """Restore the untrained state."""
         step = self.step
         weights.load(step.net, weights.initial(step.net, self.recipe.seed))
         zeros = {name: np.zeros_like(value) for name, value in step.optimizer_state().items()}
@@ -35,7 +35,7 @@ class Fresh:
         step.set_losses(np.zeros(len(LOSSES), np.float32))
 
     def slice_alone(self, slice_: int) -> tuple[np.ndarray, np.ndarray, weights.State]:
-        """Gradients, losses and moved state of one slice from the present weights, which are put back."""
+        """Gradients, losses and changed state of one slice from the current weights, which are restored."""
         before = weights.copy(self.step.net)
         first = Tensor(np.int32(slice_ * self.recipe.batch))
         flat, losses = self.step.gradients(Tensor(self.slices[slice_]), Tensor(np.int32(0)), first)

@@ -1,4 +1,4 @@
-"""A run that was stopped anywhere goes on to the same bytes."""
+"""A run that was stopped anywhere resumes to the same bytes."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.networks
 
 
 def digest(trainer: Trainer) -> str:
-    """Of every byte of weights and optimiser."""
+    """Checksum of every byte of weights and optimizer."""
     snapshot = trainer.snapshot()
     arrays = [*snapshot.model.values(), *snapshot.optimizer.values()]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
@@ -90,7 +90,7 @@ def test_an_epoch_wraps_its_last_batch_and_the_rate_falls_to_zero(trainer, start
     assert trainer.learning_rate == pytest.approx(0.004 * (1 - 2 / 6))
 
 
-def test_a_snapshot_stays_what_it_was_while_training_goes_on(trainer, start):
+def test_a_snapshot_does_not_change_while_training_continues(trainer, start):
     trainer.restore(start)
     snapshot = trainer.snapshot()
     before = {name: value.copy() for name, value in snapshot.model.items()}
@@ -98,7 +98,7 @@ def test_a_snapshot_stays_what_it_was_while_training_goes_on(trainer, start):
     assert all((snapshot.model[name] == before[name]).all() for name in before)
 
 
-def test_weights_that_ran_away_are_never_saved(trainer, start, tmp_path):
+def test_weights_that_diverged_are_never_saved(trainer, start, tmp_path):
     trainer.restore(start)
     snapshot = trainer.snapshot()
     snapshot.model["embedding.14.weight"][0] = np.nan

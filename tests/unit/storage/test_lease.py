@@ -70,7 +70,7 @@ def test_a_second_launch_is_refused_while_the_heartbeat_changes_and_names_the_ow
 def test_a_silent_owner_is_replaced_after_the_time_out_of_the_second_launch_and_not_before() -> None:
     server = Server()
     first = taken(Mount(server), 1)
-    server.clock.advance(1e6)  # how old the heartbeat is says nothing: the owner's clock is not ours
+    server.clock.advance(1e6)  # the age of the heartbeat means nothing: the owner has another clock
     began = server.clock.now()
     assert taken(Mount(server), 2).number == 2
     assert 60.0 <= server.clock.now() - began <= 61.0
@@ -87,7 +87,7 @@ def test_a_heartbeat_just_before_the_time_out_keeps_the_run() -> None:
         taken(Mount(server), 2)
 
 
-def test_a_run_that_was_given_back_can_be_taken_at_once() -> None:
+def test_a_released_run_can_be_taken_at_once() -> None:
     server = Server()
     taken(Mount(server), 1).renew(1, 0.0, ended=True)
     began = server.clock.now()
@@ -100,7 +100,7 @@ def test_a_run_whose_launcher_was_killed_on_this_host_can_be_taken_at_once() -> 
     killed = replace(owner(1), mark=process_mark(process.pid))
     take(mount, killed, TIMES, mount.launch_clock)
     process.kill()
-    # Not waited for: as long as its parent does not ask for it, a killed process stays in the process table.
+    # Not reaped: a killed process stays in the process table until its parent waits for it.
     while life_of(mount, 1, TIMES, mount.launch_clock) is not Life.KILLED:
         os.sched_yield()
     began = mount.server.clock.now()
@@ -150,7 +150,7 @@ def test_a_launch_recognises_its_lease_when_the_reply_was_lost() -> None:
     assert taken(mount, 1).number == 1 and newest_lease(mount) == 1
 
 
-def test_storage_that_is_away_gives_the_run_to_nobody() -> None:
+def test_unavailable_storage_gives_the_run_to_no_launch() -> None:
     server = Server()
     first, second = Mount(server), Mount(server)
     lease = taken(first, 1)

@@ -39,7 +39,7 @@ class Watched(MemoryStorage):
             assert self.beats.acquire(timeout=10)
 
 
-def test_the_lease_is_renewed_while_the_block_lasts_and_given_back_at_its_end() -> None:
+def test_the_lease_is_renewed_while_the_block_lasts_and_released_at_its_end() -> None:
     storage = Watched()
     with owned(storage, FAST):
         storage.wait_for_beats(4)
@@ -59,7 +59,7 @@ def test_two_blocks_of_one_directory_are_refused_and_the_next_one_follows(tmp_pa
         assert owning.lease.number == 2
 
 
-def test_a_block_that_loses_its_run_is_interrupted_and_says_to_whom() -> None:
+def test_a_block_that_loses_its_run_is_interrupted_and_names_the_new_owner() -> None:
     storage = Watched()
     owner = b'{"id": "x", "host": "h7", "pid": 4, "mark": "", "since": 0}'
     with (
@@ -79,7 +79,7 @@ def test_an_error_of_a_block_that_lost_its_run_becomes_the_loss() -> None:
     assert isinstance(lost.value.__cause__, StorageUnavailable)
 
 
-def test_storage_that_goes_away_and_returns_costs_no_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_storage_that_fails_and_returns_costs_no_run(caplog: pytest.LogCaptureFixture) -> None:
     refused = threading.Semaphore(0)
 
     class Refusing(Watched):
@@ -99,7 +99,7 @@ def test_storage_that_goes_away_and_returns_costs_no_run(caplog: pytest.LogCaptu
     assert sum("could not be renewed" in message for message in caplog.messages) == 1
 
 
-def test_storage_that_is_away_for_good_never_fails_the_end_of_a_block(
+def test_storage_that_never_returns_does_not_fail_the_end_of_a_block(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     storage = MemoryStorage()
