@@ -91,7 +91,9 @@ def launch(spec: JobSpec) -> Outcome:
         lease = owning.lease
         state = read_state(run.storage, lease.number)
         write_state(run.storage, replace(state, lease=lease.number, ended=None))
-        events.record(RunStarted(run=spec.name, host=lease.owner.host, pid=lease.owner.pid))
+        events.record(
+            RunStarted(run=spec.name, host=lease.owner.host, pid=lease.owner.pid, lease=lease.number)
+        )
         with _ended_in_writing(spec, run, events, owning):
             _run_stages(spec, run, events, owning, notes)
     return Outcome(read_summary(run) or {}, already_done=False)
@@ -143,7 +145,7 @@ def _ended_in_writing(
         lost = owning.lost()
         if lost is not None:
             raise lost
-        events.record(RunFinished(status=status, reason=reason))
+        events.record(RunFinished(status=status, reason=reason, lease=owning.lease.number))
         # A run that succeeded waits for storage to say so; one that failed has waited long enough.
         timeout_s = spec.recovery.storage_timeout_s if status == "succeeded" else 0.0
         write = functools.partial(_write_end, spec, run, events, owning, status, reason)
@@ -273,6 +275,15 @@ def _ranks(job: dict) -> tuple[int, int]:
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     """Own the run, in a directory that can be used and belongs to this job."""
     run.create()
-    with owned(run.storage) as owning:
+    with _named_in(run), owned(run.storage) as owning:
         _refuse_another_job(spec, run)
         yield owning
+
+
+@contextlib.contextmanager
+def _named_in(run: RunDirectory) -> Iterator[None]:
+    """Name the run when its storage fails in this block: the name of an object alone says too little."""
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(str(run.root / error.name), error.detail) from error
