@@ -119,7 +119,9 @@ def measure_job(storage: Path, name: str, cache: Path | None, binaries: Path = B
         job["cluster"] = {**JOB["cluster"], "cache": {"path": str(cache)}}
     path = storage / f"{name}.yaml"
     path.write_text(yaml.safe_dump(job))
-    subprocess.run([binaries / "sdnet-orchestrate", "launch", path], check=True, capture_output=True)
+    launch = subprocess.run([binaries / "sdnet-orchestrate", "launch", path], capture_output=True, text=True)
+    if launch.returncode:
+        sys.exit(f"{binaries}: the launch failed: {launch.stderr[-2000:]}")
     lines = [json.loads(line) for line in (storage / name / "events.jsonl").read_text().splitlines()]
     begin = {line["event"]: line["t"] for line in reversed(lines)}
     epochs = [at for at, line in enumerate(lines) if line["event"] == "epoch"]

@@ -67,7 +67,11 @@ def open_regular(path: Path) -> BufferedReader:
 def read_json(path: Path) -> Any:
     """The JSON value of a file. Raises OSError as `open_regular`, and ValueError for what is not JSON."""
     with open_regular(path) as file:
-        content = file.read()
+        return parsed_json(file.read())
+
+
+def parsed_json(content: bytes) -> Any:
+    """The JSON value of a file's content. Raises ValueError."""
     try:
         return json.loads(content.decode("utf-8"))
     except RecursionError:

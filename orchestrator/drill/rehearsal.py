@@ -1,5 +1,6 @@
 """The drill: the clean run, then the same run with injected faults."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,7 +25,7 @@ from orchestrator.drill.outcome import (
 )
 from orchestrator.engine.checkpoints import checkpoint_names, read_checkpoint, step_of
 from orchestrator.errors import CorruptData, OrchestratorError
-from orchestrator.job.run_directory import RunDirectory, write_atomically, write_json
+from orchestrator.job.run_directory import RunDirectory, write_atomically
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.report.reading import reading
 from orchestrator.report.summary import read_summary
@@ -101,7 +102,7 @@ class Rehearsal:
             "missing_hosts": missing,
             "faults": reports,
         }
-        write_json(self._disturbed.root / "drill.json", result)
+        self._disturbed.storage.put("drill.json", (json.dumps(result, indent=2) + "\n").encode())
         merge_events(self._disturbed.storage)  # again: some events arrive after the end of the launch
         return result
 

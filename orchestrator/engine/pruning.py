@@ -1,5 +1,7 @@
 """Deletes old checkpoints of a run."""
 
+import math
+
 from orchestrator.engine.checkpoints import (
     FOLDER,
     MARKER,
@@ -59,4 +61,4 @@ def _metric(storage: Storage, name: str, metric: str | None) -> float | None:
         value = read_fields(storage, name).get("metrics", {}).get(metric)
     except (CorruptData, ObjectMissing):
         return None  # it cannot be the best; the next resume marks it as corrupt
-    return None if value is None else float(value)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

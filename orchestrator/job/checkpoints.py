@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.engine.checkpoints import CheckpointsLost, newest_valid, refuse_lost
+from orchestrator.engine.checkpoints import CheckpointsLost, found_objects, newest_valid, refuse_lost
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import CheckpointCorrupt
@@ -17,6 +17,11 @@ class Newest:
 
     name: str
     step: int
+
+
+def holds_checkpoints(run: RunDirectory) -> bool:
+    """Whether training has left a checkpoint, valid or corrupt. A listing may lag, so the state is asked, too."""
+    return bool(found_objects(run.storage)) or read_state(run.storage).saved is not None
 
 
 def newest_checkpoint(

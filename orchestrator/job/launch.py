@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.job.checkpoints import newest_checkpoint
+from orchestrator.job.checkpoints import holds_checkpoints, newest_checkpoint
 from orchestrator.job.data_files import data_files
 from orchestrator.job.demo import demo_spec
 from orchestrator.job.inputs import (
@@ -23,20 +23,26 @@ from orchestrator.job.inputs import (
     refuse_other_data,
 )
 from orchestrator.job.local_data import data_errors
-from orchestrator.job.run_directory import RunDirectory, write_atomically
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.report.complete import wait_for_last_epoch
 from orchestrator.report.gallery import gallery_of
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
-from orchestrator.storage import Lease, Ownership, StorageError, StorageUnavailable, owned
+from orchestrator.storage import (
+    ObjectMissing,
+    Ownership,
+    StorageError,
+    StorageMisused,
+    StorageUnavailable,
+    owned,
+)
 from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.events import RunFinished, RunStarted
 from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merge_events
 from orchestrator.telemetry.state import read_state, write_state
 from sdnet.errors import InputError
-from sdnet.files import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +87,15 @@ def launch(spec: JobSpec) -> Outcome:
             refuse_changed_since_finished(spec, run)
             _warn_of_missing_data(run)
             return Outcome(summary, already_done=True)
-        notes = _claim(spec, run)
+        notes = _claim(spec, run, owning)
         lease = owning.lease
         state = read_state(run.storage, lease.number)
         write_state(run.storage, replace(state, lease=lease.number, ended=None))
-        events.record(RunStarted(run=spec.name, host=lease.owner.host, pid=lease.owner.pid))
+        events.record(
+            RunStarted(run=spec.name, host=lease.owner.host, pid=lease.owner.pid, lease=lease.number)
+        )
         with _ended_in_writing(spec, run, events, owning):
-            _run_stages(spec, run, events, lease, notes)
+            _run_stages(spec, run, events, owning, notes)
     return Outcome(read_summary(run) or {}, already_done=False)
 
 
@@ -97,14 +105,14 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
 
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run) as owning:
-        notes = _claim(spec, run)
+        notes = _claim(spec, run, owning)
         with ray_session(spec.cluster), EventWriter(run.storage, guard=owning.confirm) as events:
             _print(notes)
-            return preprocess(spec, run, events.record)
+            return preprocess(spec, run, events.record, owning.check)
 
 
 def _run_stages(
-    spec: JobSpec, run: RunDirectory, events: EventWriter, lease: Lease, notes: tuple[str, ...]
+    spec: JobSpec, run: RunDirectory, events: EventWriter, owning: Ownership, notes: tuple[str, ...]
 ) -> None:
     with ray_session(spec.cluster):
         # Imported late: both import Ray, which reads the environment that the session prepares.
@@ -112,9 +120,9 @@ def _run_stages(
         from orchestrator.job.stages.train import train
 
         _print(notes)
-        preprocess(spec, run, events.record)
+        preprocess(spec, run, events.record, owning.check)
         refuse_other_data(run, *data_files(run))
-        last = train(spec, run, events.record, lease)
+        last = train(spec, run, events.record, owning.lease)
         wait_for_last_epoch(run.storage, last.step)
 
 
@@ -137,7 +145,7 @@ def _ended_in_writing(
         lost = owning.lost()
         if lost is not None:
             raise lost
-        events.record(RunFinished(status=status, reason=reason))
+        events.record(RunFinished(status=status, reason=reason, lease=owning.lease.number))
         # A run that succeeded waits until storage is back; one that failed has waited long enough.
         timeout_s = spec.recovery.storage_timeout_s if status == "succeeded" else 0.0
         write = functools.partial(_write_end, spec, run, events, owning, status, reason)
@@ -204,9 +212,10 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
 
     Before there is one a mistake in the job can be corrected: shards are made again where they must be.
     """
-    if not (run.job.exists() and run.holds_checkpoints()):
+    before = _read_job(run) if holds_checkpoints(run) else None
+    if before is None:
         return
-    before, now = _read_job(run), spec.values()
+    now = spec.values()
     for job in (before, now):
         job["data"] = data_identity(job["data"])
     changed = [key for key in _IDENTITY if before.get(key) != now[key]]
@@ -219,18 +228,22 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
         )
 
 
-def _read_job(run: RunDirectory) -> dict[str, Any]:
-    """job.yaml as the last launch wrote it. Raises InputError when it cannot say what the run was."""
+def _read_job(run: RunDirectory) -> dict[str, Any] | None:
+    """job.yaml as the last launch wrote it, or None.
+
+    Raises InputError when it cannot say what the run was, and StorageUnavailable.
+    """
     try:
-        with open_regular(run.job) as file:
-            job = yaml.safe_load(file)
+        job = yaml.safe_load(run.storage.get(run.job.name))
         _ranks(job)
         data_identity(job["data"])
         if isinstance(job["data"], dict):
             return dict(job)
         problem = "it is not a job"
-    except OSError as error:
-        problem = error.strerror or str(error)
+    except ObjectMissing:
+        return None
+    except StorageMisused as error:
+        problem = error.detail
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         problem = "it is not a job"
     raise InputError(
@@ -239,12 +252,13 @@ def _read_job(run: RunDirectory) -> dict[str, Any]:
     )
 
 
-def _claim(spec: JobSpec, run: RunDirectory) -> tuple[str, ...]:
+def _claim(spec: JobSpec, run: RunDirectory, owning: Ownership) -> tuple[str, ...]:
     """Make the directory this job's, once its inputs are known to be usable; returns notes on them."""
     supply = check_inputs(spec)
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
-    write_atomically(run.job, yaml.safe_dump(spec.values(), sort_keys=False))
+    owning.check()  # looking at the inputs may take long, and the name does not carry the lease's number
+    run.storage.put(run.job.name, yaml.safe_dump(spec.values(), sort_keys=False).encode())
     return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
 
 
@@ -263,6 +277,15 @@ def _ranks(job: dict) -> tuple[int, int]:
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     """Own the run, in a directory that can be used and belongs to this job."""
     run.create()
-    with owned(run.storage) as owning:
+    with _named_in(run), owned(run.storage) as owning:
         _refuse_another_job(spec, run)
         yield owning
+
+
+@contextlib.contextmanager
+def _named_in(run: RunDirectory) -> Iterator[None]:
+    """Name the run when its storage fails in this block: the name of an object alone says too little."""
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(str(run.root / error.name), error.detail) from error

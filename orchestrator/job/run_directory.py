@@ -1,7 +1,6 @@
 """The run directory: the path of every file of a run, and atomic writes of small files."""
 
 import errno
-import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -134,10 +133,6 @@ class RunDirectory:
         stays = path.is_relative_to(self.data)
         return _REMEDY if stays else f"{_REMEDY} (`launch --restart` does)"
 
-    def holds_checkpoints(self) -> bool:
-        """Whether training has left a checkpoint here, valid or corrupt."""
-        return any(self.checkpoints.glob("step_*"))
-
 
 def _make_writable(directory: Path, remedy: str) -> None:
     """Make a folder that is not there; raise InputError for one that cannot be listed and written."""
@@ -155,8 +150,3 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by a file with this text: readers see the old one or the new one, never a part."""
     with whole_file(path) as file:
         file.write(text.encode())
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, sort_keys=False) + "\n")

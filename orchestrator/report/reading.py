@@ -1,5 +1,7 @@
 """What `status` and `logs` read: an existing run, its events as lines, a rank's output."""
 
+import codecs
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,12 +9,13 @@ from pathlib import Path
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.lines import line_of
-from orchestrator.storage import StorageError, StorageMisused
+from orchestrator.storage import ObjectMissing, Storage, StorageError, StorageMisused
 from orchestrator.telemetry import record, state
 from sdnet.errors import InputError
 
 # A run has one of these as soon as a launch has taken it.
 _SIGNS = (state.FOLDER.rstrip("/"), record.FOLDER.rstrip("/"), record.MERGED)
+_PIECE_BYTES = 1 << 20
 
 
 def existing_run(path: Path) -> RunDirectory:
@@ -48,16 +51,34 @@ def event_lines(run: RunDirectory) -> Iterator[str]:
 
 
 def output_of(run: RunDirectory, rank: int) -> Iterator[str]:
-    """The lines that a rank printed. Raises InputError when there are none, or none that may be read."""
+    """What a rank printed, in pieces. Raises InputError when it printed nothing, or nothing that may be read."""
     path = run.logs / f"rank_{rank}.log"
-    if not path.is_file():
-        ranks = sorted(log.stem for log in run.logs.glob("rank_*.log") if log.is_file())
-        raise InputError(f"rank {rank} has no log in {run.logs}; there are: {', '.join(ranks) or 'none yet'}")
-    try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            yield from lines
-    except PermissionError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); ask its owner for access") from None
+    text = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+    with reading(run):
+        try:
+            for piece in _pieces(run.storage, f"{run.logs.name}/{path.name}"):
+                yield text.decode(piece)
+        except ObjectMissing:
+            raise InputError(
+                f"rank {rank} has no log in {run.logs}; there are: {', '.join(_logs(run)) or 'none yet'}"
+            ) from None
+        except StorageMisused as error:
+            raise InputError(f"{path} cannot be read ({error.detail}); ask its owner for access") from None
+    yield text.decode(b"", final=True)
+
+
+def _pieces(storage: Storage, name: str) -> Iterator[bytes]:
+    start = 0
+    while piece := storage.get_range(name, start, _PIECE_BYTES):
+        yield piece
+        start += len(piece)
+
+
+def _logs(run: RunDirectory) -> list[str]:
+    """The ranks that have a log, as `rank_0`."""
+    prefix = f"{run.logs.name}/"
+    names = run.storage.list(f"{prefix}rank_")
+    return [name.removeprefix(prefix).removesuffix(".log") for name in names if name.endswith(".log")]
 
 
 def _is_there(path: Path) -> bool:

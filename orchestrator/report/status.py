@@ -51,10 +51,9 @@ _WITHOUT_END = {Life.SILENT: "silent", Life.KILLED: "killed", Life.ENDED: "faile
 
 def _state(life: Life | None, history: Sequence[Recorded]) -> str:
     """The state of a run whose newest owner leads this life; None without a lease."""
-    launches = (
-        r.event for r in reversed(history) if isinstance(r.event, events.RunStarted | events.RunFinished)
-    )
-    last = next(launches, None)
+    launches = [r.event for r in history if isinstance(r.event, events.RunStarted | events.RunFinished)]
+    # By the lease, because the clocks of two launches' hosts may differ; then by time, the newest first.
+    last = max(reversed(launches), key=lambda event: event.lease, default=None)
     if life is Life.ALIVE:
         return "running"
     if isinstance(last, events.RunFinished):

@@ -5,18 +5,22 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+from orchestrator.engine.checkpoints import read_fields
+from orchestrator.errors import CorruptData
 from orchestrator.job.inputs import source_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.storage import ObjectMissing, StorageMisused
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event, Recorded
 from sdnet.errors import InputError
-from sdnet.files import read_json
+from sdnet.files import parsed_json
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
 
+_WEIGHTS = "model.ckpt"
 _PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "opencv-python-headless", "pyarrow")
 
 
@@ -24,15 +28,15 @@ def read_summary(run: RunDirectory) -> dict[str, Any] | None:
     """The summary of a run that has ended, or None.
 
     A file that is no summary is reported and counts as none: a launch writes it again. Raises
-    InputError for one that cannot be read.
+    InputError for one that cannot be read, and StorageUnavailable.
     """
     try:
-        summary = read_json(run.summary)
-    except FileNotFoundError:
+        summary = parsed_json(run.storage.get(run.summary.name))
+    except ObjectMissing:
         return None
-    except OSError as error:
+    except StorageMisused as error:
         raise InputError(
-            f"{run.summary} cannot be read ({error.strerror}); make it a file that you may read, "
+            f"{run.summary} cannot be read ({error.detail}); make it a file that you may read, "
             "or move it away"
         ) from None
     except ValueError:
@@ -46,7 +50,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any] | None:
 def build_summary(
     spec: JobSpec, run: RunDirectory, history: Sequence[Recorded], status: str
 ) -> dict[str, object]:
-    """Everything of `summary.json`; figures that the run never reached are null."""
+    """Everything of `summary.json`; figures that the run never reached are null. Raises StorageUnavailable."""
     epochs = [recorded.event for recorded in history if isinstance(recorded.event, events.Epoch)]
     last_epoch = epochs[-1] if epochs else None
     rated = [epoch for epoch in epochs if epoch.fpr95 is not None]
@@ -125,8 +129,8 @@ def _last(history: Sequence[Recorded], kind: type[E]) -> E | None:
 def _manifest(run: RunDirectory) -> dict[str, Any]:
     """`patches` and `skipped` of the manifest; empty where there is none, or none that can be read."""
     try:
-        manifest = read_json(run.manifest)
-    except (OSError, ValueError):
+        manifest = parsed_json(run.storage.get(f"{run.data.name}/{run.manifest.name}"))
+    except (ObjectMissing, StorageMisused, ValueError):
         manifest = None
     found = manifest if isinstance(manifest, dict) else {}
     patches, skipped = found.get("patches"), found.get("skipped")
@@ -138,12 +142,13 @@ def _manifest(run: RunDirectory) -> dict[str, Any]:
 
 def _origin(run: RunDirectory, checkpoint: str | None) -> dict[str, str | None]:
     """Which bytes the result is: of the last checkpoint's model.ckpt, and of its weights."""
+    fields: dict[str, Any] = {"files": {}}
     if checkpoint is not None:
-        # Imported late: it takes MindSpore with it, which a run that never saved does not need.
-        from sdnet.checkpoint import CorruptCheckpoint, read_origin
-
         try:
-            return read_origin(run.checkpoints / checkpoint)
-        except CorruptCheckpoint as error:
+            fields = read_fields(run.storage, checkpoint)
+        except (CorruptData, ObjectMissing) as error:
             logger.warning("%s", error)
-    return {"checkpoint_sha256": None, "weights_sha256": None}
+    return {
+        "checkpoint_sha256": fields["files"].get(_WEIGHTS, {}).get("sha256"),
+        "weights_sha256": fields.get("weights_sha256"),
+    }

@@ -7,6 +7,7 @@ A real job is much longer than the time that a drill needs to inject a fault. Th
 its last step before `STAND_IN_FAILURES` ranks have failed; the clean run of a drill has no failures to wait for.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import yaml
 from orchestrator.engine.checkpoints import Encoded, newest_valid, write_checkpoint
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.pruning import prune
-from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.process_identity import start_ticks
 from orchestrator.telemetry import events
 from orchestrator.telemetry.record import EventWriter, merge_events
@@ -44,7 +45,8 @@ def main() -> None:
         writer.record(events.RunFinished(status="succeeded"))
     merge_events(run.storage)
     seconds = {"train": time.time() - began}
-    write_json(run.summary, {"name": job["name"], "status": "succeeded", "steps": steps, "seconds": seconds})
+    summary = {"name": job["name"], "status": "succeeded", "steps": steps, "seconds": seconds}
+    run.storage.put(run.summary.name, json.dumps(summary).encode())
 
 
 def run_generation(

@@ -16,7 +16,7 @@ from orchestrator.engine.pruning import prune
 from orchestrator.job import launch
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
-from orchestrator.storage import Lease, owned
+from orchestrator.storage import Ownership, owned
 from orchestrator.storage.lease import LeaseTimes
 from orchestrator.telemetry.events import Progress
 from orchestrator.telemetry.record import EventWriter
@@ -32,11 +32,11 @@ def train(
     spec: JobSpec,
     run: RunDirectory,
     events: EventWriter,
-    lease: Lease,
+    owning: Ownership,
     notes: tuple[str, ...],
 ) -> None:
     """Make steps until the parent asks for the end."""
-    step = first_step
+    step, lease = first_step, owning.lease
     while not finish.exists():
         time.sleep(STEP_S)
         step += 1

@@ -20,7 +20,7 @@ from orchestrator.job.inputs import (
 )
 from orchestrator.job.launch import launch
 from orchestrator.job.plan import build_plan, plan_as_dict
-from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
 from sdnet.data.prepare import prepare
@@ -70,7 +70,7 @@ def keep_checkpoint(run: RunDirectory, data: dict[str, str] | None, step: int = 
 
 def finish(run: RunDirectory, train: Path, test: Path) -> None:
     checkpoint = save(run.checkpoints, 9, data=checksums_of(train, test))
-    write_json(run.summary, {"status": "succeeded", "name": "job", "checkpoint": checkpoint.name})
+    run.summary.write_text(json.dumps({"status": "succeeded", "name": "job", "checkpoint": checkpoint.name}))
 
 
 def test_a_job_without_images_says_that_its_pairs_are_synthetic(make):
@@ -201,7 +201,7 @@ def test_prepared_data_swapped_under_a_run_are_refused_before_anything_starts(ma
     folder = patches(tmp_path / "patches", [1] * 60, [0, 1])
     spec = make(prepared=str(folder))
     run = run_of(spec)
-    write_json(run.job, spec.values())
+    run.job.write_text(json.dumps(spec.values()))
     save(run.checkpoints, 9, data=checksums_of(folder / "train.npz", folder / "test.npz"))
     patches(folder, [1] * 61, [0, 1])
     before = run.job.read_bytes()

@@ -8,12 +8,15 @@ import pytest
 
 from orchestrator.job import launch as module
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.report.status import read_status
+from orchestrator.storage import DirectoryStorage, StorageUnavailable
 from orchestrator.telemetry import record as record_module
 from orchestrator.telemetry.events import Progress, RunFinished
 from tests.failing_files import failing_files
 from tests.launching import events_of
 from tests.unit.conftest import Cli
+from tests.unit.sdnet_checkpoints import save
 
 
 @pytest.fixture
@@ -89,3 +92,41 @@ def test_a_launch_takes_no_lock_of_the_file_system(
     monkeypatch.setattr(module, "_run_stages", lambda *arguments: None)
     assert cli("launch", str(job))[0] == 0
     assert not (tmp_path / "mount" / "j" / "launch.lock").exists()
+
+
+def test_a_server_that_is_lost_as_a_launch_begins_is_no_mistake_of_the_user_and_names_the_run(
+    job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "mount" / "j")
+    run.create()
+    save(run.checkpoints, 3)
+    read = DirectoryStorage.get
+
+    def lost(storage: DirectoryStorage, name: str) -> bytes:
+        if name == "job.yaml":
+            raise StorageUnavailable(name, "Transport endpoint is not connected")
+        return read(storage, name)
+
+    monkeypatch.setattr(DirectoryStorage, "get", lost)
+    code, _, err = cli("launch", str(job))
+    assert code == 1 and err.splitlines()[-1] == (
+        f"sdnet-orchestrate: {run.job} cannot be reached or written (Transport endpoint is not connected); "
+        "mount or free the storage"
+    )
+
+
+def test_a_launch_that_lost_the_run_while_it_looked_at_its_inputs_leaves_the_job_of_the_other_one(
+    job: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "mount" / "j")
+    check_inputs = module.check_inputs
+
+    def taken_meanwhile(spec: JobSpec) -> object:
+        run.storage.put("lease/000002", b"")
+        run.job.write_text("the other launch's")
+        return check_inputs(spec)
+
+    monkeypatch.setattr(module, "check_inputs", taken_meanwhile)
+    code, _, err = cli("launch", str(job))
+    assert code == 4 and f"lost the run {run.root} to another launch" in err
+    assert run.job.read_text() == "the other launch's"

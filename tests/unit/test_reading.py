@@ -35,8 +35,10 @@ def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: 
     assert 0 <= found["last_event_s_ago"] < time.time()
     code, out, _ = cli("logs", str(run.root))
     assert code == 0 and "epoch 1: loss 0.5000" in out and "failure: rank_crashed rank 1 on h: gone" in out
+    (run.logs / "rank_0.log").write_bytes(b"one\r\ntwo \xc3\xbc\n\xff")
+    assert cli("logs", str(run.root), "--rank", "0")[:2] == (0, "one\ntwo \u00fc\n\ufffd")
     code, _, err = cli("logs", str(run.root), "--rank", "3")
-    assert code == 2 and "rank 3 has no log" in err
+    assert code == 2 and f"rank 3 has no log in {run.logs}; there are: rank_0\n" in err
 
 
 @pytest.mark.parametrize("command", ["status", "logs"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.job.checkpoints import holds_checkpoints
 from orchestrator.job.restart import begin_again
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import RunIsOwned, owned
@@ -44,7 +45,7 @@ def test_everything_but_patches_and_graphs_is_moved_and_nothing_is_lost(run: Run
         "data/train.npz", "lease/000001", "lease/000001.heartbeat", "state/000001.json",
     }  # fmt: skip
     run.create()
-    assert not run.holds_checkpoints() and run.compiled.is_dir()
+    assert not holds_checkpoints(run) and run.compiled.is_dir()
 
 
 def test_the_ranks_of_the_last_group_are_still_known_to_the_fence(run: RunDirectory) -> None:
@@ -83,7 +84,7 @@ def test_what_cannot_be_used_can_be_moved(run: RunDirectory) -> None:
 def test_a_run_that_is_being_run_is_not_moved(run: RunDirectory) -> None:
     with owned(run.storage), pytest.raises(RunIsOwned, match="is being run by process"):
         begin_again(run)
-    assert run.holds_checkpoints()
+    assert holds_checkpoints(run)
 
 
 def test_the_command_line_says_where_the_earlier_run_is(

@@ -1,6 +1,7 @@
 """Files of a run that were removed, replaced or locked: one line with the remedy, and no hang."""
 
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from orchestrator.engine.checkpoints import CheckpointsLost
 from orchestrator.job.launch import launch
-from orchestrator.job.run_directory import RunDirectory, write_json
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.job.stages.train import finished
 from orchestrator.report.lines import line_of
@@ -182,7 +183,9 @@ def test_a_run_that_lost_all_its_checkpoints_says_so_and_does_not_begin_again(
 ) -> None:
     lose(run, how)
     if finished:
-        write_json(run.summary, {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"})
+        run.summary.write_text(
+            json.dumps({"name": "j", "status": "succeeded", "checkpoint": "step_00000005"})
+        )
     for _ in range(2):  # what was marked the first time is still lost the second time
         said = refusal(spec)
         assert said.startswith("the run has finished, but " if finished else str(run.checkpoints))
@@ -203,7 +206,7 @@ def test_each_corrupt_checkpoint_is_reported_once_with_its_reason(spec, run, cap
 
 
 def test_a_finished_run_without_checkpoints_and_events_is_lost_too(spec, run) -> None:
-    write_json(run.summary, {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"})
+    run.summary.write_text(json.dumps({"name": "j", "status": "succeeded", "checkpoint": "step_00000005"}))
     assert "the run has finished, but " in refusal(spec)
 
 
@@ -214,7 +217,7 @@ def test_a_finished_run_with_its_last_checkpoint_needs_nothing_and_says_which_da
     run.test_npz.symlink_to("nowhere")
     save(run.checkpoints, 5)
     summary = {"name": "j", "status": "succeeded", "checkpoint": "step_00000005"}
-    write_json(run.summary, summary)
+    run.summary.write_text(json.dumps(summary))
     outcome = launch(spec)
     assert outcome.already_done and outcome.summary == summary
     assert caplog.messages == [

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from orchestrator.telemetry.events import (
     StageFinished,
     StageStarted,
 )
+from orchestrator.telemetry.record import EventWriter
 from tests.unit.engine.fakes import VirtualClock
 from tests.unit.histories import epoch, put_old_run, record, recorded
 
@@ -209,3 +211,13 @@ def test_seconds_of_a_stage_are_the_sum_over_all_launches() -> None:
     seconds = {stage: seconds_in(history, stage) for stage in ("preprocess", "train", "evaluate")}
     assert seconds == {"preprocess": 2.5, "train": 12.0, "evaluate": 0.75}
     assert seconds_in(history[:1], "train") is None and seconds_in(history[:1], "evaluate") is None
+
+
+def test_the_newest_launch_decides_although_the_clock_of_an_earlier_ones_host_was_an_hour_ahead(
+    run: RunDirectory, ended: Owner
+) -> None:
+    for lease, at, status in ((1, 1e9 + 3600, "failed"), (2, 1e9, "succeeded")):
+        with EventWriter(run.storage, partial(float, at)) as events:
+            events.record(replace(STARTED, lease=lease))
+            events.record(RunFinished(status=status, lease=lease))
+    assert state_of(run, ended) == "succeeded"

@@ -63,14 +63,21 @@ class DataNotWritten(OrchestratorError):
         )
 
 
-def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]) -> dict[str, object]:
+def preprocess(
+    spec: JobSpec,
+    run: RunDirectory,
+    record: Callable[[Event], None],
+    check_owner: Callable[[], None] = lambda: None,
+) -> dict[str, object]:
     """Make data/train.npz, data/test.npz and data/manifest.json; returns the manifest.
 
     Reuses shards whose checksums match, and a finished result. Needs a
     connected Ray, unless the job brings prepared files. Raises InputError when the images
     cannot make a training and a test set, ShardLost or DataNotWritten when the cluster or the
-    storage fails.
+    storage fails. check_owner: called before the run's data are replaced; raises RunLost when another launch
+    owns the run, which may make other data.
     """
+    check_owner()
     if spec.data.prepared is not None:
         return _use_prepared(spec.data.prepared, run)
     record(events.StageStarted(stage="preprocess"))
@@ -78,7 +85,9 @@ def preprocess(spec: JobSpec, run: RunDirectory, record: Callable[[Event], None]
     try:
         use_own_files(run)
         work = work_of(spec.data, _images(spec, run), run)
-        manifest = finish(work, _make_shards(work, record))
+        reports = _make_shards(work, record)
+        check_owner()
+        manifest = finish(work, reports)
     except OSError as error:
         cause = getattr(error, "cause", error)  # Ray wraps a task's own error
         raise DataNotWritten(str(run.data), cause.strerror or str(cause)) from error

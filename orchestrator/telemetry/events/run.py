@@ -7,19 +7,27 @@ from orchestrator.telemetry.event import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A launch took ownership of the run. host, pid: of the launcher; run: its name, empty in older events."""
+    """A launch took ownership of the run. host, pid: of the launcher.
+
+    run: its name, empty in older events. lease: number of its lease, 0 in older events.
+    """
 
     run: str = ""
     host: str
     pid: int
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A launch ended. status: succeeded, failed or stopped; reason: one line, null after success."""
+    """A launch ended. status: succeeded, failed or stopped; reason: one line, null after success.
+
+    lease: number of its lease, 0 in older events.
+    """
 
     status: str
     reason: str | None = None
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

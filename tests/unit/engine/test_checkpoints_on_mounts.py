@@ -1,6 +1,9 @@
 """Checkpoints on mounts that lag, fail and lose replies, and writers that should be dead but still run."""
 
+import hashlib
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from orchestrator.engine.pruning import prune
 from orchestrator.engine.state_format import NpzFormat
 from orchestrator.storage import ObjectMissing, RunLost, StorageError
 from tests.storage_mounts import Mount, Server
+from tests.unit.engine.fakes import MemoryStorage
 
 FORMAT = NpzFormat()
 FOR_EVER = 1e9
@@ -180,3 +184,38 @@ def test_a_writer_whose_launch_lost_the_run_makes_no_checkpoint_valid() -> None:
     with pytest.raises(RunLost):
         write_checkpoint(mount, encoded(3), lost)
     assert checkpoint_names(mount) == []
+
+
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        None,
+        3,
+        1e999,
+        "x",
+        [],
+        {},
+        {"a": 1},
+        {"fpr95": "x"},
+        {"fpr95": float("nan")},
+        {"model.ckpt": 3},
+        {"../x": {}},
+    ]
+)
+FIELDS = st.fixed_dictionaries({}, optional={"files": VALUES, "step": VALUES, "metrics": VALUES})
+
+
+def signed(fields: Any) -> bytes:
+    checksum = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**fields, "sha256": checksum}).encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(state=st.binary(max_size=12) | st.just(b"[" * 100_000) | FIELDS.map(signed))
+def test_whatever_a_state_json_holds_every_reader_and_the_pruner_pass_it_by(state: bytes) -> None:
+    storage = MemoryStorage()
+    good = write_checkpoint(storage, Encoded({"model.ckpt": b"x"}, {"step": 3, "metrics": {"fpr95": 0.5}}))
+    bad = "step_00000005"
+    storage.objects |= {f"checkpoints/{bad}/state.json": state, f"checkpoints/{bad}/model.ckpt": b"x"}
+    prune(storage, 2, "fpr95")
+    assert newest_valid(storage)[0] == good
+    assert write_checkpoint(storage, Encoded({"model.ckpt": b"y"}, {"step": 5, "metrics": {}})) == f"{bad}.2"

@@ -31,7 +31,7 @@ def as_json(value: object) -> bytes:
 def test_two_launches_never_both_publish_and_the_lost_one_stops(
     pauses: list[float], asks: list[float], lag_s: float, cached_s: float, lost_replies: int
 ) -> None:
-    """The first launch renews and publishes after each of the pauses; the second asks for the run again and again."""
+    """The first launch renews and publishes after each of the pauses; the second tries to take the run repeatedly."""
     server = Server()
     clock = server.clock
     first, second = (Mount(server, lag_s=lag_s, cached_s=cached_s) for _ in range(2))
@@ -88,7 +88,7 @@ def test_an_owner_asks_storage_only_when_its_last_heartbeat_is_old() -> None:
     owning.confirm()
 
 
-def test_an_owner_that_gives_the_run_back_is_ended_for_others_and_never_fails() -> None:
+def test_a_released_run_is_free_for_others_and_a_release_never_fails() -> None:
     mount = Mount(Server())
     owning = Ownership(taken(mount, 1), TIMES, mount.launch_clock)
     mount.away = True
