@@ -22,7 +22,7 @@ import numpy as np
 from mindspore import dataset
 
 from sdnet.data.pipeline import Prefetcher
-from sdnet.data.sampler import slice_indices, steps_per_epoch
+from sdnet.data.sampler import epoch_order, slice_indices, steps_per_epoch
 from sdnet.data.store import PatchFile, open_patches, write_patches
 
 BATCH, WORKERS, TARGET = 500, 2, 100
@@ -71,7 +71,7 @@ def our_samples_per_s(patches: PatchFile) -> float:
     """Time epochs of shuffled batches, each passed on as a tensor like those of a training step."""
     steps = steps_per_epoch(len(patches), BATCH)
     batches = (
-        slice_indices(len(patches), batch=BATCH, slices=1, seed=0, epoch=epoch, step=step, slice_=0)
+        slice_indices(epoch_order(len(patches), 0, epoch), batch=BATCH, slices=1, step=step, slice_=0)
         for epoch in range(EPOCHS)
         for step in range(steps)
     )

@@ -51,12 +51,17 @@ def check_edge(recipe: Recipe, edge: int, source: object) -> None:
 
 
 def check_patches(recipe: Recipe, patches: PatchFile) -> None:
-    """Raise InputError if the training patches lack what a recipe needs: size, or the shifts of scenes."""
+    """Raise InputError if the training patches lack what a recipe needs: size, shifts of scenes, or scenes."""
     check_edge(recipe, patches.images.shape[1], patches.path)
     if recipe.align_scenes and patches.shifts is None:
         raise InputError(
             f"{patches.path} holds no shifts of scenes, and the recipe has align_scenes; prepare it "
             "again for this recipe, or set align_scenes to false"
+        )
+    if recipe.scene_run > 1 and patches.ground is None:
+        raise InputError(
+            f"{patches.path} does not say which scene each patch shows, and the recipe has scene_run; "
+            "prepare it again, or set scene_run to 1"
         )
 
 

@@ -19,11 +19,13 @@ MOST_BATCH = 65_536
 MOST_LR = 10.0
 _MOST_PAIRS = 100_000  # 16 GB of images
 _MOST_SEED = 2**63 - 1
-_OBJECTIVES = ("published", "contrastive")
+_OBJECTIVES = ("published", "contrastive", "triplet")
 # Fields that an objective does not use: another value there would silently do nothing.
+_OF_PUBLISHED = ("temperature", "match_weight", "distill_weight", "reconstruction_weight")
 _UNUSED = {
-    "published": ("contrastive_temperature",),
-    "contrastive": ("margin", "temperature", "match_weight", "distill_weight", "reconstruction_weight"),
+    "published": ("contrastive_temperature", "hybrid", "second_order_weight"),
+    "contrastive": ("margin", "hybrid", *_OF_PUBLISHED),
+    "triplet": ("contrastive_temperature", *_OF_PUBLISHED),
 }
 _NORMALISATIONS = ("batch", "modality", "instance", "group", "frn")
 _MOST_ORIENTATIONS = 16
@@ -155,8 +157,14 @@ class Recipe:
     lr falls linearly to 0 over the run. margin is that of the triplet loss, temperature
     that of the self-distillation softmax. dropout is the probability of a zero.
     objective: `published` is the triplet, self-distillation and reconstruction loss, each slice by
-    itself. `contrastive` is the symmetric InfoNCE loss over the whole global batch, with
-    contrastive_temperature.
+    itself. The others need the whole global batch: `contrastive` is the symmetric InfoNCE loss with
+    contrastive_temperature; `triplet` compares each pair with its hardest negative, with margin and hybrid.
+    hybrid: of `triplet`, how much the cosine counts beside the distance: 0 as in HardNet, 2 as in HyNet.
+    second_order_weight: of the second-order similarity of SOSNet, which is added to the loss; 0 is none.
+    scene_run: so many training pairs of one scene, from different images where possible, follow each other
+    in an epoch, so that a batch holds harder negatives; 1 mixes all scenes.
+    average: the weights of checkpoints are a moving average over the steps, in which the newest weights count
+    1 - average; 0 is none. At first they count more, and the start is forgotten.
     normalisation: `batch` shares BatchNorm statistics between the modalities, as published.
     `modality` keeps separate moving statistics for each. The others normalise each sample by itself, so that
     no sample depends on its batch and the checkpoint has no statistics: `instance` each channel, `group` 8
@@ -187,7 +195,7 @@ class Recipe:
     reconstruction_weight: float = 0.001
     dropout: float = 0.3
     seed: int = 0
-    objective: Literal["published", "contrastive"] = "published"
+    objective: Literal["published", "contrastive", "triplet"] = "published"
     contrastive_temperature: float = 0.07
     normalisation: Literal["batch", "modality", "instance", "group", "frn"] = "batch"
     slice_batch: int = 0
@@ -198,6 +206,10 @@ class Recipe:
     jitter_px: float = 0.0
     gamma: float = 0.0
     align_scenes: bool = False
+    hybrid: float = 0.0
+    second_order_weight: float = 0.0
+    scene_run: int = 1
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         allowed = f"from 2 to {MOST_BATCH}: the loss finds its negatives inside the batch"
@@ -212,6 +224,10 @@ class Recipe:
             _check(0 <= getattr(self, name) <= 0.999999, name, getattr(self, name), "from 0 to 0.999999")
         for name in ("weight_decay", "margin", "match_weight", "distill_weight", "reconstruction_weight"):
             _check(0 <= getattr(self, name) <= 1e6, name, getattr(self, name), "from 0 to 1000000")
+        for name, most in (("hybrid", 100), ("second_order_weight", 1000)):
+            _check(0 <= getattr(self, name) <= most, name, getattr(self, name), f"from 0 to {most}")
+        _check(0 <= self.average <= 0.999999, "average", self.average, "from 0 to 0.999999")
+        _check(1 <= self.scene_run <= MOST_BATCH, "scene_run", self.scene_run, f"from 1 to {MOST_BATCH}")
         self._check_views()
         self._check_network()
         self._check_unused()

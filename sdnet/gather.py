@@ -1,4 +1,4 @@
-"""The contrastive objective over a global batch that is spread over slices and ranks.
+"""An objective over a global batch that is spread over slices and ranks.
 
 A slice's gradient needs the descriptors of all other slices, as constants. So a step has two passes over the
 network. The first computes the descriptors of every slice, and one AllReduce collects them. The second computes
@@ -18,12 +18,12 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from sdnet.config import Recipe
-from sdnet.losses import contrastive_loss
+from sdnet.losses import global_terms
 from sdnet.model import DESCRIPTOR, SDNet, normalise, split_pair
 
 
 class GlobalObjective(nn.Cell):
-    """The contrastive loss of the global batch, as one slice sees it.
+    """The loss of the global batch, `contrastive` or `triplet`, as one slice sees it.
 
     gathered: [G, 2D], optical and SAR descriptors of every slice; unused with one slice.
     """
@@ -31,7 +31,7 @@ class GlobalObjective(nn.Cell):
     def __init__(self, net: SDNet, recipe: Recipe, slice_size: int, slices: int):
         super().__init__(auto_prefix=False)
         self.net = net
-        self.temperature = recipe.contrastive_temperature
+        self.recipe = recipe
         self.batch, self.slices = slice_size, slices
         rows = slice_size * slices
         self.row_G1 = Tensor(np.arange(rows, dtype=np.int32)[:, None])
@@ -47,8 +47,8 @@ class GlobalObjective(nn.Cell):
         if self.slices > 1:
             others_G1 = 1.0 - self.is_own(first)
             all_GD = self.place(all_GD, first) + ops.stop_gradient(self.gathered) * others_G1
-        loss = contrastive_loss(all_GD[:, :DESCRIPTOR], all_GD[:, DESCRIPTOR:], self.temperature)
-        return loss * self.slices, ops.stack((loss, loss))
+        terms = global_terms(all_GD[:, :DESCRIPTOR], all_GD[:, DESCRIPTOR:], self.recipe)
+        return terms[-1] * self.slices, ops.stack(terms)
 
     def describe(self, pairs_BHX: Tensor, step: Tensor, first: Tensor) -> Tensor:
         """Optical and SAR descriptors of uint8 [B, 64, 128] side by side: [B, 2D]."""

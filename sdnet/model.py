@@ -97,7 +97,7 @@ class SDNet(nn.Cell):
             *(norms.activation(128), _conv(128, 128), norms.shared(128)),
             *(norms.activation(128), dropout, _conv(128, 128, kernel=8), norms.last(128)),
         )
-        self.as_product = recipe.objective == "contrastive"
+        self.as_product = recipe.objective != "published"
         self.by_modality = recipe.normalisation == "modality"
         self.orientations = recipe.orientation_channels
         if self.orientations:

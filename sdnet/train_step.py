@@ -8,22 +8,24 @@ number of ranks.
 Everything that slices share travels in one flat float32 buffer, in this order:
 gradients | BatchNorm moving statistics | loss terms and their total.
 
-The contrastive objective needs the descriptors of the whole global batch before any gradient:
-`gather.Gather` collects them first.
+An objective of the global batch needs the descriptors of the whole global batch before any
+gradient: `gather.Gather` collects them first.
 """
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from sdnet import losses
+from sdnet import losses, weights
 from sdnet.config import Recipe
 from sdnet.gather import Gather, GlobalObjective
 from sdnet.model import SDNet, normalise, split_pair
 from sdnet.quiet import quiet_mindspore
 from sdnet.weights import State
 
-LOSSES = losses.LOSS_NAMES["published"]
+LOSSES = (*losses.TERMS, "total")
+_STATISTICS = ("moving_mean", "moving_variance")
+_TRAINED = "trained."  # before the names of weights that are not those of the checkpoint
 
 
 class Objective(nn.Cell):
@@ -84,7 +86,7 @@ class Accumulate(nn.Cell):
 
     def __init__(self, net: SDNet, num_losses: int):
         super().__init__(auto_prefix=False)
-        moving = [p for p in net.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
+        moving = [p for p in net.get_parameters() if p.name.endswith(_STATISTICS)]
         self.moving = ms.ParameterTuple(moving)
         self.start = ms.ParameterTuple([_named_copy(f"start.{p.name}", p) for p in moving])
         num_trained = sum(p.size for p in net.trainable_params())
@@ -99,10 +101,42 @@ class Accumulate(nn.Cell):
         return slice_losses
 
 
+class Average(nn.Cell):
+    """Moving averages of weights and statistics, which a checkpoint holds instead of the newest ones.
+
+    In step s, counted from 0, the average so far counts min(most, s / (s + 9)): the first step takes the
+    weights themselves, so the average does not depend on the weights before training.
+    """
+
+    def __init__(self, net: SDNet, most: float):
+        super().__init__(auto_prefix=False)
+        kept = [p for p in net.get_parameters() if p.requires_grad or p.name.endswith(_STATISTICS)]
+        self.current = ms.ParameterTuple(kept)
+        self.averages = ms.ParameterTuple([_named_copy(f"average.{p.name}", p) for p in kept])
+        self.most = most
+
+    def construct(self, step: Tensor) -> Tensor:
+        done = ops.cast(step, ms.float32)
+        newest = 1.0 - ops.minimum(Tensor(self.most, ms.float32), done / (done + 9.0))
+        for index, average in enumerate(self.averages):
+            ops.assign_add(average, newest * (self.current[index] - average))
+        return newest
+
+    def state(self) -> State:
+        """Copy the averages to the host, by the names of the network's parameters."""
+        pairs = zip(self.current, self.averages, strict=True)
+        return {parameter.name: average.asnumpy().copy() for parameter, average in pairs}
+
+    def load(self, state: State) -> None:
+        """Continue from what `state` returned; more names are ignored."""
+        for parameter, average in zip(self.current, self.averages, strict=True):
+            average.set_data(Tensor(state[parameter.name]))
+
+
 class Update(nn.Cell):
     """Averages the shared buffer over all slices of all ranks, then steps Adam.
 
-    losses: float32, one for each name of `LOSS_NAMES`, summed over the steps since it was last set to 0.
+    losses: float32, one for each name of `loss_names`, summed over the steps since it was last set to 0.
     bad_step: int32, the first step whose total loss was not finite, or -1.
     """
 
@@ -118,12 +152,13 @@ class Update(nn.Cell):
                 recipe.beta2,
                 weight_decay=recipe.weight_decay,
             )
-        self.num_losses = len(losses.LOSS_NAMES[recipe.objective])
+        self.num_losses = len(losses.loss_names(recipe))
         self.losses = _buffer("losses", self.num_losses)
         self.bad_step = Parameter(Tensor(np.int32(-1)), name="bad_step", requires_grad=False)
         self.nothing = Tensor(np.zeros(self.shared.shape, np.float32))
         self.slices = float(slices)
         self.all_reduce = ops.AllReduce() if world_size > 1 else None
+        self.average = Average(net, recipe.average) if recipe.average else None
 
     def construct(self, step: Tensor, learning_rate: Tensor) -> Tensor:
         """Apply one step; int32 and float32 scalars. Returns its mean total loss."""
@@ -143,6 +178,8 @@ class Update(nn.Cell):
             at += start.size
         ops.assign(self.adam.learning_rate, learning_rate)
         self.adam(tuple(gradients))
+        if self.average is not None:
+            self.average(step)
         ops.assign(self.shared, self.nothing)
         ops.assign_add(self.losses, mean[at:])
         total = mean[at + self.num_losses - 1]
@@ -157,10 +194,10 @@ class TrainStep:
     def __init__(self, net: SDNet, recipe: Recipe, slice_size: int, slices: int, world_size: int):
         self.batch = slice_size
         self.net = net
-        self.loss_names = losses.LOSS_NAMES[recipe.objective]
+        self.loss_names = losses.loss_names(recipe)
         self._gather: Gather | None = None
         objective: Objective | GlobalObjective
-        if recipe.objective == "contrastive":
+        if recipe.objective != "published":
             objective = GlobalObjective(net, recipe, slice_size, slices)
             if slices > 1:
                 self._gather = Gather(objective, world_size)
@@ -226,12 +263,30 @@ class TrainStep:
         """Watch for a loss that is not finite from here on; after loading weights."""
         self.update.bad_step.set_data(Tensor(np.int32(-1)))
 
+    def model(self) -> State:
+        """Copy the weights of a checkpoint to the host: the network's, or their average if the recipe has one."""
+        average = self.update.average
+        return weights.copy(self.net) | ({} if average is None else average.state())
+
     def optimizer_state(self) -> State:
-        """Copy Adam's own parameters to the host: moments, powers of the betas, number of steps."""
-        return {name: parameter.asnumpy().copy() for name, parameter in self._optimizer_parameters().items()}
+        """Copy the rest that training needs: Adam's own parameters, and weights that `model` does not have."""
+        state = {name: parameter.asnumpy().copy() for name, parameter in self._optimizer_parameters().items()}
+        if self.update.average is not None:
+            state |= {_TRAINED + name: value for name, value in weights.copy(self.net).items()}
+        return state
+
+    def resume(self, model: State, optimizer: State) -> None:
+        """Continue from what `model` and `optimizer_state` returned."""
+        trained = {name: value for name, value in optimizer.items() if name.startswith(_TRAINED)}
+        if self.update.average is not None:
+            self.update.average.load(model)
+            model = {name.removeprefix(_TRAINED): value for name, value in trained.items()}
+        weights.load(self.net, model)
+        self.set_optimizer_state({name: optimizer[name] for name in optimizer.keys() - trained.keys()})
+        self.reset_statistics()
 
     def set_optimizer_state(self, state: State) -> None:
-        """Give Adam back what `optimizer_state` returned."""
+        """Give Adam its own parameters back."""
         parameters = self._optimizer_parameters()
         assert parameters.keys() == state.keys(), parameters.keys() ^ state.keys()
         for name, parameter in parameters.items():

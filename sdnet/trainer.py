@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from sdnet import checkpoint, weights
-from sdnet.augment import VIEW, Views, Where, changes_patches
+from sdnet.augment import VIEW, Views, Where, changes_patches, check_patches
 from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe
 from sdnet.data.pipeline import Prefetcher
-from sdnet.data.sampler import slice_indices, slices_of_rank, steps_per_epoch
+from sdnet.data.sampler import epoch_order, in_scene_runs, slice_indices, slices_of_rank, steps_per_epoch
 from sdnet.data.store import PatchFile, data_mismatch
 from sdnet.errors import InputError, NonFiniteLoss
 from sdnet.evaluation import Evaluation, gather
@@ -81,6 +81,7 @@ class Trainer:
         net = SDNet(recipe, training=True)
         weights.load(net, weights.initial(net, recipe.seed))
         self._step = TrainStep(net, recipe, self._part, self._parts, world_size)
+        check_patches(recipe, train)
         self._views: Views | None = None
         if changes_patches(recipe) or train.images.shape[1] != VIEW:
             self._views = Views(recipe, train)
@@ -161,7 +162,7 @@ class Trainer:
             metrics=dict(metrics or {}),
             data=self._data,
         )
-        return Snapshot(weights.copy(self._step.net), self._step.optimizer_state(), state)
+        return Snapshot(self._step.model(), self._step.optimizer_state(), state)
 
     def restore(self, directory: Path) -> CheckpointState:
         """Resume exactly where a checkpoint was taken, also in the middle of an epoch.
@@ -181,9 +182,7 @@ class Trainer:
         self._check_same_run(place, state)
         if {name: value.shape for name, value in snapshot.model.items()} != weights.shapes(self._step.net):
             raise InputError(f"{place} holds the weights of another network; use another checkpoint")
-        weights.load(self._step.net, snapshot.model)
-        self._step.set_optimizer_state(snapshot.optimizer)
-        self._step.reset_statistics()
+        self._step.resume(snapshot.model, snapshot.optimizer)
         self._step.forget_bad_step()
         self._step.set_losses(np.array(state.losses, np.float32))
         self._done = state.step
@@ -196,7 +195,7 @@ class Trainer:
         """
         if self._evaluation is None:
             self._evaluation = Evaluation(self.recipe)
-        self._evaluation.load(weights.copy(self._step.net))
+        self._evaluation.load(self._step.model())
         return gather(self._evaluation, patches, batch, self._rank, self.world_size)
 
     def close(self) -> None:
@@ -240,16 +239,24 @@ class Trainer:
         """Indices of this rank's slices, from global step `begin` to the end."""
         for done in range(begin, self.total_steps):
             epoch, step = divmod(done, self.steps_per_epoch)
+            if step == 0 or done == begin:
+                order = self._order(epoch)
             for slice_ in self._mine:
                 yield slice_indices(
-                    len(self._train),
+                    order,
                     batch=self._part,
                     slices=self._parts,
-                    seed=self.recipe.seed,
-                    epoch=epoch,
                     step=step,
                     slice_=slice_,
                 )
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The samples in the order of an epoch."""
+        recipe, ground = self.recipe, self._train.ground
+        if recipe.scene_run == 1:
+            return epoch_order(len(self._train), recipe.seed, epoch)
+        assert ground is not None, "check_patches refuses a file without it"
+        return in_scene_runs(ground, recipe.scene_run, recipe.seed, epoch)
 
     def _check_finite(self) -> None:
         bad = self._step.first_bad_step()

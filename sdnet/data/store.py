@@ -42,12 +42,14 @@ class PatchFile:
 
     shifts: int16 [N, 2], rows and columns by which SAR is shifted against optical in each pair's scene; None if
     the file has none.
+    ground: integers [N, 2], scene and pair of images of each optical patch; None if the file does not say.
     """
 
     path: Path
     images: np.ndarray
     labels: np.ndarray
     shifts: np.ndarray | None = None
+    ground: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,7 +94,9 @@ def open_patches(path: Path) -> PatchFile:
         found = read_member(path, labels)
         _check_labels(path, found)
         shifts = extra_array(path, "shifts", "i", (len(found), 2))
-        return PatchFile(path, map_member(path, images), found.astype(np.int32), shifts)
+        places = extra_array(path, "places", "i", (len(found), 4))
+        ground = None if places is None else places[:, :2]
+        return PatchFile(path, map_member(path, images), found.astype(np.int32), shifts, ground)
     except InputError:
         raise
     except FileNotFoundError:
@@ -185,15 +189,14 @@ def read_images(patches: PatchFile, most: int) -> Iterator[np.ndarray]:
 
 
 def sample_checksum(train: PatchFile, test: PatchFile) -> str:
-    """SHA-256 of all labels and shifts and of 64 patches spread over each file: milliseconds for any size.
+    """SHA-256 of all labels, shifts and scenes and of 64 patches spread over each file: milliseconds for any size.
 
     Raises OSError when storage fails.
     """
     digest = hashlib.sha256()
     for patches in (train, test):
-        digest.update(
-            patches.labels.tobytes() + (b"" if patches.shifts is None else patches.shifts.tobytes())
-        )
+        for array in (patches.labels, patches.shifts, patches.ground):
+            digest.update(b"" if array is None else array.tobytes())
         for patch in _sampled_patches(patches):
             digest.update(patch)
     return digest.hexdigest()

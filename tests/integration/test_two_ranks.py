@@ -45,13 +45,13 @@ def result(process: subprocess.Popen) -> dict[str, str]:
     return json.loads(output.splitlines()[-1])
 
 
-def group_of_two(data: Path, folder: Path, objective: str) -> list[dict[str, str]]:
+def group_of_two(data: Path, folder: Path, *arguments: str) -> list[dict[str, str]]:
     group = {"MS_WORKER_NUM": "2", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(free_port())}
     processes = [start(["-c", SCHEDULER], folder, MS_ROLE="MS_SCHED", **group)]
     try:
         for rank in ("0", "1"):
             own = {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": rank, "RANK_ID": rank}
-            processes.append(start([str(ONE_RANK), rank, "2", str(data), objective], folder, **group, **own))
+            processes.append(start([str(ONE_RANK), rank, "2", str(data), *arguments], folder, **group, **own))
         return [result(process) for process in processes[1:]]
     finally:
         for process in processes:
@@ -68,14 +68,23 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "train.npz"
 
 
-@pytest.mark.parametrize("objective", ["published", pytest.param("contrastive", marks=pytest.mark.soak)])
-def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(
-    data: Path, tmp_path: Path, objective: str
-):
-    first, second = group_of_two(data, tmp_path, objective)
+def test_two_ranks_and_one_rank_with_both_slices_train_the_same_bytes(data: Path, tmp_path: Path):
+    first, second = group_of_two(data, tmp_path, "published")
     assert first == second
-    alone = result(start([str(ONE_RANK), "0", "1", str(data), objective], tmp_path))
+    alone = result(start([str(ONE_RANK), "0", "1", str(data), "published"], tmp_path))
     assert alone == first
+
+
+@pytest.mark.soak
+def test_a_loss_of_the_global_batch_trains_the_same_bytes_on_two_ranks_on_one_and_on_first_two_then_one(
+    data: Path, tmp_path: Path
+):
+    saved = str(tmp_path / "step_2")
+    first, second = group_of_two(data, tmp_path, "contrastive", saved)
+    assert first == second
+    command = [str(ONE_RANK), "0", "1", str(data), "contrastive"]
+    from_the_start, from_step_2 = start(command, tmp_path), start([*command, saved], tmp_path)
+    assert [result(from_the_start), result(from_step_2)] == [first, first]
 
 
 def test_a_rank_trains_the_same_bytes_however_many_cpus_its_host_has(data: Path, tmp_path: Path):

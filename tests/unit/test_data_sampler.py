@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdnet.data.sampler import epoch_order, slice_indices, slices_of_rank, steps_per_epoch
+from sdnet.data.sampler import epoch_order, in_scene_runs, slice_indices, slices_of_rank, steps_per_epoch
 from sdnet.errors import InputError
 
 
@@ -16,7 +16,7 @@ def whole_epoch(num_samples: int, batch: int, slices: int, epoch: int = 0) -> np
         [
             [
                 slice_indices(
-                    num_samples, batch=batch, slices=slices, seed=3, epoch=epoch, step=step, slice_=s
+                    epoch_order(num_samples, 3, epoch), batch=batch, slices=slices, step=step, slice_=s
                 )
                 for s in range(slices)
             ]
@@ -33,6 +33,28 @@ def test_an_epoch_shows_every_sample_and_its_last_step_wraps_to_its_start(batch,
     np.testing.assert_array_equal(seen, np.resize(order, seen.size))
     assert sorted(order) == list(range(num_samples))
     assert 0 <= seen.size - num_samples < batch * slices
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=60), st.integers(2, 7))
+def test_a_run_holds_samples_of_one_scene_and_of_different_images_while_there_are_some(places, run):
+    ground = np.array([(scene, 10 * scene + tile) for scene, tile in places])
+    order = in_scene_runs(ground, run, 3, 0)
+    assert sorted(order) == list(range(len(ground)))
+    assert order.tolist() == in_scene_runs(ground, run, 3, 0).tolist()
+    scenes, tiles = ground[order].T
+    for scene in set(scenes):
+        places_of_scene = np.flatnonzero(scenes == scene)
+        runs = np.split(places_of_scene, np.flatnonzero(np.diff(places_of_scene) > 1) + 1)
+        assert sum(len(found) % run != 0 for found in runs) <= 2  # one is short; it may touch another
+        in_each_image = np.unique(tiles[places_of_scene], return_counts=True)[1]
+        if len(in_each_image) >= run and in_each_image.max() == 1:
+            assert all(len(set(tiles[found[:run]])) == min(run, len(found)) for found in runs)
+
+
+def test_runs_of_a_scene_come_in_another_order_in_each_epoch():
+    ground = np.repeat(np.arange(20), 5)[:, None].repeat(2, axis=1)
+    orders = {tuple(in_scene_runs(ground, 5, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 4
 
 
 @given(world_size=st.integers(1, 12), slices=st.integers(1, 40))

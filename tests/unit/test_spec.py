@@ -68,7 +68,11 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
         ("train.epochs=0", "epochs is 0", "from 1 to 100000"),
         ("train.lr=.inf", "lr is .inf", "from 1e-12 to 10"),
         ("train.batch=1", "batch is 1", "from 2 to 65536"),
-        ("train.objective=triplet", 'train.objective is "triplet"', "be 'published' or 'contrastive'"),
+        (
+            "train.objective=hardnet",
+            'train.objective is "hardnet"',
+            "be 'published', 'contrastive' or 'triplet'",
+        ),
         ("train.slice_batch=7", "slice_batch is 7", "a divisor of batch (32)"),
         ("train={recipe: modern, margin: 2}", "margin is 2", "objective contrastive does not use it"),
         ("train.contrastive_temperature=0.1", "contrastive_temperature is 0.1", "left at 0.07, because"),

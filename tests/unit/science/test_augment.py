@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdnet.augment import TURNS, Views, Where, check_edge, middle, uniform
+from sdnet.augment import TURNS, Views, Where, check_edge, check_patches, middle, uniform
 from sdnet.config import PatchConfig, Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
@@ -122,6 +122,11 @@ def test_patches_that_are_too_small_for_a_recipe_are_refused(recipe, edge, neede
 def test_a_recipe_that_aligns_scenes_needs_their_shifts():
     with pytest.raises(InputError, match="train.npz holds no shifts of scenes"):
         Views(Recipe(align_scenes=True), file_of(stored()))
+
+
+def test_a_recipe_with_runs_of_scenes_needs_to_know_them():
+    with pytest.raises(InputError, match="train.npz does not say which scene each patch shows"):
+        check_patches(Recipe(scene_run=5), file_of(stored()))
 
 
 def test_a_batch_of_views_takes_milliseconds():

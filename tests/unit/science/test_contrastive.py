@@ -1,4 +1,4 @@
-"""The contrastive objective is one loss over the global batch, however the batch is spread."""
+"""An objective of the global batch is one loss over it, however the batch is spread."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from sdnet import weights as of_network
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
-from sdnet.losses import contrastive_loss
+from sdnet.losses import contrastive_loss, hybrid_scale, second_order_loss, triplet_loss
 from sdnet.trainer import Snapshot, Trainer
 
 pytestmark = pytest.mark.networks
@@ -23,6 +24,7 @@ def recipe_of(slices: int, **fields: Any) -> Recipe:
     given: dict[str, Any] = {
         "objective": "contrastive",
         "normalisation": "instance",
+        "second_order_weight": 0.5,
         "flips": True,
         "epochs": 2,
         "lr": 0.001,
@@ -67,6 +69,49 @@ def test_the_loss_is_the_mean_cross_entropy_of_choosing_the_partner_both_ways():
 
 
 @pytest.fixture(scope="module")
+def pairs() -> tuple[np.ndarray, np.ndarray]:
+    """Descriptors of 12 places in both modalities, float32; those of a place are alike."""
+    rng = np.random.default_rng(0)
+    opt = rng.standard_normal((12, 128)) + 0.7 * rng.standard_normal(128)
+    sar = opt + 0.8 * rng.standard_normal((12, 128))
+    opt, sar = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (opt, sar))
+    return opt.astype(np.float32), sar.astype(np.float32)
+
+
+def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(first.astype(np.float64)[:, None] - second[None], axis=2)
+
+
+def test_a_hybrid_measure_is_as_steep_as_a_distance():
+    angles = np.linspace(0, np.pi, 100_001)
+    for hybrid in (0.0, 0.5, 2.0, 100.0):
+        slope = np.cos(angles / 2) + hybrid * np.sin(angles)
+        assert hybrid_scale(hybrid) == pytest.approx(slope.max(), rel=1e-8)
+
+
+@pytest.mark.parametrize(("margin", "hybrid"), [(1.0, 0.0), (1.2, 2.0)])
+def test_the_triplet_loss_compares_each_pair_with_its_hardest_negative(pairs, margin, hybrid):
+    opt, sar = pairs
+    apart = distances(opt, sar)
+    measure = (apart - hybrid * (1 - apart**2 / 2)) / hybrid_scale(hybrid)  # of unit vectors
+    others = measure + 1e3 * np.eye(12)
+    hardest = np.minimum(others.min(axis=0), others.min(axis=1))
+    expected = np.maximum(0, margin + np.diag(measure) - hardest).mean()
+    assert expected > 0
+    found = float(triplet_loss(Tensor(opt), Tensor(sar), margin, hybrid).asnumpy())
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_second_order_loss_compares_the_distances_to_the_neighbours_in_either_modality(pairs):
+    sides = [distances(side, side) for side in pairs]
+    near = [side + 1e3 * np.eye(12) <= np.sort(side, axis=1)[:, 8:9] for side in sides]  # 0 is to itself
+    assert [set(found.sum(axis=1)) for found in near] == [{8}, {8}]
+    differences = np.where(near[0] | near[1], sides[0] - sides[1], 0)
+    found = float(second_order_loss(*(Tensor(side) for side in pairs)).asnumpy())
+    assert found == pytest.approx(np.linalg.norm(differences, axis=1).mean(), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
 def alone(patches: PatchFile) -> tuple[list[float], np.ndarray]:
     return train(patches, slices=1)
 
@@ -80,29 +125,44 @@ def test_slices_of_a_global_batch_give_the_losses_and_weights_of_one_large_batch
 
 
 # Its statistics are part of a checkpoint, and every option changes the graph that slices share.
-MODALITY = {"normalisation": "modality", "orientation_channels": 2}
+MODALITY = {"normalisation": "modality", "orientation_channels": 2, "average": 0.15}
 
 
 @dataclass(frozen=True)
 class Whole:
-    """An uninterrupted run of two slices: its losses, its end, and the checkpoint of its first step."""
+    """An uninterrupted run of two slices: its losses, its end, and the checkpoint of its first step.
+
+    trained: the network's own weights after each step.
+    """
 
     losses: list[float]
     weights: np.ndarray
     end: Snapshot
     first_step: Path
+    trained: list[of_network.State]
 
 
 @pytest.fixture(scope="module")
 def whole(patches: PatchFile, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     first_step = tmp_path_factory.mktemp("whole") / "step_1"
+    trained: list[of_network.State] = []
 
     def save(trainer: Trainer) -> None:
+        trained.append(of_network.copy(trainer._step.net))
         if trainer.progress.step == 1:
             trainer.snapshot().write(first_step)
 
     losses, weights, end = train_recipe(patches, recipe_of(2, **MODALITY), 2, after_step=save)
-    return Whole(losses, weights, end, first_step)
+    return Whole(losses, weights, end, first_step, trained)
+
+
+def test_a_checkpoint_holds_the_average_of_the_weights_over_the_steps(whole):
+    averaged = whole.trained[0]
+    for name, value in averaged.items():
+        for step, share in ((1, 1 / 10), (2, 0.15)):
+            value = share * value + (1 - share) * whole.trained[step][name]
+        np.testing.assert_allclose(whole.end.model[name], value, rtol=1e-5, atol=1e-6)
+    assert all((whole.end.optimizer[f"trained.{name}"] == whole.trained[2][name]).all() for name in averaged)
 
 
 def test_one_rank_that_cuts_its_batch_trains_the_bytes_of_as_many_slices(whole, patches):

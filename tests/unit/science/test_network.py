@@ -150,6 +150,10 @@ def test_samples_have_no_statistics_and_each_modality_may_have_its_own():
         ("jitter_px", -0.5),
         ("gamma", 3.0),
         ("contrastive_temperature", 0.0),
+        ("hybrid", 2.0),  # belongs to the triplet loss
+        ("second_order_weight", 1.0),
+        ("scene_run", 0),
+        ("average", 1.0),
     ],
 )
 def test_a_recipe_refuses_what_it_does_not_know(field, value):
