@@ -21,8 +21,8 @@ NoteSeconds = Callable[[RunDirectory, float], None]
 def reuse_graphs(clean: RunDirectory, run: RunDirectory) -> None:
     """Give a new run the compiled graphs of a finished one.
 
-    Compiling takes a third of a short launch, and few tests are about it. A run that depends on other values than
-    the finished one ignores these graphs.
+    Compiling takes a third of a short launch, and few tests are about it. A run with another recipe or other data
+    than the finished one does not use these graphs.
     """
     if clean.compiled.exists() and not run.root.exists():
         shutil.copytree(clean.compiled, run.compiled)

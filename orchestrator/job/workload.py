@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.engine.checkpoints import Encoded
 from orchestrator.engine.control.failures import TrainingDiverged
+from orchestrator.engine.function import compile_key, sources_of_package
 from orchestrator.engine.session import Session, get_session
 from orchestrator.engine.state_format import State
 from orchestrator.errors import CorruptData, InputError
@@ -46,6 +47,16 @@ class SdnetJob:
     slices: int
     evaluate_every: int
     evaluate_batch: int
+
+    def compile_key(self) -> str:
+        """A hash of everything that compiled graphs depend on. The graph of evaluation has the number of test pairs."""
+        return compile_key(
+            sources_of_package("sdnet"),
+            asdict(self.recipe),
+            self.slices,
+            self.evaluate_batch,
+            dict(self.data),
+        )
 
 
 def train_sdnet(job: SdnetJob) -> dict[str, object]:

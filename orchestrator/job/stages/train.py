@@ -4,14 +4,12 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 
 import ray
 from ray.train import RunConfig
 from ray.train.v2.api.config import ScalingConfig
 
 from orchestrator.engine.config import MindSporeConfig
-from orchestrator.engine.function import compile_key, sources_of_package
 from orchestrator.engine.trainer import MindSporeTrainer, RecoveryConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import Newest, newest_checkpoint
@@ -137,9 +135,7 @@ def trainer_of(spec: JobSpec, run: RunDirectory) -> MindSporeTrainer:
             keep=spec.checkpoint.keep,
             best="fpr95",
             workers_per_host=cluster.workers_per_host,
-            compile_key=compile_key(
-                sources_of_package("sdnet"), asdict(job.recipe), job.slices, job.evaluate_batch
-            ),
+            compile_key=job.compile_key(),
         ),
         state_format=SdnetFormat(),
         host_cache=job.cache,

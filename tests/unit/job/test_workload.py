@@ -1,5 +1,6 @@
 """SDNet as a user of the engine: one checkpoint layout for `sdnet train` and for a group."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,15 @@ def job(train: Path, test: Path, sample: str) -> SdnetJob:
         recipe=Recipe(), train=train, test=test, cache=HostCache(base=train.parent / "cache", limit_bytes=0),
         data={"train.npz": "", "test.npz": ""}, data_sample=sample, slices=1, evaluate_every=1, evaluate_batch=8,
     )  # fmt: skip
+
+
+def test_other_data_never_use_the_graphs_that_were_compiled_for_these(tmp_path: Path) -> None:
+    job = SdnetJob(
+        recipe=Recipe(), train=tmp_path, test=tmp_path, cache=HostCache(base=tmp_path, limit_bytes=0),
+        data={"train.npz": "1", "test.npz": "2"}, data_sample="", slices=1, evaluate_every=1, evaluate_batch=8,
+    )  # fmt: skip
+    restarted = replace(job, data={"train.npz": "1", "test.npz": "3"})
+    assert job.compile_key() == replace(job, evaluate_every=2).compile_key() != restarted.compile_key()
 
 
 def test_data_that_are_not_there_on_a_host_are_a_failure_of_storage_and_other_data_are_refused(
