@@ -49,7 +49,7 @@ class SdnetJob:
     evaluate_batch: int
 
     def compile_key(self) -> str:
-        """A hash of everything that compiled graphs depend on. The graph of evaluation has the number of test pairs."""
+        """A hash of everything that compiled graphs depend on. That of evaluation has the number of test pairs."""
         return compile_key(
             sources_of_package("sdnet"),
             asdict(self.recipe),
