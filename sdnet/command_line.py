@@ -1,5 +1,6 @@
 """Arguments, output and options that `sdnet` and `sdnet-orchestrate` have in common."""
 
+import codecs
 import io
 import os
 import resource
@@ -9,7 +10,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from sdnet.errors import InputError
+from sdnet.errors import InputError, escaped
 from sdnet.paths import path_option
 
 # Options of `register`.
@@ -40,6 +41,8 @@ AdaptOption = Annotated[
 # NumPy and OpenCV alone take 280 MB of addresses, and OpenBLAS 34 MB for each thread.
 _LEAST_ADDRESS_SPACE = 512 << 20
 _LEAST_COLUMNS = 20
+# The name of an error handler for text streams, see `_escape`.
+ESCAPE = "sdnet.escape"
 
 
 def refuse_small_address_space() -> None:
@@ -78,4 +81,13 @@ def print_any_text(*streams: TextIO | None) -> None:
     """Print characters that the encoding lacks as escapes: a path may contain any character or byte."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=ESCAPE)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    r"""Replace what an encoding lacks by escapes: a byte that is no text by `\xc3`, which `user_path` reads back."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(escaped, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(ESCAPE, _escape)

@@ -21,9 +21,14 @@ def one_line(text: str) -> str:
 
     A file name may contain any of them.
     """
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text
-    )
+    return "".join(sign if sign.isprintable() else escaped(sign) for sign in text)
+
+
+def escaped(sign: str) -> str:
+    r"""A character as an escape. A byte that is no text, which Python reads as a lone surrogate, becomes `\xc3`."""
+    if "\udc80" <= sign <= "\udcff":
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode("ascii")
 
 
 class InputError(ValueError):

@@ -61,6 +61,6 @@ app.add_typer(rank_table_app, name="rank-table")
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
     prepare_environment()
-    print_any_text(sys.stdout)
+    print_any_text(sys.stdout, sys.stderr)
     ignore_unusable_width()
     sys.exit(run_to_exit_code(app))

@@ -11,7 +11,7 @@ from typing import TextIO, cast
 
 from rich.console import Console
 
-from sdnet.command_line import ignore_unusable_width
+from sdnet.command_line import ESCAPE, ignore_unusable_width
 
 _PIPE_COLUMNS = 160
 
@@ -90,7 +90,7 @@ def _text(file: _Stream, like: TextIO | None) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(cast(io.RawIOBase, file)),
         encoding=like.encoding if like is not None else "utf-8",
-        errors="backslashreplace",  # a path may contain bytes that are not text
+        errors=ESCAPE,  # a path may contain bytes that are not text
         line_buffering=file.isatty() or file.fileno() == 2,
         write_through=isinstance(like, io.TextIOWrapper) and like.write_through,
     )

@@ -16,6 +16,7 @@ from orchestrator.cli.endings import run_to_exit_code
 from orchestrator.cli.terminal import plain_console
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.tables import print_status
+from sdnet.command_line import print_any_text
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
 FULL = Path("/dev/full")
@@ -119,6 +120,14 @@ def test_an_interrupted_command_ends_in_one_line() -> None:
         process.send_signal(signal.SIGHUP)
         assert process.communicate()[1] == "sdnet-orchestrate: interrupted\n"
     assert process.returncode == 129
+
+
+def test_bytes_and_letters_that_an_encoding_lacks_are_printed_as_escapes() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    print_any_text(stream)
+    print("/data/\udcc3\udca9 \u00fc", file=stream, flush=True)
+    assert raw.getvalue() == rb"/data/\xc3\xa9 \xfc" + b"\n"
 
 
 @pytest.mark.parametrize("columns", ["0", "1"])
