@@ -67,6 +67,10 @@ ROWS: dict[str, tuple[str, Recipe]] = {
         replace(MODERN, second_order_weight=1.0),
     ),
     "modern+average": ("`modern` with averaged weights", replace(MODERN, average=0.98)),
+    "modern+measured": (
+        "`modern` with statistics measured at the end",
+        replace(MODERN, measured_statistics=True),
+    ),
     "modern+cold": ("`modern` with temperature 0.04", replace(MODERN, contrastive_temperature=0.04)),
     "modern+warm": ("`modern` with temperature 0.12", replace(MODERN, contrastive_temperature=0.12)),
     "modern+hardnet": ("`modern` with the triplet loss of HardNet", replace(MODERN, objective="triplet")),

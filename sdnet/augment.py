@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sdnet.config import Recipe
+from sdnet.config import FEWEST_FOR_STATISTICS, Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.recipes import edge_needed
@@ -51,7 +51,7 @@ def check_edge(recipe: Recipe, edge: int, source: object) -> None:
 
 
 def check_patches(recipe: Recipe, patches: PatchFile) -> None:
-    """Raise InputError if the training patches lack what a recipe needs: size, shifts of scenes, or scenes."""
+    """Raise InputError if the training patches lack what a recipe needs: size, shifts of scenes, scenes, number."""
     check_edge(recipe, patches.images.shape[1], patches.path)
     if recipe.align_scenes and patches.shifts is None:
         raise InputError(
@@ -62,6 +62,11 @@ def check_patches(recipe: Recipe, patches: PatchFile) -> None:
         raise InputError(
             f"{patches.path} does not say which scene each patch shows, and the recipe has scene_run; "
             "prepare it again, or set scene_run to 1"
+        )
+    if recipe.measured_statistics and len(patches) < FEWEST_FOR_STATISTICS:
+        raise InputError(
+            f"{patches.path} holds {len(patches)} pairs, too few to measure statistics; give at least "
+            f"{FEWEST_FOR_STATISTICS}, or set measured_statistics to false"
         )
 
 

@@ -29,6 +29,7 @@ _UNUSED = {
 }
 _NORMALISATIONS = ("batch", "modality", "instance", "group", "frn")
 _MOST_ORIENTATIONS = 16
+FEWEST_FOR_STATISTICS = 64  # patches of a sensor
 # Beyond these a patch of 64 px would show mostly what lies outside the stored one.
 _MOST_OF_VIEWS = {"rotation_deg": 45.0, "scale": 0.5, "jitter_px": 8.0, "gamma": 2.0}
 
@@ -165,6 +166,8 @@ class Recipe:
     in an epoch, so that a batch holds harder negatives; 1 mixes all scenes.
     average: the weights of checkpoints are a moving average over the steps, in which the newest weights count
     1 - average; 0 is none. At first they count more, and the start is forgotten.
+    measured_statistics: after the last step, replace the BatchNorm statistics by those of training patches, measured
+    without dropout and random views; needs normalisation `modality`.
     normalisation: `batch` shares BatchNorm statistics between the modalities, as published.
     `modality` keeps separate moving statistics for each. The others normalise each sample by itself, so that
     no sample depends on its batch and the checkpoint has no statistics: `instance` each channel, `group` 8
@@ -210,6 +213,7 @@ class Recipe:
     second_order_weight: float = 0.0
     scene_run: int = 1
     average: float = 0.0
+    measured_statistics: bool = False
 
     def __post_init__(self) -> None:
         allowed = f"from 2 to {MOST_BATCH}: the loss finds its negatives inside the batch"
@@ -237,6 +241,9 @@ class Recipe:
         _check(self.objective in _OBJECTIVES, "objective", self.objective, " or ".join(_OBJECTIVES))
         known = self.normalisation in _NORMALISATIONS
         _check(known, "normalisation", self.normalisation, ", ".join(_NORMALISATIONS))
+        measured = not self.measured_statistics or self.normalisation == "modality"
+        allowed = "false, because only normalisation modality has statistics of each sensor"
+        _check(measured, "measured_statistics", self.measured_statistics, allowed)
         temperature = self.contrastive_temperature
         _check(0.001 <= temperature <= 1000, "contrastive_temperature", temperature, "from 0.001 to 1000")
         parts = self.slice_batch == 0 or (self.slice_batch >= 2 and self.batch % self.slice_batch == 0)

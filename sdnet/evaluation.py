@@ -22,9 +22,9 @@ from sdnet.data.prepare import draw_negatives
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.metrics import best_threshold
-from sdnet.model import DESCRIPTOR, PATCH, Embedder, SDNet
+from sdnet.model import DESCRIPTOR, Embedder, SDNet
 from sdnet.published import LoadedModel
-from sdnet.statistics import MOST, StatisticsOf, Weights, adapted
+from sdnet.statistics import Weights, adapted, of_pairs
 from sdnet.weights import State
 
 _FOR_THRESHOLD = 2000  # most training matches that are used
@@ -73,9 +73,7 @@ class Evaluation:
 
         Raises InputError for too few patches, and for a network without statistics.
         """
-        rows = np.linspace(0, len(patches) - 1, min(len(patches), MOST)).astype(np.int64)
-        pairs = middle(np.asarray(patches.images[rows]))
-        return StatisticsOf(self._weights()).measure(pairs[:, :, :PATCH], pairs[:, :, PATCH:])
+        return of_pairs(self._weights(), patches)
 
     def with_statistics(self, statistics: State) -> "Evaluation":
         """The same network with other statistics, as `statistics_of` gives them."""

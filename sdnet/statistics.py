@@ -11,12 +11,14 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from sdnet import weights
-from sdnet.config import Recipe
+from sdnet.augment import middle
+from sdnet.config import FEWEST_FOR_STATISTICS, Recipe
+from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.model import PATCH, SDNet, normalise
 from sdnet.weights import State
 
-FEWEST = 64  # patches of a sensor
+FEWEST = FEWEST_FOR_STATISTICS
 MOST = 2000  # patches that are used
 _CHUNK = 200
 _MEAN, _VARIANCE = "moving_mean", "moving_variance"
@@ -105,6 +107,16 @@ class StatisticsOf:
             # From 0, a step of BatchNorm leaves a tenth of the chunk's statistics.
             chunks.append({name: 10.0 * value.asnumpy().astype(np.float64) for name, value in moving.items()})
         return _merged(chunks)
+
+
+def of_pairs(given: Weights, patches: PatchFile) -> State:
+    """The statistics of at most `MOST` pairs of a file, evenly spread; labels are not used.
+
+    Raises InputError for too few patches, and for a network without statistics.
+    """
+    rows = np.linspace(0, len(patches) - 1, min(len(patches), MOST)).astype(np.int64)
+    pairs = middle(np.asarray(patches.images[rows]))
+    return StatisticsOf(given).measure(pairs[:, :, :PATCH], pairs[:, :, PATCH:])
 
 
 def _merged(chunks: list[State]) -> State:

@@ -24,6 +24,7 @@ from sdnet.errors import InputError, NonFiniteLoss
 from sdnet.evaluation import Evaluation, gather
 from sdnet.model import SDNet
 from sdnet.schedule import learning_rate
+from sdnet.statistics import Weights, of_pairs
 from sdnet.train_step import TrainStep
 
 __all__ = ["Progress", "Snapshot", "Trainer"]
@@ -86,6 +87,7 @@ class Trainer:
         if changes_patches(recipe) or train.images.shape[1] != VIEW:
             self._views = Views(recipe, train)
         self._evaluation: Evaluation | None = None
+        self._statistics: weights.State = {}
         self._done = 0
         # Each process synchronises the ranks once, also after a restore, so that every process of a run
         # compiles the same graphs in the same order. MindSpore finds cached graphs by their number.
@@ -162,7 +164,7 @@ class Trainer:
             metrics=dict(metrics or {}),
             data=self._data,
         )
-        return Snapshot(self._step.model(), self._step.optimizer_state(), state)
+        return Snapshot(self._model(), self._step.optimizer_state(), state)
 
     def restore(self, directory: Path) -> CheckpointState:
         """Resume exactly where a checkpoint was taken, also in the middle of an epoch.
@@ -183,6 +185,7 @@ class Trainer:
         if {name: value.shape for name, value in snapshot.model.items()} != weights.shapes(self._step.net):
             raise InputError(f"{place} holds the weights of another network; use another checkpoint")
         self._step.resume(snapshot.model, snapshot.optimizer)
+        self._statistics = {}
         self._step.forget_bad_step()
         self._step.set_losses(np.array(state.losses, np.float32))
         self._done = state.step
@@ -195,7 +198,7 @@ class Trainer:
         """
         if self._evaluation is None:
             self._evaluation = Evaluation(self.recipe)
-        self._evaluation.load(self._step.model())
+        self._evaluation.load(self._model())
         return gather(self._evaluation, patches, batch, self._rank, self.world_size)
 
     def close(self) -> None:
@@ -249,6 +252,15 @@ class Trainer:
                     step=step,
                     slice_=slice_,
                 )
+
+    def _model(self) -> weights.State:
+        """The weights of a checkpoint; at the end of training with statistics that are measured again."""
+        model = self._step.model()
+        if not self.recipe.measured_statistics or self._done < self.total_steps:
+            return model
+        if not self._statistics:
+            self._statistics = of_pairs(Weights(self.recipe, model), self._train)
+        return model | self._statistics
 
     def _order(self, epoch: int) -> np.ndarray:
         """The samples in the order of an epoch."""

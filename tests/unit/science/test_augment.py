@@ -129,6 +129,12 @@ def test_a_recipe_with_runs_of_scenes_needs_to_know_them():
         check_patches(Recipe(scene_run=5), file_of(stored()))
 
 
+def test_a_recipe_that_measures_statistics_needs_enough_patches():
+    recipe = Recipe(normalisation="modality", measured_statistics=True)
+    with pytest.raises(InputError, match="holds 6 pairs, too few to measure statistics; give at least 64"):
+        check_patches(recipe, file_of(stored()))
+
+
 def test_a_batch_of_views_takes_milliseconds():
     images, out, indices = stored(100), np.empty((100, 64, 128), np.uint8), np.arange(100)
     made = Views(EVERYTHING, file_of(images))

@@ -154,6 +154,7 @@ def test_samples_have_no_statistics_and_each_modality_may_have_its_own():
         ("second_order_weight", 1.0),
         ("scene_run", 0),
         ("average", 1.0),
+        ("measured_statistics", True),  # of normalisation `batch`
     ],
 )
 def test_a_recipe_refuses_what_it_does_not_know(field, value):
