@@ -241,7 +241,7 @@ def test_a_second_interrupt_exits_at_once_although_the_group_cannot_answer(
     ray_cluster: RayCluster, clean: RunDirectory, storage: Path, note_seconds: NoteSeconds
 ) -> None:
     process, run = launch(ray_cluster, storage, "impatient")
-    wait_for_checkpoint(run, 1)
+    wait_for(run, FirstStep)  # a later event may come when the few steps of this job are done
     assert process.stdout is not None
     with stopped([controller_of(run)]):
         process.send_signal(signal.SIGINT)
