@@ -166,7 +166,7 @@ def _write_end(
 ) -> None:
     """Write what remains of a run; summary.json is the last, so it means that the others are there.
 
-    These names do not carry the lease's generation, so each is written right after a look at the lease.
+    These names do not carry the lease's generation, so the lease is read right before each is written.
     """
     storage = run.storage
     if not events.flush():

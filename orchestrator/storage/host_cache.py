@@ -177,11 +177,11 @@ class HostCache:
             found = path.lstat()
             used += found.st_size
             copies.append((found.st_atime_ns, found.st_size, path))
-        for _, held, path in sorted(copies):
+        for _, freed, path in sorted(copies):
             if used + size <= self.limit_bytes and size <= _free_bytes(folder):
                 return
             if _remove_if_unused(path):
-                used -= held
+                used -= freed
         if used + size > self.limit_bytes:
             raise StorageUnavailable(
                 str(source),

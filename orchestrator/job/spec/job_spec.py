@@ -1,4 +1,4 @@
-"""cluster.yaml: the one file a job is made of, read once and checked strictly.
+"""cluster.yaml: the one file that describes a job, read once and checked strictly.
 
 An unknown or ill-typed key fails with its path, its value and what is allowed, before
 anything starts. The rest of the program sees frozen objects only.
@@ -138,7 +138,7 @@ class ClusterSpec(Section):
 
 
 class DataSpec(Section):
-    """Image pairs and how patches are made of them.
+    """Image pairs, and how patches are cut from them.
 
     images: a folder of image pairs; None, which no file can say, makes synthetic pairs. prepared: a folder
     with train.npz and test.npz made elsewhere, used in place, instead of images. layout: of images.
