@@ -75,7 +75,7 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def running_node(home: Path) -> Iterator[RayCluster]:
     """A node that runs while the block runs."""
-    port, dashboard = free_ports(2)
+    port, dashboard, agent, client = free_ports(4)
     environment = {
         **os.environ,
         "HOME": str(home),
@@ -92,7 +92,8 @@ def running_node(home: Path) -> Iterator[RayCluster]:
     node = subprocess.Popen(
         [str(program("ray")), "start", "--block", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
          "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-         f"--dashboard-port={dashboard}"],
+         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+         f"--ray-client-server-port={client}"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
