@@ -119,7 +119,10 @@ def measure_job(storage: Path, name: str, cache: Path | None, binaries: Path = B
         job["cluster"] = {**JOB["cluster"], "cache": {"path": str(cache)}}
     path = storage / f"{name}.yaml"
     path.write_text(yaml.safe_dump(job))
-    launch = subprocess.run([binaries / "sdnet-orchestrate", "launch", path], capture_output=True, text=True)
+    # Ray lets workers import from the current folder, which must not have another version of this project.
+    launch = subprocess.run(
+        [binaries / "sdnet-orchestrate", "launch", path], cwd=storage, capture_output=True, text=True
+    )
     if launch.returncode:
         sys.exit(f"{binaries}: the launch failed: {launch.stderr[-2000:]}")
     lines = [json.loads(line) for line in (storage / name / "events.jsonl").read_text().splitlines()]

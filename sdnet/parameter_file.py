@@ -65,15 +65,33 @@ def serialize(parameters: State) -> bytes:
     Arrays have at least one value, of a type in `_DTYPES`, and less than 512 MB each: MindSpore cuts larger
     ones.
     """
-    message = Checkpoint()
-    for name, array in parameters.items():
-        entry = message.value.add()
-        entry.tag = name
-        entry.tensor.tensor_type = _TYPES[array.dtype]
-        entry.tensor.dims.extend(array.shape)
-        entry.tensor.tensor_content = array.tobytes()
-    content: bytes = message.SerializeToString()
-    return content
+    return b"".join(part for name, array in parameters.items() for part in _entry(name, array))
+
+
+def _entry(name: str, array: np.ndarray) -> tuple[bytes, memoryview]:
+    """One parameter on the wire: everything before its values, and its values.
+
+    Protobuf copies the values several times, which takes nine times longer than this. The values are the last field
+    of the inner message, so the two outer lengths are all that must be written by hand: a key byte (field number
+    times 8, plus 2 for bytes), then the length.
+    """
+    values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    entry = Checkpoint().value.add()
+    entry.tensor.tensor_type = _TYPES[array.dtype]
+    entry.tensor.dims.extend(array.shape)
+    tensor = entry.tensor.SerializePartialToString() + b"\x1a" + _varint(values.size)
+    tag = name.encode()
+    before = b"\x0a" + _varint(len(tag)) + tag + b"\x12" + _varint(len(tensor) + values.size) + tensor
+    return b"\x0a" + _varint(len(before) + values.size) + before, values.data
+
+
+def _varint(number: int) -> bytes:
+    """Protobuf's variable-length integer: seven bits a byte, the lowest first; the top bit says that more follow."""
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
 
 
 def read_parameters(path: Path) -> ParameterFile:

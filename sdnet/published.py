@@ -71,7 +71,7 @@ def digest(state: State) -> str:
     for name in sorted(state):
         value = np.ascontiguousarray(state[name], dtype="<f4")
         found.update(f"{name} {'x'.join(map(str, value.shape))}\n".encode())
-        found.update(value.tobytes())
+        found.update(value.data)
     return found.hexdigest()
 
 
