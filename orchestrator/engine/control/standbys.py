@@ -21,7 +21,7 @@ class StandbyPool(Protocol):
         """Start as many on every host as the fullest host has ranks. Does not wait."""
 
     def newly_ready(self) -> int:
-        """The number of standbys of the last start when all of them are ready; 0 until then."""
+        """The number of standbys of the last start, once, when all of them are ready; otherwise 0."""
 
 
 class Standbys:

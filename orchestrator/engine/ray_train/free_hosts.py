@@ -16,9 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 logger = logging.getLogger(__name__)
 
-# A group starts within two seconds if its hosts are free.
+# On free hosts Ray places a group within about a second (docs/faults.md, part `started`).
 _AFTER_S = 5.0
-# A long interval: each task starts a process on each host, while lost hosts may be starting.
+# A long interval, because each time a process starts on every host.
 _AGAIN_AFTER_S = 30.0
 _A_LITTLE = 0.001
 
