@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # loadfile: the tests of one file share fixtures that take seconds.
 UNIT := $(VENV)/bin/pytest tests/unit --numprocesses logical --maxprocesses 8 --dist loadfile
 
-.PHONY: setup demo test test-fast soak lint lock clean
+.PHONY: setup demo test test-one-host test-hosts test-fast soak lint lock clean
 
 setup: $(STAMP)
 
@@ -27,7 +27,15 @@ lint: setup
 
 test: lint
 	$(UNIT)
-	$(VENV)/bin/pytest --ignore tests/unit
+	$(MAKE) --keep-going --jobs 2 --output-sync test-one-host test-hosts
+
+# A launch mostly waits, so these two run side by side; a drill is with the hosts, so that both take equally long.
+# Tests of hosts and of mounts use the same network addresses, so they are never side by side.
+test-one-host: setup
+	$(VENV)/bin/pytest tests/integration --ignore tests/integration/test_drill.py
+
+test-hosts: setup
+	$(VENV)/bin/pytest tests/hosts tests/mounts tests/integration/test_drill.py
 
 # For every small change: lint, types, and the unit tests that neither train nor compile networks.
 test-fast: lint

@@ -157,6 +157,12 @@ def _check_values(path: Path, name: str, value: np.ndarray, checked: bool) -> No
         )
     if checked:
         return
+    # A channel may be dead. A kernel or a variance of one value only was never trained.
+    if (value.ndim == 4 and np.ptp(value) == 0) or (name.endswith("moving_variance") and not value.any()):
+        raise InputError(
+            f"{path}: every value of {published_name(name)} is {value.flat[0]:.6g}, which trained weights are not; "
+            "give a checkpoint of a trained SDNet, or copy the file again"
+        )
     lowest, highest = float(value.min(initial=0)), float(value.max(initial=0))
     least = 0.0 if name.endswith("moving_variance") else -_MOST
     if lowest < least or highest > _MOST:

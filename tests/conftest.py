@@ -1,5 +1,6 @@
 """Rules for the whole suite: nothing is skipped silently in CI, and nothing outlives it."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -131,7 +132,8 @@ def _remove_scratch_of_killed_suites() -> None:
     for path in Path(tempfile.gettempdir()).glob("sdn-*"):
         pid = path.name.split("-")[1]
         if pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
-            shutil.rmtree(path)
+            with contextlib.suppress(FileNotFoundError):  # another suite may be removing it, too
+                shutil.rmtree(path)
 
 
 def _names(folder: str | Path) -> set[str]:

@@ -33,7 +33,7 @@ def carry_out(order: Order) -> None:
     """Inject the fault, repair the host, and record both."""
     # Before any child is started: Ray lowers the priority of its workers, and children inherit it.
     note, problem = order.node.priority.take(), ""
-    with EventWriter(order.target.run.storage) as events:
+    with EventWriter(order.target.run.storage, lease=order.target.lease) as events:
         time.sleep(_HEAD_START_S)
         try:
             if order.target.fault is Fault.KILL_HOST:

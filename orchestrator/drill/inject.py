@@ -39,7 +39,7 @@ class NotNow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One fault, aimed at a rank. generation, step: of the group when the rank was chosen.
+    """One fault, aimed at a rank. lease, generation, step: of the group when the rank was chosen.
 
     host, pid, started: the rank's process. started: in clock ticks after boot, None when unknown.
     """
@@ -48,6 +48,7 @@ class Target:
     number: int
     fault: Fault
     damage: Damage
+    lease: int
     generation: int
     step: int
     rank: int
@@ -87,7 +88,7 @@ def inject(address: str, target: Target) -> str:
         if target.fault in OF_HOSTS:
             _leave_to_agent(Order(target, node_above()))
         else:
-            with EventWriter(target.run.storage) as events:
+            with EventWriter(target.run.storage, lease=target.lease) as events:
                 _hit_rank(target, events.record)
     except (NotNow, psutil.Error, StorageError) as error:
         return str(error)

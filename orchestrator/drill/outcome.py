@@ -18,8 +18,9 @@ OfFault = TypeVar("OfFault", events.FaultInjected, events.HostReturned, events.H
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A generation that makes steps. ranks: the process of each."""
+    """A generation that makes steps. lease: of its launch. ranks: the process of each."""
 
+    lease: int
     generation: int
     step: int
     ranks: Mapping[int, Process]
@@ -38,6 +39,7 @@ def stepping_group(history: Sequence[Recorded], state: RunState) -> Group | None
     if state.generation != number or not state.ranks:
         return None
     return Group(
+        lease=state.lease,
         generation=number,
         step=max(event.step for event in generation if isinstance(event, _STEPPED)),
         ranks={int(rank): process for rank, process in state.ranks.items()},

@@ -172,20 +172,20 @@ class Rehearsal:
         number, generation = target.number, target.generation
         recovered = launch.until(lambda: recovered_at(launch.history, number, generation) is not None)
         if target.fault in OF_HOSTS:
-            self._await_return(number, target.host, launch)
+            self._await_return(target, launch)
         return recovered
 
-    def _await_return(self, number: int, host: str, launch: Launched) -> None:
+    def _await_return(self, target: Target, launch: Launched) -> None:
         """Wait, even after the end of the run, until the host reports that it is back and Ray lists it."""
         deadline = time.monotonic() + _HOST_BACK_S
         while time.monotonic() < deadline:
             launch.read()
-            returned = return_of(launch.history, number)
-            if returned is not None and (returned.problem or self._hosts.is_alive(host)):
+            returned = return_of(launch.history, target.number)
+            if returned is not None and (returned.problem or self._hosts.is_alive(target.host)):
                 return
             time.sleep(_AIM_AGAIN_S)
-        with EventWriter(launch.run.storage) as events:
-            events.record(HostMissing(number=number, host=host, waited_s=_HOST_BACK_S))
+        with EventWriter(launch.run.storage, lease=target.lease) as events:
+            events.record(HostMissing(number=target.number, host=target.host, waited_s=_HOST_BACK_S))
         launch.read()
 
     def _missing_hosts(self) -> list[str]:
@@ -220,6 +220,7 @@ def _target(planned: Planned, group: Group, rank: int, run: RunDirectory) -> Tar
         number=planned.number,
         fault=planned.fault,
         damage=planned.damage,
+        lease=group.lease,
         generation=group.generation,
         step=group.step,
         rank=rank,

@@ -80,7 +80,7 @@ def launch(spec: JobSpec) -> Outcome:
     what the user can correct and OrchestratorError otherwise; summary.json then says `failed` or `stopped`.
     """
     run = RunDirectory.of(spec.storage, spec.name)
-    with _only_launch(spec, run) as owning, EventWriter(run.storage, guard=owning.confirm) as events:
+    with _only_launch(spec, run) as owning, _event_writer(run, owning) as events:
         summary = read_summary(run)
         newest = _newest_checkpoint(run, events, summary)
         if summary is not None and summary["status"] == "succeeded" and summary.get("checkpoint") == newest:
@@ -106,9 +106,13 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run) as owning:
         notes = _claim(spec, run, owning)
-        with ray_session(spec.cluster), EventWriter(run.storage, guard=owning.confirm) as events:
+        with ray_session(spec.cluster), _event_writer(run, owning) as events:
             _print(notes)
             return preprocess(spec, run, events.record, owning.check)
+
+
+def _event_writer(run: RunDirectory, owning: Ownership) -> EventWriter:
+    return EventWriter(run.storage, guard=owning.confirm, lease=owning.lease.number)
 
 
 def _run_stages(

@@ -46,7 +46,7 @@ def begin_again(run: RunDirectory) -> Path | None:
                 "or give the job another `name`"
             ) from None
         write_state(run.storage, RunState(lease=lease, generation=before.generation, ranks=before.ranks))
-        with EventWriter(run.storage) as events:
+        with EventWriter(run.storage, lease=lease) as events:
             events.record(RunRestarted(moved_to=aside.name))
     return aside
 

@@ -146,7 +146,8 @@ class Lease:
 
     def renew(self, count: int, now: float, ended: bool = False) -> None:
         """Write the heartbeat. now: this host's `Clock.now`. Raises StorageError."""
-        text = json.dumps({"count": count, "at": round(now, 3), "ended": ended})
+        # Not rounded: a heartbeat that seems to come from the future is no sign of life.
+        text = json.dumps({"count": count, "at": now, "ended": ended})
         self.storage.put(_heartbeat_name(self.number), text.ljust(_HEARTBEAT_BYTES).encode())
 
 

@@ -14,7 +14,7 @@ Generated from `orchestrator/telemetry/events/` by `python -m orchestrator.telem
 
 These are the events of a run, whether `launch` or `MindSporeTrainer` started it. An event on disk is one line of JSON:
 `{"t": unix seconds, "event": name, ...fields}`. While a run is alive its events are in segments,
-`events/<writer>/<number>.jsonl`, and each process writes its own. When a launch ends they are merged into
+`events/<lease>/<writer>/<number>.jsonl`, and each process writes its own. When a launch ends they are merged into
 `events.jsonl`. Fields are only ever added. A reader keeps an event of another version as an `UnknownEvent`.
 Whole numbers are at most 2**53 in size; other numbers are finite.
 The program never decides from events; it decides from `state/<lease>.json`.

@@ -1,8 +1,9 @@
 """Writes and reads a run's events: immutable segments of JSON lines, one writer each.
 
 A writer is one process. It keeps lines in memory until storage has taken them, so unavailable or full
-storage loses no event and blocks no process. Segments are `events/<writer>/<number>.jsonl`. Readers merge the
-segments of all writers by time; `events.jsonl` is the merged file, which `merge_events` writes when a launch ends.
+storage loses no event and blocks no process. Segments are `events/<lease>/<writer>/<number>.jsonl`. Readers merge
+them by lease, then by time, because the clocks of two launchers may differ. `events.jsonl` is the merged file, which
+`merge_events` writes when a launch ends.
 """
 
 import atexit
@@ -23,7 +24,7 @@ from typing import Any, Self
 from orchestrator.storage import ObjectMissing, RunLost, Storage, StorageError
 from orchestrator.telemetry import events as schemas
 from orchestrator.telemetry.event import Event, Recorded, UnknownEvent
-from orchestrator.telemetry.segments import FOLDER, MERGED, unlisted_segments
+from orchestrator.telemetry.segments import FOLDER, MERGED, lease_of, unlisted_segments
 from orchestrator.threads import start_without_signals
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class EventWriter:
     What storage still refuses then is reported in the log and dropped.
 
     guard: called before each write. It raises RunLost when another launch owns the run; then nothing more is written.
+    lease: number of the lease under which the process works, 0 for none.
     """
 
     def __init__(
@@ -60,9 +62,10 @@ class EventWriter:
         clock: Callable[[], float] = time.time,
         guard: Callable[[], None] = lambda: None,
         wait: Callable[[float], None] = time.sleep,
+        lease: int = 0,
     ):
         self._storage, self._clock, self._guard, self._wait = storage, clock, guard, wait
-        self._prefix = f"{FOLDER}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}/"
+        self._prefix = f"{FOLDER}{lease:06d}/{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}/"
         self._next = 0
         # A refused segment is tried again unchanged: it may be there, and readers look at each only once.
         self._segment: bytes | None = None
@@ -168,23 +171,25 @@ class EventWriter:
 class _Read:
     """An event with its place in the merged order. when: its time, but never before its writer's last event."""
 
+    lease: int
     when: float
     name: str
     line: int
     recorded: Recorded
 
     @property
-    def place(self) -> tuple[float, str, int]:
-        return self.when, self.name, self.line
+    def place(self) -> tuple[int, float, str, int]:
+        return self.lease, self.when, self.name, self.line
 
 
 class EventReader:
     """Reads a run's events and remembers what it has seen: segments never change.
 
-    A run of an older version has only `events.jsonl`. A run that was launched by both has segments, and events that
-    only in `events.jsonl`. So both are read, and a line that is in both counts once.
+    A run of an older version has only `events.jsonl`. So both are read, and a line that is in both counts once.
+    Lines of `events.jsonl` keep their order and come first.
 
-    Events are sorted by time, but events of one writer keep their order: its clock may have been set back.
+    Events are sorted by lease, then by time, but events of one writer keep their order: its clock may have been set
+    back.
     """
 
     def __init__(self, storage: Storage):
@@ -228,7 +233,7 @@ class EventReader:
             elif not self._is_merged(name, recorded):
                 when = max(recorded.t, self._latest.get(writer, 0.0))
                 self._latest[writer] = when
-                yield _Read(when, name, number, recorded)
+                yield _Read(lease_of(name), when, name, number, recorded)
         if skipped:
             logger.warning(
                 "%s/%s: skipped %d line(s) that are no events", self._storage.describe(), name, skipped

@@ -7,6 +7,7 @@ from orchestrator.storage import ObjectMissing, Storage
 
 FOLDER, MERGED = "events/", "events.jsonl"
 _SEGMENT = re.compile(r"(.+/)(\d{6,})\.jsonl")
+_LEASE = re.compile(FOLDER + r"(\d{6,})/.+/")
 
 
 def has_events(storage: Storage) -> bool:
@@ -18,6 +19,12 @@ def has_events(storage: Storage) -> bool:
     except ObjectMissing:
         return False
     return True
+
+
+def lease_of(name: str) -> int:
+    """The number of the lease under which a segment was written; 0 for `events.jsonl` and for older versions."""
+    match = _LEASE.match(name)
+    return int(match[1]) if match else 0
 
 
 def unlisted_segments(storage: Storage, known: Iterable[str]) -> dict[str, bytes]:

@@ -57,7 +57,7 @@ def launch(
     command = [sys.executable, "-c", begin] if python else [str(program("sdnet-orchestrate"))]
     process = subprocess.Popen(
         [*command, "launch", str(job_file(storage, name)), *options],
-        env={**cluster.environment, "RAY_ADDRESS": cluster.address},
+        env=cluster.environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     return process, run
@@ -77,7 +77,7 @@ def on_a_terminal(
     with output.open("wb") as printed:
         process = subprocess.Popen(
             [str(program("sdnet-orchestrate")), "launch", str(job_file(storage, name)), *options],
-            env={**cluster.environment, "RAY_ADDRESS": cluster.address},
+            env=cluster.environment,
             stdin=inside, stdout=printed, stderr=printed, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip

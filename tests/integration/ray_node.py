@@ -52,8 +52,9 @@ class RayCluster:
 
     def output_of(self, command: Sequence[str]) -> str:
         """Run a command that joins the cluster; raises CalledProcessError when it fails."""
-        environment = {**self.environment, "RAY_ADDRESS": self.address}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True
+        ).stdout
 
 
 def program(name: str) -> Path:
@@ -74,7 +75,7 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def running_node(home: Path) -> Iterator[RayCluster]:
     """A node that runs while the block runs."""
-    port, dashboard = free_ports(2)
+    port, dashboard, agent, client = free_ports(4)
     environment = {
         **os.environ,
         "HOME": str(home),
@@ -91,13 +92,16 @@ def running_node(home: Path) -> Iterator[RayCluster]:
     node = subprocess.Popen(
         [str(program("ray")), "start", "--block", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
          "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-         f"--dashboard-port={dashboard}"],
+         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+         f"--ray-client-server-port={client}"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
         assert node.stdout is not None
         assert any("Ray runtime started" in line for line in node.stdout), "the Ray node did not start"
-        yield RayCluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment)
+        # Another suite may run a node on this machine, too. `auto` would take the latest.
+        joining = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        yield RayCluster(joining["RAY_ADDRESS"], f"http://127.0.0.1:{dashboard}", joining)
     finally:
         # SIGTERM would be answered after half a minute.
         processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]

@@ -1,6 +1,7 @@
 """Any MindSpore function runs data-parallel under Ray Train with our backend."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -16,8 +17,8 @@ def test_the_example_is_short() -> None:
 
 
 def test_the_example_trains_to_equal_weights_on_both_ranks(ray_cluster: RayCluster) -> None:
-    joined = {"RAY_ADDRESS": ray_cluster.address, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
-    cluster = RayCluster(ray_cluster.address, ray_cluster.dashboard, ray_cluster.environment | joined)
+    environment = {**ray_cluster.environment, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
+    cluster = replace(ray_cluster, environment=environment)
     done = cluster.run("python", str(EXAMPLE))
     assert done.returncode == 0, done.stderr[-3000:]
     weights = dict(re.findall(r"rank (\d) weight (\S+)", done.stdout))

@@ -48,7 +48,7 @@ class Run:
         script = Path(__file__).with_name("engine_run.py")
         return subprocess.Popen(
             [sys.executable, str(script), self.module, str(self.folder), self.name, str(STEPS)],
-            env={**self.cluster.environment, "RAY_ADDRESS": self.cluster.address},
+            env=self.cluster.environment,
             cwd=ROOT / "examples",  # Ray lets the ranks import from here
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

@@ -28,7 +28,7 @@ def launch_with(
     done = subprocess.run(
         [sys.executable, "-c", FAULTY_LAUNCH, fault, "launch", str(job_file(storage, name)), *options],
         cwd=Path(__file__).parent,  # Ray lets the ranks import from here
-        env={**cluster.environment, "RAY_ADDRESS": cluster.address, **environment},
+        env={**cluster.environment, **environment},
         capture_output=True, text=True,
     )  # fmt: skip
     return done, RunDirectory(storage / name)

@@ -31,7 +31,7 @@ def test_every_variable_of_the_plan_is_what_the_ranks_report_and_there_is_no_oth
     script = Path(__file__).with_name("report_environment.py")
     subprocess.run(
         [sys.executable, str(script), str(job), str(tmp_path)],
-        env={**ray_cluster.environment, "RAY_ADDRESS": ray_cluster.address},
+        env=ray_cluster.environment,
         cwd=script.parent,  # Ray lets the ranks import from here
         check=True,
     )

@@ -44,7 +44,9 @@ def wait_until_silent(run: RunDirectory) -> None:
 
 def files_of(run: RunDirectory, pids: set[int]) -> dict[Path, bytes]:
     """The events and the state that these processes have written."""
-    segments = [path for path in run.root.glob("events/*/*") if int(path.parent.name.split("-")[-2]) in pids]
+    segments = [
+        path for path in run.root.glob("events/*/*/*") if int(path.parent.name.split("-")[-2]) in pids
+    ]
     return {path: path.read_bytes() for path in (*segments, run.states / "000001.json")}
 
 

@@ -7,6 +7,7 @@ usage: train_one_rank.py RANK WORLD_SIZE TRAIN_NPZ OBJECTIVE [CHECKPOINT]; the g
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -71,4 +72,7 @@ def train(
 
 if __name__ == "__main__":
     saved_at = Path(sys.argv[5]) if len(sys.argv) > 5 else None
-    print(json.dumps(train(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], saved_at)))
+    found = train(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], saved_at)
+    print(json.dumps(found), flush=True)
+    # MindSpore leaves its group at exit, and may crash there when the other rank has already gone.
+    os._exit(0)

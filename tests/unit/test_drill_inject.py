@@ -54,7 +54,7 @@ def rank(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 def target_of(run: RunDirectory, fault: Fault, process: "subprocess.Popen[bytes]") -> Target:
     return Target(
-        run=run, number=1, fault=fault, damage=Damage.REMOVE, generation=2, step=7, rank=0, host="here",
+        run=run, number=1, fault=fault, damage=Damage.REMOVE, lease=4, generation=2, step=7, rank=0, host="here",
         pid=process.pid, started=start_ticks(process.pid),
     )  # fmt: skip
 
@@ -68,6 +68,7 @@ def test_a_fault_is_made_and_recorded_with_its_proof(
     assert inject("here", target_of(run, fault, rank)) == ""
     [event] = [found.event for found in EventReader(run.storage).read()]
     assert isinstance(event, FaultInjected)
+    assert [name.split("/")[1] for name in run.storage.list("events/")] == ["000004"]
     assert (event.number, event.fault, event.generation, event.step, event.rank) == (1, fault.value, 2, 7, 0)
     if fault is Fault.FREEZE:
         assert psutil.Process(rank.pid).status() == psutil.STATUS_STOPPED

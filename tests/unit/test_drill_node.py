@@ -42,7 +42,7 @@ def test_a_node_is_started_again_with_the_resources_address_and_labels_it_had() 
 
 
 def test_an_order_reaches_the_process_that_outlives_the_node_as_it_was_given(tmp_path: Path) -> None:
-    target = Target(RunDirectory(tmp_path), 3, Fault.PARTITION, Damage.REMOVE, 2, 40, 1, "10.0.0.2", 77)
+    target = Target(RunDirectory(tmp_path), 3, Fault.PARTITION, Damage.REMOVE, 5, 2, 40, 1, "10.0.0.2", 77)
     order = Order(target, ray_node("ray", "start"))
     assert Order.from_json(order.to_json()) == order
 

@@ -51,6 +51,18 @@ def test_events_of_one_writer_keep_their_order_when_its_clock_was_set_back() -> 
     ]  # fmt: skip
 
 
+def test_a_launch_whose_clock_is_an_hour_behind_comes_after_the_launch_before_it() -> None:
+    storage = MemoryStorage()
+    for lease, time_s in ((1, 3_700.0), (2, 100.0)):
+        with EventWriter(storage, lambda now=time_s: now, lease=lease) as writer:  # type: ignore[misc]
+            writer.record(FirstStep(step=lease))
+    for _ in range(2):
+        assert [(r.t, r.event) for r in EventReader(storage).read()] == [
+            (3_700.0, FirstStep(step=1)), (100.0, FirstStep(step=2)),
+        ]  # fmt: skip
+        merge_events(storage)
+
+
 def test_storage_that_fails_in_the_middle_of_reading_loses_no_event() -> None:
     class FailsOnce(MemoryStorage):
         failing = "events/b/000000.jsonl"

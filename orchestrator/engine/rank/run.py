@@ -77,7 +77,7 @@ def run_rank(train_fn: Callable[[], object], settings: RankSettings) -> object:
             scratch_folder(settings.cache, settings.logs.parent) as scratch,
             output_in_log(settings.storage, settings.logs, link.rank, scratch),
         ):
-            writer = EventWriter(settings.storage, guard=settings.lease.check) if link.rank == 0 else None
+            writer = _event_writer(settings) if link.rank == 0 else None
             try:
                 return _run(train_fn, settings, link, scratch, writer.record if writer else _ignore)
             finally:
@@ -186,6 +186,11 @@ def _classified(error: Exception, rank: int, step: int) -> RankFailed:
     named = kind is FailureKind.STEP_FAILED
     detail = f"{type(error).__name__}: {text}" if named else text
     return RankFailed(kind, detail[:300], step, about)
+
+
+def _event_writer(settings: RankSettings) -> EventWriter:
+    lease = settings.lease
+    return EventWriter(settings.storage, guard=lease.check, lease=lease.number)
 
 
 def _ignore(event: Event) -> None:

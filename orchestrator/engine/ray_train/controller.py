@@ -72,7 +72,7 @@ class GroupController(TrainController):
     ):
         self._clock = ControllerClock()
         lease = settings.lease
-        self._writer = EventWriter(settings.storage, guard=lease.check)
+        self._writer = EventWriter(settings.storage, guard=lease.check, lease=lease.number)
         cluster = RayCluster(settings.storage, settings.run, self._clock)
         pool = StandbyWorkers(settings.mindspore.preload) if settings.standbys else None
         self._control = GroupControl(

@@ -140,6 +140,15 @@ def test_the_crc_of_a_file_that_has_one_is_checked(model, shapes, tmp_path):
     assert "does not match its own CRC-32" in refusal(path, shapes)
 
 
+@pytest.mark.parametrize(("kind", "value"), [("weight", 0.0), ("weight", 1.0), ("moving_variance", 0.0)])
+def test_a_kernel_or_a_variance_of_one_value_was_never_trained(model, shapes, tmp_path, kind, value):
+    name = next(name for name in model if name.endswith(kind) and (model[name].ndim == 4 or kind != "weight"))
+    path = put(tmp_path / "a.ckpt", model | {name: np.full_like(model[name], value)})
+    assert f"every value of {published_name(name)} is {value:g}, which trained weights are not" in refusal(
+        path, shapes
+    )
+
+
 @pytest.mark.parametrize("bit", [0, 22, 27, 30, 31])
 def test_a_flipped_bit_of_a_weight_is_found_by_the_checksum_and_shows_in_the_result(
     whole, model, shapes, tmp_path, bit

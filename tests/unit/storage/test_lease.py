@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.process_identity import process_mark
 from orchestrator.storage import RunIsOwned, RunLost, StorageUnavailable
@@ -188,6 +190,14 @@ def test_heartbeats_all_have_one_size() -> None:
         lease.renew(count, now, ended)
         sizes.add(len(mount.get("lease/000001.heartbeat")))
     assert len(sizes) == 1
+
+
+@given(now=st.floats(0, 1e9))
+def test_a_heartbeat_of_this_very_moment_is_a_sign_of_life(now: float) -> None:
+    mount = Mount(Server())
+    clock = Clock(now=lambda: now)
+    take(mount, Owner.this_process(), TIMES, clock)
+    assert life_of(mount, 1, TIMES, clock) is Life.ALIVE
 
 
 def test_a_disk_that_is_full_as_the_lease_is_made_ends_the_launch_and_is_no_other_owner() -> None:
