@@ -55,7 +55,7 @@ class WantedCluster(Protocol):
         """The name of the Ray resource that a rank takes, and how much of it."""
 
     def why_too_large(self, available: Sequence[int]) -> str:
-        """Why hosts with so many of that resource each can never hold the job; empty when they can."""
+        """Why the hosts can never hold the job; empty if they can. available: amount of that resource on each host."""
 
 
 def prepare_environment() -> None:

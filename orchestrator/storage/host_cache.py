@@ -1,6 +1,6 @@
 """Copies of shared files on this host's own disk, one for all processes of a user.
 
-A memory-mapped page of a mount that lost its server is SIGBUS, so shared files are mapped only here. Layout of
+Reading a mapped page of a mount that lost its server raises SIGBUS, so shared files are mapped only here. Layout of
 `<base>/sdnet-cache-<uid>/`, which only its user may enter:
 
     <sha256>        a verified copy

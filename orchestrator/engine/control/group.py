@@ -174,7 +174,10 @@ class GroupControl:
         self._ranks = self._watch = self._drain = self._standbys = self._computing_since = None
 
     def failed(self, failure: Failure) -> Decision:
-        """Classify the failure, wait for storage if it was the cause, and decide. LaunchStopped and RunLost stop."""
+        """Classify the failure, wait for storage if it was the cause, and decide.
+
+        LaunchStopped and RunLost are not raised: then the decision is STOP.
+        """
         try:
             return self._decide(failure)
         except (LaunchStopped, RunLost):

@@ -1,7 +1,7 @@
 """When to start standbys: spare workers that have everything imported and wait for the next generation.
 
-A restart spends most of its time importing Ray, MindSpore and the training function. While standbys import, they
-compete with the ranks for CPUs, so they start only when the group makes progress.
+Without them, each restart has to import Ray, MindSpore and the training function, which takes seconds. While standbys
+import, they compete with the ranks for CPUs, so they start only when the group makes progress.
 """
 
 from typing import Protocol

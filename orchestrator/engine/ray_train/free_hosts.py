@@ -36,7 +36,7 @@ def asking_hosts_for_news(has_hosts: threading.Event) -> Iterator[None]:
 def _ask_until(has_hosts: threading.Event) -> None:
     wait_s = _AFTER_S
     while not has_hosts.wait(wait_s):
-        logger.info("the group waits for hosts; asking every host for news of its resources")
+        logger.info("the group waits for hosts; asking every host to report its resources")
         ask_for_news()
         wait_s = _AGAIN_AFTER_S
 

@@ -119,7 +119,7 @@ class ClusterSpec(Section):
         return ("CPU", self.threads) if self.device == "cpu" else ("NPU", 1)
 
     def why_too_large(self, available: Sequence[int]) -> str:
-        """Why hosts that have so many of `rank_resource` each can never hold the group; empty if they can."""
+        """Why the hosts can never hold the group; empty if they can. available: `rank_resource` of each host."""
         resource, each = self.rank_resource
         needs = RankNeeds({resource: each}, self.workers_per_host)
         room = room_of([{resource: number} for number in available], needs)

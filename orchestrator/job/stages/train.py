@@ -44,8 +44,8 @@ class LastCheckpointMissing(OrchestratorError):
 def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> Newest:
     """Train to the end of the recipe, through the failures that `recovery` allows; returns the last checkpoint.
 
-    Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp when there were too
-    many failures, or one that would happen again.
+    Needs a connected Ray. Raises InputError when the data cannot fill a batch, TrainingGaveUp when there were too many
+    failures, or one that would happen again, and LastCheckpointMissing.
     """
     check_data(spec, run)
     done = finished(spec, run, record)
