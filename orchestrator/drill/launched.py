@@ -15,7 +15,7 @@ from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.record import EventReader
 
-# Runs the command line in the environment of this process.
+# The interpreter of this process, so that the launch uses the same packages.
 PYTHON = sys.executable
 _POLL_S = 0.2
 # An interrupted launch ends its group within 15 s and then Ray.

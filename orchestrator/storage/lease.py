@@ -223,7 +223,7 @@ def read_owner(storage: Storage, number: int) -> Owner | None:
     """
     try:
         owner = Owner(**json.loads(storage.get(_name(number))))
-        str(owner)  # a time that no calendar has is not ours
+        str(owner)  # raises for a time outside of the calendar, which no launch writes
     except (ObjectMissing, ValueError, TypeError, OSError, OverflowError, RecursionError):
         return None
     return owner if isinstance(owner.mark, str) else None

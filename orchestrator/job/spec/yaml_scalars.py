@@ -1,4 +1,4 @@
-"""The value of a plain YAML scalar. Spellings that readers of YAML interpret differently are text."""
+"""The value of a plain YAML scalar. A number or date that readers of YAML interpret differently is text."""
 
 import re
 
