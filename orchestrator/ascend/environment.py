@@ -187,7 +187,7 @@ def _place_among_visible(rank: int, device_id: int | None, visible: Sequence[int
         return device_id
     if device_id not in visible:
         raise InputError(
-            f"rank {rank} shall use NPU {device_id}, but sees only {list(visible)}; "
+            f"rank {rank} must use NPU {device_id}, but sees only {list(visible)}; "
             "start Ray so that its workers see the placed devices"
         )
     return list(visible).index(device_id)

@@ -107,7 +107,7 @@ def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
         versions = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)
         return Finding(host, "versions", "fail", seen, f"the first host has {versions}; install the same")
     if facts.versions.get("driver") != reference.versions.get("driver"):
-        remedy = f"the first host has driver {reference.versions.get('driver')}; better the same everywhere"
+        remedy = f"the first host has driver {reference.versions.get('driver')}; use the same on every host"
         return Finding(host, "versions", "warn", seen, remedy)
     return Finding(host, "versions", "ok", seen)
 
@@ -177,7 +177,7 @@ def _devices(host: str, inventory: HostInventory, cluster: ClusterSpec, several:
             host, "tools", "warn", problem.removeprefix(f"{host}: "), "see docs/cluster_yaml.md, hosts"
         )
     if not inventory.devices:
-        yield Finding(host, "devices", "fail", "none", "is the driver there, and npu-smi on PATH?")
+        yield Finding(host, "devices", "fail", "none", "is the driver installed, and npu-smi on PATH?")
         return
     judged = [_device(host, device, cluster, several) for device in inventory.devices]
     well = sum(finding.state == "ok" for finding in judged)

@@ -175,7 +175,7 @@ def _rank_faults(servers: list[ServerSeats]) -> Iterator[Fault]:
             if seat.rank is None:
                 continue
             if seat.rank in seen:
-                fix = f"also at {seen[seat.rank]}; each rank stands once in the table"
+                fix = f"also at {seen[seat.rank]}; each rank appears once in the table"
                 yield Fault(INVALID, path, str(seat.rank), fix)
             elif seat.rank >= world_size:
                 fix = f"ranks count from 0 to {world_size - 1}, each once; renumber them"

@@ -65,7 +65,7 @@ def table_of_text(text: str) -> Any:
         )
         json.dumps(table, ensure_ascii=False).encode()
     except _DuplicateKey as error:
-        fix = "the key stands twice in one object, and HCCL takes the last; remove one of them"
+        fix = "the key appears twice in one object, and HCCL takes the last; remove one of them"
         raise FaultyTable(Fault(UNREADABLE, f"$..{error.key[:_SHOWN_CHARACTERS]}", error.key, fix)) from None
     except (ValueError, RecursionError, OverflowError) as error:
         fix = f"this is not JSON ({_reason(error)}); write a new table"
