@@ -1,4 +1,4 @@
-"""Which process a process id stands for: ids are used again, and every host and container counts its own."""
+"""Identifies processes. An id alone does not: the kernel reuses ids, and every host and container has its own."""
 
 import os
 from pathlib import Path
@@ -7,15 +7,15 @@ from pathlib import Path
 def start_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since the host booted; None when there is no such process.
 
-    With the id it names one process: ids are used again. Anybody may read it, also of another user's
-    process, and no change of the clock moves it.
+    Together with the id it identifies a process, because the kernel reuses ids. Everybody may read it, even for
+    another user's process, and setting the clock does not change it.
     """
     stat = _stat(pid)
     return None if stat is None else int(stat[19])  # field 22 of `man proc`
 
 
 def process_mark(pid: int) -> str:
-    """What names one process among all that ever ran: its boot, its process namespace, id and start.
+    """Identifies one process among all that ever ran, by boot, process namespace, id and start time.
 
     Empty when there is no such process.
     """
@@ -36,7 +36,7 @@ def is_alive(mark: str) -> bool | None:
     stat = _stat(int(pid))
     if stat is None and _exists(int(pid)):
         return None
-    # A process that was killed stays as a zombie until its parent asks for it.
+    # A killed process stays as a zombie until its parent waits for it.
     return stat is not None and stat[19] == started and stat[0] not in ("Z", "X")
 
 

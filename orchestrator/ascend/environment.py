@@ -25,7 +25,7 @@ Collective = Literal["auto", "mccl"]
 # Our watchdog acts much sooner. The time-outs of MindSpore and HCCL are the fallback if it fails.
 FAILURE_BUDGET_S = 120.0
 
-# HCCL refuses a connect time-out outside these; 120 s is also its default.
+# HCCL refuses a connect time-out outside this range; 120 s is also its default.
 _HCCL_CONNECT_S = (120, 7200)
 # 910A counts execution time in units of 68 s and rounds down.
 _HCCL_EXEC_UNIT_910A_S = 68
@@ -51,8 +51,9 @@ class Timeouts:
 def timeouts(failure_budget_s: float, soc: Soc) -> Timeouts:
     """Derive every time-out from the seconds that a failure may stay undetected, within HCCL's ranges.
 
-    HCCL and MindSpore are the fallback of our own watchdog, so no time-out may fire before the budget
-    has passed. The exception is hccl_exec on 910A, which HCCL rounds down (to at least 68 s).
+    HCCL and MindSpore are the fallback of our own watchdog, so no time-out may fire before the budget has passed.
+    There are two exceptions: hccl_exec on 910A, which HCCL rounds down (to at least 68 s), and hccl_connect, which
+    HCCL limits to 7200 s.
     """
     if not 0 < failure_budget_s < 2**31:
         raise InputError(
@@ -186,7 +187,7 @@ def _place_among_visible(rank: int, device_id: int | None, visible: Sequence[int
         return device_id
     if device_id not in visible:
         raise InputError(
-            f"rank {rank} shall use NPU {device_id}, but sees only {list(visible)}; "
+            f"rank {rank} must use NPU {device_id}, but sees only {list(visible)}; "
             "start Ray so that its workers see the placed devices"
         )
     return list(visible).index(device_id)

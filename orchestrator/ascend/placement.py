@@ -52,7 +52,7 @@ class AscendHost:
 
     @property
     def server_id(self) -> str:
-        """Name in the rank table: pod first, so that its dictionary order keeps pods together."""
+        """Name in the rank table. The pod comes first, so that sorting keeps the hosts of a pod together."""
         return self.address if self.super_pod_id is None else f"{self.super_pod_id}/{self.address}"
 
     @property

@@ -16,7 +16,7 @@ from orchestrator.storage.mounts import mount_of
 
 # sshfs keeps a directory in its cache for 20 s, NFS for up to 60 s.
 LISTED_WITHIN_S = 60.0
-# A longer delay is reported: a run would wait that long for each checkpoint whose name it does not know.
+# A longer delay is reported: a run would wait that long for each checkpoint that it finds only in a listing.
 _SLOW_LISTING_S = 30.0
 _READ_WITHIN_S = 10.0
 _POLL_S = 0.2

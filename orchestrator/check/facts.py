@@ -20,7 +20,7 @@ from orchestrator.engine.host.survey import inventory_of_host
 from orchestrator.job.memory import memory_bytes
 
 PACKAGES = ("sdnet-orchestrator", "mindspore", "ray", "numpy", "opencv-python-headless")
-# HCCL's host ports, one for each device of the host. HCCL_IF_BASE_PORT changes the first.
+# HCCL's host ports, one for each device of the host. HCCL_IF_BASE_PORT changes the first one.
 HCCL_BASE_PORT, HCCL_PORTS = 60000, 16
 _PROBE_BYTES = 32 * 2**20
 _CHUNK = 2**20

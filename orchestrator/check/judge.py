@@ -1,4 +1,4 @@
-"""From what hosts said to findings: what is well, what is doubtful, what must be put right. Pure."""
+"""Judges the facts about hosts: each finding is ok, a warning or a failure. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from orchestrator.job.spec.job_spec import ClusterSpec
 
 State = Literal["ok", "warn", "fail"]
 
-# Events and heartbeats of different hosts are compared by time of day.
+# Events of different hosts are sorted by their time of day.
 _SKEW_WARN_S, _SKEW_FAIL_S = 1.0, 10.0
 _SLOW_STORAGE_MB_S = 50.0
 # Ray keeps objects there; below this it falls back to the disk.
@@ -26,7 +26,7 @@ _MUST_AGREE = ("python", "sdnet-orchestrator", "mindspore", "ray", "cann")
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the job will take on a host, in bytes (estimates of `plan`)."""
+    """Bytes that the job needs: disk of its storage, and memory of each rank (estimates of `plan`)."""
 
     disk: int
     memory_per_rank: int
@@ -50,7 +50,7 @@ def judge_host(
     host, facts = answer.address, answer.value
     if facts is None or reference is None:
         yield Finding(
-            host, "answer", "fail", answer.error, "look at the host: is it up, is Ray's log telling?"
+            host, "answer", "fail", answer.error, "look at the host: is it up, and what does Ray's log say?"
         )
         return
     yield _versions(host, facts, reference)
@@ -64,7 +64,7 @@ def judge_host(
 
 
 def judge_capacity(resources: Mapping[str, Mapping[str, float]], cluster: ClusterSpec) -> Finding:
-    """Whether Ray itself counts enough for the job. resources: what Ray counts on each host."""
+    """Whether Ray's resources are enough for the job. resources: those of each host, as Ray counts them."""
     name, each = cluster.rank_resource
     counted = sum(int(found.get(name, 0)) for found in resources.values())
     room = room_of(list(resources.values()), RankNeeds({name: each}, cluster.workers_per_host))
@@ -80,11 +80,11 @@ def judge_capacity(resources: Mapping[str, Mapping[str, float]], cluster: Cluste
 
 
 def judge_group(inventories: Sequence[HostInventory], cluster: ClusterSpec) -> Finding:
-    """Whether the job finds a legal group on these hosts; a smaller one than it could take is doubtful."""
+    """Whether these hosts can form a legal group for the job. One below the job's maximum is a warning."""
     hosts = hosts_to_place_on(inventories)
     ranks = largest_group(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
     try:
-        # An elastic job starts with what there is; one of fixed size is refused with the reason.
+        # An elastic job starts with the ranks that fit. A job of fixed size is refused with the reason.
         wanted = max(ranks, cluster.min_workers)
         places = place(hosts, wanted, cluster.soc, cluster.workers_per_host)
         table = build_rank_table(places, cluster.soc)
@@ -107,13 +107,13 @@ def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
         versions = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)
         return Finding(host, "versions", "fail", seen, f"the first host has {versions}; install the same")
     if facts.versions.get("driver") != reference.versions.get("driver"):
-        remedy = f"the first host has driver {reference.versions.get('driver')}; better the same everywhere"
+        remedy = f"the first host has driver {reference.versions.get('driver')}; use the same on every host"
         return Finding(host, "versions", "warn", seen, remedy)
     return Finding(host, "versions", "ok", seen)
 
 
 def _clock(answer: Answer[HostFacts], facts: HostFacts) -> Finding:
-    """Offset as NTP reckons it; half the time the question travelled is its uncertainty."""
+    """The clock's offset, computed as in NTP. Its uncertainty is half of the travel time of question and answer."""
     began, ended = facts.clock
     offset = ((began - answer.asked) + (ended - answer.answered)) / 2
     doubt = max(0.0, (answer.answered - answer.asked) - (ended - began)) / 2
@@ -177,7 +177,7 @@ def _devices(host: str, inventory: HostInventory, cluster: ClusterSpec, several:
             host, "tools", "warn", problem.removeprefix(f"{host}: "), "see docs/cluster_yaml.md, hosts"
         )
     if not inventory.devices:
-        yield Finding(host, "devices", "fail", "none", "is the driver there, and npu-smi on PATH?")
+        yield Finding(host, "devices", "fail", "none", "is the driver installed, and npu-smi on PATH?")
         return
     judged = [_device(host, device, cluster, several) for device in inventory.devices]
     well = sum(finding.state == "ok" for finding in judged)
@@ -225,7 +225,7 @@ def _ports(host: str, facts: HostFacts) -> Finding:
     seen = "taken: " + ", ".join(f"{port} {status}" for port, status in facts.busy_ports.items())
     if "LISTEN" in facts.busy_ports.values():
         return Finding(host, "ports", "fail", seen, "end what listens there, or set HCCL_IF_BASE_PORT")
-    # The kernel lends such ports to any outgoing connection unless they are reserved.
+    # Unless these ports are reserved, the kernel may give them to any outgoing connection.
     remedy = f"sysctl net.ipv4.ip_local_reserved_ports={HCCL_BASE_PORT}-{last}"
     return Finding(host, "ports", "warn", seen, remedy)
 

@@ -31,7 +31,7 @@ def run_check(spec: JobSpec, *, clean: bool = False, ping: bool = False) -> tupl
     cannot be reached from here.
     """
     needs, plan_finding = _needs(spec)
-    # A cluster too small for the job shall be a finding, not the end of the check.
+    # A cluster that is too small for the job must become a finding, and not end the check.
     with ray_session(spec.cluster, must_hold_job=False):
         resources = _ray_resources()
         answers, contract = _ask(spec, clean=clean)
@@ -57,7 +57,7 @@ def _ray_resources() -> dict[str, dict[str, float]]:
 
 
 def _needs(spec: JobSpec) -> tuple[Needs, Finding | None]:
-    """What the job will take; a job that cannot be planned is a finding, and takes nothing."""
+    """What the job needs. A job that cannot be planned is a finding, and its needs are 0."""
     try:
         planned = build_plan(spec).needs
     except (InputError, OrchestratorInputError) as error:
@@ -67,7 +67,7 @@ def _needs(spec: JobSpec) -> tuple[Needs, Finding | None]:
 
 
 def _ask(spec: JobSpec, *, clean: bool) -> tuple[tuple[Answer[HostFacts], ...], tuple[Finding, ...]]:
-    """What every host says, and what was proved of the storage from all of them."""
+    """The facts about every host, and the findings of the storage test that all hosts make together."""
     storage = RunDirectory.of(spec.storage, spec.name).root.parent
     token = secrets.token_hex(16)
     try:
@@ -95,7 +95,7 @@ def _ask(spec: JobSpec, *, clean: bool) -> tuple[tuple[Answer[HostFacts], ...], 
 
 
 def _remove(probe: Path) -> None:
-    """Delete the probe. This host may learn late what other hosts made in it, so a refusal is tried again."""
+    """Delete the probe. This host may see the files of other hosts late, so a failed deletion is retried."""
     deadline = time.monotonic() + LISTED_WITHIN_S
     while True:
         try:
@@ -122,7 +122,7 @@ def _missing_hosts(spec: JobSpec, answers: tuple[Answer[HostFacts], ...]) -> lis
 
 
 def _inventories(spec: JobSpec, answers: tuple[Answer[HostFacts], ...]) -> list[HostInventory]:
-    """Of the hosts that the job names, or of all when it names none."""
+    """The inventories of the hosts that the job names, or of all hosts if it names none."""
     named = {host.address for host in spec.cluster.hosts}
     found = [answer.value.inventory for answer in answers if answer.value and answer.value.inventory]
     return [inventory for inventory in found if not named or inventory.address in named]

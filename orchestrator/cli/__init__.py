@@ -4,7 +4,7 @@ from sdnet.interruption import hold_signals
 
 
 def main() -> None:
-    """Run the command line. An interrupted import is a traceback, so signals wait until all modules are there."""
+    """Run the command line. A signal during an import would print a traceback, so signals wait for all imports."""
     hold_signals()
     from orchestrator.cli.program import main as run
 

@@ -28,11 +28,11 @@ EXIT_CODES = (
 )
 # Exit code of a launch that lost its run to another launch. `register` uses 3.
 LOST = 4
-# What these commands make is on disk; their output only comments on it.
+# The results of these commands are on disk; their output only describes them.
 _RESULT_ON_DISK = ("launch", "demo", "preprocess", "drill", "export", "register")
-# After a signal they have something to say: they save, and end processes on other hosts.
+# These commands print after a signal, because they still save, and end processes on other hosts.
 _TALK_AFTER_A_SIGNAL = ("launch", "demo", "preprocess", "drill", "check", "register")
-# Of a file or its disk, and not of the program: a traceback would not help.
+# Errors of a file or its disk, and not of the program: a traceback would not help.
 _FILE_TROUBLES = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK,
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO,
@@ -95,7 +95,7 @@ def _run(app: Callable[[], object], silent: bool) -> int:
         tell(f"{error.filename or 'a file'}: {error.strerror}; look at it and its disk, and run this again")
         return 1
     except KeyboardInterrupt as interruption:
-        # Outside the commands: while the arguments were read, or just after the end.
+        # Outside of a command: while the arguments were parsed, or just after the command's end.
         tell("interrupted")
         return exit_code_of(interruption)
     except Exception:

@@ -33,7 +33,7 @@ class Damage(StrEnum):
 
 # These faults disable a whole host for some time, so neither the head nor the launcher may be on it.
 OF_HOSTS = (Fault.KILL_HOST, Fault.PARTITION)
-# Least steps between faults. With fewer, two faults could not be distinguished.
+# The least number of steps between two faults. With fewer they could not be distinguished.
 STEPS_BETWEEN = 2
 
 
@@ -63,7 +63,7 @@ def parse_faults(text: str) -> tuple[Fault, ...]:
 
 
 def reasons_against(*, local: bool, keep: int, spare_hosts: Mapping[str, str]) -> dict[Fault, str]:
-    """The faults that this cluster cannot show, and why.
+    """The faults that are not possible on this cluster, and why.
 
     spare_hosts: addresses of the hosts that may be lost, each with the reason why its link cannot be cut
     (empty when it can).

@@ -23,7 +23,7 @@ class Hosts(Protocol):
         """Whether the host is in the cluster now."""
 
     def call(self, address: str, function: Callable[[str], str]) -> str:
-        """The result of `function(address)` on that host, or the reason why it could not be called."""
+        """The result of `function(address)` on that host, or the reason why the call failed."""
 
 
 class ThisHost:

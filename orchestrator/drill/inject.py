@@ -1,7 +1,7 @@
-"""Makes one fault, on the host of the rank that it is aimed at.
+"""Injects one fault, on the host of its target rank.
 
-Only processes with the mark of the run are touched. A fault is recorded, as `fault_injected`, only after it was
-seen to have happened.
+A fault of a rank only touches a process with the mark of the run. A fault is recorded, as `fault_injected`, only after
+its effect was observed.
 """
 
 import json
@@ -34,12 +34,12 @@ Record = Callable[[Event], None]
 
 
 class NotNow(Exception):
-    """The rank or the checkpoint that was aimed at is not there any more; the drill aims again."""
+    """The fault cannot be injected now, for example because the rank has ended; the drill chooses again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One fault, aimed at a rank. lease, generation, step: of the group when the rank was chosen.
+    """One fault and its target rank. lease, generation, step: of the group when the rank was chosen.
 
     host, pid, started: the rank's process. started: in clock ticks after boot, None when unknown.
     """
@@ -59,7 +59,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The work of the process that outlives a host's Ray node: its fault, and the node to bring back."""
+    """The order for the process that survives a fault of its host: the fault, and the Ray node to restart."""
 
     target: Target
     node: RayNode
@@ -80,7 +80,7 @@ class Order:
 
 
 def inject(address: str, target: Target) -> str:
-    """On the target's host, which has this address: make the fault; returns why not, or an empty string.
+    """On the target's host, which has this address: inject the fault; returns why that failed, or an empty string.
 
     For a fault of a whole host, a process is started that survives the fault and records it.
     """
@@ -96,7 +96,7 @@ def inject(address: str, target: Target) -> str:
 
 
 def fault_of(target: Target, at: float, proof: str, checkpoint: str | None = None) -> FaultInjected:
-    """The event of a fault that happened `at` unix seconds; proof: how that was seen."""
+    """The event of a fault that happened `at` unix seconds; proof: the evidence."""
     return FaultInjected(
         number=target.number,
         fault=target.fault.value,
@@ -126,7 +126,7 @@ def _hit_rank(target: Target, record: Record) -> None:
 
 def _process(target: Target) -> psutil.Process:
     process = psutil.Process(target.pid)
-    # The id may be another process's by now.
+    # The kernel may have reused the pid.
     same = target.started in (None, start_ticks(target.pid))
     if not same or process.environ().get(RUN_VARIABLE) != str(target.run.root):
         raise NotNow(f"process {target.pid} is not rank {target.rank} of this run")
@@ -195,7 +195,7 @@ def damage_checkpoint(checkpoint: Path, damage: Damage) -> str:
 
 
 def _leave_to_agent(order: Order) -> None:
-    """Start the process that takes the host away and brings it back; returns once it is on its own."""
+    """Start the process that disables the host and restores it; returns once it runs independently."""
     with open_log(order.target.run.logs / "drill_agents.log") as log:
         subprocess.run(
             [sys.executable, "-m", "orchestrator.drill.agent"],

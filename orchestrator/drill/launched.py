@@ -15,7 +15,7 @@ from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.record import EventReader
 
-# Runs the command line in the environment of this process.
+# The interpreter of this process, so that the launch uses the same packages.
 PYTHON = sys.executable
 _POLL_S = 0.2
 # An interrupted launch ends its group within 15 s and then Ray.
@@ -50,7 +50,7 @@ class Launched:
         self.until(lambda: False)
 
     def read(self) -> None:
-        """Add the new events. While storage is away there are none, and the launch waits for it, too."""
+        """Add the new events. While storage is away there are none; the launch waits for it, too."""
         with contextlib.suppress(StorageError):
             self.history += self._reader.new()
 
@@ -63,7 +63,7 @@ class Launched:
 
 @contextmanager
 def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
-    """Launch the job. If the block ends before the launch does, stop the launch as Ctrl-C does."""
+    """Launch the job. If the block ends before the launch does, stop the launch with SIGTERM: its ranks save."""
     command = [PYTHON, "-m", "orchestrator.cli", "launch", str(job)]
     with open_log(_output_of(run), empty=True) as output:
         # A new session: Ctrl-C on the terminal must reach the launch only once, and only through us.
@@ -82,7 +82,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.terminate()
         try:
             process.wait(timeout=_ENDS_WITHIN_S)
-        except BaseException:  # like a second Ctrl-C: it leaves at once
+        except BaseException:  # too late, or another Ctrl-C: do not wait for it any longer
             process.kill()
             process.wait()
             raise

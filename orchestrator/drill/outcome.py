@@ -77,11 +77,10 @@ def was_made(history: Sequence[Recorded], number: int) -> bool:
 
 
 def waited_for_host(history: Sequence[Recorded], number: int) -> bool:
-    """Whether the run could continue after fault `number` only with the host that the fault disabled.
+    """Whether the first group after fault `number` had to wait for the host that the fault disabled.
 
-    True when the first group after the fault began to start while that host was away, and has a rank there.
-    Then no other host was free. This is right on a cluster without a spare host. With a spare host it
-    shows that the spare host is not usable.
+    That is so if the group began to start before the host returned, and has a rank there: no other host was free.
+    On a cluster with a spare host, this means that the spare host is not usable.
     """
     fault = _of_fault(history, events.FaultInjected, number)
     returned_at = _time_of_return(history, number)

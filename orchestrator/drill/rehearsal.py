@@ -39,7 +39,7 @@ from sdnet.errors import InputError
 
 # One fault may cause several failures: a lost host, and a start that fails before the host is back.
 _FAILURES_A_FAULT = 5
-# Longest time of a host's agent: the fault itself, the end of the raylet, and three tries to start it again.
+# How long a host's agent may take: the fault itself, the end of the raylet, and three tries to start it again.
 _HOST_BACK_S = 240.0
 # How long Ray may need to list every host again after the run.
 _ALL_BACK_S = 30.0
@@ -60,7 +60,7 @@ class CleanRunFailed(OrchestratorError):
 
 
 def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
-    """Directories of the run without and of the run with faults. Raises InputError when an earlier drill is there."""
+    """Directories of the run without faults and of the run with them. Raises InputError for an earlier drill."""
     clean, disturbed = (RunDirectory.of(spec.storage, spec.name + end) for end in ("-drill-clean", "-drill"))
     with reading(disturbed):
         earlier = has_events(disturbed.storage)

@@ -45,7 +45,7 @@ class LaunchEnds(Exception):
 
 
 class Session:
-    """One rank of one generation.
+    """What the training function uses in one rank of one generation.
 
     rank: 0 to `world_size` - 1. local_rank: number among the ranks of this host, from 0. total_steps: set it if it
     is known, so that progress can be shown.
@@ -113,11 +113,12 @@ class Session:
                 ranks. Called only on rank 0, and only when it is saved: in this call, or when training ends.
                 Arrays must be copies.
             metrics: finite numbers to show, such as a loss; stored with the next checkpoint.
-            save: save now, whatever the interval.
+            save: save now, even if the interval has not passed.
             work_s: seconds of this rank's own work, without waiting for other ranks; shows which rank is slow.
 
         Raises:
             TrainingDiverged: a metric named `loss` is not finite.
+            InputError: `step` is lower than in an earlier call.
         """
         metrics = self._checked(step, metrics)
         if self._first:

@@ -79,7 +79,7 @@ class RecoveryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How a run ended. value: what the training function returned on rank 0; None if a resume had no steps left."""
+    """How a run ended. step, metrics: of the last checkpoint. value: what the training function returned on rank 0."""
 
     path: Path
     checkpoint: str | None
@@ -142,8 +142,8 @@ class MindSporeTrainer:
 
         Call `ray.init()` first. On an interrupt it saves before it ends. lease: of a caller that already owns the
         run; without one, `fit` owns the run until it returns. Raises TrainingGaveUp, RunIsOwned when another process
-        works on the run, RunLost when another process took it over, or InputError for a mistake that only the running
-        cluster could reveal.
+        works on the run, RunLost when another process took it over, StorageError, or InputError for a training
+        function that cannot run in a rank.
         """
         if RUN_VARIABLE in os.environ:
             raise InputError(
@@ -269,7 +269,7 @@ class MindSporeTrainer:
 
 
 def _merge_events(storage: DirectoryStorage, owning: Ownership) -> None:
-    """Write `events.jsonl` of a run that is still owned. If that fails, the segments still have the same events."""
+    """Write `events.jsonl` if we still own the run. If that fails, the segments still have the same events."""
     try:
         owning.check()
         merge_events(storage)
@@ -278,7 +278,7 @@ def _merge_events(storage: DirectoryStorage, owning: Ownership) -> None:
 
 
 def _version_2(config: ScalingConfig) -> v2.ScalingConfig:
-    """The configuration if it is of Ray Train version 2, the default unless RAY_TRAIN_V2_ENABLED turns it off."""
+    """The configuration; InputError if it is of Ray Train version 1, which RAY_TRAIN_V2_ENABLED=0 selects."""
     if not isinstance(config, v2.ScalingConfig):
         raise InputError(
             f"scaling_config is a {type(config).__module__}.{type(config).__name__}, of version 1 of Ray Train; "

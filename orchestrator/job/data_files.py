@@ -38,7 +38,10 @@ def use_own_files(run: RunDirectory) -> None:
 
 
 def followed(path: Path) -> Path:
-    """The file itself, or, when a finished run refers to one elsewhere, that one. For paths that a person types."""
+    """The path itself, or, for a data file that a run only refers to, the path in its reference.
+
+    For paths that a person types, such as `<run>/data/test.npz`.
+    """
     if path.exists() or path.name not in _NAMES or path.parent.name != "data":
         return path
     paths = _referred(RunDirectory(path.parent.parent))

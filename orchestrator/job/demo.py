@@ -1,4 +1,4 @@
-"""`demo`: a job anyone can run, and the naive distance it is compared with."""
+"""`demo`: a job that anyone can run, and a naive distance as its baseline."""
 
 import numpy as np
 

@@ -20,14 +20,14 @@ from sdnet.errors import InputError
 from sdnet.metrics import check_labels
 from sdnet.paths import full_path
 
-# Keys that refuse data or say where they are, and so cannot change what a run trains on without
-# changing the checksums of its data, which its checkpoints keep.
+# A run may be resumed with other values of these keys. If such a change alters the patches, it also alters the
+# checksums of the data, and those are compared with the ones in the checkpoints.
 _NO_IDENTITY = ("max_bad_images", "layout", "max_pixels")
 
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """What a job's data give at most.
+    """The most that a job's data can give.
 
     pairs, shards: of images; 0 for patches made elsewhere. train, test: patches. notes: warnings that
     do not prevent the job from running.
@@ -42,9 +42,9 @@ class Supply:
 
 
 def check_inputs(spec: JobSpec) -> Supply:
-    """What there is to train and test on; folders are listed, no image is read.
+    """What there is to train and test on; folders are listed, no image is opened.
 
-    Raises InputError for data that cannot be trained on, StorageUnavailable when storage fails.
+    Raises InputError for data that cannot be trained on, and StorageUnavailable when storage fails.
     """
     supply = supply_of(spec.data)
     problem = batch_problem(spec, supply)
@@ -65,9 +65,9 @@ def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
 
 
 def supply_of(data: DataSpec) -> Supply:
-    """What there is to train and test on. Raises InputError for none, too few scenes, or no permission.
+    """What there is to train and test on.
 
-    StorageUnavailable for a failure that may pass.
+    Raises InputError for no data, too few scenes or no permission, StorageUnavailable for a failure that may pass.
     """
     try:
         if data.prepared is not None:
@@ -87,7 +87,7 @@ def source_of(data: DataSpec) -> str:
 
 
 def batch_problem(spec: JobSpec, supply: Supply) -> str:
-    """Why a step would take more samples than the data can give; empty when they may suffice."""
+    """Why the data cannot fill the batch of one step; empty when they may suffice."""
     if supply.train >= spec.global_batch:
         return ""
     ranks = spec.cluster.max_workers
@@ -110,7 +110,7 @@ def images_folder(given: str) -> Path:
 def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
     """Raise InputError when the run's checkpoints were trained with other files than these.
 
-    Checkpoints that do not say what they were trained with are believed.
+    Checkpoints without checksums of their data are accepted.
     """
     recorded = _recorded_checksums(run)
     if not recorded:
@@ -159,7 +159,7 @@ def _refuse_passing(error: OSError, place: str) -> None:
 
 
 def _unreadable(error: OSError, folder: Path) -> InputError:
-    """The error of the user for it. Raises StorageUnavailable for one that may pass."""
+    """The InputError for an unreadable file. Raises StorageUnavailable for an error that may pass."""
     _refuse_passing(error, str(folder))
     return InputError(
         f"{error.filename or folder} cannot be compared with what the run was trained with "
@@ -168,7 +168,7 @@ def _unreadable(error: OSError, folder: Path) -> InputError:
 
 
 def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """What of the `data` of a job decides its result; jobs written by older versions lack some keys."""
+    """The keys of a job's `data` that decide its result. Jobs written by older versions lack some keys."""
     split = {"scene_pattern": None, **data["split"]}
     return {key: value for key, value in {**data, "split": split}.items() if key not in _NO_IDENTITY}
 
@@ -180,7 +180,7 @@ def prepared_files(given: str) -> tuple[Path, Path]:
 
 
 def _recorded_checksums(run: RunDirectory) -> dict[str, str]:
-    """Checksums of the data in the newest checkpoint that can be read; all of a run have the same."""
+    """Checksums of the data in the newest readable checkpoint; all checkpoints of a run have the same."""
     for name in reversed(checkpoint_names(run.storage)):
         try:
             recorded = read_fields(run.storage, name).get("data", {})

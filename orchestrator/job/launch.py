@@ -46,7 +46,7 @@ from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# What decides the bytes of the result.
+# The sections of a job that decide the bytes of the result.
 _IDENTITY = ("data", "train", "evaluate")
 
 
@@ -59,7 +59,7 @@ class Outcome:
 
 
 class StorageRefused(OrchestratorError):
-    """The end of a run could not be written down. Example: the disk is full."""
+    """The final files of a run could not be written. Example: the disk is full."""
 
     def __init__(self, path: str, detail: str, reason: str | None):
         super().__init__(path, detail, reason)
@@ -77,7 +77,8 @@ def launch(spec: JobSpec) -> Outcome:
     """Run the job to its end.
 
     Launched again, it resumes where the last launch stopped; a finished job is not run again. Raises InputError for
-    what the user can correct and OrchestratorError otherwise; summary.json then says `failed` or `stopped`.
+    what the user can correct and OrchestratorError otherwise. If the stages had begun, summary.json says `failed`, or
+    `stopped` after an interrupt.
     """
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run) as owning, _event_writer(run, owning) as events:
@@ -150,7 +151,7 @@ def _ended_in_writing(
         if lost is not None:
             raise lost
         events.record(RunFinished(status=status, reason=reason, lease=owning.lease.number))
-        # A run that succeeded waits until storage is back; one that failed has waited long enough.
+        # After success, wait until storage is back: the result must not be lost. A failed run need not wait.
         timeout_s = spec.recovery.storage_timeout_s if status == "succeeded" else 0.0
         write = functools.partial(_write_end, spec, run, events, owning, status, reason)
         try:
@@ -168,9 +169,9 @@ def _write_end(
     status: str,
     reason: str | None,
 ) -> None:
-    """Write what remains of a run; summary.json is the last, so it means that the others are there.
+    """Write the final files of a run. summary.json is the last one: if it exists, the others exist, too.
 
-    These names do not carry the lease's generation, so the lease is read right before each is written.
+    Their names do not contain the lease's number, so ownership is checked right before each is written.
     """
     storage = run.storage
     if not events.flush():
@@ -214,7 +215,7 @@ def _warn_of_missing_data(run: RunDirectory) -> None:
 def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
     """Refuse if the directory contains checkpoints of other data, another recipe or other ranks.
 
-    Before there is one a mistake in the job can be corrected: shards are made again where they must be.
+    Before the first checkpoint, the job may still change: shards that no longer match are made again.
     """
     before = _read_job(run) if holds_checkpoints(run) else None
     if before is None:
@@ -235,7 +236,7 @@ def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
 def _read_job(run: RunDirectory) -> dict[str, Any] | None:
     """job.yaml as the last launch wrote it, or None.
 
-    Raises InputError when it cannot say what the run was, and StorageUnavailable.
+    Raises InputError when it is not a job or cannot be read, and StorageUnavailable.
     """
     try:
         job = yaml.safe_load(run.storage.get(run.job.name))
@@ -257,17 +258,17 @@ def _read_job(run: RunDirectory) -> dict[str, Any] | None:
 
 
 def _claim(spec: JobSpec, run: RunDirectory, owning: Ownership) -> tuple[str, ...]:
-    """Make the directory this job's, once its inputs are known to be usable; returns notes on them."""
+    """Check the inputs, then write job.yaml: now the directory belongs to this job. Returns notes on the inputs."""
     supply = check_inputs(spec)
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
-    owning.check()  # looking at the inputs may take long, and the name does not carry the lease's number
+    owning.check()  # the check of the inputs may take long, and the name does not contain the lease's number
     run.storage.put(run.job.name, yaml.safe_dump(spec.values(), sort_keys=False).encode())
     return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
 
 
 def _print(notes: tuple[str, ...]) -> None:
-    """Only when nothing is left that refuses the job: a refusal is one line."""
+    """Print the notes. Call it when nothing can refuse the job any more: a refusal prints one line only."""
     for note in notes:
         logger.warning("note: %s", note)
 
@@ -288,7 +289,7 @@ def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
 
 @contextlib.contextmanager
 def _named_in(run: RunDirectory) -> Iterator[None]:
-    """Name the run when its storage fails in this block: the name of an object alone says too little."""
+    """Add the run's path to storage errors of this block: an object's name alone does not identify the run."""
     try:
         yield
     except StorageError as error:

@@ -75,7 +75,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def build_plan(spec: JobSpec) -> Plan:
-    """Plan the job. Raises InputError when the data, the devices or the storage cannot make it."""
+    """Plan the job. Raises InputError when the data, the devices or the storage cannot be used."""
     run = RunDirectory.of(spec.storage, spec.name)
     run.refuse_file_in_the_way()
     supply = supply_of(spec.data)
@@ -102,7 +102,7 @@ def build_plan(spec: JobSpec) -> Plan:
 
 
 def _size_problem(cluster: ClusterSpec) -> str:
-    """Why this host is too small for a job that starts Ray here; other clusters are looked at by `launch`."""
+    """Why this host is too small for a job that starts Ray here. `launch` checks other clusters."""
     if cluster.address != "local" or cluster.device != "cpu":
         return ""
     return cluster.why_too_large([os.cpu_count() or 1])
@@ -138,9 +138,9 @@ def _stages(spec: JobSpec, supply: Supply, copies: Copies, shifts: str) -> tuple
 
 def _needs(spec: JobSpec, supply: Supply, ranks: int) -> dict[str, int]:
     patches = supply.train + supply.test
-    # Shards and the merged files are on disk together until a person deletes the shards.
+    # Shards and merged files are on disk at the same time, until a person deletes the shards.
     made = 2 * patches * _PATCH_BYTES if supply.pairs else 0
-    # Of the model and of Adam's two moments of it; `keep`, the best, and one that is being written.
+    # A checkpoint has the model and Adam's two moments. On disk: the `keep` newest, the best, and one being written.
     checkpoints = (spec.checkpoint.keep + 2) * 3 * _MODEL_BYTES
     return {
         "patches_at_most": patches,

@@ -1,4 +1,4 @@
-"""`launch --restart`: begin a run again, with all that the earlier launches left moved aside, not deleted."""
+"""`launch --restart`: begin a run again. What earlier launches left is moved aside, not deleted."""
 
 import logging
 from pathlib import Path

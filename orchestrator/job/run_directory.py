@@ -139,7 +139,7 @@ def _make_writable(directory: Path, remedy: str) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory) as probe, os.scandir(directory):
-            probe.write(bytes(_PROBE_BYTES))  # a full disk takes names, and no bytes
+            probe.write(bytes(_PROBE_BYTES))  # on a full disk a file can be created, but not filled
             probe.flush()
     except OSError as error:
         what = "storage " if remedy == _OTHER_STORAGE else ""

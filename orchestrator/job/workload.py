@@ -34,8 +34,8 @@ class SdnetJob:
     """The part of the job that a rank needs.
 
     train, test: files of patches. cache: where a host keeps copies of them if they are on a network file system.
-    data: their SHA-256 by name, kept in every checkpoint. data_sample: see `sample_checksum`; a rank that sees other
-    data refuses them. slices: ranks of the full group; a smaller group computes several slices in each rank.
+    data: SHA-256 of each file by name, stored in every checkpoint. data_sample: see `sample_checksum`; a rank that
+    sees other data refuses them. slices: ranks of the full group; in a smaller group, ranks compute several slices.
     """
 
     recipe: Recipe
@@ -49,7 +49,7 @@ class SdnetJob:
     evaluate_batch: int
 
     def compile_key(self) -> str:
-        """A hash of everything that compiled graphs depend on. That of evaluation has the number of test pairs."""
+        """A hash of everything that compiled graphs depend on. Evaluation's graph depends on the number of pairs."""
         return compile_key(
             sources_of_package("sdnet"),
             asdict(self.recipe),

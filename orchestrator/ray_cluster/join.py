@@ -1,4 +1,4 @@
-"""What is known of a running Ray cluster before a job joins it: does it answer, and to whom."""
+"""Checks a running Ray cluster before a job joins it: whether it answers, and which token it accepts."""
 
 import logging
 import os
@@ -17,11 +17,11 @@ _ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
 def check_cluster(address: str, name: str) -> None:
-    """Ask the Ray head at `address` (host:port) whether it accepts our token; Ray itself would retry for minutes.
+    """Check that a job can join the Ray head at `address` (host:port); Ray itself would retry for minutes.
 
-    name: what the user calls the address. Raises InputError when nothing or something else answers there,
-    when our token is missing or wrong, and when the cluster lets anybody in without a token, unless
-    RAY_AUTH_MODE says that the user accepts that.
+    name: what the user calls the address. Raises InputError when nothing or something else answers there, when our
+    token is missing or refused, and when RAY_AUTH_MODE is token and the cluster accepts calls without one. With TLS
+    only the TCP connection is tried.
     """
     _knock(address, name)
     if os.environ.get("RAY_USE_TLS", "0") != "0":
@@ -50,7 +50,7 @@ def warn_of_readable_token(environment: Mapping[str, str]) -> None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode) if path is not None else 0
     except OSError:
-        return  # no such file: Ray says so where it needs one
+        return  # a missing file is reported where the token is needed
     if mode & 0o077:
         logger.warning(
             "%s contains the Ray token, and other users can read it (mode %04o); run `chmod 600 %s`",
@@ -106,7 +106,7 @@ def _knock(address: str, name: str) -> None:
 
 
 def _accepts(address: str, token: str, name: str) -> bool:
-    """Whether the head answers a harmless question that comes with this token, or with none."""
+    """Whether the head answers a harmless request with this token, or, for "", without one."""
     import grpc
 
     metadata = (("authorization", f"Bearer {token}"),) if token else ()

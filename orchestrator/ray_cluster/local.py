@@ -1,4 +1,4 @@
-"""Starting Ray on this host for one job: private, on loopback where ranks allow it, and stopped at the end."""
+"""Starts a private Ray on this host for one job, on loopback if its ranks allow that; or joins a running cluster."""
 
 import logging
 import os
@@ -63,5 +63,5 @@ def join_ray(address: str) -> None:
 
 
 def printable_command_line() -> str:
-    """The command line of this process as Ray can send it: Ray 2.60 fails for a folder that is named in GBK."""
+    """The command line of this process in UTF-8: Ray 2.60 fails if a path in it has another encoding, such as GBK."""
     return printable_path(" ".join(sys.orig_argv))

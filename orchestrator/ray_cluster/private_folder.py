@@ -1,6 +1,6 @@
-"""A folder of this process's own for Ray's files, removed when the block ends, or by a later launch.
+"""A private folder for Ray's files. It is removed when the block ends, or by a later launch if this one was killed.
 
-Ray's default, /tmp/ray, is open to every user of the host, and Ray never removes what it left there.
+Every user of the host can access Ray's default, /tmp/ray, and Ray never removes its files there.
 Names: `sdnet-<random>` with mode 0700. The process that uses a folder has a flock on it. The kernel
 releases the lock when the process ends, however it ends, so a folder whose lock is free is abandoned.
 """
@@ -23,7 +23,7 @@ _NAME_BYTES = len(_PREFIX) + 8
 _SOCKET_BYTES = len("/session_2026-11-26_03-18-54_123456_4194304/sockets/plasma_store")
 _LONGEST_SOCKET = 107  # sun_path of Linux, without its final zero
 LONGEST_BASE = _LONGEST_SOCKET - _SOCKET_BYTES - _NAME_BYTES - 1
-# What Ray writes before it runs: a disk that cannot take so much is full.
+# A disk that cannot store even this much is full: Ray could not start.
 _PROBE_BYTES = 1 << 20
 # Ray's last processes may write a line after `ray.shutdown` returned.
 _REMOVED_WITHIN_S = 5.0
@@ -47,7 +47,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def usable_base(environment: Mapping[str, str]) -> Path:
-    """The first folder that Ray's sockets fit into and that takes a file."""
+    """The first folder that is writable and whose path is short enough for Ray's sockets."""
     given = [environment.get("RAY_TMPDIR"), environment.get("TMPDIR"), _DEFAULT]
     problems = []
     for base in dict.fromkeys(Path(path).absolute() for path in given if path):
@@ -80,14 +80,14 @@ def _locked_folder(base: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
         descriptor = _open(folder)
         if descriptor is None:
-            continue  # another launch took it for an abandoned one, before it was locked
+            continue  # another launch removed it as abandoned, before we locked it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # as above, but still there
+        except BlockingIOError:  # another launch is about to remove it
             os.close(descriptor)
             continue
         except OSError:
-            pass  # a file system without locks: no launch can lock it, so none removes it
+            pass  # a file system without locks: other launches cannot lock it either, so they do not remove it
         if folder.exists():
             return folder, descriptor
         os.close(descriptor)

@@ -14,11 +14,11 @@ from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 from sdnet.errors import InputError
 
-# Read by Ray when it is imported or started, so they are set before either.
+# Ray reads these when it is imported or started, so we set them before.
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # How long a rank's failure, or a report, may wait for the controller to look.
+    # How often Ray Train's controller polls the ranks.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     # Ranks keep the working directory of the job; we decide the layout of the run directory.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -26,8 +26,8 @@ _ENVIRONMENT = {
     # engine/control/drain.py looks for drained hosts, without an extra process.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A dead host is known after 2 s instead of 15, a cut link after 6 s instead of 65. Counts where
-    # the head starts: for a cluster started by `ray start`, set them there (docs/faults.md).
+    # Ray notices a dead host after 2 s instead of 15, and a cut link after 6 s instead of 65. The head's environment
+    # decides: for a cluster started by `ray start`, set them there (docs/faults.md).
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
@@ -55,7 +55,7 @@ class WantedCluster(Protocol):
         """The name of the Ray resource that a rank takes, and how much of it."""
 
     def why_too_large(self, available: Sequence[int]) -> str:
-        """Why hosts with so many of that resource each can never hold the job; empty when they can."""
+        """Why the hosts can never hold the job; empty if they can. available: amount of that resource on each host."""
 
 
 def prepare_environment() -> None:
@@ -99,7 +99,7 @@ def refuse_storage_of_ray(storage: str) -> None:
 
 
 def _check_environment() -> None:
-    """Refuse settings of the environment with which Ray would run another way than a job needs."""
+    """Refuse environment variables with which Ray would not work as a job needs."""
     mode = os.environ.get("RAY_AUTH_MODE")
     if "ray" in sys.modules and mode is None:
         raise InputError(

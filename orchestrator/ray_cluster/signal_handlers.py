@@ -12,10 +12,10 @@ from sdnet.interruption import ENDING_SIGNALS
 def keeping_signal_handlers() -> Iterator[None]:
     """Keep our handlers through a block in which Ray starts or ends; signals wait until the block ends.
 
-    Ray takes SIGTERM when it starts, in Python and in C++, where it prints a stack trace and aborts. A start that
-    another signal interrupts is half done, and the process crashes when it ends. Signals wait only if every thread
-    blocks them (see `hold_signals`). Threads and processes that start in the block inherit the mask.
-    Outside the main thread, which alone has handlers, nothing happens.
+    When Ray starts, it installs handlers of SIGTERM in Python and in C++; the latter prints a stack trace and aborts.
+    If a signal interrupts the start, Ray is half started, and the process crashes at its end. Signals wait only if
+    every thread blocks them (see `hold_signals`). Threads and processes that start in the block inherit the mask.
+    Only the main thread has handlers; in another thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

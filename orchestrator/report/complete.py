@@ -1,4 +1,4 @@
-"""Whether this host can already read every event of a run: the summary and the report are made from them."""
+"""Waits until this host can read every event of a run, because the summary and the report are made from them."""
 
 import contextlib
 import logging

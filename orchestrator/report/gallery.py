@@ -1,4 +1,4 @@
-"""Pictures of a run's report: what training saw of some patches, drawn into the page."""
+"""Pictures for a run's report: the views of some patches that training uses."""
 
 import base64
 import html
@@ -33,15 +33,15 @@ def gallery_of(spec: JobSpec, run: RunDirectory) -> str:
         return f"<h2>{title}</h2><p>They cannot be drawn: {html.escape(str(error))}</p>"
     encoded = cv2.imencode(".png", picture)[1].tobytes()
     text = (
-        "A row a pair, optical left and SAR right: as it is stored, then as the first steps see it if it is their "
-        "first sample."
+        "Each row is one pair, optical left and SAR right: first as it is stored, then the views that it would get "
+        "in the first steps."
     )
     data = base64.b64encode(encoded).decode()
     return f'<h2>{title}</h2><p>{text}</p><img alt="{title}" src="data:image/png;base64,{data}"/>'
 
 
 def views_picture(recipe: Recipe, patches: PatchFile) -> np.ndarray:
-    """Some pairs, evenly spread over the file, a row each: as stored, then their views; uint8 [H, W]."""
+    """Some pairs, evenly spread over the file, one in each row: as stored, then their views; uint8 [H, W]."""
     rows = np.linspace(0, len(patches) - 1, min(len(patches), _PAIRS)).astype(np.int64)
     views, columns = Views(recipe, patches), [middle(np.asarray(patches.images[rows]))]
     for step in range(_VIEWS):

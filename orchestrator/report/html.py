@@ -1,4 +1,4 @@
-"""report.html: a run on one page that needs no network: figures, curves, generations, failures."""
+"""report.html: one page about a run that needs no network: figures, curves, pictures and events."""
 
 import html
 import time
@@ -43,7 +43,7 @@ def render_report(summary: dict[str, object], history: Sequence[Recorded], galle
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     body = f"<h1>{title}</h1>{''.join(parts)}"
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
-    # JSON may hold half of a surrogate pair, which no file can.
+    # JSON may contain half of a surrogate pair, which UTF-8 cannot encode.
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

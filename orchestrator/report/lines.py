@@ -14,7 +14,7 @@ def line_of(event: Event) -> str | None:
 
 
 def all_fields_of(event: Event) -> str:
-    """The event's name and all of its fields, in no special form."""
+    """The event's name and all of its fields."""
     if isinstance(event, UnknownEvent):
         name, fields = event.event, event.fields
     else:

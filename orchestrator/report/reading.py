@@ -31,7 +31,7 @@ def existing_run(path: Path) -> RunDirectory:
 
 @contextmanager
 def reading(run: RunDirectory) -> Iterator[None]:
-    """Name the run when its storage fails in this block: the name of an object alone says too little."""
+    """Add the run's path to storage errors of this block: an object's name alone does not identify the run."""
     try:
         yield
     except StorageMisused as error:
@@ -51,7 +51,7 @@ def event_lines(run: RunDirectory) -> Iterator[str]:
 
 
 def output_of(run: RunDirectory, rank: int) -> Iterator[str]:
-    """What a rank printed, in pieces. Raises InputError when it printed nothing, or nothing that may be read."""
+    """What a rank printed, in pieces. Raises InputError when it has no log, or the log cannot be read."""
     path = run.logs / f"rank_{rank}.log"
     text = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
     with reading(run):

@@ -21,8 +21,8 @@ def read_status(run: RunDirectory, now: float | None = None, clock: Clock | None
     state: `not started`, `running`, how the last launch ended (`succeeded`, `failed`, `stopped`), `killed` when its
     process ended without a record of its end, or `silent` when its heartbeat did not change for some seconds: it may
     be killed, stopped or cut off from storage. Only the launch's own host can see that it was killed.
-    owner: of the newest launch, in words. epochs, steps: of the complete recipe, None while unknown. Never
-    negative. Raises StorageError.
+    owner: of the newest launch, in words. epochs, steps: of the complete recipe, None while unknown.
+    last_event_s_ago: never negative, even if the clocks of the hosts differ. Raises StorageError.
     """
     # In this order: a launch that ends now must not look killed. It records its end before it gives the lease back,
     # so the events that are read last show the end.
@@ -50,7 +50,7 @@ _WITHOUT_END = {Life.SILENT: "silent", Life.KILLED: "killed", Life.ENDED: "faile
 
 
 def _state(life: Life | None, history: Sequence[Recorded]) -> str:
-    """The state of a run whose newest owner leads this life; None without a lease."""
+    """The state of a run. life: of its newest owner, None without a lease."""
     launches = [r.event for r in history if isinstance(r.event, events.RunStarted | events.RunFinished)]
     # By the lease, because the clocks of two launches' hosts may differ; then by time, the newest first.
     last = max(reversed(launches), key=lambda event: event.lease, default=None)
@@ -59,7 +59,7 @@ def _state(life: Life | None, history: Sequence[Recorded]) -> str:
     if isinstance(last, events.RunFinished):
         return last.status
     if life is None and last is not None:
-        # A launch of a version that knew no lease.
+        # A launch of a version without leases.
         here = last.host == socket.gethostname()
         return "killed" if here and start_ticks(last.pid) is None else "running"
     if life is None or (last is None and life is Life.ENDED):
@@ -68,7 +68,7 @@ def _state(life: Life | None, history: Sequence[Recorded]) -> str:
 
 
 def _stage(history: Sequence[Recorded]) -> str | None:
-    """The newest stage of the launch that runs, or of `preprocess` on its own."""
+    """The newest stage of the running launch, or of a `preprocess` command; None after a launch has ended."""
     for recorded in reversed(history):
         match recorded.event:
             case events.StageStarted(stage=stage):

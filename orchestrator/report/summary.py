@@ -50,7 +50,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any] | None:
 def build_summary(
     spec: JobSpec, run: RunDirectory, history: Sequence[Recorded], status: str
 ) -> dict[str, object]:
-    """Everything of `summary.json`; figures that the run never reached are null. Raises StorageUnavailable."""
+    """The content of `summary.json`; figures that the run never reached are null. Raises StorageUnavailable."""
     epochs = [recorded.event for recorded in history if isinstance(recorded.event, events.Epoch)]
     last_epoch = epochs[-1] if epochs else None
     rated = [epoch for epoch in epochs if epoch.fpr95 is not None]
@@ -141,7 +141,7 @@ def _manifest(run: RunDirectory) -> dict[str, Any]:
 
 
 def _origin(run: RunDirectory, checkpoint: str | None) -> dict[str, str | None]:
-    """Which bytes the result is: of the last checkpoint's model.ckpt, and of its weights."""
+    """The identity of the result: checksums of the last checkpoint's model.ckpt and of its weights."""
     fields: dict[str, Any] = {"files": {}}
     if checkpoint is not None:
         try:

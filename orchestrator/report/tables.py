@@ -9,7 +9,7 @@ _RANKS_SHOWN = 16
 
 
 def print_summary(console: Console, summary: dict[str, object]) -> None:
-    """The summary of a run, a row a figure."""
+    """The summary of a run: one row for each figure."""
     table = Table(title=f"{summary['name']}: {summary['status']}", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a checksum that is cut off cannot be compared

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """A call in a daemon thread: it cannot keep the process alive, and its caller may give up on it."""
+    """A call in a daemon thread. It does not keep the process alive, and the caller may stop waiting for it."""
 
     def __init__(self, function: Callable[[], T]):
         self._function = function

@@ -46,8 +46,8 @@ class StaleHandle(StorageUnavailable):
 class DirectoryStorage:
     """Objects are files below `root`, which must exist.
 
-    The root is never made here: a missing root may be the mount point of a server that is away, and a new
-    directory would hide the run below it. wait: pauses between retries.
+    The root is never created here. A missing root may be a mount whose server is away, and a new directory would look
+    like an empty run. wait: pauses between retries.
     """
 
     root: Path
@@ -81,11 +81,11 @@ class DirectoryStorage:
                 path.parent.rmdir()
 
     def create(self, name: str, content: bytes) -> bool:
-        """O_EXCL has one winner on every file system that was measured; the content follows the name.
+        """Create the file with O_EXCL, which has exactly one winner on every file system that was measured.
 
-        A reader may see the file shorter for a moment. When the name is taken the content is compared: an
-        answer that was lost on the way leaves our own content there. Losers may see EPERM on sshfs, so EPERM
-        means to look whether the name is there.
+        The content is written after the name, so a reader may see the file shorter for a moment. If the name is taken
+        the content is compared: an earlier try of ours may have succeeded and lost its reply. On sshfs losers may get
+        EPERM, so that also means to look whether the name is there.
         """
         path = self.path(name)
 
@@ -128,7 +128,7 @@ class DirectoryStorage:
         return retried(once, StaleHandle, self.wait)
 
     def _written(self, name: str, operation: Callable[[], T]) -> T:
-        """As `_answer`, for a write: if it finds no root, the mount is away."""
+        """As `_answer`, for a write: if the root is missing, the mount is away."""
         try:
             return self._answer(name, operation)
         except ObjectMissing as error:
@@ -152,7 +152,7 @@ class DirectoryStorage:
         except FileNotFoundError:
             if not self.root.is_dir():
                 raise
-            # Another host removed the folder, or the server did what it was asked, lost the reply and was asked again.
+            # Another host removed the folder. Or the rename succeeded, its reply was lost, and the mount repeated it.
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
     def _write_with_parents(self, path: Path, content: bytes) -> None:

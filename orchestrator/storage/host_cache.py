@@ -1,13 +1,13 @@
 """Copies of shared files on this host's own disk, one for all processes of a user.
 
-A memory-mapped page of a mount that lost its server is SIGBUS, so shared files are mapped only here. Layout of
+Reading a mapped page of a mount that lost its server raises SIGBUS, so shared files are mapped only here. Layout of
 `<base>/sdnet-cache-<uid>/`, which only its user may enter:
 
     <sha256>        a verified copy
     .<sha256>.*     a copy that is being written; its writer has a flock on it
-    <sha256>.lock   held by the one process that looks up or makes this copy; its time is touched while bytes arrive
-    room.lock       held while files are counted and removed
-    runs/           scratch folders, which are no copies and are not counted
+    <sha256>.lock   locked by the process that looks up or makes this copy; its time changes while bytes arrive
+    room.lock       locked while files are counted and removed
+    runs/           scratch folders; they do not count as copies
 
 Processes that use a copy hold a shared flock on it. The kernel releases every flock when its process ends, however it
 ends, so a temporary file without one is abandoned, and a copy without one may be removed. All locks are local.
@@ -111,7 +111,8 @@ class HostCache:
 
     def _await_lock(self, lock: int, source: Path, alive: Callable[[], object]) -> None:
         """Wait in the kernel, which wakes one waiter when the lock is released; give up when nothing is copied."""
-        # Each wait opens its own descriptor. The thread of an abandoned wait closes it, and so releases a late lock.
+        # The thread locks a duplicate of `lock`. If this wait is abandoned, the caller closes `lock`, and the thread
+        # later closes the duplicate. That releases a lock which the kernel granted too late.
         waiting = os.dup(lock)
         call = Background(lambda: _flock_and_close(waiting))
         touched, since = 0, time.monotonic()
@@ -142,7 +143,7 @@ class HostCache:
             os.close(descriptor)
 
     def _reserve(self, folder: Path, temporary: Path, source: Path, size: int) -> int:
-        """Make room, then take it: a locked file of the full size that others count. Returns its descriptor."""
+        """Make room and reserve it with a locked file of the full size, which others count. Returns its descriptor."""
         room = _open(folder / "room.lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(room, fcntl.LOCK_EX)
@@ -244,7 +245,7 @@ def _gb(size: int) -> str:
 
 @contextlib.contextmanager
 def _local_errors(base: Path) -> Iterator[None]:
-    """What remains of OSError concerns this host's disk; storage's own errors have their types already."""
+    """Report an OSError of this block as one of this host's disk; errors of the run's storage have their own types."""
     try:
         yield
     except OSError as error:

@@ -5,7 +5,7 @@ for a time-out, measured by the second launch's own clock, that launch takes the
 compared, and no lock of the file system is needed. The generation is part of both names, so nothing that an earlier
 owner writes late is taken for the present owner's.
 
-What the owner publishes under a name that does not carry the generation, it publishes only after `Lease.check`.
+Before the owner writes an object whose name does not contain the generation, it calls `Lease.check`.
 """
 
 import functools
@@ -52,7 +52,7 @@ class LeaseTimes:
 
 
 def seconds_since_boot() -> float:
-    """Of this host, for all its processes, and with the time for which it slept: `time.monotonic` stops then."""
+    """The same for all processes of this host. It includes the time asleep, in which `time.monotonic` stops."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -66,7 +66,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """A launch. id: nothing else ever has it. mark: `processes.process_mark`. since: unix seconds, for people."""
+    """A launch. id: unique. mark: see `process_identity.process_mark`. since: unix seconds, for messages."""
 
     id: str
     host: str
@@ -223,7 +223,7 @@ def read_owner(storage: Storage, number: int) -> Owner | None:
     """
     try:
         owner = Owner(**json.loads(storage.get(_name(number))))
-        str(owner)  # a time that no calendar has is not ours
+        str(owner)  # raises for a time outside of the calendar, which no launch writes
     except (ObjectMissing, ValueError, TypeError, OSError, OverflowError, RecursionError):
         return None
     return owner if isinstance(owner.mark, str) else None
@@ -239,8 +239,8 @@ def life_of(
 ) -> Life:
     """Whether the owner of a generation lives, seen within `patience_s`. Raises StorageError.
 
-    On its own host the process table and the common clock answer at once. Elsewhere only a change of the heartbeat is
-    a sign of life. That the process exists is none: it may be stopped, or hang.
+    On the owner's host, the process table and the common clock answer at once. Elsewhere only a change of the
+    heartbeat is a sign of life. An existing process is not enough: it may be stopped, or hang.
     """
     clock = clock or Clock()
     owner, first = read_owner(storage, number), _heartbeat(storage, number)
@@ -252,7 +252,7 @@ def life_of(
         return Life.KILLED
     if alive and at is not None and 0 <= clock.now() - at < times.trusted_s:
         return Life.ALIVE
-    # Pauses are counted, not the clock: while this host slept, it did not look.
+    # Count the pauses instead of reading the clock: while this host slept, it did not look.
     pause_s = min(_LOOK_EVERY_S, times.renew_every_s)
     for _ in range(math.ceil(patience_s / pause_s)):
         clock.wait(pause_s)

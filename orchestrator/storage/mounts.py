@@ -3,8 +3,8 @@
 Decided by the type in /proc/self/mountinfo. These types are local: the disk file systems, the memory file systems, and
 the layers of containers, all in `_LOCAL`. Every other type counts as a network file system: nfs, nfs4, cifs, smb3,
 lustre, ceph, gpfs, beegfs, 9p, virtiofs, `fuse.sshfs`, `fuse.glusterfs`, `fuse.juicefs`, and any type that is unknown
-here. A local disk that is mistaken for a network costs one copy; the opposite mistake costs a rank its life, because
-a mapped page of a lost mount is SIGBUS.
+here. If a local disk is mistaken for a network file system, that costs one copy. The opposite mistake can kill a rank:
+reading a mapped page of a lost mount raises SIGBUS.
 """
 
 import os

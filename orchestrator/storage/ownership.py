@@ -1,4 +1,4 @@
-"""Owning a run for as long as a block lasts: the lease is taken, renewed by a thread, and given back."""
+"""Owns a run for as long as a block lasts: takes the lease, renews it in a thread, and gives it back."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ from orchestrator.threads import start_without_signals
 
 logger = logging.getLogger(__name__)
 
-# A heartbeat that hangs on a dead mount for longer is left behind.
+# How long `end` waits for a heartbeat that hangs on a dead mount.
 _LAST_HEARTBEAT_S = 5.0
 
 
@@ -51,10 +51,10 @@ class Ownership:
             raise
 
     def confirm(self) -> None:
-        """As `check`, without asking storage while the heartbeats are so regular that nobody else can own the run.
+        """Like `check`, but without a request to storage while no other launch can own the run.
 
-        After a long pause the next heartbeat proves nothing: a launch whose mount still caches the one before it may
-        take the run until its time-out is over.
+        That is the case for `trusted_s` after a heartbeat. After a longer pause the next heartbeat is not enough:
+        another launch may still see the old one in the cache of its mount, and take the run within its time-out.
         """
         now = self._clock.now()
         if (
@@ -65,7 +65,7 @@ class Ownership:
             self.check()
 
     def lost(self) -> RunLost | None:
-        """Why this launch may not continue; None as far as can be known."""
+        """Why this launch may not continue; None if it may, or if storage does not answer."""
         try:
             self.check()
         except RunLost as lost:

@@ -1,4 +1,4 @@
-"""What the program needs of storage, and the only ways in which storage may fail.
+"""What the program needs from storage, and the only ways in which storage may fail.
 
 An object is named by a relative path with `/` between its parts, such as `checkpoints/step_00000010/state.json`.
 The operations are few, so that a directory and an object store can both offer them. There is no rename, no
@@ -61,7 +61,7 @@ class Storage(Protocol):
         """Remove the object; a missing one is no error."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Store the object unless the name is taken; whether this call, or an earlier try of it, stored it."""
+        """Store the object unless the name is taken. Returns whether this call, or an earlier try of it, stored it."""
 
     def tidy(self, folder: str) -> None:
         """Remove unfinished writes below `folder`, which ends in a slash. No process may write there now."""

@@ -1,6 +1,6 @@
-"""Bounded retries: short ones for answers that are often right a moment later, long ones for storage that is away.
+"""Bounded retries: short ones for errors that pass in a moment, long ones for storage that is away.
 
-Two answers are often right a moment later. A name that another host has just written may be missing here, because
+Two errors often pass in a moment. A name that another host has just written may be missing here, because
 mounts cache the entries of a folder. A file that was replaced on the server may give ESTALE once or twice.
 """
 

@@ -113,7 +113,7 @@ class VerifiedCopy:
 
 
 class _LocalDisk(Exception):
-    """An error of the target, which must not be taken for one of the source."""
+    """Wraps an OSError of the target, to distinguish it from one of the source."""
 
     def __init__(self, error: OSError):
         super().__init__(error)

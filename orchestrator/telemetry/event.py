@@ -1,7 +1,7 @@
 """The base of all events: one schema each, JSON on disk.
 
 On disk an event is `{"t": unix seconds, "event": name, ...fields}`. Fields may be added with a default; they are
-never renamed. For an unknown name, or a field that it cannot fill, a reader gets an `UnknownEvent`.
+never renamed. For an unknown name, or a field that is missing or has another type, a reader gets an `UnknownEvent`.
 """
 
 import dataclasses

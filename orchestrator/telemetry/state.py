@@ -40,9 +40,9 @@ class RunState:
 
     lease: of the launch that wrote it, 0 without one. generation: number of the newest generation, 0 before the first.
     ranks: the processes of that generation, by rank; empty once they are known to have ended.
-    saved: name of the newest checkpoint that a rank reported. attempts: failures since the launch began.
-    trained_s, failures: over all launches, for the checkpoint interval.
-    ended: why the last launch ended, null while one runs.
+    saved: name of the newest checkpoint that a rank reported. attempts: generations that failed since the launch
+    began. trained_s, failures: over all launches, for the checkpoint interval; preemptions are not counted.
+    ended: why the last launch ended, null while one runs and after success.
     """
 
     lease: int = 0
@@ -56,10 +56,10 @@ class RunState:
 
 
 def read_state(storage: Storage, lease: int | None = None) -> RunState:
-    """The state as the launch with this lease, or the newest one before it, wrote it; the initial one for a new run.
+    """The state that the launch with this lease wrote, or the newest launch before it; the initial one for a new run.
 
-    lease: None is the newest. A launch must give its own: by now another one may own the run. Raises CorruptData or
-    StorageError.
+    lease: None is the newest. A launch must give its own, because another launch may own the run by now. Raises
+    CorruptData or StorageError.
     """
     newest = newest_lease(storage) if lease is None else lease
     for number in range(newest, -1, -1):

@@ -200,7 +200,7 @@ CASES: dict[str, Case] = {
     "pods against the order of their ranks": (pods(("0", "b"), ("1", "a")), "a3", "EI0014", "super_pod_list"),
     "servers of a pod apart": (
         pods(("0", "a", "c"), ("1", "b"), seats=(("a", 0), ("b", 1), ("c", 2)), dies=("1", "2", "3")),
-        "a3", "EI0014", "stand together",
+        "a3", "EI0014", "must be neighbours",
     ),
     "super pods on 910B": (pods(("0", "a", "b")), "910b", "EI0014", "version"),
     # Groups of devices.

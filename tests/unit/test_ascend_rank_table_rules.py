@@ -167,7 +167,7 @@ def test_servers_of_one_super_pod_are_listed_together():
     for pod, members in zip(mutant["super_pod_list"], ([0, 2], [1]), strict=True):
         pod["server_list"] = [{"server_id": mutant["server_list"][m]["server_id"]} for m in members]
     assert [fault.fix for fault in faults_in_table(mutant)] == [
-        "the servers of one super pod must stand together; list them one after the other"
+        "the servers of one super pod must be neighbours; list them one after the other"
     ]
 
 

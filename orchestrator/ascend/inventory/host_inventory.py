@@ -54,7 +54,7 @@ def numa_cpus(tools: AscendHostTools) -> dict[int, tuple[int, ...]]:
 
 
 class _Survey:
-    """Asks the tools of one host, and collects what they did not answer."""
+    """Runs the tools of one host, and collects what they could not tell."""
 
     def __init__(self, address: str, tools: AscendHostTools, stated: Mapping[int, str]):
         self.address, self.tools, self.stated = address, tools, stated
@@ -65,7 +65,7 @@ class _Survey:
         nodes = self.tools.device_nodes()
         mapped = None if info is None else self._mapping()
         if info is None:
-            # A device of unknown health must not get a rank, even if then no device is left.
+            # A device of unknown health must not get a rank, even if that leaves no device at all.
             self._missing(nodes, "npu-smi says nothing about it")
             return (), None
         info = with_both_ids(info, mapped)

@@ -74,7 +74,7 @@ class _Frame:
 
 
 def parse_info(text: str) -> NpuSmiInfo:
-    """Read `npu-smi info`; raises UnreadableOutput when it is not whole."""
+    """Read `npu-smi info`; raises UnreadableOutput when it is incomplete."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     drawn = [line for line in lines if line.startswith(("+", "|"))]
     frames = _frames(drawn)

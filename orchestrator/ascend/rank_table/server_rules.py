@@ -21,7 +21,7 @@ from orchestrator.ascend.rank_table.fault import (
 )
 
 PORT_KEYS = ("device_port", "host_port", "backup_device_port", "device_vnic_port")
-# HCCL's own mark for a die without a number.
+# The value with which HCCL marks a die without a number.
 NO_SUPER_DEVICE = 2**32 - 1
 _MOST_SERVER_ID_BYTES = 64
 _BLANKS = " \t\r\n\v\f"
@@ -163,7 +163,7 @@ class _ServerReader:
 
 
 def _rank_faults(servers: list[ServerSeats]) -> Iterator[Fault]:
-    """Ranks are 0 to N-1, each once; each server holds one block; blocks ascend with the list."""
+    """Faults of the ranks. Ranks are 0 to N-1, each once. Each server has one block; blocks ascend in the list."""
     world_size = sum(len(server.seats) for server in servers)
     first, seen = 0, dict[int, str]()
     for server in servers:
@@ -175,7 +175,7 @@ def _rank_faults(servers: list[ServerSeats]) -> Iterator[Fault]:
             if seat.rank is None:
                 continue
             if seat.rank in seen:
-                fix = f"also at {seen[seat.rank]}; each rank stands once in the table"
+                fix = f"also at {seen[seat.rank]}; each rank appears once in the table"
                 yield Fault(INVALID, path, str(seat.rank), fix)
             elif seat.rank >= world_size:
                 fix = f"ranks count from 0 to {world_size - 1}, each once; renumber them"
@@ -193,7 +193,7 @@ def _rank_faults(servers: list[ServerSeats]) -> Iterator[Fault]:
 
 
 def order_warnings(servers: list[ServerSeats]) -> Iterator[Fault]:
-    """Warnings for servers whose ranks do not ascend with the device ids: only newer CANN uses these ranks."""
+    """Warnings for servers whose ranks do not ascend with the device ids: older CANN ignores such ranks."""
     for server in servers:
         known = [seat for seat in server.seats if seat.rank is not None and seat.device is not None]
         devices = [seat.device for seat in sorted(known, key=lambda seat: seat.rank or 0)]

@@ -99,7 +99,7 @@ def _order_faults(pods: list[int], server_ids: list[str]) -> Iterator[Fault]:
     """pods: for each server, in order, the index of its pod in super_pod_list."""
     runs = [pod for place, pod in enumerate(pods) if place == 0 or pods[place - 1] != pod]
     if len(runs) != len(set(runs)):
-        fix = "the servers of one super pod must stand together; list them one after the other"
+        fix = "the servers of one super pod must be neighbours; list them one after the other"
         yield Fault(INVALID, "$.server_list", server_ids, fix)
     elif runs != sorted(runs):
         fix = "super pods are listed in the order of their ranks; sort super_pod_list so"

@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS = 40
 def why_hccl_skips_path(path: str) -> str:
     """What is wrong with the resolved path of a rank table, as the end of a sentence; empty if nothing is.
 
-    HCCL looks for the FIRST `.json` in the whole path and wants nothing behind it.
+    HCCL looks for the FIRST `.json` in the whole path, and the path must end there.
     """
     name = Path(path).name
     if not name.endswith(_SUFFIX):
@@ -53,7 +53,7 @@ def table_of_text(text: str) -> Any:
     """The JSON value of a rank table's text; raises FaultyTable when it is not JSON.
 
     Stricter than Python: NaN, Infinity, numbers beyond a double and lone surrogates are not JSON for
-    HCCL. A key that stands twice in one object is refused: HCCL takes the last one without a word.
+    HCCL. A key that appears twice in one object is refused, because HCCL silently takes the last one.
     """
     try:
         table = json.loads(
@@ -65,7 +65,7 @@ def table_of_text(text: str) -> Any:
         )
         json.dumps(table, ensure_ascii=False).encode()
     except _DuplicateKey as error:
-        fix = "the key stands twice in one object, and HCCL takes the last; remove one of them"
+        fix = "the key appears twice in one object, and HCCL takes the last; remove one of them"
         raise FaultyTable(Fault(UNREADABLE, f"$..{error.key[:_SHOWN_CHARACTERS]}", error.key, fix)) from None
     except (ValueError, RecursionError, OverflowError) as error:
         fix = f"this is not JSON ({_reason(error)}); write a new table"
@@ -74,7 +74,7 @@ def table_of_text(text: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Why a text is not read, without the advice to programmers that Python adds."""
+    """Why a text cannot be parsed, without the advice that Python adds for programmers."""
     if isinstance(error, UnicodeEncodeError):
         return "a lone surrogate"
     if isinstance(error, RecursionError):

@@ -1,4 +1,4 @@
-"""`sdnet-orchestrate demo`: all stages on synthetic pairs, on this machine."""
+"""`sdnet-orchestrate demo`: runs all stages with synthetic pairs on this machine."""
 
 from typing import Annotated
 

@@ -138,7 +138,7 @@ class RendezvousFailed(ClusterError):
 
 
 class RanksStillRun(ClusterError):
-    """Ranks of the last generation survive SIGKILL. Example: a process waits for a dead disk in the kernel."""
+    """Ranks of the last generation survived SIGKILL. Example: a process waits in the kernel for a dead disk."""
 
     def __init__(self, ranks: tuple[int, ...], hosts: tuple[str, ...]):
         super().__init__(ranks, hosts)

@@ -1,4 +1,4 @@
-"""The fence between two generations: the next one starts only when all ranks of the last one are gone.
+"""The fence between two generations: the next one starts only when no reachable host has a rank of the last one.
 
 A rank that still ran would write checkpoints, keep devices and ports, and answer requests meant for its successor.
 """
@@ -14,8 +14,8 @@ from orchestrator.telemetry.events import Fenced
 def fence(cluster: Cluster, members: Sequence[Member]) -> Fenced:
     """Kill these ranks on every reachable host, and wait until they are gone. Raises RanksStillRun.
 
-    A host that Ray has declared dead cannot be asked. Ranks that may still run there cannot disturb the next
-    generation: it has its own port and its own scheduler.
+    A host that is dead or does not answer in time is unreachable. Ranks that may still run there cannot disturb the
+    next generation: it has its own port and its own scheduler.
     """
     remaining = cluster.end_ranks(members)
     stuck = tuple(sorted(rank for ranks in remaining.values() for rank in ranks))

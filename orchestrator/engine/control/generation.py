@@ -24,7 +24,7 @@ class Member:
 
 
 class Phase(StrEnum):
-    """starting: processes may exist, ranks do not compute. running: ranks compute. ended: all were killed."""
+    """starting: processes may exist, ranks do not compute. running: ranks compute. ended: ranks are being killed."""
 
     STARTING = "starting"
     RUNNING = "running"

@@ -36,7 +36,7 @@ from orchestrator.telemetry.state import Attempt, RunState, write_state
 
 logger = logging.getLogger(__name__)
 
-# Ray declares a host dead some seconds after its connections broke (docs/faults.md).
+# With the health checks of ray_cluster/session.py, Ray declares a host dead within six seconds.
 _HOST_DEATH_S = 8.0
 _MAY_BE_A_HOST = (FailureKind.RANK_UNREACHABLE, FailureKind.RANK_CRASHED, FailureKind.START_FAILED)
 _CHECK_OWNER_EVERY_S = 5.0
@@ -44,10 +44,7 @@ _CHECK_OWNER_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
-    """max_failures: of each kind. step_timeout_s: None derives it from the measured steps.
-
-    storage_timeout_s: how long a group that failed waits for unavailable storage.
-    """
+    """See `RecoveryConfig`. storage_timeout_s: how long the controller waits for storage after a group failed."""
 
     max_failures: int = 10
     step_timeout_s: float | None = None
@@ -141,7 +138,7 @@ class GroupControl:
         generation.phase = Phase.RUNNING
 
     def tick(self) -> None:
-        """Check the running group once a second. Raises GroupHangs, SchedulerLost or RunLost."""
+        """Check the running group once a second. Raises GroupHangs, SchedulerLost, RunLost, or LaunchStopped."""
         if self._watch is None or self._drain is None:
             return
         # While the launch ends, the next heartbeat decides whether there are steps to save: do not wait a second.
@@ -167,7 +164,7 @@ class GroupControl:
             self._end_hanging(hang)
 
     def ended(self) -> None:
-        """Kill the ranks. A request to exit would not do: a rank that hangs does not answer."""
+        """Kill the ranks. A request to exit is not enough: a rank that hangs does not answer."""
         self.generation.phase = Phase.ENDED
         if self._ranks is not None:
             self._ranks.kill()
@@ -177,7 +174,10 @@ class GroupControl:
         self._ranks = self._watch = self._drain = self._standbys = self._computing_since = None
 
     def failed(self, failure: Failure) -> Decision:
-        """Classify the failure, wait for storage if it was the cause, and decide. Never raises LaunchStopped."""
+        """Classify the failure, wait for storage if it was the cause, and decide.
+
+        LaunchStopped and RunLost are not raised: then the decision is STOP.
+        """
         try:
             return self._decide(failure)
         except (LaunchStopped, RunLost):
@@ -205,7 +205,7 @@ class GroupControl:
         return True
 
     def finished(self) -> None:
-        """The training function returned on all ranks: remove them from the state, nothing must be fenced."""
+        """The training function returned on all ranks: remove them from the state, because none must be fenced."""
         with contextlib.suppress(RunLost):  # the launcher checks its ownership itself
             self._save(replace(self._state, ranks={}))
 
@@ -250,7 +250,7 @@ class GroupControl:
         return Decision.STOP
 
     def _with_host_state(self, failure: Failure) -> Failure:
-        """Find out whether a host died: with its rank, or while the ranks joined.
+        """The failure, with HOST_LOST as its kind if the host of the failed rank, or of a joining rank, has died.
 
         If the connection just broke, Ray needs some seconds to declare the host dead.
         """

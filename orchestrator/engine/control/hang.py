@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 # With a shorter time-out, a short pause of the machine would look like a hang.
 STEP_TIMEOUT_FLOOR_S = 20.0
-_STEP_TIMES = 10  # of the median step
+# The time-out, as a multiple of the median step.
+_STEP_TIMES = 10
 # At this factor the other ranks spend half of their time waiting.
 STRAGGLER_FACTOR = 2.0
 # How long phases other than steps may take.
@@ -40,7 +41,10 @@ class Hang:
 
 
 def step_timeout_s(step_times_s: Sequence[float]) -> float:
-    """How long a step may take: ten times the median of the measured ones, at least the floor."""
+    """How long a step may take: ten times the median of the measured ones, at least the floor.
+
+    Without a measurement it is the allowance of `compiling`.
+    """
     if not step_times_s:
         return PHASE_ALLOWANCE_S["compiling"]
     return max(_STEP_TIMES * statistics.median(step_times_s), STEP_TIMEOUT_FLOOR_S)
@@ -49,8 +53,8 @@ def step_timeout_s(step_times_s: Sequence[float]) -> float:
 def find_hang(pulses: Mapping[int, RankPulse], timeout_s: float) -> Hang | None:
     """The hang, if no rank has made progress for longer than its phase allows; None otherwise.
 
-    A silent rank hangs, whatever it reported last. Without silent ranks, those with the fewest steps hang; if all
-    have the same number of steps, all are reported.
+    A rank that is silent for longer than `timeout_s` hangs, whatever it reported last. Without silent ranks, those
+    with the fewest steps hang; if all have the same number of steps, all are reported.
     """
     silent = {rank: pulse.silent_s for rank, pulse in pulses.items() if pulse.silent_s > timeout_s}
     if silent:

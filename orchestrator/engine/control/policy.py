@@ -31,7 +31,7 @@ _NEVER_RETRIED = {
     FailureKind.REFUSED: "another try would end the same way",
     FailureKind.PATH_BLOCKED: "move away what is at this path, or give access to it, and launch again",
 }
-# The cluster announces these and they are not errors, so they do not count.
+# The cluster announces these. They are not errors, so they are not counted.
 _FREE = frozenset({FailureKind.PREEMPTED})
 
 

@@ -13,7 +13,7 @@ from orchestrator.engine.control.generation import Member
 
 @dataclass(frozen=True, slots=True)
 class LocalRank:
-    """A rank's place on its host: host_index counts hosts, local_rank the ranks of one host."""
+    """A rank's place: host_index numbers the hosts, local_rank the ranks of one host, both from 0."""
 
     local_rank: int
     local_world_size: int

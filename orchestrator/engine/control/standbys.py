@@ -1,7 +1,7 @@
 """When to start standbys: spare workers that have everything imported and wait for the next generation.
 
-A restart spends most of its time importing Ray, MindSpore and the training function. While standbys import, they
-compete with the ranks for CPUs, so they start only when the group makes progress.
+Without them, each restart has to import Ray, MindSpore and the training function, which takes seconds. While standbys
+import, they compete with the ranks for CPUs, so they start only when the group makes progress.
 """
 
 from typing import Protocol
@@ -21,7 +21,7 @@ class StandbyPool(Protocol):
         """Start as many on every host as the fullest host has ranks. Does not wait."""
 
     def newly_ready(self) -> int:
-        """The number of standbys of the last start when all of them are ready; 0 until then."""
+        """The number of standbys of the last start, once, when all of them are ready; otherwise 0."""
 
 
 class Standbys:

@@ -43,7 +43,7 @@ class Watch:
 
     @property
     def steps_reported(self) -> bool:
-        """Whether the training function reports its steps. Only such a function obeys notices."""
+        """Whether the training function has reported a step. Only such a function obeys notices."""
         return any(beat.steps_reported for beat, _ in self._heard.values())
 
     def hang(self) -> Hang | None:
@@ -54,7 +54,7 @@ class Watch:
         return find_hang(self._pulses(), timeout_s)
 
     def new_stragglers(self) -> dict[int, float]:
-        """Ranks that are newly found slow, with their factor to the median; each rank once a generation."""
+        """Ranks newly found slow, with their work time as a multiple of the median; each rank once a generation."""
         work_s = {rank: beat.work_s for rank, (beat, _) in self._heard.items() if beat.work_s}
         found = {r: factor for r, factor in find_stragglers(work_s).items() if r not in self._stragglers}
         self._stragglers |= set(found)

@@ -51,7 +51,7 @@ def end_hanging_ranks_here(
 
 def _dump(pid: int, storage: Storage, name: str) -> str:
     """Store the Python stacks of a process, running or stopped; returns why there are none, or an empty string."""
-    # By default py-spy pauses the process first, and would wait for ever for a process that is already stopped.
+    # By default py-spy pauses the process. If it is already stopped, that fails or never returns.
     command = [str(Path(sys.executable).with_name("py-spy")), "dump", "--nonblocking", "--pid", str(pid)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_DUMP_S, check=True)

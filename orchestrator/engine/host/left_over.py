@@ -13,14 +13,14 @@ from orchestrator.ascend.inventory.npu_smi_table import DeviceProcess, NpuSmiInf
 from orchestrator.engine.host.processes import still_running
 from orchestrator.process_identity import start_ticks
 
-# Ray workers and the scheduler of a run start with this variable: its value is the mark of the run.
+# The ranks, standbys and schedulers of a run start with this variable: its value is the mark of the run.
 RUN_VARIABLE = "SDNET_RUN"
 _RAYLET = "raylet"
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOver:
-    """A process of a run that no Ray node owns any more.
+    """A process of a run that must end.
 
     run: the mark of the run. started: as `start_ticks`; None if an older version did not record it.
     """

@@ -67,7 +67,7 @@ def is_stop(error: TrainingFailedError) -> bool:
 
 
 def classify(error: TrainingFailedError) -> Failure:
-    """The failure that caused the error of a group; the errors of the other ranks follow from it."""
+    """The failure that caused the error of a group; errors of other ranks are its consequences."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         failures = [_of_rank(rank, cause) for rank, cause in sorted(error.worker_failures.items())]
         return min(failures, key=lambda failure: BLAME.index(failure.kind))
@@ -75,7 +75,7 @@ def classify(error: TrainingFailedError) -> Failure:
     if isinstance(cause, WorkerGroupStartupFailedError):
         dead = cause.__cause__
         kind = _of_dead_actor(dead) if isinstance(dead, RayActorError) else FailureKind.START_FAILED
-        # A rank that dies before it trains is a failed start, unless its host died.
+        # A rank that dies before it trains is a failed start, unless its host was lost or ran out of memory.
         lost = kind in (FailureKind.HOST_LOST, FailureKind.PREEMPTED, FailureKind.OUT_OF_MEMORY)
         return Failure(kind if lost else FailureKind.START_FAILED, None, _line(cause))
     rank = cause.rank if isinstance(cause, GroupHangs | SchedulerLost) else None
@@ -115,6 +115,6 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    """What the error says, in one line; Ray's messages continue with tracebacks."""
+    """The first line of the error's message; Ray's messages continue with tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -28,7 +28,7 @@ _STACKS_ANSWER_S = 40.0
 
 
 def ask(worker: Worker, function: Callable[..., T], *args: object) -> "ray.ObjectRef[T]":
-    """Call a function on a worker, in its main thread; returns a reference of its result."""
+    """Call a function on a worker, in its main thread; returns a reference to its result."""
     return as_reference(worker.execute_async(function, *args))
 
 

@@ -39,14 +39,14 @@ from orchestrator.telemetry.record import EventWriter
 from orchestrator.telemetry.state import read_state
 
 _LOOK_EVERY_S = 0.1
-# Two polls of Ray Train and an answer: the first step may be newer than the last heartbeat.
+# The first step may be newer than the last heartbeat. Two polls of Ray Train and an answer fit into this time.
 _HEARTBEAT_WITHIN_S = 0.9
 _DESCRIBE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """What the launcher gives the controller. lease: of the launch. run: the mark of the run's processes."""
+    """What the launcher passes to the controller. lease: of the launch. run: mark of the run's processes."""
 
     storage: Storage
     lease: Lease
@@ -103,8 +103,8 @@ class GroupController(TrainController):
 
     async def run(self) -> None:
         """Lead the group to its end."""
-        # Both write, so they run in a thread: storage may hang, and `leave` must still be answered. After a failure
-        # the ranks stay in the run's state, so that the next launch can kill the survivors.
+        # `finished` and `close` write to storage, which may hang. In a thread they do not delay `leave`.
+        # After a failure the ranks stay in the run's state, so that the next launch can kill the survivors.
         try:
             await super().run()
             if self.get_training_failed_error() is None:
@@ -117,7 +117,10 @@ class GroupController(TrainController):
         return self._control.ended_because
 
     async def leave(self) -> bool:
-        """Let the ranks save and end. Returns when they have; returns False at once if no rank has steps to save."""
+        """Let the ranks save and end; returns True when they have ended.
+
+        Returns False after at most a second if no rank has steps to save.
+        """
         saving = self._control.leave()
         self._clock.stop()
         give_up = time.monotonic() + _HEARTBEAT_WITHIN_S

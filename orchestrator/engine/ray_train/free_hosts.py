@@ -16,9 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 logger = logging.getLogger(__name__)
 
-# A group starts within two seconds if its hosts are free.
+# On free hosts Ray places a group within about a second (docs/faults.md, part `started`).
 _AFTER_S = 5.0
-# A long interval: each task starts a process on each host, while lost hosts may be starting.
+# A long interval, because each time a process starts on every host.
 _AGAIN_AFTER_S = 30.0
 _A_LITTLE = 0.001
 
@@ -36,7 +36,7 @@ def asking_hosts_for_news(has_hosts: threading.Event) -> Iterator[None]:
 def _ask_until(has_hosts: threading.Event) -> None:
     wait_s = _AFTER_S
     while not has_hosts.wait(wait_s):
-        logger.info("the group waits for hosts; asking every host for news of its resources")
+        logger.info("the group waits for hosts; asking every host to report its resources")
         ask_for_news()
         wait_s = _AGAIN_AFTER_S
 

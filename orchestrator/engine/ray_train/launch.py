@@ -21,17 +21,17 @@ from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL
 
 logger = logging.getLogger(__name__)
 
-# How long an interrupted group may take to save. With the second it takes to end, it is less than the half minute
-# that job managers leave between SIGTERM and SIGKILL.
+# How long an interrupted group may take to save. Job managers often send SIGKILL half a minute after SIGTERM; by then
+# the group must have saved and ended.
 _SAVE_WITHIN_S = 15.0
 _ABORT_WITHIN_S = 1.0
 _ANSWER_WITHIN_S = 10.0
-# Our controller does the work of the first two. Ray Data is not used, and the last one's actor would cost CPU time:
-# Ray removes the placement group when the controller ends.
+# Our controller does the work of the first two. The third serves Ray Data, which we do not use. The last one starts an
+# actor, which costs CPU time; Ray removes the placement group without it when the controller ends.
 _REPLACED = (AcceleratorSetupCallback, BackendSetupCallback, DatasetsCallback, PlacementGroupCleanerCallback)
 
 _CONTROLLER_ENVIRONMENT = {
-    # How long a failure of a rank may remain unseen.
+    # How soon Ray Train notices that a rank failed.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # `control/drain.py` looks for drained hosts, without an extra actor in every generation.
@@ -71,7 +71,7 @@ class ControlledTrainer(DataParallelTrainer):
             raise
 
     def ended_because(self) -> str:
-        """Why the controller failed. It reports this from memory, because storage may be unavailable."""
+        """Why the controller gave up. It answers from memory, because storage may be unavailable."""
         reason: object = None
         if self._controller is not None:
             with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):

@@ -41,8 +41,8 @@ class ControlledFailures(FailurePolicy):
 class GroupSize(ScalingPolicy):
     """The number of ranks: fixed, or as many as the hosts have room for, between a minimum and a maximum.
 
-    Ray Train's own elastic policy uses an actor that checks the cluster every 20 s. With it, a group would start at
-    its old size and wait a minute for a lost host. This policy counts the hosts itself.
+    Ray Train's own elastic policy asks an actor that updates its view of the cluster every 20 s. After a host is lost,
+    a group would start at its old size and wait a minute for that host. This policy counts the hosts itself.
     """
 
     def __init__(

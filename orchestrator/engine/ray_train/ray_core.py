@@ -1,4 +1,4 @@
-"""What Ray has no public way to say: the token, the cluster on this host, drained nodes, why an actor died."""
+"""What Ray has no public interface for: the token, the cluster on this host, drained nodes, why an actor died."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -21,7 +21,7 @@ class Death(Enum):
 
 
 def find_token() -> str:
-    """The token with which Ray would connect, or "" when there is none.
+    """The token that Ray would send when it connects, or "" when there is none.
 
     Nothing is cached, so that Ray's own client reads the environment again. Raises ray.exceptions.AuthenticationError
     when the environment names a file that cannot be read.
@@ -47,7 +47,7 @@ def draining_nodes() -> Mapping[str, float | None]:
 
 
 def why_it_died(error: RayActorError) -> Death:
-    """The cause of death from Ray's table of actors; the error itself has it as text only."""
+    """The cause of death in Ray's table of actors; the error itself contains it only as text."""
     record = ray._private.state.actors(error.actor_id) if error.actor_id else {}
     cause = record.get("DeathCause")
     if cause is None:

@@ -1,4 +1,4 @@
-"""Changes what `ray.init` does, where it has no setting for it: the only place that replaces names of Ray.
+"""Changes what `ray.init` does where Ray has no setting for it: the only place that replaces names of Ray.
 
 Each replacement lasts as long as its `with` block. `tests/unit/engine/test_ray_replaced.py` proves each effect.
 """
@@ -19,7 +19,8 @@ def ray_for_one_job() -> Iterator[None]:
 
     * Each of Ray's processes gets its own process group, as its workers always do. Otherwise a signal to the
       launcher's group, as `timeout` sends it, would end Ray before the ranks have saved.
-    * No monitors of the autoscaler and of logs: this cluster cannot grow, and a rank's output goes to its own log.
+    * Neither the autoscaler's monitor nor the log monitor runs: this cluster cannot grow, and each rank writes its own
+      log.
     * A loopback address is kept. Ray would replace it by an address that other hosts can reach.
     """
     with ExitStack() as replaced:
@@ -37,7 +38,7 @@ def ray_for_one_job() -> Iterator[None]:
 def command_line_shown_as(text: str) -> Iterator[None]:
     """Let Ray record `text` as the command line of this process.
 
-    Ray 2.60 sends the real one to the cluster as UTF-8, and fails for a folder that is named in GBK.
+    Ray 2.60 sends the real one to the cluster as UTF-8, and fails if a path in it has another encoding, such as GBK.
     """
     with _replaced(utils, "get_entrypoint_name", lambda: text):
         yield
@@ -45,7 +46,7 @@ def command_line_shown_as(text: str) -> Iterator[None]:
 
 @contextmanager
 def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    before = getattr(module, name)  # a name that Ray dropped fails here, and not silently
+    before = getattr(module, name)  # raises AttributeError if a later Ray has no such name
     setattr(module, name, value)
     try:
         yield

@@ -34,7 +34,7 @@ from orchestrator.engine.ray_train.ray_core import NODE_ID_LABEL, draining_nodes
 
 logger = logging.getLogger(__name__)
 
-# A standby that takes longer to answer has died, or its host has.
+# If a standby takes longer to answer, we assume that it or its host has died.
 _ANSWER_S = 1.0
 # How long a group waits for hosts with room, when the ranks on each host are limited.
 _ROOM_S = 60.0
@@ -137,7 +137,7 @@ class ControlledWorkers(WorkerGroup):
         return super()._create_placement_group(scaling_config, worker_group_context)
 
     def _nodes_with_room(self, num_workers: int) -> Sequence[str]:
-        """A node for each worker. Ray places nothing on a host that is drained, although it still counts as alive."""
+        """A node for each worker, without drained hosts: Ray reports them as alive but places nothing there."""
         deadline = self._clock.now() + _ROOM_S
         while True:
             draining = draining_nodes()
@@ -180,7 +180,7 @@ class ControlledWorkers(WorkerGroup):
 
 
 def workers_class(pool: StandbyWorkers | None, needs: RankNeeds, clock: Clock) -> type[ControlledWorkers]:
-    """The class from which one controller's Ray Train makes its groups. Ray Train takes no instance there."""
+    """The class from which Ray Train makes the groups of one controller. Ray Train accepts only a class there."""
 
     class WorkersOfController(ControlledWorkers):
         _pool, _needs, _clock = pool, needs, clock
@@ -190,7 +190,7 @@ def workers_class(pool: StandbyWorkers | None, needs: RankNeeds, clock: Clock) -
 
 def _start(node_id: str, runtime_env: dict[str, object] | RuntimeEnv) -> Standby:
     here = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    # It only waits: its CPUs are those of the rank that it will replace.
+    # A standby requests no CPUs, because it only waits. Later it uses the CPUs of the rank that it replaces.
     waiting = ray.remote(RayTrainWorker).options(
         num_cpus=0, runtime_env=runtime_env, scheduling_strategy=here
     )

@@ -19,7 +19,7 @@ class Workers(Protocol):
     """The workers of a group, as Ray Train's backend interface offers them."""
 
     def execute_single_async(self, rank: int, function: Callable[..., T], /, *args: object) -> ObjectRef[T]:
-        """Call a function on one worker; returns a reference of its result."""
+        """Call a function on one worker; returns a reference to its result."""
 
 
 def answers_of(

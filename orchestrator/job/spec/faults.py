@@ -114,7 +114,7 @@ def _remedy(path: Path, job: type[BaseModel]) -> str:
 
 
 def _path_in(raw: object, location: tuple[str | int, ...]) -> Path:
-    """The keys of `location` alone: pydantic also names the branch of a union there."""
+    """The keys in `location`, without the branches of unions that pydantic also puts there."""
     path: list[str | int] = []
     for part in location:
         if isinstance(raw, dict) and part in raw:

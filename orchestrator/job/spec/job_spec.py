@@ -34,7 +34,7 @@ from sdnet.recipes import RECIPES, patches_for
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEVICE = re.compile(r"0|[1-9][0-9]{0,4}")
-# Larger numbers can only be mistakes; they would cost memory and time before anything refuses them.
+# Larger numbers can only be mistakes. Without this limit they would cost memory and time before anything fails.
 MOST_WORKERS = 10_000
 _YEAR_S = 366 * 24 * 3600
 
@@ -70,7 +70,7 @@ class ClusterSpec(Section):
     `workers` is the number of ranks, or `[fewest, most]` for a group that may shrink and grow.
     `threads` is the number of CPUs that each rank computes on; the bytes of the weights depend on
     it, so it is a property of the job and not of the host. `collective` mccl rehearses an Ascend job
-    on hosts without devices: ranks compute on the CPU, all before the call into HCCL is real.
+    on hosts without devices: ranks compute on the CPU, and everything up to the call into HCCL is real.
     """
 
     address: str = "local"
@@ -119,7 +119,7 @@ class ClusterSpec(Section):
         return ("CPU", self.threads) if self.device == "cpu" else ("NPU", 1)
 
     def why_too_large(self, available: Sequence[int]) -> str:
-        """Why hosts that have so many of `rank_resource` each can never hold the group; empty if they can."""
+        """Why the hosts can never hold the group; empty if they can. available: `rank_resource` of each host."""
         resource, each = self.rank_resource
         needs = RankNeeds({resource: each}, self.workers_per_host)
         room = room_of([{resource: number} for number in available], needs)
@@ -140,9 +140,9 @@ class ClusterSpec(Section):
 class DataSpec(Section):
     """Image pairs, and how patches are cut from them.
 
-    images: a folder of image pairs; None, which no file can say, makes synthetic pairs. prepared: a folder
-    with train.npz and test.npz made elsewhere, used in place, instead of images. layout: of images.
-    max_pixels: an image that announces more is bad, and not decoded.
+    images: a folder of image pairs; without it and `prepared`, synthetic pairs are made. prepared: a folder
+    with train.npz and test.npz made elsewhere, which are used in place. layout: of images.
+    max_pixels: an image whose header has more pixels counts as bad and is not decoded.
     """
 
     images: PathText | None = None
@@ -187,8 +187,8 @@ class CheckpointSpec(Section):
 class RecoverySpec(Section):
     """How many failures a run survives before it gives up, and how it prepares for them.
 
-    standbys: keep workers waiting with MindSpore imported, one for each rank a host may have. storage_timeout_s: how
-    long a run continues while storage is unavailable or full.
+    standbys: keep spare workers with MindSpore imported, on every host as many as the fullest host has ranks.
+    storage_timeout_s: how long a run continues while storage is unavailable or full.
     """
 
     max_failures: int = Field(default=10, ge=0, le=1_000_000)
@@ -205,7 +205,7 @@ class RecoverySpec(Section):
 
 
 class EvaluateSpec(Section):
-    """How often FPR95 is taken, and how many pairs go through the network at once."""
+    """How often the network is evaluated, and with how many pairs at once."""
 
     every_epochs: int = Field(default=1, ge=1, le=MOST_EPOCHS)
     batch: int = Field(default=600, ge=1, le=MOST_BATCH)
@@ -267,12 +267,12 @@ def _checked(values: JobValues) -> JobSpec:
                 faults.append((path, fault))
     if faults:
         raise refusal(faults, values)
-    patches = patches_for(spec.train, spec.data.patches)  # larger ones, and shifts of scenes
+    patches = patches_for(spec.train, spec.data.patches)  # the recipe may need more
     return spec.model_copy(update={"data": spec.data.model_copy(update={"patches": patches})})
 
 
 def _with_whole_recipe(values: JobValues, faults: list[Fault]) -> dict[str, object]:
-    """Let `train` name a recipe and override some of its fields; an unknown recipe joins the faults."""
+    """Let `train` name a recipe and override some of its fields; an unknown recipe is added to the faults."""
     raw = values.values
     train = raw.get("train", {})
     if not isinstance(train, dict):

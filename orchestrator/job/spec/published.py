@@ -17,7 +17,7 @@ def job_of_rank_table(table: RankTable, data: Path) -> dict[str, Any]:
 
     data: a folder with train.npz and test.npz, as for the published scripts, or a SEN1-2
     tree. One server starts Ray itself; several join the Ray cluster that this host is in.
-    Raises InputError for a device without an address or a folder that is not there.
+    Raises InputError for a missing folder, or, with several servers, a device without an address.
     """
     if not data.is_dir():
         raise InputError(f"--data {data} is not a directory; give one with train.npz and test.npz, or SEN1-2")

@@ -43,7 +43,7 @@ class JobValues:
         return self.source if node is None or node is self.root else f"{self.source} line {node.line}"
 
     def written(self, path: Path) -> str | None:
-        """How a plain scalar at the path is spelled, `no` for False; None when that is not known."""
+        """How a plain scalar at the path is spelled, for example `no` for False; None when that is unknown."""
         for given, node in self.overridden.items():
             if given == path[: len(given)]:
                 return node.at(path[len(given) :]).written
@@ -86,7 +86,7 @@ def _is_absent_address(value: str, path: Path) -> bool:
 
 
 def printable(value: object) -> object:
-    """The value with each byte of its texts that is not UTF-8 written as `printable_path` does."""
+    """The value; bytes of its texts that are not UTF-8 are replaced as in `printable_path`."""
     if isinstance(value, dict):
         return {key: printable(inner) for key, inner in value.items()}
     if isinstance(value, list):

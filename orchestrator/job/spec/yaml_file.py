@@ -28,7 +28,7 @@ _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
 _DEEPEST = 20
 _MOST_DIGITS = 300
-# libyaml's parser is 60 times faster than the one in Python, which is the fallback.
+# libyaml's parser is about 20 times faster than the one in Python, which is the fallback.
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

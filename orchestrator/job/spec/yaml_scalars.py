@@ -1,4 +1,4 @@
-"""The value of a plain YAML scalar: as YAML if all readers agree about the spelling, otherwise text."""
+"""The value of a plain YAML scalar. A number or date that readers of YAML interpret differently is text."""
 
 import re
 

@@ -1,7 +1,7 @@
-"""Evaluating a checkpoint on a cluster: every worker embeds some chunks of the pairs, the merge is exact.
+"""Evaluates a checkpoint on a cluster: each worker computes descriptors of some chunks of pairs; the merge is exact.
 
-Chunks are fixed by the batch alone, so a pair goes through the network in the same company
-whichever worker computes it, and its descriptors are the same to the last bit.
+Chunks depend only on the batch size. So a pair is always in the same batch, on any worker, and its descriptors are the
+same to the last bit.
 """
 
 import functools
@@ -31,7 +31,7 @@ from sdnet.metrics import check_labels
 from sdnet.weights import State
 
 _TRIES = 4
-# Of rank, number of workers and threads: the descriptors that this worker computes.
+# Computes one worker's descriptors from its rank, the number of workers and its threads.
 Share = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -45,14 +45,13 @@ def evaluate_checkpoint(
     train: Path | None = None,
     adapt: bool = False,
 ) -> dict[str, Any]:
-    """What `sdnet.assessment.assess` finds in `data`, and which weights it belongs to, as JSON values.
+    """The result of `sdnet.assessment.assess` for `data`, and the identity of the weights, as JSON values.
 
-    The same bits for any number of workers. `checkpoint_sha256` and `weights_sha256` are those of
-    `LoadedModel`; `note` says what was done to the weights, such as a conversion, or is empty.
-    distances_path: gets float64 [N], a distance a pair in the order of the file. train: a train.npz, for
-    the threshold of a match. adapt: give the network the BatchNorm statistics of the images that it describes,
-    found without their labels. Raises InputError for data, a checkpoint or a path that cannot be used,
-    before any worker starts.
+    The result has the same bits for any number of workers. `checkpoint_sha256` and `weights_sha256` are those of
+    `LoadedModel`. `note` says what was done to the weights, such as a conversion, or is empty.
+    distances_path: file for float64 [N], the distance of each pair in the order of `data`. train: a train.npz, for the
+    threshold of a match. adapt: replace the BatchNorm statistics by those of the images, computed without labels.
+    Raises InputError for data, a checkpoint or a path that cannot be used, before any worker starts.
     """
     if distances_path is not None:
         check_place(distances_path)
@@ -62,7 +61,7 @@ def evaluate_checkpoint(
     refuse_corrupt(data)
     cache = host_cache(cluster.cache)
     places = Places.read(data, len(patches))
-    evaluation, model = Evaluation.of_checkpoint(checkpoint)  # a bad one is refused here, not by every worker
+    evaluation, model = Evaluation.of_checkpoint(checkpoint)  # refuses a bad one before workers start
     statistics = evaluation.statistics_of(patches) if adapt else None
     threshold = _threshold(evaluation, followed(train), cache, batch, adapt) if train is not None else None
     given = Given(checkpoint.resolve(), model.weights_sha256, statistics)

@@ -28,9 +28,9 @@ from sdnet.data.store import open_patches, open_training_patches
 from sdnet.data.synthetic import make_tree
 from sdnet.data.work import Work
 
-# Tasks submitted beyond those that can run now: enough that no worker waits for the controller.
+# Tasks submitted beyond those that can run now, so that no worker waits for the launcher.
 _AHEAD = 2
-# A shard is started at most so often; one that is lost each time may be what kills its workers.
+# How often a shard is started. A shard that is lost every time probably kills its workers itself.
 _TRIES = 4
 _LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, LocalRayletDiedError)
 
@@ -71,11 +71,10 @@ def preprocess(
 ) -> dict[str, object]:
     """Make data/train.npz, data/test.npz and data/manifest.json; returns the manifest.
 
-    Reuses shards whose checksums match, and a finished result. Needs a
-    connected Ray, unless the job brings prepared files. Raises InputError when the images
-    cannot make a training and a test set, ShardLost or DataNotWritten when the cluster or the
-    storage fails. check_owner: called before the run's data are replaced; raises RunLost when another launch
-    owns the run, which may make other data.
+    Reuses shards whose checksums match, and a finished result. Needs a connected Ray, except for prepared files.
+    Raises InputError when the images do not give a training and a test set, ShardLost when the cluster fails, and
+    DataNotWritten when the storage fails. check_owner: called before the run's data are replaced; raises RunLost when
+    another launch, which may make other data, owns the run.
     """
     check_owner()
     if spec.data.prepared is not None:

@@ -44,8 +44,8 @@ class LastCheckpointMissing(OrchestratorError):
 def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> Newest:
     """Train to the end of the recipe, through the failures that `recovery` allows; returns the last checkpoint.
 
-    Needs a connected Ray. Raises InputError when the data cannot fill a batch, and TrainingGaveUp when there were too
-    many failures, or one that would happen again.
+    Needs a connected Ray. Raises InputError when the data cannot fill a batch, TrainingGaveUp when there were too many
+    failures, or one that would happen again, and LastCheckpointMissing.
     """
     check_data(spec, run)
     done = finished(spec, run, record)
@@ -61,7 +61,7 @@ def train(spec: JobSpec, run: RunDirectory, record: Record, lease: Lease) -> New
 
 
 def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
-    """The last checkpoint of a group that succeeded. It exists, so wait until this host's mount shows it.
+    """The last checkpoint of a group that succeeded. It exists, but this host's mount may show it late.
 
     Raises LastCheckpointMissing if the mount does not show it within `LISTED_WITHIN_S`.
     """
@@ -171,7 +171,7 @@ def _job(spec: JobSpec, run: RunDirectory) -> SdnetJob:
 
 
 def _warn_of_idle_cpus(cluster: ClusterSpec) -> None:
-    """`threads` is never taken from the host, so print when this host could compute with more."""
+    """Warn when this host has CPUs for more `threads`: that number is never derived from the host."""
     cpus, ranks = int(ray.cluster_resources().get("CPU", 0)), cluster.max_workers
     if cluster.address == "local" and cluster.device == "cpu" and cpus // ranks > cluster.threads:
         used, could = ranks * cluster.threads, cpus // ranks

@@ -1,4 +1,4 @@
-"""Events in the life of a generation, and what its failure leads to."""
+"""Events in the life of a generation, and the decision after its failure."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class GroupStarting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersStarted(Event):
-    """The processes of all ranks run; they have not found each other yet."""
+    """The processes of all ranks run; the rendezvous has not begun yet."""
 
     generation: int
 
@@ -32,7 +32,7 @@ class RankJoined(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStarted(Event):
-    """All ranks found each other and can compute."""
+    """All ranks completed the rendezvous and can compute."""
 
     generation: int
     world_size: int
@@ -66,7 +66,10 @@ class HangFound(Event):
 
 @dataclass(frozen=True, slots=True)
 class RankEnd:
-    """How one rank of a hanging group was ended. stacks: file with its stacks; problem: empty when none."""
+    """How one rank of a hanging group was ended. gone: whether its process has ended.
+
+    stacks: name of the object with its stacks, or empty. problem: why there are none, or empty.
+    """
 
     rank: int
     stacks: str
@@ -76,7 +79,7 @@ class RankEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupEnded(Event):
-    """A hanging group was killed by its hosts, after the stacks of all ranks were saved."""
+    """The hosts of a hanging group saved the stacks of its ranks, where possible, and killed them."""
 
     generation: int
     ranks: tuple[RankEnd, ...]
@@ -93,7 +96,7 @@ class DrainNoticed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fenced(Event):
-    """The last generation's ranks are gone. unreachable: hosts that did not answer (Ray declared them dead)."""
+    """The last generation's ranks are gone from all reachable hosts. unreachable: the hosts that did not answer."""
 
     ranks: tuple[int, ...]
     unreachable: tuple[str, ...] = ()
@@ -101,7 +104,7 @@ class Fenced(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftoversEnded(Event):
-    """Processes of an earlier generation held devices of this host and were killed."""
+    """Processes of an earlier generation still ran on a host and were killed."""
 
     host: str
     pids: tuple[int, ...]

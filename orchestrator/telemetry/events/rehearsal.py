@@ -26,7 +26,10 @@ class FaultInjected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostReturned(Event):
-    """A host that `drill` disabled is back. problem: why it is not, or empty; note: what differs from before."""
+    """A host that `drill` disabled is back, or could not be brought back: then `problem` says why.
+
+    note: what differs from before.
+    """
 
     number: int
     host: str

@@ -1,4 +1,4 @@
-"""Events of a run, its stages, and the events themselves."""
+"""Events of a run and its stages, and one about lost events."""
 
 from dataclasses import dataclass
 
@@ -56,7 +56,7 @@ class StageFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving(Event):
-    """The launcher asked the ranks to save and leave, because it must stop. ranks: how many."""
+    """The launcher asked the ranks to save and exit, because it must stop. ranks: how many."""
 
     ranks: int
 

@@ -7,7 +7,7 @@ from orchestrator.telemetry.event import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Event):
-    """All ranks restored a checkpoint."""
+    """A generation resumes from a checkpoint; all its ranks load the same one."""
 
     checkpoint: str
     step: int
@@ -15,7 +15,10 @@ class Resumed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled(Event):
-    """The first step of a process was given to the device. cached: whether compiled graphs were reused."""
+    """The first step has compiled its graphs. cached: whether graphs of an earlier start were reused.
+
+    seconds: since the training function began.
+    """
 
     seconds: float
     cached: bool
@@ -30,7 +33,7 @@ class FirstStep(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Event):
-    """How far training is; every few seconds. steps: of the whole run, null when unknown."""
+    """How far training is, every few seconds. steps: of the whole run, null when unknown."""
 
     step: int
     steps: int | None = None
@@ -87,7 +90,7 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFailed(Event):
-    """Storage refused a checkpoint; it is tried again."""
+    """Storage refused to write a checkpoint. Every refused attempt is one event."""
 
     step: int
     detail: str
