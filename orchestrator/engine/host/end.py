@@ -6,6 +6,7 @@ A frozen rank cannot dump its own stack, and may not obey a request to exit, so 
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.engine.control.generation import Member
@@ -36,7 +37,10 @@ def end_hanging_ranks_here(
     """
     here = {member.rank: member.pid for member in members if member.host == host}
     names = {rank: f"{folder}rank_{rank}.txt" for rank in here}
-    problems = {rank: _dump(pid, storage, names[rank]) for rank, pid in here.items()}
+    # At the same time: one that takes its whole time-out must not use up that of the others.
+    with ThreadPoolExecutor(max(len(here), 1)) as pool:
+        dumps = {rank: pool.submit(_dump, pid, storage, names[rank]) for rank, pid in here.items()}
+    problems = {rank: dump.result() for rank, dump in dumps.items()}
     remaining = end_ranks_here(host, members, run)
     return {
         rank: RankEnd(

@@ -23,7 +23,7 @@ from orchestrator.telemetry.events import RankEnd
 T = TypeVar("T")
 
 _FENCE_ANSWER_S = 10.0
-# Each rank's stacks take up to 10 s.
+# The stacks of a host's ranks take up to 10 s, and its ranks then 10 s to end. A Ray task takes seconds to start.
 _STACKS_ANSWER_S = 40.0
 
 

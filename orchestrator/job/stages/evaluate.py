@@ -135,7 +135,7 @@ def _on_workers(descriptors: Share, cluster: ClusterSpec) -> list[tuple[np.ndarr
     # If a worker is lost, another one computes its share again; the result is the same.
     share = ray.remote(
         num_cpus=cluster.threads,
-        max_retries=_TRIES,
+        max_retries=_TRIES - 1,
         runtime_env={"env_vars": thread_variables(cluster.threads)},
     )(_call)
     workers, threads = cluster.max_workers, cluster.threads

@@ -73,6 +73,24 @@ def test_the_stacks_of_a_hanging_rank_are_saved_before_it_is_ended(
     assert has_ended(pid)
 
 
+def test_the_stacks_of_all_ranks_of_a_host_are_dumped_at_the_same_time(
+    tmp_path: Path, start: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each of these two ends only when the other has begun.
+    waits = (
+        'mkdir -p dumps; touch "dumps/$4"; until [ $(ls dumps | wc -l) = 2 ]; do sleep 0.01; done; echo of $4'
+    )
+    dump = tmp_path / "py-spy"
+    dump.write_text(f'#!/bin/sh\ncd "{tmp_path}"; {waits}\n')
+    dump.chmod(0o755)
+    pids = [start("/runs/mine"), start("/runs/mine")]
+    monkeypatch.setattr("orchestrator.engine.host.end.sys.executable", str(tmp_path / "python"))
+    members = [member(rank, "here", pid) for rank, pid in enumerate(pids)]
+    ended = end_hanging_ranks_here("here", members, "/runs/mine", DirectoryStorage(tmp_path), "logs/")
+    assert [(tmp_path / ended[rank].stacks).read_text() for rank in (0, 1)] == [f"of {pid}\n" for pid in pids]
+    assert all(map(has_ended, pids))
+
+
 def test_a_rank_whose_stacks_cannot_be_written_is_still_ended(
     tmp_path: Path, start: Callable[[str], int]
 ) -> None:
