@@ -23,7 +23,7 @@ from orchestrator.telemetry.events import RankEnd
 T = TypeVar("T")
 
 _FENCE_ANSWER_S = 10.0
-# The stacks of a host's ranks take up to 10 s, and its ranks then 10 s to end. A Ray task takes seconds to start.
+# On each host the stacks take up to 10 s, and then the ranks up to 10 s to end.
 _STACKS_ANSWER_S = 40.0
 
 
