@@ -1,6 +1,7 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sdnet.data.work import Work, images_changed, notes, plan_work
 from sdnet.errors import InputError
 from sdnet.metrics import check_labels
 from sdnet.paths import full_path
+from sdnet.recipes import patches_for
 
 # Keys that refuse data or say where they are, and so cannot change what a run trains on without
 # changing the checksums of its data, which its checkpoints keep.
@@ -55,13 +57,30 @@ def check_inputs(spec: JobSpec) -> Supply:
 
 def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
     """Warnings that do not prevent the job from running: a sentence each."""
+    return (*_unused_cluster_keys(spec), *_unused_data_keys(spec), *supply.notes)
+
+
+def _unused_cluster_keys(spec: JobSpec) -> Iterator[str]:
     cluster = spec.cluster
     given = {"hosts": bool(cluster.hosts), "collective": cluster.collective != "auto"}
     unused = [f"cluster.{key}" for key, is_given in given.items() if is_given and cluster.device == "cpu"]
-    if not unused:
-        return supply.notes
-    note = f"cluster.device is cpu, so {' and '.join(unused)} has no effect: the ranks compute on CPUs"
-    return (note, *supply.notes)
+    if unused:
+        yield f"cluster.device is cpu, so {' and '.join(unused)} has no effect: the ranks compute on CPUs"
+
+
+def _unused_data_keys(spec: JobSpec) -> Iterator[str]:
+    data, left_out = spec.data, DataSpec()
+    if data.prepared is not None:
+        source = "prepared"
+        keys = ["synthetic", "patches", "split", "max_bad_images", "max_pixels"]
+    else:
+        source, keys = "images", [] if data.images is None else ["synthetic"]
+    # The recipe raises some values of `patches` by itself.
+    left_out = left_out.model_copy(update={"patches": patches_for(spec.train, left_out.patches)})
+    unused = [f"data.{key}" for key in keys if getattr(data, key) != getattr(left_out, key)]
+    if unused:
+        what = "patches that are cut already" if source == "prepared" else "images"
+        yield f"data.{source} gives {what}, so {' and '.join(unused)} has no effect"
 
 
 def supply_of(data: DataSpec) -> Supply:

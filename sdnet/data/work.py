@@ -83,6 +83,8 @@ def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
             "both sides of the split; name the scenes with data.split.scene_pattern, or give train_scenes "
             "and test_scenes"
         )
+    if split.train_scenes is not None and split.train != SplitConfig().train:
+        found.append("train_scenes and test_scenes choose the scenes, so data.split.train has no effect")
     if work.listing.orphans:
         alone = [item["image"] for item in orphans(work)]
         found.append(f"{len(alone)} image(s) have no partner and are left out: {_some(alone)}")
