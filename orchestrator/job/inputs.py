@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engine.checkpoints import checkpoint_names, read_fields
-from orchestrator.errors import CorruptData
+from orchestrator.engine.checkpoints import newest_fields
 from orchestrator.job.data_files import data_files, followed
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
-from orchestrator.storage import StorageError, StorageUnavailable, storage_error
+from orchestrator.storage import StorageUnavailable, storage_error
 from sdnet.data.sen12 import split_scenes
 from sdnet.data.shards import pairs_per_shard
 from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
@@ -187,9 +186,21 @@ def _unreadable(error: OSError, folder: Path) -> InputError:
 
 
 def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """What of the `data` of a job decides its result; jobs written by older versions lack some keys."""
+    """What of the `data` of a job decides its result; jobs written by older versions lack some keys.
+
+    The same folder has one identity, however its path is written.
+    """
     split = {"scene_pattern": None, **data["split"]}
-    return {key: value for key, value in {**data, "split": split}.items() if key not in _NO_IDENTITY}
+    folders = {key: _real(data[key]) for key in ("images", "prepared") if isinstance(data.get(key), str)}
+    whole = {**data, **folders, "split": split}
+    return {key: value for key, value in whole.items() if key not in _NO_IDENTITY}
+
+
+def _real(path: str) -> str:
+    try:
+        return str(full_path(path))
+    except InputError:
+        return path  # of an earlier launch, and cannot be followed any more
 
 
 def prepared_files(given: str) -> tuple[Path, Path]:
@@ -200,13 +211,8 @@ def prepared_files(given: str) -> tuple[Path, Path]:
 
 def _recorded_checksums(run: RunDirectory) -> dict[str, str]:
     """Checksums of the data in the newest checkpoint that can be read; all of a run have the same."""
-    for name in reversed(checkpoint_names(run.storage)):
-        try:
-            recorded = read_fields(run.storage, name).get("data", {})
-            return {str(file): str(checksum) for file, checksum in recorded.items()}
-        except (StorageError, CorruptData, AttributeError):
-            continue  # a corrupt checkpoint is judged when it is resumed
-    return {}
+    recorded = newest_fields(run.storage).get("data", {})
+    return {str(file): str(checksum) for file, checksum in recorded.items()}
 
 
 def _prepared(given: str) -> Supply:
