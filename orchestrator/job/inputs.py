@@ -1,5 +1,6 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from sdnet.errors import InputError
 from sdnet.metrics import check_labels
 from sdnet.paths import full_path
 from sdnet.recipes import patches_for
+
+logger = logging.getLogger(__name__)
 
 # Keys that refuse data or say where they are, and so cannot change what a run trains on without
 # changing the checksums of its data, which its checkpoints keep.
@@ -147,7 +150,7 @@ def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
 def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
     """Raise InputError if a finished run's data have changed since.
 
-    Deleted data are no error: the result remains valid.
+    Deleted data are no error: the result remains valid. Images that cannot be compared give a warning.
     """
     files = [data_files(run)]
     if spec.data.prepared is not None:
@@ -166,6 +169,13 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
         raise InputError(
             f"images {spec.data.images} changed after {run.root} was finished; put them back, "
             "give the job another `name`, or launch with --restart to begin again"
+        )
+    if changed is None:
+        logger.warning(
+            "images %s were not compared with those that %s was trained with: its shards are gone; "
+            "if they changed, launch with --restart",
+            spec.data.images,
+            run.root,
         )
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from sdnet.config import ImageConfig, PatchConfig, SplitConfig
 from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
-from sdnet.data.shards import Shard, cut_into_shards, gives_other_patches, is_outdated, pairs_per_shard
+from sdnet.data.shards import (
+    Shard,
+    cut_into_shards,
+    gives_other_patches,
+    is_known,
+    is_outdated,
+    pairs_per_shard,
+)
 from sdnet.errors import InputError, one_line, shown
 from sdnet.files import read_json
 
@@ -104,21 +111,23 @@ def _some(names: list[str]) -> str:
     )
 
 
-def images_changed(work: Work) -> bool:
-    """Whether the images changed after the result was made.
+def images_changed(work: Work) -> bool | None:
+    """Whether the images changed after the result was made; None if that is not known of every shard.
 
     Only shards whose files have another size or modification time are made again, in a temporary folder, and
-    compared. False if nothing is known of the result, such as after its shards were deleted.
+    compared. Nothing is known of a shard that was deleted.
     Raises OSError.
     """
     try:
         pairs = read_json(work.out / "manifest.json")["pairs"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
     if pairs != len(work.listing.pairs):
         return True
     outdated = [shard for shard in work.shards if is_outdated(shard, work.directory, work.patches)]
-    return any(gives_other_patches(shard, work.directory, work.patches) for shard in outdated)
+    if any(gives_other_patches(shard, work.directory, work.patches) for shard in outdated):
+        return True
+    return False if all(is_known(shard, work.directory) for shard in work.shards) else None
 
 
 def orphans(work: Work) -> list[dict[str, str]]:

@@ -251,7 +251,7 @@ def test_a_finished_run_whose_data_were_swapped_is_no_result_of_them(make, tmp_p
     assert launch(spec).already_done
 
 
-def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, images):
+def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, images, caplog):
     spec = make(images=str(images))
     run = run_of(spec)
     prepare(work_of(spec.data, images, run))
@@ -261,6 +261,13 @@ def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, ima
     shutil.copyfile(next(images.glob("*/s1_1/*.png")), changed)
     with pytest.raises(InputError, match=r"images .* changed after .* was finished; put them back"):
         refuse_changed_since_finished(spec, run)
+    assert not caplog.messages
+    shutil.rmtree(run.data / "shards")
+    refuse_changed_since_finished(spec, run)
+    [warning] = caplog.messages
+    assert warning.startswith(
+        f"images {images} were not compared with those that {run.root} was trained with"
+    )
     shutil.rmtree(images)
     assert launch(spec).already_done
     images.mkdir()
