@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.ray_cluster.address import address_to_join
-from orchestrator.ray_cluster.join import check_cluster, warn_of_readable_token
+from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
 from orchestrator.ray_cluster.local import join_ray, prepare_token, start_ray
 from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
@@ -118,6 +118,7 @@ def _check_environment() -> None:
 def _start(cluster: WantedCluster, ending: ExitStack) -> None:
     """Start Ray here; `ending` stops it and removes its folder."""
     prepare_token()
+    our_token("'local'")
     warn_of_readable_token(os.environ)
     folder = ending.enter_context(private_folder())
     import ray
