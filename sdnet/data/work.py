@@ -1,9 +1,11 @@
 """Plans preprocessing: pairs, split by scene and cut into shards. Opens no image."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdnet.config import ImageConfig, PatchConfig, SplitConfig
+from sdnet.data.layouts import image_files
 from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
 from sdnet.data.shards import (
     Shard,
@@ -95,6 +97,11 @@ def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
     if work.listing.orphans:
         alone = [item["image"] for item in orphans(work)]
         found.append(f"{len(alone)} image(s) have no partner and are left out: {_some(alone)}")
+    unread = _folders_without_part(work)
+    if unread:
+        found.append(
+            f"{len(unread)} folder(s) with images are no part of the layout and are left out: {_some(unread)}"
+        )
     used = {pair.scene for shard in work.shards for pair in shard.pairs}
     unused = list(dict.fromkeys(pair.scene for pair in pairs if pair.scene not in used))
     if unused:
@@ -103,6 +110,20 @@ def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
             f"{_some(unused)}"
         )
     return tuple(found)
+
+
+def _folders_without_part(work: Work) -> list[str]:
+    """Folders below the images from which no pair and no orphan comes, although they hold images. Sorted."""
+    root, listing = work.shards[0].root, work.listing
+    images = [*listing.orphans, *(path for pair in listing.pairs for path in (pair.optical, pair.sar))]
+    used = {path.parent for path in images}
+    found = []
+    for place, inner, _ in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith((".", "__"))]
+        folder = Path(place)
+        if folder not in used and next(image_files(folder), None) is not None:
+            found.append(folder.relative_to(root).as_posix())
+    return sorted(found)
 
 
 def _some(names: list[str]) -> str:

@@ -63,6 +63,22 @@ def test_a_split_between_single_images_is_warned_of_unless_scenes_are_named(tmp_
     assert notes_on(sure) == []
 
 
+def test_folders_that_the_layout_does_not_read_are_named_and_litter_is_not(folder, tmp_path):
+    images = folder / "images"
+    first = images_of(folder, "s1")[0]
+    for place in ("more", "ROIs0000_synthetic/deeper/s1_0", ".hidden", "__MACOSX", f"{first.parent}/sub"):
+        (images / place).mkdir(parents=True)
+        shutil.copyfile(first, images / place / "a.PNG")
+    (images / "notes").mkdir()
+    (images / "notes/read.me").touch()
+    [note] = notes(plan_work(images, tmp_path, PATCHES, SPLIT, 0.0), SPLIT)
+    sub = (first.parent / "sub").relative_to(images)
+    assert note == (
+        "3 folder(s) with images are no part of the layout and are left out: "
+        f"ROIs0000_synthetic/deeper/s1_0, {sub}, more"
+    )
+
+
 def test_images_have_changed_when_one_has_other_pixels_is_added_or_removed_and_not_before(folder):
     def changed() -> bool | None:
         return images_changed(plan_work(folder / "images", folder / "out", PATCHES, SPLIT, 0.1))
