@@ -227,4 +227,4 @@ def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("option", [("--layout", "flat"), ("--scene-pattern", "(.)")])
 def test_options_that_describe_images_are_refused_without_images(option, tmp_path, monkeypatch, capsys):
     line = refusal(f"prepare --out {tmp_path}/out {' '.join(option)}", monkeypatch, capsys)
-    assert line == f"error: {option[0]} describes images, and there are none; give --images, or remove it"
+    assert line == f"error: {option[0]} describes images, and there are none; give --images, or remove it\n"
