@@ -206,6 +206,11 @@ def test_a_token_of_two_lines_is_refused_before_ray_starts(monkeypatch: pytest.M
             "RAY_TRAIN_V2_ENABLED is '0', and training needs version 2 of Ray Train",
         ),
         ("RAY_TRAIN_V2_ENABLED", "no", "RAY_TRAIN_V2_ENABLED is 'no'"),
+        (
+            "PYTHONOPTIMIZE",
+            "2",
+            "PYTHONOPTIMIZE is '2', which removes the docstrings that Ray's agents read; set",
+        ),
         ("RAY_AUTH_MODE", "off", "RAY_AUTH_MODE is 'off'; unset it, or set it to token"),
     ],
 )
