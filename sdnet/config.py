@@ -5,7 +5,8 @@ their path; this package itself does not need pydantic.
 """
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Literal
 
 from sdnet.errors import InputError, shown
@@ -264,3 +265,13 @@ class Recipe:
     def _check_views(self) -> None:
         for name, most in _MOST_OF_VIEWS.items():
             _check(0 <= getattr(self, name) <= most, name, getattr(self, name), f"from 0 to {most:g}")
+
+
+def changed_setting(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """The first value of `now` that a checkpoint was not trained with, for a message; empty if there is none.
+
+    A field that the checkpoint does not name came later: it was trained with the default.
+    """
+    known = {**asdict(Recipe()), **before}
+    differ = (f"{key} {known.get(key)}, not {value}" for key, value in now.items() if known.get(key) != value)
+    return next(differ, "")

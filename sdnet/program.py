@@ -88,6 +88,9 @@ def prepare(
 
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
+    unused = "--layout" if layout != "auto" else "--scene-pattern" if scene_pattern is not None else ""
+    if images is None and unused:
+        raise InputError(f"{unused} describes images, and there are none; give --images, or remove it")
 
     patches = patches_for(_recipe(recipe), PatchConfig(per_pair=per_pair))
     split = SplitConfig(

@@ -81,7 +81,7 @@ def model_of(
     """SDNet's weights in a file, as float32; parameters of an optimizer are ignored.
 
     shapes: of each parameter by our name; the file must contain each once.
-    checked: the file's checksum was verified, so values need only be finite.
+    checked: the file's checksum was verified, so values need only be finite and not blank.
     Raises InputError.
     """
     path = given.path
@@ -155,14 +155,16 @@ def _check_values(path: Path, name: str, value: np.ndarray, checked: bool) -> No
             f"{path}: {published_name(name)} has {bad} of {value.size} values that are not finite; "
             "give an earlier checkpoint, or copy the file again"
         )
+    # Gamma, beta, biases and moving means may be equal: that is how training starts.
+    is_kernel = name.endswith(".weight") and value.size > 1
+    first = value.flat[0]
+    if (is_kernel or (name.endswith("moving_variance") and first == 0)) and (value == first).all():
+        raise InputError(
+            f"{path}: {published_name(name)} is {first:.6g} everywhere, which trained weights never are; "
+            "give the checkpoint of a trained network"
+        )
     if checked:
         return
-    # A channel may be dead. A kernel or a variance of one value only was never trained.
-    if (value.ndim == 4 and np.ptp(value) == 0) or (name.endswith("moving_variance") and not value.any()):
-        raise InputError(
-            f"{path}: every value of {published_name(name)} is {value.flat[0]:.6g}, which trained weights are not; "
-            "give a checkpoint of a trained SDNet, or copy the file again"
-        )
     lowest, highest = float(value.min(initial=0)), float(value.max(initial=0))
     least = 0.0 if name.endswith("moving_variance") else -_MOST
     if lowest < least or highest > _MOST:

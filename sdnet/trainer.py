@@ -16,7 +16,7 @@ import numpy as np
 from sdnet import checkpoint, weights
 from sdnet.augment import VIEW, Views, Where, changes_patches, check_patches
 from sdnet.checkpoint import CheckpointState, Snapshot
-from sdnet.config import Recipe
+from sdnet.config import Recipe, changed_setting
 from sdnet.data.pipeline import Prefetcher
 from sdnet.data.sampler import epoch_order, in_scene_runs, slice_indices, slices_of_rank, steps_per_epoch
 from sdnet.data.store import PatchFile, data_mismatch
@@ -276,20 +276,14 @@ class Trainer:
             raise NonFiniteLoss(bad)
 
     def _check_same_run(self, place: str, state: CheckpointState) -> None:
-        ours = {**asdict(self.recipe), "slices": self.slices, "num_samples": len(self._train)}
-        # A field that the checkpoint does not name came later: it was trained with the default.
-        theirs = {
-            **asdict(Recipe()),
-            **state.recipe,
-            "slices": state.slices,
-            "num_samples": state.num_samples,
-        }
-        for key in ours:
-            if ours[key] != theirs.get(key):
-                raise InputError(
-                    f"{place} was trained with {key} {theirs.get(key)}, not {ours[key]}; "
-                    "use the same, or start a run with another name"
-                )
+        changed = changed_setting(
+            {**state.recipe, "slices": state.slices, "num_samples": state.num_samples},
+            {**asdict(self.recipe), "slices": self.slices, "num_samples": len(self._train)},
+        )
+        if changed:
+            raise InputError(
+                f"{place} was trained with {changed}; use the same, or start a run with another name"
+            )
         mismatch = data_mismatch(state.data, self._data)
         if mismatch:
             raise InputError(

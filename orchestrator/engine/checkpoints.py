@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import CorruptData, InputError
-from orchestrator.storage import ObjectMissing, Storage, StorageMisused
+from orchestrator.storage import ObjectMissing, Storage, StorageError, StorageMisused
 from orchestrator.storage.retry import RETRY_AFTER_S, retried
 
 logger = logging.getLogger(__name__)
@@ -145,6 +145,16 @@ def checkpoint_names(storage: Storage) -> list[str]:
     """Names of the checkpoints with a `state.json` and without a marker, oldest first."""
     found = found_objects(storage).items()
     return sorted((n for n, files in found if STATE in files and MARKER not in files), key=order_of)
+
+
+def newest_fields(storage: Storage) -> dict[str, Any]:
+    """`read_fields` of the newest checkpoint that has readable ones; empty without one."""
+    for name in reversed(checkpoint_names(storage)):
+        try:
+            return read_fields(storage, name)
+        except (StorageError, CorruptData):
+            continue  # a corrupt checkpoint is judged when it is resumed
+    return {}
 
 
 def found_objects(storage: Storage) -> dict[str, set[str]]:

@@ -1,14 +1,32 @@
-"""Which checkpoint the job resumes from, and when to refuse to begin again."""
+"""Which checkpoint the job resumes from, and when to refuse: all are lost, or they belong to another job."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from orchestrator.engine.checkpoints import CheckpointsLost, found_objects, newest_valid, refuse_lost
+import yaml
+
+from orchestrator.engine.checkpoints import (
+    CheckpointsLost,
+    found_objects,
+    newest_fields,
+    newest_valid,
+    refuse_lost,
+)
+from orchestrator.job.inputs import data_identity
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.storage import ObjectMissing, StorageMisused
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import CheckpointCorrupt
 from orchestrator.telemetry.state import read_state
-from sdnet.errors import InputError
+from sdnet.config import changed_setting
+from sdnet.errors import InputError, shown
+
+# What decides the bytes of the result.
+_IDENTITY = ("data", "train", "evaluate")
+_MOST_NAMED = 3
+_REMEDY = "give the job another `name`, or launch with --restart to begin again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +63,76 @@ def newest_checkpoint(
         remedy = "put one back, or launch with --restart to train from step 1"
         raise InputError(f"{finished}{error.problem}; {remedy}") from None
     return None
+
+
+def refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
+    """Refuse if the directory contains checkpoints of other data, another recipe or other ranks.
+
+    Before there is one a mistake in the job can be corrected: shards are made again where they must be.
+    """
+    if not holds_checkpoints(run):
+        return
+    before = _read_job(run)
+    if before is not None:
+        now = spec.values()
+        changed = list(_differences(_identity(before), _identity(now)))
+        more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+        if changed:
+            raise InputError(
+                f"{run.root} contains a job with {', '.join(changed[:_MOST_NAMED])}{more}; {_REMEDY}"
+            )
+    _refuse_other_recipe(spec, run)
+
+
+def _refuse_other_recipe(spec: JobSpec, run: RunDirectory) -> None:
+    """Ask the newest checkpoint: job.yaml may be gone, or the checkpoints may be another run's."""
+    fields = newest_fields(run.storage)
+    recipe = fields.get("recipe")
+    if not isinstance(recipe, dict) or not recipe:
+        return
+    ranks = spec.cluster.max_workers
+    before = {**recipe, "ranks": fields.get("slices", ranks)}
+    changed = changed_setting(before, {**asdict(spec.train), "ranks": ranks})
+    if changed:
+        raise InputError(f"the checkpoints of {run.root} were trained with {changed}; {_REMEDY}")
+
+
+def _read_job(run: RunDirectory) -> dict[str, Any] | None:
+    """job.yaml as the last launch wrote it, or None.
+
+    Raises InputError when it cannot say what the run was, and StorageUnavailable.
+    """
+    try:
+        job = yaml.safe_load(run.storage.get(run.job.name))
+        _identity(job)
+        if isinstance(job["data"], dict):
+            return dict(job)
+        problem = "it is not a job"
+    except ObjectMissing:
+        return None
+    except StorageMisused as error:
+        problem = error.detail
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
+        problem = "it is not a job"
+    raise InputError(
+        f"{run.job} cannot be read ({problem}), so the checkpoints there may belong to another job; "
+        "put it back, or launch with --restart to begin again"
+    )
+
+
+def _identity(job: dict[str, Any]) -> dict[str, object]:
+    """What of a job decides its result."""
+    workers, threads = job["cluster"]["workers"], job["cluster"]["threads"]
+    ranks = workers if isinstance(workers, int) else workers[1]
+    sections = {**{key: job.get(key) for key in _IDENTITY}, "data": data_identity(job["data"])}
+    return {**sections, "cluster": {"workers": ranks, "threads": threads}}
+
+
+def _differences(before: object, now: object, name: str = "") -> Iterator[str]:
+    """Each key whose value differs, as `train.lr 0.004, not 0.001`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    elif before != now:
+        values = ["nothing" if value is None else shown(value) for value in (before, now)]
+        yield f"{name} {values[0]}, not {values[1]}"

@@ -1,16 +1,17 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engine.checkpoints import checkpoint_names, read_fields
-from orchestrator.errors import CorruptData
+from orchestrator.engine.checkpoints import newest_fields
 from orchestrator.job.data_files import data_files, followed
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
-from orchestrator.storage import StorageError, StorageUnavailable, storage_error
+from orchestrator.storage import StorageUnavailable, storage_error
 from sdnet.data.sen12 import split_scenes
 from sdnet.data.shards import pairs_per_shard
 from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
@@ -19,6 +20,9 @@ from sdnet.data.work import Work, images_changed, notes, plan_work
 from sdnet.errors import InputError
 from sdnet.metrics import check_labels
 from sdnet.paths import full_path
+from sdnet.recipes import patches_for
+
+logger = logging.getLogger(__name__)
 
 # A run may be resumed with other values of these keys. If such a change alters the patches, it also alters the
 # checksums of the data, and those are compared with the ones in the checkpoints.
@@ -55,13 +59,30 @@ def check_inputs(spec: JobSpec) -> Supply:
 
 def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
     """Warnings that do not prevent the job from running: a sentence each."""
+    return (*_unused_cluster_keys(spec), *_unused_data_keys(spec), *supply.notes)
+
+
+def _unused_cluster_keys(spec: JobSpec) -> Iterator[str]:
     cluster = spec.cluster
     given = {"hosts": bool(cluster.hosts), "collective": cluster.collective != "auto"}
     unused = [f"cluster.{key}" for key, is_given in given.items() if is_given and cluster.device == "cpu"]
-    if not unused:
-        return supply.notes
-    note = f"cluster.device is cpu, so {' and '.join(unused)} has no effect: the ranks compute on CPUs"
-    return (note, *supply.notes)
+    if unused:
+        yield f"cluster.device is cpu, so {' and '.join(unused)} has no effect: the ranks compute on CPUs"
+
+
+def _unused_data_keys(spec: JobSpec) -> Iterator[str]:
+    data, left_out = spec.data, DataSpec()
+    if data.prepared is not None:
+        source = "prepared"
+        keys = ["synthetic", "patches", "split", "max_bad_images", "max_pixels"]
+    else:
+        source, keys = "images", [] if data.images is None else ["synthetic"]
+    # The recipe raises some values of `patches` by itself.
+    left_out = left_out.model_copy(update={"patches": patches_for(spec.train, left_out.patches)})
+    unused = [f"data.{key}" for key in keys if getattr(data, key) != getattr(left_out, key)]
+    if unused:
+        what = "patches that are cut already" if source == "prepared" else "images"
+        yield f"data.{source} gives {what}, so {' and '.join(unused)} has no effect"
 
 
 def supply_of(data: DataSpec) -> Supply:
@@ -129,7 +150,7 @@ def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
 def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
     """Raise InputError if a finished run's data have changed since.
 
-    Deleted data are no error: the result remains valid.
+    Deleted data are no error: the result remains valid. Images that cannot be compared give a warning.
     """
     files = [data_files(run)]
     if spec.data.prepared is not None:
@@ -148,6 +169,13 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
         raise InputError(
             f"images {spec.data.images} changed after {run.root} was finished; put them back, "
             "give the job another `name`, or launch with --restart to begin again"
+        )
+    if changed is None:
+        logger.warning(
+            "images %s were not compared with those that %s was trained with: its shards are gone; "
+            "if they changed, launch with --restart",
+            spec.data.images,
+            run.root,
         )
 
 
@@ -168,9 +196,21 @@ def _unreadable(error: OSError, folder: Path) -> InputError:
 
 
 def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a job's `data` that decide its result. Jobs written by older versions lack some keys."""
+    """The keys of a job's `data` that decide its result. Jobs written by older versions lack some keys.
+
+    The same folder has one identity, however its path is written.
+    """
     split = {"scene_pattern": None, **data["split"]}
-    return {key: value for key, value in {**data, "split": split}.items() if key not in _NO_IDENTITY}
+    folders = {key: _real(data[key]) for key in ("images", "prepared") if isinstance(data.get(key), str)}
+    whole = {**data, **folders, "split": split}
+    return {key: value for key, value in whole.items() if key not in _NO_IDENTITY}
+
+
+def _real(path: str) -> str:
+    try:
+        return str(full_path(path))
+    except InputError:
+        return path  # of an earlier launch, and cannot be followed any more
 
 
 def prepared_files(given: str) -> tuple[Path, Path]:
@@ -181,13 +221,8 @@ def prepared_files(given: str) -> tuple[Path, Path]:
 
 def _recorded_checksums(run: RunDirectory) -> dict[str, str]:
     """Checksums of the data in the newest readable checkpoint; all checkpoints of a run have the same."""
-    for name in reversed(checkpoint_names(run.storage)):
-        try:
-            recorded = read_fields(run.storage, name).get("data", {})
-            return {str(file): str(checksum) for file, checksum in recorded.items()}
-        except (StorageError, CorruptData, AttributeError):
-            continue  # a corrupt checkpoint is judged when it is resumed
-    return {}
+    recorded = newest_fields(run.storage).get("data", {})
+    return {str(file): str(checksum) for file, checksum in recorded.items()}
 
 
 def _prepared(given: str) -> Supply:

@@ -11,12 +11,11 @@ from typing import Any
 import yaml
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.job.checkpoints import holds_checkpoints, newest_checkpoint
+from orchestrator.job.checkpoints import newest_checkpoint, refuse_another_job
 from orchestrator.job.data_files import data_files
 from orchestrator.job.demo import demo_spec
 from orchestrator.job.inputs import (
     check_inputs,
-    data_identity,
     notes_of,
     prepared_files,
     refuse_changed_since_finished,
@@ -31,10 +30,8 @@ from orchestrator.report.gallery import gallery_of
 from orchestrator.report.html import render_report
 from orchestrator.report.summary import build_summary, read_summary
 from orchestrator.storage import (
-    ObjectMissing,
     Ownership,
     StorageError,
-    StorageMisused,
     StorageUnavailable,
     owned,
 )
@@ -45,9 +42,6 @@ from orchestrator.telemetry.state import read_state, write_state
 from sdnet.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-# The sections of a job that decide the bytes of the result.
-_IDENTITY = ("data", "train", "evaluate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,51 +206,6 @@ def _warn_of_missing_data(run: RunDirectory) -> None:
         )
 
 
-def _refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
-    """Refuse if the directory contains checkpoints of other data, another recipe or other ranks.
-
-    Before the first checkpoint, the job may still change: shards that no longer match are made again.
-    """
-    before = _read_job(run) if holds_checkpoints(run) else None
-    if before is None:
-        return
-    now = spec.values()
-    for job in (before, now):
-        job["data"] = data_identity(job["data"])
-    changed = [key for key in _IDENTITY if before.get(key) != now[key]]
-    if _ranks(before) != _ranks(now):
-        changed.append("cluster.workers or threads")
-    if changed:
-        raise InputError(
-            f"{run.root} contains a job with other {', '.join(changed)}; give the job another `name`, "
-            "or launch with --restart to begin again"
-        )
-
-
-def _read_job(run: RunDirectory) -> dict[str, Any] | None:
-    """job.yaml as the last launch wrote it, or None.
-
-    Raises InputError when it is not a job or cannot be read, and StorageUnavailable.
-    """
-    try:
-        job = yaml.safe_load(run.storage.get(run.job.name))
-        _ranks(job)
-        data_identity(job["data"])
-        if isinstance(job["data"], dict):
-            return dict(job)
-        problem = "it is not a job"
-    except ObjectMissing:
-        return None
-    except StorageMisused as error:
-        problem = error.detail
-    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
-        problem = "it is not a job"
-    raise InputError(
-        f"{run.job} cannot be read ({problem}), so the checkpoints there may belong to another job; "
-        "put it back, or launch with --restart to begin again"
-    )
-
-
 def _claim(spec: JobSpec, run: RunDirectory, owning: Ownership) -> tuple[str, ...]:
     """Check the inputs, then write job.yaml: now the directory belongs to this job. Returns notes on the inputs."""
     supply = check_inputs(spec)
@@ -273,17 +222,12 @@ def _print(notes: tuple[str, ...]) -> None:
         logger.warning("note: %s", note)
 
 
-def _ranks(job: dict) -> tuple[int, int]:
-    workers = job["cluster"]["workers"]
-    return (workers if isinstance(workers, int) else workers[1], job["cluster"]["threads"])
-
-
 @contextlib.contextmanager
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     """Own the run, in a directory that can be used and belongs to this job."""
     run.create()
     with _named_in(run), owned(run.storage) as owning:
-        _refuse_another_job(spec, run)
+        refuse_another_job(spec, run)
         yield owning
 
 

@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 _KNOCK_S = 5.0
 _ANSWER_S = 10.0
+_LONGEST_TOKEN = 4096  # gRPC refuses headers of more than 8 kB
 _ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
@@ -29,7 +30,7 @@ def check_cluster(address: str, name: str) -> None:
     if _accepts(address, "", name):
         _judge_open_cluster(name)
         return
-    token = _our_token(name)
+    token = our_token(name)
     if not token:
         raise InputError(
             f"cluster.address is {name} and its token is not known here; put it in ~/.ray/auth_token "
@@ -79,18 +80,37 @@ def _judge_open_cluster(name: str) -> None:
     logger.warning("the cluster at %s asks for no token: anybody who reaches it can run code there", name)
 
 
-def _our_token(name: str) -> str:
+def our_token(name: str) -> str:
+    """The token that Ray would send; empty if the user has none.
+
+    name: what the user calls the cluster's address. Raises InputError for one that Ray cannot use.
+    """
     import ray
 
     from orchestrator.engine.ray_train.ray_core import find_token
 
+    path = None if os.environ.get("RAY_AUTH_TOKEN") else token_file(os.environ)
+    if path is not None and path.exists() and not path.is_file():
+        raise InputError(
+            f"cluster.address is {name} and its token is in {path}, which is no regular file; "
+            "give a file, because each process of Ray reads it"
+        )
     try:
-        return find_token()
+        token = find_token()
+    except UnicodeDecodeError:
+        token = "\ufffd"
     except ray.exceptions.AuthenticationError:
         raise InputError(
             f"cluster.address is {name} and RAY_AUTH_TOKEN_PATH is {os.environ['RAY_AUTH_TOKEN_PATH']!r}, "
             "which is empty or cannot be read; name the file with the cluster's token"
         ) from None
+    # It is sent in an HTTP header. A file from another editor may be UTF-16, or begin with a byte order mark.
+    if not (token.isascii() and token.isprintable() and len(token) <= _LONGEST_TOKEN):
+        raise InputError(
+            f"cluster.address is {name} and the token of {_token_source(os.environ)} is not one line of at most "
+            f"{_LONGEST_TOKEN} ASCII characters; copy the cluster's token again"
+        )
+    return token
 
 
 def _token_source(environment: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sdnet.paths import printable_path
@@ -16,7 +17,8 @@ LOOPBACK = "127.0.0.1"
 def prepare_token() -> None:
     """Give Ray a token that only this process and its children know, unless the user has set one.
 
-    A token in ~/.ray/auth_token belongs to some cluster; a job on this host does not need to know it.
+    A token in ~/.ray/auth_token belongs to some cluster; a job on this host does not need to know it. An
+    empty variable sets none: with it Ray would write a token of its own to that file.
     Call it before Ray is imported.
     """
     if os.environ["RAY_AUTH_MODE"].lower() != "token":
@@ -24,6 +26,9 @@ def prepare_token() -> None:
             "RAY_AUTH_MODE is %r: every user of this host can run code in this job; set it to token",
             os.environ["RAY_AUTH_MODE"],
         )
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        if not os.environ.get(name, "").strip():
+            os.environ.pop(name, None)
     if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
@@ -38,9 +43,7 @@ def start_ray(folder: Path, *, on_loopback: bool) -> None:
 
     from orchestrator.engine.ray_train.ray_start import command_line_shown_as, ray_for_one_job
 
-    # Processes that Ray starts inherit it, and then do not interrupt a rank's kernels when they wake up:
-    # the threads of a kernel share their work evenly, so an interruption of one delays all.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    interrupt_nobody()
     with ray_for_one_job(), command_line_shown_as(printable_command_line()):
         ray.init(
             address="local",
@@ -50,6 +53,16 @@ def start_ray(folder: Path, *, on_loopback: bool) -> None:
             _temp_dir=str(folder),
             _node_ip_address=LOOPBACK if on_loopback else None,
         )
+
+
+def interrupt_nobody() -> None:
+    """Let this process, and all that Ray starts, not interrupt a rank's kernels when they wake up.
+
+    The threads of a kernel share their work evenly, so an interruption of one delays all.
+    """
+    # It only saves time. A user's idle process (`chrt --idle`) may not leave its class, and some sandboxes forbid all.
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def join_ray(address: str) -> None:

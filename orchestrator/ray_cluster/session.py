@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.ray_cluster.address import address_to_join
-from orchestrator.ray_cluster.join import check_cluster, warn_of_readable_token
+from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
 from orchestrator.ray_cluster.local import join_ray, prepare_token, start_ray
 from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
@@ -108,6 +108,12 @@ def _check_environment() -> None:
         )
     if mode is not None and mode.lower() not in _AUTH_MODES:
         raise InputError(f"RAY_AUTH_MODE is {mode!r}; unset it, or set it to token")
+    optimize = os.environ.get("PYTHONOPTIMIZE", "")
+    if optimize.isdecimal() and int(optimize) > 1:
+        raise InputError(
+            f"PYTHONOPTIMIZE is {optimize!r}, which removes the docstrings that Ray's agents read; set it to 1, "
+            "or unset it"
+        )
     version_2 = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
     if version_2.lower() not in ("1", "true"):
         raise InputError(
@@ -118,6 +124,7 @@ def _check_environment() -> None:
 def _start(cluster: WantedCluster, ending: ExitStack) -> None:
     """Start Ray here; `ending` stops it and removes its folder."""
     prepare_token()
+    our_token("'local'")
     warn_of_readable_token(os.environ)
     folder = ending.enter_context(private_folder())
     import ray
@@ -126,7 +133,11 @@ def _start(cluster: WantedCluster, ending: ExitStack) -> None:
     try:
         with keeping_signal_handlers():
             start_ray(folder, on_loopback=cluster.device == "cpu")
-    except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
+    except Exception as error:
+        known = (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError)
+        # Ray raises a plain Exception when a process of it "timed out during startup".
+        if not isinstance(error, known) and type(error) is not Exception:
+            raise
         raise InputError(
             f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory or few "
             "open files: `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`"

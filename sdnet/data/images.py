@@ -39,10 +39,15 @@ class BadImage(Exception):
 
 
 def read_pair(pair: Pair, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both images of a pair, grey uint8 of one shape; raises BadImage when they differ in size."""
+    """Both images of a pair, grey uint8 of one shape.
+
+    Raises BadImage when they differ in size, or when both are the same image: it would match itself.
+    """
     optical, sar = read_grey(pair.optical, max_pixels), read_grey(pair.sar, max_pixels)
     if optical.shape != sar.shape:
         raise BadImage(pair.sar, f"is {_size(sar)}, its optical partner {_size(optical)}")
+    if np.array_equal(optical, sar) and sar.min() != sar.max():
+        raise BadImage(pair.sar, "is the same image as its optical partner")
     return optical, sar
 
 

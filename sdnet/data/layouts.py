@@ -98,7 +98,7 @@ def _osdataset(root: Path) -> Iterator[Image]:
     """OSdataset: `train|val|test/opt<number>.png` and `sar<number>.png`, or these in `opt/` and `sar/`."""
     for part in _OSDATASET_PARTS:
         for folder in (root / part, root / part / "opt", root / part / "sar"):
-            for path in _image_files(folder):
+            for path in image_files(folder):
                 match = _OSDATASET_NAME.fullmatch(path.stem)
                 if match:
                     name = f"{part}_{int(match[2])}"
@@ -114,11 +114,11 @@ _LAYOUTS: dict[Layout, Callable[[Path], Iterator[Image]]] = {
 
 
 def _files(folder: Path, sensor: Sensor, naming: Naming) -> Iterator[Image]:
-    for path in _image_files(folder):
+    for path in image_files(folder):
         yield Image(sensor, *naming(path), path)
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
+def image_files(folder: Path) -> Iterator[Path]:
     """Images directly in a folder, without hidden files; none if the folder does not exist."""
     if folder.is_dir():
         for path in folder.iterdir():

@@ -176,10 +176,15 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
     return f"{_VERSION}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()}"
 
 
+def is_known(shard: Shard, directory: Path) -> bool:
+    """Whether it is on record what a shard was made of, by the current rules."""
+    return str(_read_report(shard, directory).get("fingerprint", "")).startswith(f"{_VERSION}-")
+
+
 def is_outdated(shard: Shard, directory: Path, config: PatchConfig) -> bool:
     """Whether a shard was made by the current rules from other files or settings. Reads no image."""
-    made_of = str(_read_report(shard, directory).get("fingerprint", ""))
-    return made_of.startswith(f"{_VERSION}-") and made_of != fingerprint(shard, config)
+    made_of = _read_report(shard, directory).get("fingerprint")
+    return is_known(shard, directory) and made_of != fingerprint(shard, config)
 
 
 def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> bool:

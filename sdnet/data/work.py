@@ -1,11 +1,20 @@
 """Plans preprocessing: pairs, split by scene and cut into shards. Opens no image."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdnet.config import ImageConfig, PatchConfig, SplitConfig
+from sdnet.data.layouts import image_files
 from sdnet.data.sen12 import Listing, Pair, find_pairs, split_scenes
-from sdnet.data.shards import Shard, cut_into_shards, gives_other_patches, is_outdated, pairs_per_shard
+from sdnet.data.shards import (
+    Shard,
+    cut_into_shards,
+    gives_other_patches,
+    is_known,
+    is_outdated,
+    pairs_per_shard,
+)
 from sdnet.errors import InputError, one_line, shown
 from sdnet.files import read_json
 
@@ -83,9 +92,16 @@ def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
             "both sides of the split; name the scenes with data.split.scene_pattern, or give train_scenes "
             "and test_scenes"
         )
+    if split.train_scenes is not None and split.train != SplitConfig().train:
+        found.append("train_scenes and test_scenes choose the scenes, so data.split.train has no effect")
     if work.listing.orphans:
         alone = [item["image"] for item in orphans(work)]
         found.append(f"{len(alone)} image(s) have no partner and are left out: {_some(alone)}")
+    unread = _folders_without_part(work)
+    if unread:
+        found.append(
+            f"{len(unread)} folder(s) with images are no part of the layout and are left out: {_some(unread)}"
+        )
     used = {pair.scene for shard in work.shards for pair in shard.pairs}
     unused = list(dict.fromkeys(pair.scene for pair in pairs if pair.scene not in used))
     if unused:
@@ -96,27 +112,43 @@ def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _folders_without_part(work: Work) -> list[str]:
+    """Folders below the images from which no pair and no orphan comes, although they hold images. Sorted."""
+    root, listing = work.shards[0].root, work.listing
+    images = [*listing.orphans, *(path for pair in listing.pairs for path in (pair.optical, pair.sar))]
+    used = {path.parent for path in images}
+    found = []
+    for place, inner, _ in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith((".", "__"))]
+        folder = Path(place)
+        if folder not in used and next(image_files(folder), None) is not None:
+            found.append(folder.relative_to(root).as_posix())
+    return sorted(found)
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(one_line(name) for name in names[:_NAMED_IN_NOTES]) + (
         ", ..." if len(names) > _NAMED_IN_NOTES else ""
     )
 
 
-def images_changed(work: Work) -> bool:
-    """Whether the images changed after the result was made.
+def images_changed(work: Work) -> bool | None:
+    """Whether the images changed after the result was made; None if that is not known of every shard.
 
     Only shards whose files have another size or modification time are made again, in a temporary folder, and
-    compared. False if nothing is known of the result, such as after its shards were deleted.
+    compared. Nothing is known of a shard that was deleted.
     Raises OSError.
     """
     try:
         pairs = read_json(work.out / "manifest.json")["pairs"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
     if pairs != len(work.listing.pairs):
         return True
     outdated = [shard for shard in work.shards if is_outdated(shard, work.directory, work.patches)]
-    return any(gives_other_patches(shard, work.directory, work.patches) for shard in outdated)
+    if any(gives_other_patches(shard, work.directory, work.patches) for shard in outdated):
+        return True
+    return False if all(is_known(shard, work.directory) for shard in work.shards) else None
 
 
 def orphans(work: Work) -> list[dict[str, str]]:

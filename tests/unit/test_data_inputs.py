@@ -93,6 +93,29 @@ def test_ascend_keys_that_a_job_on_cpus_does_not_use_are_named(make, images):
         assert build_plan(spec).notes == (note.format(keys),)
 
 
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        ({"prepared": "here"}, ""),
+        ({"prepared": "here", "patches": {"per_pair": 3}, "synthetic": {"seed": 0}}, ""),
+        (
+            {"prepared": "here", "patches": {"per_pair": 4}, "split": {"seed": 1}, "max_bad_images": 0.5},
+            "data.prepared gives patches that are cut already, so data.patches and data.split and "
+            "data.max_bad_images has no effect",
+        ),
+        ({"images": "there", "synthetic": {"seed": 1}}, "data.images gives images, so data.synthetic has no effect"),
+        (
+            {"images": "there", "split": {"train": 0.5, "train_scenes": ["*_[0-2]"], "test_scenes": ["*_[3-5]"]}},
+            "train_scenes and test_scenes choose the scenes, so data.split.train has no effect",
+        ),
+    ],
+)  # fmt: skip
+def test_data_keys_that_the_source_of_the_data_does_not_use_are_named(make, images, tmp_path, data, note):
+    places = {"here": str(patches(tmp_path / "made", [1] * 64, [1, 0])), "there": str(images)}
+    plan = build_plan(make(**{key: places.get(str(value), value) for key, value in data.items()}))
+    assert plan.notes == ((note,) if note else ())
+
+
 def test_a_job_with_images_names_them_and_has_no_note(make, images):
     spec = make(images=str(images))
     assert plan_as_dict(build_plan(spec))["notes"] == []
@@ -228,7 +251,7 @@ def test_a_finished_run_whose_data_were_swapped_is_no_result_of_them(make, tmp_p
     assert launch(spec).already_done
 
 
-def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, images):
+def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, images, caplog):
     spec = make(images=str(images))
     run = run_of(spec)
     prepare(work_of(spec.data, images, run))
@@ -238,6 +261,13 @@ def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, ima
     shutil.copyfile(next(images.glob("*/s1_1/*.png")), changed)
     with pytest.raises(InputError, match=r"images .* changed after .* was finished; put them back"):
         refuse_changed_since_finished(spec, run)
+    assert not caplog.messages
+    shutil.rmtree(run.data / "shards")
+    refuse_changed_since_finished(spec, run)
+    [warning] = caplog.messages
+    assert warning.startswith(
+        f"images {images} were not compared with those that {run.root} was trained with"
+    )
     shutil.rmtree(images)
     assert launch(spec).already_done
     images.mkdir()

@@ -63,12 +63,28 @@ def test_a_split_between_single_images_is_warned_of_unless_scenes_are_named(tmp_
     assert notes_on(sure) == []
 
 
+def test_folders_that_the_layout_does_not_read_are_named_and_litter_is_not(folder, tmp_path):
+    images = folder / "images"
+    first = images_of(folder, "s1")[0]
+    for place in ("more", "ROIs0000_synthetic/deeper/s1_0", ".hidden", "__MACOSX", f"{first.parent}/sub"):
+        (images / place).mkdir(parents=True)
+        shutil.copyfile(first, images / place / "a.PNG")
+    (images / "notes").mkdir()
+    (images / "notes/read.me").touch()
+    [note] = notes(plan_work(images, tmp_path, PATCHES, SPLIT, 0.0), SPLIT)
+    sub = (first.parent / "sub").relative_to(images)
+    assert note == (
+        "3 folder(s) with images are no part of the layout and are left out: "
+        f"ROIs0000_synthetic/deeper/s1_0, {sub}, more"
+    )
+
+
 def test_images_have_changed_when_one_has_other_pixels_is_added_or_removed_and_not_before(folder):
-    def changed() -> bool:
+    def changed() -> bool | None:
         return images_changed(plan_work(folder / "images", folder / "out", PATCHES, SPLIT, 0.1))
 
     again(folder)
-    assert not changed()
+    assert changed() is False
     first, second = images_of(folder, "s1")[:2]
     content = first.read_bytes()
     shutil.copyfile(second, first)
@@ -77,8 +93,11 @@ def test_images_have_changed_when_one_has_other_pixels_is_added_or_removed_and_n
     assert not changed()
     first.unlink()
     assert changed()
+    first.write_bytes(content)
+    next((folder / "out/shards").glob("*.json")).unlink()
+    assert changed() is None
     shutil.rmtree(folder / "out")
-    assert not changed()
+    assert changed() is None
 
 
 def test_images_that_were_only_touched_are_compared_once(folder, monkeypatch):

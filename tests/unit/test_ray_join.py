@@ -91,6 +91,29 @@ def test_a_wrong_or_missing_token_is_named_with_its_source(
         check_cluster(address, "'h:1'")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [f"\ufeff{TOKEN}".encode(), TOKEN.encode("utf-16"), b"ab\x00cd", b"\xff\xfe\x00", "\u00e9".encode(), b"a" * 9000],
+    ids=["byte order mark", "UTF-16", "zero byte", "binary", "accent", "9 kB"],
+)  # fmt: skip
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
+    head: Head,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    content: bytes,
+) -> None:
+    (tmp_path / "token").write_bytes(content)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(InputError) as caught:
+        check_cluster(head(TOKEN), "'h:1'")
+    assert str(caught.value) == (
+        f"cluster.address is 'h:1' and the token of {tmp_path}/token is not one line of at most 4096 ASCII "
+        "characters; copy the cluster's token again"
+    )
+    assert capfd.readouterr().err == ""
+
+
 def test_a_token_file_that_is_not_there_is_named(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
     with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH is '/nowhere/token', which is empty or cannot"):
@@ -147,6 +170,33 @@ def test_a_local_job_has_a_token_of_its_own_and_not_that_of_the_users_cluster(tm
     del os.environ["RAY_AUTH_TOKEN"]
 
 
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_an_empty_variable_is_no_token_of_a_local_job(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", blank)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", blank)
+    prepare_token()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64 and "RAY_AUTH_TOKEN_PATH" not in os.environ
+
+
+@pytest.mark.parametrize("place", ["folder", "pipe"])
+def test_a_token_that_is_no_file_is_refused_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / place))
+    said = f"cluster.address is 'local' and its token is in {tmp_path / place}, which is no regular file"
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec()):
+        pass
+
+
+def test_a_token_of_two_lines_is_refused_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ab\ncd")
+    said = "cluster.address is 'local' and the token of RAY_AUTH_TOKEN is not one line"
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec()):
+        pass
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -156,6 +206,11 @@ def test_a_local_job_has_a_token_of_its_own_and_not_that_of_the_users_cluster(tm
             "RAY_TRAIN_V2_ENABLED is '0', and training needs version 2 of Ray Train",
         ),
         ("RAY_TRAIN_V2_ENABLED", "no", "RAY_TRAIN_V2_ENABLED is 'no'"),
+        (
+            "PYTHONOPTIMIZE",
+            "2",
+            "PYTHONOPTIMIZE is '2', which removes the docstrings that Ray's agents read; set",
+        ),
         ("RAY_AUTH_MODE", "off", "RAY_AUTH_MODE is 'off'; unset it, or set it to token"),
     ],
 )

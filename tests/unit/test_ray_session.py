@@ -1,12 +1,15 @@
 """A session that Ray would run without authentication is refused before Ray is asked."""
 
+import os
 import sys
 
 import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster.local import interrupt_nobody
 from orchestrator.ray_cluster.session import ray_session
 from sdnet.errors import InputError
+from tests.unprivileged import as_nobody
 
 
 def test_ray_that_was_imported_without_authentication_is_refused_with_the_remedy(monkeypatch) -> None:
@@ -17,3 +20,14 @@ def test_ray_that_was_imported_without_authentication_is_refused_with_the_remedy
         ray_session(ClusterSpec()),
     ):
         pass
+
+
+def test_a_user_may_run_a_job_in_the_idle_class() -> None:
+    def classes() -> str:
+        interrupt_nobody()
+        before = os.sched_getscheduler(0)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        interrupt_nobody()
+        return f"{before} {os.sched_getscheduler(0)}"
+
+    assert as_nobody(classes) == f"{os.SCHED_BATCH} {os.SCHED_IDLE}"

@@ -65,7 +65,8 @@ def type_faults(error: ValidationError, job: type[BaseModel], raw: object, value
     """
     by_path: dict[Path, list[ErrorDetails]] = {}
     for item in error.errors(include_url=False):
-        by_path.setdefault(_path_in(raw, item["loc"]), []).append(item)
+        names_key = item["type"] in _UNKNOWN_KEY or item["type"].startswith("missing")
+        by_path.setdefault(_path_in(raw, item["loc"], names_key), []).append(item)
     # A value of a union type fails once for each type. A fault inside the value is more exact.
     above = {path[:length] for path in by_path for length in range(len(path))}
     paths = [path for path in by_path if path not in above]
@@ -113,15 +114,18 @@ def _remedy(path: Path, job: type[BaseModel]) -> str:
     return f"give one, or leave the key out for {left_out}"
 
 
-def _path_in(raw: object, location: tuple[str | int, ...]) -> Path:
-    """The keys in `location`, without the branches of unions that pydantic also puts there."""
+def _path_in(raw: object, location: tuple[str | int, ...], names_key: bool) -> Path:
+    """The keys in `location`, without the branches of unions that pydantic also puts there.
+
+    names_key: the last part is a key, which may be missing in `raw`.
+    """
     path: list[str | int] = []
     for part in location:
         if isinstance(raw, dict) and part in raw:
             raw = raw[part]
         elif isinstance(raw, list) and isinstance(part, int):
             raw = raw[part] if part < len(raw) else None
-        elif not (isinstance(raw, dict) and part == location[-1] and not str(part).startswith("[")):
+        elif not (names_key and isinstance(raw, dict) and part == location[-1]):
             continue
         path.append(part)
     return tuple(path)

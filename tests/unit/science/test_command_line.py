@@ -222,3 +222,9 @@ def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
     data.write_bytes(content)
     line = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
     assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in line
+
+
+@pytest.mark.parametrize("option", [("--layout", "flat"), ("--scene-pattern", "(.)")])
+def test_options_that_describe_images_are_refused_without_images(option, tmp_path, monkeypatch, capsys):
+    line = refusal(f"prepare --out {tmp_path}/out {' '.join(option)}", monkeypatch, capsys)
+    assert line == f"error: {option[0]} describes images, and there are none; give --images, or remove it\n"
