@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sdnet.checkpoint import STATE, CorruptCheckpoint
+from sdnet.checkpoint import STATE, CorruptCheckpoint, read_state
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
@@ -40,6 +40,8 @@ def train_in_folder(
     newest = newest_checkpoint(out)
     if newest is None:
         _refuse_lost(out)
+    else:
+        _refuse_renamed(newest)
     trainer = Trainer(recipe, train, data=data)
     rates = {} if newest is None else _resume(trainer, newest)
     try:
@@ -67,6 +69,17 @@ def _refuse_lost(out: Path) -> None:
             f"{left[-1]} is of an earlier run, and there is no checkpoint left to resume from; "
             "put one back, or give another --out to train from step 1"
         )
+
+
+def _refuse_renamed(newest: Path) -> None:
+    """Raise InputError when a checkpoint is the newest one by its name alone."""
+    named = _NAME.fullmatch(newest.name)
+    try:
+        step = read_state(newest).step
+    except CorruptCheckpoint:
+        return  # `_resume` says what is wrong
+    if named and int(named[1]) != step:
+        raise InputError(f"{newest} holds step {step}; rename it back, or move it away")
 
 
 class FolderHooks:

@@ -71,7 +71,7 @@ def test_a_finished_job_says_so_and_does_nothing(ray_cluster: RayCluster, clean:
 def test_the_same_name_for_another_job_is_refused(ray_cluster: RayCluster, clean: RunDirectory) -> None:
     job = str(clean.root.parent / "clean.yaml")
     refused = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "train.lr=0.001")
-    assert refused.returncode == 2 and "other train" in refused.stderr
+    assert refused.returncode == 2 and "a job with train.lr 0.004, not 0.001;" in refused.stderr
     assert "Traceback" not in refused.stderr
     forgiving = ray_cluster.run("sdnet-orchestrate", "launch", job, "--set", "data.max_bad_images=0.5")
     assert forgiving.returncode == 0 and "nothing to do" in forgiving.stdout

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from sdnet.data.store import checksums_of, open_training_patches
+from sdnet.errors import InputError
 from sdnet.loop import EpochReport
 from sdnet.recipes import RECIPES
-from sdnet.train_folder import FolderHooks, newest_checkpoint
+from sdnet.train_folder import FolderHooks, newest_checkpoint, train_in_folder
 from sdnet.trainer import Trainer
 from tests.unit.science.refusals import refusal
+from tests.unit.sdnet_checkpoints import save
 
 
 @pytest.mark.parametrize("swapped", ["train.npz", "test.npz"])
@@ -97,3 +99,13 @@ def test_an_epoch_prints_the_checksum_of_the_weights_that_it_wrote(tmp_path, cap
     written = tmp_path / "checkpoint_SDNet_1.ckpt"
     checksum = hashlib.sha256(written.read_bytes()).hexdigest()
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {written} (SHA-256 {checksum})"
+
+
+def test_training_does_not_resume_from_a_checkpoint_with_the_name_of_another_step(tmp_path):
+    np.savez(tmp_path / "train.npz", np.zeros((16, 64, 128), np.uint8), np.ones(16, int))
+    train = open_training_patches(tmp_path / "train.npz")
+    (tmp_path / "checkpoints").mkdir()
+    renamed = save(tmp_path / "checkpoints", 5).rename(tmp_path / "checkpoints/step_00000007")
+    with pytest.raises(InputError) as caught:
+        train_in_folder(tmp_path, RECIPES["demo"], train, train, data={}, evaluate_batch=8)
+    assert str(caught.value) == f"{renamed} holds step 5; rename it back, or move it away"
