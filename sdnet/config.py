@@ -20,6 +20,7 @@ MOST_BATCH = 65_536
 MOST_LR = 10.0
 _MOST_PAIRS = 100_000  # 16 GB of images
 _MOST_SEED = 2**63 - 1
+_LONGEST_PATTERN = 1000
 _OBJECTIVES = ("published", "contrastive", "triplet")
 # Fields that an objective does not use: another value there would silently do nothing.
 _OF_PUBLISHED = ("temperature", "match_weight", "distill_weight", "reconstruction_weight")
@@ -122,8 +123,8 @@ class SplitConfig:
 
     train: share of the scenes, drawn with `seed`, when no patterns are given.
     train_scenes, test_scenes: glob patterns for `<ROI>_<season>_<scene>`, given together.
-    scene_pattern: a regular expression that matches the whole name of each pair, and whose only group
-    is the scene; without it the layout says which scene an image belongs to.
+    scene_pattern: a regular expression of at most 1,000 characters that matches the whole name of each
+    pair, and whose only group is the scene; without it the layout says which scene an image belongs to.
     """
 
     __pydantic_config__: ClassVar[dict] = STRICT
@@ -140,6 +141,9 @@ class SplitConfig:
         both = (self.train_scenes is None) == (self.test_scenes is None)
         _check(both, "train_scenes", self.train_scenes, "given together with test_scenes, or neither")
         if self.scene_pattern is not None:
+            # Compiling takes time in proportion to the length: 200,000 characters need half a second.
+            short = len(self.scene_pattern) <= _LONGEST_PATTERN
+            _check(short, "scene_pattern", self.scene_pattern, f"at most {_LONGEST_PATTERN} characters long")
             known = _groups(self.scene_pattern) == 1
             _check(
                 known,

@@ -114,12 +114,20 @@ def test_a_pattern_that_leaves_a_pair_without_a_scene_is_refused_with_its_name(t
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", ".+", "(a)(b)", "(", "*", "(?P<a>", "(" * 200_000, "a{99999999999999999999}"]
+    "pattern", ["", ".+", "(a)(b)", "(", "*", "(?P<a>", "(" * 1000, "a{99999999999999999999}"]
 )
 def test_a_pattern_without_exactly_one_group_is_refused(pattern):
     with pytest.raises(
         InputError, match="scene_pattern is .*; it must be a regular expression with"
     ) as reported:
+        SplitConfig(scene_pattern=pattern)
+    assert len(str(reported.value)) < 200
+
+
+@pytest.mark.parametrize("pattern", ["(" + "a" * 999 + ")", "(" * 200_000])
+def test_a_pattern_of_more_than_a_thousand_characters_is_refused(pattern):
+    SplitConfig(scene_pattern="(" + "a" * 998 + ")")
+    with pytest.raises(InputError, match="it must be at most 1000 characters long") as reported:
         SplitConfig(scene_pattern=pattern)
     assert len(str(reported.value)) < 200
 
