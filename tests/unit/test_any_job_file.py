@@ -53,23 +53,8 @@ def is_number(annotation: Any) -> bool:
     return bool({int, float} & {annotation, *get_args(annotation)})
 
 
-# A file of 60 kB takes 250 times the smallest job's processor time; one that is parsed in quadratic time, far more.
-MOST_TIMES_THE_SMALLEST_JOB = 1000
-
 KEYS = (*(key for key, _ in keys()), ("train", "recipe"), ("cluster", "hosts", 0, "devices", "0"))
 NUMBERS = tuple(key for key, annotation in keys() if is_number(annotation) and key[-1] != "devices")
-
-
-@pytest.fixture(scope="module")
-def longest(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """Seconds of processor time that any file may take; relative, because machines differ in speed."""
-    job = tmp_path_factory.mktemp("smallest") / "cluster.yaml"
-    job.write_text("name: a\n")
-    build_plan(load_spec(job))
-    began = time.process_time()
-    for _ in range(10):
-        build_plan(load_spec(job))
-    return MOST_TIMES_THE_SMALLEST_JOB * (time.process_time() - began) / 10
 
 
 def job_text(key: Key, value: str) -> str:
@@ -83,7 +68,7 @@ def job_text(key: Key, value: str) -> str:
 
 @pytest.fixture
 def plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], longest: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., None]:
     """Plans a job file and asserts that it is a plan, or one line with the name of what was wrong."""
     job = tmp_path / "cluster.yaml"
@@ -105,7 +90,7 @@ def plan(
             assert "it must fit:" not in err, case
         else:
             assert out and not err, case
-        assert seconds < longest, (*case, seconds)
+        assert seconds < 1, (*case, seconds)
 
     return run
 
@@ -121,9 +106,7 @@ def test_the_keys_are_those_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: ".".join(map(str, key)))
-def test_each_hostile_value_at_each_key_is_a_job_or_one_line(
-    tmp_path: Path, longest: float, key: Key
-) -> None:
+def test_each_hostile_value_at_each_key_is_a_job_or_one_line(tmp_path: Path, key: Key) -> None:
     job = tmp_path / "cluster.yaml"
     for value in HOSTILE:
         job.write_text(job_text(key, value))
@@ -133,7 +116,7 @@ def test_each_hostile_value_at_each_key_is_a_job_or_one_line(
         except InputError as error:
             said = str(error)
             assert len(said.splitlines()) == 1 and len(said) < 1000 and "it must fit:" not in said, value[:50]
-        assert time.process_time() - began < longest, value[:50]
+        assert time.process_time() - began < 1, value[:50]
 
 
 @pytest.mark.parametrize("key", NUMBERS, ids=".".join)

@@ -6,8 +6,9 @@ of their file.
 
 import dataclasses
 import difflib
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -55,11 +56,11 @@ Fault = tuple[Path, str]
 def value_faults(raw: object, job: type[BaseModel]) -> list[Fault]:
     """Faults that no type refuses: a missing value, or a text that can only be a mistake."""
     texts = [(path, f"{name_of(path)} {problem}") for path, problem in text_faults(raw)]
-    return [*_without_value(raw, job, ()), *texts]
+    return [*_described(list(_without_value(raw, job, ())), lambda path: _no_value(path, job)), *texts]
 
 
 def type_faults(error: ValidationError, job: type[BaseModel], raw: object, values: JobValues) -> list[Fault]:
-    """Each fault that pydantic found in a job. Only those that `refusal` shows get a text.
+    """Each fault that pydantic found in a job.
 
     raw: the refused values, of JSON's types.
     """
@@ -70,9 +71,7 @@ def type_faults(error: ValidationError, job: type[BaseModel], raw: object, value
     # A value of a union type fails once for each type. A fault inside the value is more exact.
     above = {path[:length] for path in by_path for length in range(len(path))}
     paths = [path for path in by_path if path not in above]
-    # Making a text is slow, and the file may have thousands of faults.
-    named = [_fault(path, by_path[path], job, values) for path in paths[:_MOST_NAMED]]
-    return named + [(path, "") for path in paths[_MOST_NAMED:]]
+    return _described(paths, lambda path: _fault(path, by_path[path], job, values))
 
 
 def refusal(faults: list[Fault], values: JobValues) -> InputError:
@@ -90,7 +89,15 @@ def refusal(faults: list[Fault], values: JobValues) -> InputError:
     return InputError(" ".join("; ".join(said).split()))
 
 
-def _without_value(raw: object, job: type[BaseModel], path: Path) -> Iterator[Fault]:
+def _described(paths: list[Path], describe: Callable[[Path], Fault]) -> list[Fault]:
+    """Faults at these paths, of which only those that `refusal` can show get a text.
+
+    Making a text is slow, and a file may have thousands of faults.
+    """
+    return [describe(path) for path in paths[:_MOST_NAMED]] + [(path, "") for path in paths[_MOST_NAMED:]]
+
+
+def _without_value(raw: object, job: type[BaseModel], path: Path) -> Iterator[Path]:
     if isinstance(raw, dict):
         for key, inner in raw.items():
             yield from _without_value(inner, job, (*path, key))
@@ -98,7 +105,11 @@ def _without_value(raw: object, job: type[BaseModel], path: Path) -> Iterator[Fa
         for index, inner in enumerate(raw):
             yield from _without_value(inner, job, (*path, index))
     elif raw is None and (not _keys(path[:-1], job) or path[-1] in _keys(path[:-1], job)):
-        yield path, f"{name_of(path)} has no value; {_remedy(path, job)}"
+        yield path
+
+
+def _no_value(path: Path, job: type[BaseModel]) -> Fault:
+    return path, f"{name_of(path)} has no value; {_remedy(path, job)}"
 
 
 def _remedy(path: Path, job: type[BaseModel]) -> str:
@@ -206,6 +217,7 @@ def _keys(path: Path, job: type[BaseModel]) -> list[str]:
     return [*_fields(_section(path, job)), *(["recipe"] if path == ("train",) else [])]
 
 
+@functools.cache
 def _fields(section: object) -> dict[str, object]:
     if isinstance(section, type) and issubclass(section, BaseModel):
         return {name: field.annotation for name, field in section.model_fields.items()}
