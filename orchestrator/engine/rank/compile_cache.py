@@ -15,8 +15,9 @@ import json
 import logging
 import os
 import shutil
-import tarfile
 import threading
+import zipfile
+import zlib
 from pathlib import Path
 
 from orchestrator.storage import ObjectMissing, Storage, StorageError
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 _SEAL = "sealed.json"
 # Only large graphs take longer to download, and they also take long to compile.
 _FETCHED_WITHIN_S = 15.0
+# What zipfile raises for damaged bytes.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 
 
 class CompileCache:
@@ -38,7 +41,7 @@ class CompileCache:
 
     def __init__(self, root: Path, key: str, rank: int, storage: Storage | None = None):
         self._directory = root / key / f"rank_{rank}"
-        self._storage, self._archive = storage, f"{root.name}/{key}/rank_{rank}.tar"
+        self._storage, self._archive = storage, f"{root.name}/{key}/rank_{rank}.zip"
 
     def open(self) -> bool:
         """Let MindSpore use the directory; returns whether it contains graphs. Call it before the first compilation.
@@ -74,8 +77,9 @@ class CompileCache:
     def _upload(self, storage: Storage) -> None:
         content = io.BytesIO()
         try:
-            with tarfile.open(fileobj=content, mode="w") as archive:
-                archive.add(self._directory, ".")
+            with zipfile.ZipFile(content, "w", strict_timestamps=False) as archive:
+                for path in sorted(self._directory.rglob("*")):
+                    archive.write(path, path.relative_to(self._directory))
             storage.put(self._archive, content.getvalue())
         except (OSError, StorageError) as error:
             logger.warning("compiled graphs stay on this host: %s", error)
@@ -89,13 +93,14 @@ class CompileCache:
         if not reading.finished(_FETCHED_WITHIN_S):
             return False
         try:
-            with tarfile.open(fileobj=io.BytesIO(reading.result()), mode="r") as archive:
-                archive.extractall(self._directory, filter="data")  # plain files below the directory only
+            # Not a tar archive: the Python of Debian 12, 3.11.2, cannot keep its members below the directory.
+            with zipfile.ZipFile(io.BytesIO(reading.result())) as archive:
+                archive.extractall(self._directory)
             if self._is_whole():
                 return True
         except ObjectMissing:
             return False
-        except (OSError, StorageError, tarfile.TarError) as error:
+        except (OSError, StorageError, *_DAMAGED) as error:
             logger.warning("compiled graphs of another host are not used: %s", error)
         self._empty()
         return False

@@ -2,7 +2,7 @@
 
 import io
 import os
-import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,16 +137,32 @@ def test_a_rank_on_another_host_begins_with_the_uploaded_graphs(tmp_path: Path) 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 10240])
 def test_an_archive_that_is_not_whole_is_not_used(tmp_path: Path, content: bytes) -> None:
     storage = storage_in(tmp_path)
-    storage.put("compiled/key/rank_1.tar", content)
+    storage.put("compiled/key/rank_1.zip", content)
     assert not CompileCache(tmp_path / "other" / "compiled", "key", 1, storage).open()
+
+
+def test_a_damaged_archive_gives_the_sealed_graph_or_none(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path)
+    archived(storage, tmp_path / "one")
+    whole = storage.get("compiled/key/rank_1.zip")
+    opened = []
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        storage.put("compiled/key/rank_1.zip", bytes(damaged))
+        opened.append(CompileCache(tmp_path / "other" / "compiled", "key", 1, storage).open())
+        graph = tmp_path / "other" / "compiled" / "key" / "rank_1" / "graph"
+        assert not opened[-1] or graph.read_bytes() == b"a graph"
+        graph.unlink(missing_ok=True)  # so that the next one fetches again
+    assert opened.count(False) > len(whole) // 2
 
 
 def test_an_archive_cannot_write_outside_of_its_folder(tmp_path: Path) -> None:
     storage = storage_in(tmp_path)
     planted = io.BytesIO()
-    with tarfile.open(fileobj=planted, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("../../../../outside"))
-    storage.put("compiled/key/rank_1.tar", planted.getvalue())
+    with zipfile.ZipFile(planted, "w") as archive:
+        archive.writestr("../../../../outside", b"planted")
+    storage.put("compiled/key/rank_1.zip", planted.getvalue())
     assert not CompileCache(tmp_path / "a" / "compiled", "key", 1, storage).open()
     assert not (tmp_path / "outside").exists() and not list((tmp_path / "a").rglob("outside"))
 
