@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
+CPUS := $(shell nproc 2>/dev/null || echo 1)
+# Two lanes on two slow CPUs take so long that tests reach their time-outs.
+LANES ?= $(shell [ $(CPUS) -ge 4 ] && echo 2 || echo 1)
 # loadfile: the tests of one file share fixtures that take seconds.
 UNIT := $(VENV)/bin/pytest tests/unit --numprocesses logical --maxprocesses 8 --dist loadfile
 
@@ -27,9 +30,9 @@ lint: setup
 
 test: lint
 	$(UNIT)
-	$(MAKE) --keep-going --jobs 2 --output-sync test-one-host test-hosts
+	$(MAKE) --keep-going --jobs $(LANES) --output-sync test-one-host test-hosts
 
-# A launch mostly waits, so these two run side by side; a drill is with the hosts, so that both take equally long.
+# A launch often waits, so these two can run side by side; a drill is with the hosts, so that both take equally long.
 # Tests of hosts and of mounts use the same network addresses, so they are never side by side.
 test-one-host: setup
 	$(VENV)/bin/pytest tests/integration --ignore tests/integration/test_drill.py
