@@ -12,7 +12,6 @@ from tests.hosts.test_bed import QUICK_TO_NOTICE
 pytestmark = [
     pytest.mark.hosts,
     pytest.mark.integration,
-    pytest.mark.timeout(400),
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 

@@ -29,7 +29,6 @@ from tests.launching import NoteSeconds, checksums, events_of, times_of, wait_fo
 pytestmark = [
     pytest.mark.hosts,
     pytest.mark.integration,
-    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 

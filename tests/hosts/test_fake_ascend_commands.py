@@ -17,7 +17,6 @@ from tests.hosts.npus import give_npus
 pytestmark = [
     pytest.mark.hosts,
     pytest.mark.integration,
-    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 

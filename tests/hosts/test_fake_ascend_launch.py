@@ -19,7 +19,6 @@ from tests.launching import events_of, wait_for
 pytestmark = [
     pytest.mark.hosts,
     pytest.mark.integration,
-    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 

@@ -15,7 +15,6 @@ pytestmark = [
     pytest.mark.hosts,
     pytest.mark.integration,
     pytest.mark.soak,
-    pytest.mark.timeout(280),
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 

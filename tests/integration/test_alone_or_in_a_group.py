@@ -13,7 +13,7 @@ from tests.integration.jobs import launch, succeeded
 from tests.integration.ray_node import RayCluster, program
 from tests.launching import checksums, events_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
 # One epoch: 8 pairs of 6 patches, 8 per step.
 EPOCH, END = 6, 12

@@ -16,7 +16,7 @@ from orchestrator.telemetry.events import CheckpointCorrupt, FaultInjected, Rank
 from tests.integration.jobs import STEPS, job_file
 from tests.launching import events_of, reuse_graphs, wait_for_checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.integration
 
 
 def drill(storage: Path, name: str, epochs: int, *options: str) -> "subprocess.Popen[str]":

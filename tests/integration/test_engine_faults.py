@@ -27,7 +27,7 @@ from orchestrator.telemetry.events import (
 from orchestrator.telemetry.record import EventReader
 from tests.integration.ray_node import RayCluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 300

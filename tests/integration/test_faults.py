@@ -34,7 +34,7 @@ from tests.integration.jobs import launch, on_a_terminal, pid_of, stopped, succe
 from tests.integration.ray_node import RayCluster
 from tests.launching import NoteSeconds, events_of, wait_for, wait_for_checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 
 def wait_for_workers_to_end(run: RunDirectory) -> None:

@@ -15,7 +15,7 @@ from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import events_of, last_checkpoint, wait_for, wait_for_checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
 # Two epochs of 12 steps: 32 pairs of 6 patches, 16 per step.
 _LONGER = ("--set", "data.synthetic.pairs=64")

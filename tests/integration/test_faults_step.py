@@ -14,7 +14,7 @@ from tests.integration.jobs import job_file, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import NoteSeconds, events_of, times_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
 FAULTY_LAUNCH = "import launch_with_a_fault as it; it.launch()"
 # Above what the job needs by itself.

@@ -24,7 +24,7 @@ from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import NoteSeconds, events_of, times_of, wait_for, wait_for_checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 # How long storage is unavailable or full.
 _FAULT_S = 20.0

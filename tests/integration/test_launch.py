@@ -18,7 +18,7 @@ from tests.integration.ray_node import RayCluster
 from tests.launching import events_of, names_of, wait_for_checkpoint
 from tests.unit.sdnet_checkpoints import save
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 
 def test_a_submitted_job_succeeds_and_streams_plain_text(

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.ray_node import RayCluster
 from tests.made_pairs import pair
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 
 def test_each_pair_of_a_table_gets_a_folder_and_a_row_from_any_worker(

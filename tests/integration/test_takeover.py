@@ -13,7 +13,7 @@ from tests.integration.jobs import launch, pid_of, stopped, succeeded, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import NoteSeconds, events_of, wait_for, wait_for_checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 # The real command line with a lease that runs out in seconds instead of a minute.
 TIMEOUT_S = 5.0

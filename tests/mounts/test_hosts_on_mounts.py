@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.hosts,
     pytest.mark.integration,
     pytest.mark.soak,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(bool(_REASON), reason=_REASON or "-"),
 ]
 

@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.mounts,
     pytest.mark.hosts,
     pytest.mark.integration,
-    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(_REASON), reason=_REASON or "-"),
 ]
 

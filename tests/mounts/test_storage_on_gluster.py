@@ -21,7 +21,6 @@ from tests.mounts.owners import elsewhere
 pytestmark = [
     pytest.mark.mounts,
     pytest.mark.soak,
-    pytest.mark.timeout(170),
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 

@@ -36,7 +36,6 @@ from tests.mounts.owners import elsewhere
 
 pytestmark = [
     pytest.mark.mounts,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(bool(why_impossible()), reason=why_impossible() or "-"),
 ]
 

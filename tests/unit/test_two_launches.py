@@ -62,7 +62,6 @@ def wait_for_second(run: RunDirectory) -> None:
     wait_for(run, Progress, lambda progress: progress.step > SECOND)
 
 
-@pytest.mark.timeout(120)
 def test_a_launch_that_was_stopped_past_its_lease_wakes_up_and_writes_nothing_that_is_read(
     run: RunDirectory, launch: Launch, tmp_path: Path
 ) -> None:
@@ -103,7 +102,6 @@ def test_a_launch_that_was_stopped_past_its_lease_wakes_up_and_writes_nothing_th
     assert read_state(run.storage).lease == 2 and b'"lease": 1' in state_of_first
 
 
-@pytest.mark.timeout(120)
 def test_the_second_launch_is_refused_and_a_killed_ones_run_is_taken_at_once(
     run: RunDirectory, launch: Launch, tmp_path: Path
 ) -> None:
