@@ -33,7 +33,7 @@ from orchestrator.engine.rank.cpus import compute_on
 from orchestrator.job.launch import launch
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import spec_from_dict
-from orchestrator.ray_cluster.session import prepare_environment
+from orchestrator.ray_cluster.environment import prepare_environment
 from orchestrator.telemetry.events import CheckpointSaved, Epoch
 from orchestrator.telemetry.record import EventReader
 from sdnet.data.store import open_patches, write_patches

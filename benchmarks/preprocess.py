@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
-from orchestrator.ray_cluster.session import prepare_environment, ray_session
+from orchestrator.ray_cluster.environment import prepare_environment
+from orchestrator.ray_cluster.session import ray_session
 from sdnet.config import PatchConfig
 from sdnet.data.sen12 import Pair, find_pairs
 

@@ -21,7 +21,7 @@ from orchestrator.cli.commands.rank_table import rank_table_app
 from orchestrator.cli.commands.register import register
 from orchestrator.cli.commands.status import status
 from orchestrator.cli.endings import EXIT_CODES, Commands, run_to_exit_code
-from orchestrator.ray_cluster.session import prepare_environment
+from orchestrator.ray_cluster.environment import prepare_environment
 from sdnet.command_line import ignore_unusable_width, print_any_text
 
 app = typer.Typer(

@@ -1,40 +1,19 @@
 """The Ray cluster a job runs on: started here, or joined, with token authentication."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.ray_cluster.address import address_to_join
+from orchestrator.ray_cluster.environment import check_environment, prepare_environment
 from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
 from orchestrator.ray_cluster.local import join_ray, prepare_token, start_ray
 from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 from sdnet.errors import InputError
 
-# Ray reads these when it is imported or started, so we set them before.
-_ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # How often Ray Train's controller polls the ranks.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # Ranks keep the working directory of the job; we decide the layout of the run directory.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    # engine/control/drain.py looks for drained hosts, without an extra process.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ray notices a dead host after 2 s instead of 15, and a cut link after 6 s instead of 65. The head's environment
-    # decides: for a cluster started by `ray start`, set them there (docs/faults.md).
-    "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "4",
-}
-
-_AUTH_MODES = ("token", "disabled")
 # Ray sets it for the entrypoint of a submitted job.
 _IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -58,12 +37,6 @@ class WantedCluster(Protocol):
         """Why the hosts can never hold the job; empty if they can. available: amount of that resource on each host."""
 
 
-def prepare_environment() -> None:
-    """Set Ray's environment variables; call it before `import ray`. The user's own values win."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
 @contextmanager
 def ray_session(cluster: WantedCluster, *, must_hold_job: bool = True) -> Iterator[None]:
     """Connect to the cluster of the job for as long as the block lasts.
@@ -73,7 +46,7 @@ def ray_session(cluster: WantedCluster, *, must_hold_job: bool = True) -> Iterat
     environment has settings that a job cannot run with, and, with `must_hold_job`, when the cluster is too
     small for the job.
     """
-    _check_environment()
+    check_environment()
     prepare_environment()
     with ExitStack() as ending:
         if cluster.address == "local":
@@ -95,29 +68,6 @@ def refuse_storage_of_ray(storage: str) -> None:
             f"storage is {storage!r}, which in a submitted job is in Ray's copy of the submitted folder, "
             "and Ray deletes that; give an absolute path that every host reaches: "
             "--set storage=/mnt/shared/runs"
-        )
-
-
-def _check_environment() -> None:
-    """Refuse environment variables with which Ray would not work as a job needs."""
-    mode = os.environ.get("RAY_AUTH_MODE")
-    if "ray" in sys.modules and mode is None:
-        raise InputError(
-            "RAY_AUTH_MODE is not set and Ray, which reads it when it is imported, is imported already; "
-            "set RAY_AUTH_MODE=token, or call prepare_environment() before `import ray`"
-        )
-    if mode is not None and mode.lower() not in _AUTH_MODES:
-        raise InputError(f"RAY_AUTH_MODE is {mode!r}; unset it, or set it to token")
-    optimize = os.environ.get("PYTHONOPTIMIZE", "")
-    if optimize.isdecimal() and int(optimize) > 1:
-        raise InputError(
-            f"PYTHONOPTIMIZE is {optimize!r}, which removes the docstrings that Ray's agents read; set it to 1, "
-            "or unset it"
-        )
-    version_2 = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
-    if version_2.lower() not in ("1", "true"):
-        raise InputError(
-            f"RAY_TRAIN_V2_ENABLED is {version_2!r}, and training needs version 2 of Ray Train; unset it"
         )
 
 

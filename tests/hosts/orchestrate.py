@@ -7,7 +7,7 @@ other's processes, so every driver would connect to the head, and other processe
 import functools
 import sys
 
-from orchestrator.ray_cluster.session import prepare_environment
+from orchestrator.ray_cluster.environment import prepare_environment
 
 if __name__ == "__main__":
     prepare_environment()

@@ -14,7 +14,7 @@ import pytest
 from orchestrator.job.inputs import work_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
-from orchestrator.ray_cluster.session import prepare_environment
+from orchestrator.ray_cluster.environment import prepare_environment
 from orchestrator.telemetry.events import ShardDone, ShardLost, StageFinished
 from orchestrator.telemetry.record import EventWriter
 from sdnet.config import SyntheticConfig
