@@ -96,12 +96,13 @@ def launch(spec: JobSpec) -> Outcome:
 
 def preprocess_only(spec: JobSpec) -> dict[str, Any]:
     """Run the first stage alone and return its manifest."""
-    from orchestrator.job.stages.preprocess import preprocess
-
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run) as owning:
         notes = _claim(spec, run, owning)
         with ray_session(spec.cluster), _event_writer(run, owning) as events:
+            # Imported late: it imports Ray, which reads the environment that the session prepares.
+            from orchestrator.job.stages.preprocess import preprocess
+
             _print(notes)
             return preprocess(spec, run, events.record, owning.check)
 

@@ -11,7 +11,6 @@ import grpc
 import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec
-from orchestrator.ray_cluster.environment import check_environment
 from orchestrator.ray_cluster.join import check_cluster, warn_of_readable_token
 from orchestrator.ray_cluster.local import prepare_token
 from orchestrator.ray_cluster.session import ray_session, refuse_storage_of_ray
@@ -196,42 +195,6 @@ def test_a_token_of_two_lines_is_refused_before_ray_starts(monkeypatch: pytest.M
     said = "cluster.address is 'local' and the token of RAY_AUTH_TOKEN is not one line"
     with pytest.raises(InputError, match=said), ray_session(ClusterSpec()):
         pass
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        (
-            "RAY_TRAIN_V2_ENABLED",
-            "0",
-            "RAY_TRAIN_V2_ENABLED is '0', and training needs version 2 of Ray Train",
-        ),
-        ("RAY_TRAIN_V2_ENABLED", "no", "RAY_TRAIN_V2_ENABLED is 'no'"),
-        (
-            "PYTHONOPTIMIZE",
-            "2",
-            "PYTHONOPTIMIZE is '2', which removes the docstrings that Ray's agents read; set",
-        ),
-        ("RAY_AUTH_MODE", "off", "RAY_AUTH_MODE is 'off'; unset it, or set it to token"),
-        ("RAY_health_check_period_ms", "1.5", "RAY_health_check_period_ms is '1.5', which Ray cannot read"),
-        ("RAY_health_check_timeout_ms", "", "RAY_health_check_timeout_ms is '', which Ray cannot read"),
-        ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "often", "INTERVAL_S is 'often', not a number of seconds"),
-    ],
-)
-def test_settings_that_no_job_can_run_with_are_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=said), ray_session(ClusterSpec()):
-        pass
-
-
-def test_of_several_settings_the_one_that_ray_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_max_io_workers", "3")
-    check_environment()
-    monkeypatch.setenv("RAY_object_timeout_milliseconds", "soon")
-    with pytest.raises(InputError, match="RAY_object_timeout_milliseconds is 'soon'"):
-        check_environment()
 
 
 def test_a_submitted_job_needs_an_absolute_storage(monkeypatch: pytest.MonkeyPatch) -> None:

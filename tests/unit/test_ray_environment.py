@@ -1,0 +1,63 @@
+"""Environment variables with which Ray would not work are refused in one line, before Ray is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster.environment import check_environment
+from orchestrator.ray_cluster.session import ray_session
+from sdnet.errors import InputError
+
+JOB = "{name: a, data: {synthetic: {pairs: 16}}, train: {batch: 8}}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "RAY_TRAIN_V2_ENABLED",
+            "0",
+            "RAY_TRAIN_V2_ENABLED is '0', and training needs version 2 of Ray Train",
+        ),
+        ("RAY_TRAIN_V2_ENABLED", "no", "RAY_TRAIN_V2_ENABLED is 'no'"),
+        (
+            "PYTHONOPTIMIZE",
+            "2",
+            "PYTHONOPTIMIZE is '2', which removes the docstrings that Ray's agents read; set",
+        ),
+        ("RAY_AUTH_MODE", "off", "RAY_AUTH_MODE is 'off'; unset it, or set it to token"),
+        ("RAY_health_check_period_ms", "1.5", "RAY_health_check_period_ms is '1.5', which Ray cannot read"),
+        ("RAY_health_check_timeout_ms", "", "RAY_health_check_timeout_ms is '', which Ray cannot read"),
+        ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "often", "INTERVAL_S is 'often', not a number of seconds"),
+    ],
+)
+def test_settings_that_no_job_can_run_with_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec()):
+        pass
+
+
+def test_of_several_settings_the_one_that_ray_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_max_io_workers", "3")
+    check_environment()
+    monkeypatch.setenv("RAY_object_timeout_milliseconds", "soon")
+    with pytest.raises(InputError, match="RAY_object_timeout_milliseconds is 'soon'"):
+        check_environment()
+
+
+@pytest.mark.parametrize("command", ["launch", "preprocess"])
+def test_a_command_refuses_such_a_setting_in_one_line(tmp_path: Path, command: str) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(JOB)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", command, str(job), "--set", f"storage={tmp_path}"],
+        env={**os.environ, "RAY_health_check_period_ms": "1.5"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "RAY_health_check_period_ms is '1.5'" in done.stderr
