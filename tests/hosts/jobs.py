@@ -14,6 +14,7 @@ cluster: {{address: auto, workers: {workers}, workers_per_host: 1}}
 data: {data}
 train: {{recipe: demo, epochs: {epochs}, batch: 8}}
 checkpoint: {{every_s: 0, keep: 2}}
+recovery: {{step_timeout_s: {step_timeout_s}}}
 evaluate: {{every_epochs: {epochs}, batch: 32}}
 """
 _EPOCHS = 8
@@ -23,18 +24,26 @@ _SYNTHETIC = "{synthetic: {pairs: 16, scenes: 4}, patches: {per_pair: 6}, split:
 
 def run_clean(cluster: Bed) -> RunDirectory:
     """Run the job without a fault; the jobs of `launch` use its data."""
-    process, run = cluster.launch(_JOB.format(name="clean", workers=2, data=_SYNTHETIC, epochs=_EPOCHS))
+    process, run = cluster.launch(
+        _JOB.format(name="clean", workers=2, data=_SYNTHETIC, epochs=_EPOCHS, step_timeout_s="auto")
+    )
     ended_well(process)
     return run
 
 
 def launch(
-    cluster: Bed, name: str, workers: int | list[int] = 2, epochs: int = _EPOCHS, on: Host | None = None
+    cluster: Bed,
+    name: str,
+    workers: int | list[int] = 2,
+    epochs: int = _EPOCHS,
+    on: Host | None = None,
+    step_timeout_s: int | str = "auto",
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
     """Start to launch the job on the data and with the graphs of the clean run, from the host `on` or the head."""
     reuse_graphs(RunDirectory(cluster.storage / "clean"), RunDirectory(cluster.storage / name))
     data = f"{{prepared: {cluster.storage}/clean/data}}"
-    return cluster.launch(_JOB.format(name=name, workers=workers, data=data, epochs=epochs), on)
+    job = _JOB.format(name=name, workers=workers, data=data, epochs=epochs, step_timeout_s=step_timeout_s)
+    return cluster.launch(job, on)
 
 
 def ended_well(process: "subprocess.Popen[str]") -> None:

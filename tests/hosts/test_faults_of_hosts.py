@@ -75,7 +75,8 @@ def test_a_rank_that_is_slower_than_the_others_is_named_with_its_host(
 
 
 def test_a_slow_and_lossy_link_is_no_failure(cluster: Bed, clean: RunDirectory) -> None:
-    process, run = launch(cluster, "lossy")
+    # Steps take 8 to 17 s on this link. Retransmissions can add more, and `auto` allows 20 s.
+    process, run = launch(cluster, "lossy", step_timeout_s=120)
     host = host_of(cluster, run, 1)
     wait_for_checkpoint(run, 2)
     host.impair_link(delay_ms=200, loss_percent=5)
