@@ -38,8 +38,8 @@ def load(checkpoint: str | Path) -> "Network":
 def describe(net: "Network", image: np.ndarray, points: np.ndarray, sensor: Sensor = "optical") -> np.ndarray:
     """Descriptors of unit length, float32 [N, 128], of the 64 x 64 px around points of one image.
 
-    Points are rounded to whole pixels; a patch begins 32 px above and left of its point. Raises
-    InputError for a point whose patch is not inside the image.
+    points: [N, 2], (row, column); whole numbers are pixel centres. They are rounded to whole pixels, and a patch
+    begins 32 px above and left of its point. Raises InputError for a point whose patch is not inside the image.
     """
     from sdnet.registration.network import describe_points
 
@@ -58,7 +58,7 @@ def match(
 ) -> TiePoints:
     """Find each optical point in the SAR image, near the position to which `transform` maps it.
 
-    points: optical points; None chooses one in each block of the image.
+    points: optical points [N, 2], (row, column); None chooses one in each block of the image.
     net: compare SDNet's descriptors (to about a pixel) instead of the channels of a hand-crafted measure.
     level: template, radius and resolution of the search. Outliers are not removed: the result also contains
     wrong tie points.

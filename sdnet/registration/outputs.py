@@ -57,7 +57,7 @@ def write_outputs(
     pictures = {"tie_points.png": _png(tie_point_map(view, shape, found.ties, found.inliers))}
     if found.transform is not None and found.verdict.trusted:
         empty = _empty_value(sar)
-        warped = warp(sar.pixels, found.transform, shape, empty)
+        warped = warp(sar.pixels, found.transform, shape, empty, sar.known)
         facts["warped"] = _write_warped(out, warped, optical.geo, empty)
         other = preview(image_from_array(warped, name="warped").grey)
         pictures |= {"checkerboard.png": _png(checkerboard(view, other)), "flicker.png": flicker(view, other)}
@@ -139,8 +139,13 @@ def _geojson(table: np.ndarray, geo: Georeference | None) -> bytes:
 
 
 def _empty_value(sar: Source) -> float:
-    nodata = sar.geo.nodata if sar.geo is not None else None
-    return 0.0 if nodata is None else nodata
+    """The file's own no-data value, else 0; also 0 if the sample type cannot hold that value."""
+    if sar.nodata is None:
+        return 0.0
+    if sar.pixels.dtype.kind == "f":
+        return sar.nodata
+    limits = np.iinfo(sar.pixels.dtype)
+    return sar.nodata if limits.min <= sar.nodata <= limits.max else 0.0
 
 
 def _write_warped(out: Path, warped: np.ndarray, geo: Georeference | None, empty: float) -> str:
@@ -150,7 +155,9 @@ def _write_warped(out: Path, warped: np.ndarray, geo: Georeference | None, empty
         return _WARPED[0]
     name = _WARPED[1] if warped.dtype in (np.uint8, np.uint16) else _WARPED[0]
     stored = warped if warped.ndim == 2 else np.ascontiguousarray(warped[:, :, ::-1])
-    encoded, data = cv2.imencode(Path(name).suffix, stored)
+    # Otherwise OpenCV stores colour floats lossily, and negative ones as 0.
+    lossless = (cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE)
+    encoded, data = cv2.imencode(Path(name).suffix, stored, lossless)
     if not encoded:
         raise InputError(f"{out / name} cannot be encoded as {warped.dtype}; give 8 or 16 bit images")
     _write(out / name, data.tobytes())

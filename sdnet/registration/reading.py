@@ -25,12 +25,15 @@ class Source:
     """A file that was read.
 
     pixels: [H, W], or [H, W, C] in the order R, G, B, as stored. geo: None without a georeference.
+    nodata: value of empty pixels. known: bool [H, W], which pixels have data. Both None if the file does not say.
     """
 
     path: Path
     pixels: np.ndarray
     image: Image
     geo: Georeference | None
+    nodata: float | None = None
+    known: np.ndarray | None = None
 
 
 def read_source(path: Path, crs: str | None = None) -> Source:
@@ -47,7 +50,9 @@ def read_source(path: Path, crs: str | None = None) -> Source:
             file.seek(0)
             if _is_geotiff(HeaderBytes(file)):
                 pixels, valid, geo = read_geotiff(path, crs)
-                return Source(path, pixels, image_from_array(pixels, valid=valid, name=str(path)), geo)
+                known = None if geo.nodata is None and valid.all() else valid
+                image = image_from_array(pixels, valid=known, name=str(path))
+                return Source(path, pixels, image, geo, geo.nodata, known)
             if header.refusal:
                 raise BadHeader(header.refusal)
             file.seek(0)
@@ -56,10 +61,11 @@ def read_source(path: Path, crs: str | None = None) -> Source:
         raise InputError(f"{path} {error}; give a PNG or TIFF image that is whole") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); give an image") from None
-    known = None if header.no_data is None else pixels != header.no_data
+    known = None if header.no_data is None else (pixels != header.no_data) & np.isfinite(pixels)
     if known is not None and known.ndim == 3:
         known = known.any(axis=2)
-    return Source(path, pixels, image_from_array(pixels, valid=known, name=str(path)), None)
+    image = image_from_array(pixels, valid=known, name=str(path))
+    return Source(path, pixels, image, None, header.no_data, known)
 
 
 def _refuse_large(header: ImageHeader) -> None:

@@ -16,7 +16,10 @@ from rasterio.warp import calculate_default_transform, reproject
 
 from sdnet.program import main
 from sdnet.registration.reading import read_source
+from sdnet.registration.transform import transform_from_dict
+from sdnet.registration.warp import warp
 from tests.made_pairs import pair
+from tests.unit.image_files import tiff
 
 EDGE = 320
 SHIFT = np.array([[1, 0, 9.25], [0, 1, -6.5], [0, 0, 1.0]])
@@ -57,9 +60,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_geotiff(path: Path, pixels: np.ndarray, corner: object, crs: str = UTM) -> None:
+def write_geotiff(
+    path: Path, pixels: np.ndarray, corner: object, crs: str = UTM, nodata: float | None = 0
+) -> None:
     shape = {"height": pixels.shape[0], "width": pixels.shape[1], "count": 1, "dtype": pixels.dtype}
-    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=corner, nodata=0, **shape) as file:
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=corner, nodata=nodata, **shape) as file:
         file.write(pixels, 1)
 
 
@@ -116,6 +121,42 @@ def test_geotiff_files_give_a_cloud_optimised_one_on_the_optical_grid(cli, image
         "geometry"
     ]["coordinates"]
     assert -118 < longitude < -116 and 36 < latitude < 36.5
+
+
+def test_pixels_without_data_are_never_mixed_into_their_neighbours(cli, images, tmp_path) -> None:
+    radar = cv2.imread(str(images / "sar.png"), 0).astype(np.float32) / 25 - 20
+    radar[200:230, 100:160] = -9999
+    corner = from_origin(500_000, 4_000_000, 10, 10)
+    write_geotiff(tmp_path / "sar.tif", radar, corner, nodata=-9999)
+    assert cli(images / "optical.tif", tmp_path / "sar.tif", "-o", tmp_path / "out")[0] == 0
+    with rasterio.open(tmp_path / "out" / "warped.tif") as file:
+        warped = file.read(1)
+        assert file.nodata == -9999 and 1800 < np.count_nonzero(warped[150:250, 50:200] == -9999) < 2500
+    assert warped[warped != -9999].min() > -24 and warped.max() < -6
+
+
+def test_zeros_are_empty_in_a_geotiff_that_names_no_value_for_empty_pixels(images, tmp_path) -> None:
+    radar = cv2.imread(str(images / "sar.png"), 0)
+    radar[:, 200:] = 0
+    write_geotiff(tmp_path / "sar.tif", radar, from_origin(500_000, 4_000_000, 10, 10), nodata=None)
+    valid = read_source(tmp_path / "sar.tif").image.valid
+    assert valid[5:-5, 5:200].all() and not valid[:, 200:].any()
+
+
+def test_a_value_for_empty_pixels_that_the_samples_cannot_hold_is_not_used(cli, images, tmp_path) -> None:
+    radar = cv2.imread(str(images / "sar.png"), 0)
+    (tmp_path / "sar.tif").write_bytes(tiff(radar, no_data="-9999"))
+    assert cli(images / "optical.png", tmp_path / "sar.tif", "-o", tmp_path / "out")[0] == 0
+    assert (cv2.imread(str(tmp_path / "out" / "warped.png"), 0)[:5] == 0).all()
+
+
+def test_colour_floats_are_written_without_loss(cli, images, tmp_path) -> None:
+    radar = cv2.imread(str(images / "sar.png"), 0).astype(np.float32) / 255 - 0.5
+    (tmp_path / "sar.tif").write_bytes(tiff(np.dstack([radar, radar, radar])))
+    assert cli(images / "optical.png", tmp_path / "sar.tif", "-o", tmp_path / "out")[0] == 0
+    written = cv2.imread(str(tmp_path / "out" / "warped.tif"), cv2.IMREAD_UNCHANGED)
+    transform = transform_from_dict(result(tmp_path / "out"))
+    np.testing.assert_array_equal(written[:, :, 0], warp(radar, transform, (EDGE, EDGE)))
 
 
 def test_another_coordinate_system_is_reprojected_and_recorded(cli, images, tmp_path) -> None:

@@ -1,6 +1,5 @@
 """Views of pairs: both patches alike, and a function of seed, step and position alone."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -133,17 +132,6 @@ def test_a_recipe_that_measures_statistics_needs_enough_patches():
     recipe = Recipe(normalisation="modality", measured_statistics=True)
     with pytest.raises(InputError, match="holds 6 pairs, too few to measure statistics; give at least 64"):
         check_patches(recipe, file_of(stored()))
-
-
-def test_a_batch_of_views_takes_milliseconds():
-    images, out, indices = stored(100), np.empty((100, 64, 128), np.uint8), np.arange(100)
-    made = Views(EVERYTHING, file_of(images))
-    times = []
-    for step in range(5):
-        began = time.process_time()
-        made.fill(Where(step, 0), indices, out)
-        times.append(time.process_time() - began)
-    assert min(times) < 0.05
 
 
 def test_prepared_patches_are_as_large_as_the_recipe_needs_and_never_smaller_than_configured():
