@@ -133,7 +133,7 @@ def test_evaluate_gives_the_runs_own_bits_for_any_number_of_workers(
     ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path
 ) -> None:
     summary = json.loads(clean.summary.read_text())
-    found = []
+    reports, distances = [], []
     for workers in (1, 2):
         out = tmp_path / f"{workers}.npy"
         done = ray_cluster.run(
@@ -142,10 +142,12 @@ def test_evaluate_gives_the_runs_own_bits_for_any_number_of_workers(
             "--address", ray_cluster.address, "--distances", str(out),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        rates = json.loads(done.stdout)
-        assert (rates["fpr95"], rates["accuracy"]) == (summary["fpr95"], summary["accuracy"])
-        found.append(np.load(out))
-    assert np.array_equal(found[0], found[1]) and len(found[0]) == 96
+        reports.append(json.loads(done.stdout))
+        distances.append(np.load(out))
+    assert (reports[0]["fpr95"], reports[0]["accuracy"]) == (summary["fpr95"], summary["accuracy"])
+    assert {"fpr95_interval", "recall_at_1", "hard_negatives", "scenes"} <= set(reports[0])
+    assert reports[0] == reports[1]
+    assert np.array_equal(distances[0], distances[1]) and len(distances[0]) == 96
 
 
 def test_a_cluster_that_does_not_answer_or_is_too_small_is_reported_in_one_line(
