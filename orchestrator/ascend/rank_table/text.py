@@ -33,9 +33,20 @@ def why_hccl_skips_path(path: str) -> str:
     return ""
 
 
+def resolved_path(path: Path) -> str:
+    """The path without symbolic links. Raises InputError for a relative one when the current directory is gone."""
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"the rank table is {path}; the current directory was deleted: change to one that exists, "
+            "or give the full path"
+        ) from None
+
+
 def read_table_text(path: Path) -> str:
     """The text of a rank table file; a file that HCCL would not open raises InputError."""
-    resolved = os.path.realpath(path)
+    resolved = resolved_path(path)
     if why := why_hccl_skips_path(resolved):
         shown = "the path" if os.fspath(path) == resolved else f"its target {resolved}"
         raise InputError(f"{path}: {UNREADABLE}: {shown} {why}")
