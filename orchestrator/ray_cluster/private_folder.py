@@ -50,16 +50,11 @@ def usable_base(environment: Mapping[str, str]) -> Path:
     """The first folder that is writable and whose path is short enough for Ray's sockets."""
     given = [environment.get("RAY_TMPDIR"), environment.get("TMPDIR"), _DEFAULT]
     problems = []
-    for base in dict.fromkeys(Path(path).absolute() for path in given if path):
-        length = len(os.fsencode(base))
-        problem = (
-            f"{length} bytes long, sockets allow {LONGEST_BASE}"
-            if length > LONGEST_BASE
-            else _why_not_writable(base)
-        )
+    for path in dict.fromkeys(filter(None, given)):
+        problem = _why_unusable(Path(path))
         if not problem:
-            return base
-        problems.append(f"{str(base)[:80]}: {problem}")
+            return Path(path).absolute()
+        problems.append(f"{path[:80]}: {problem}")
     raise InputError(
         f"Ray has no folder for its files ({'; '.join(problems)}); "
         "free or unlock one, or set TMPDIR to a short, writable folder"
@@ -126,8 +121,14 @@ def _remove(folder: Path) -> None:
         time.sleep(_POLL_S)
 
 
-def _why_not_writable(base: Path) -> str:
+def _why_unusable(base: Path) -> str:
+    """Why Ray cannot keep its files below this folder; empty if it can."""
     try:
+        length = len(os.fsencode(base.absolute()))  # fails when the current directory was deleted
+        if length > LONGEST_BASE:
+            return f"{length} bytes long, sockets allow {LONGEST_BASE}"
+        if os.fsencode(base).decode("utf-8", "replace") != str(base):
+            return "no UTF-8 name, and Ray takes no other"
         with tempfile.TemporaryFile(dir=base) as probe:
             probe.write(bytes(_PROBE_BYTES))
             probe.flush()

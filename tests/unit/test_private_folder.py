@@ -93,6 +93,22 @@ def test_a_folder_too_long_for_sockets_or_not_writable_is_passed_over(tmp_path: 
         assert usable_base({"TMPDIR": str(unusable), "RAY_TMPDIR": str(unusable)}) == Path("/tmp")
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_passed_over(tmp_path: Path) -> None:
+    named = Path(os.environ["TMPDIR"]) / os.fsdecode(b"\xd6")  # as in GBK or Latin-1
+    named.mkdir()
+    assert usable_base({"TMPDIR": str(named)}) == Path("/tmp")
+    named.rmdir()
+
+
+def test_a_relative_folder_in_a_deleted_directory_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert usable_base({"TMPDIR": "x"}) == Path("/tmp")
+
+
 def test_a_full_disk_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Path(os.environ["TMPDIR"]) / "d"
     with small_disk(disk, 2):
