@@ -99,7 +99,13 @@ def refuse_storage_of_ray(storage: str) -> None:
 
 
 def _check_environment() -> None:
-    """Refuse environment variables with which Ray would not work as a job needs."""
+    """Refuse an environment in which Ray would not work as a job needs."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError(
+            "the current directory was deleted, and Ray reads its name; change to one that exists"
+        ) from None
     mode = os.environ.get("RAY_AUTH_MODE")
     if "ray" in sys.modules and mode is None:
         raise InputError(
