@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from orchestrator.ascend.inventory.device_report import HostInventory
-from orchestrator.ascend.inventory.host_tools import AscendHostTools
+from orchestrator.ascend.inventory.host_tools import AscendHostTools, text_if_readable
 from orchestrator.engine.host.left_over import LeftOver, end_processes, left_over_processes
 from orchestrator.engine.host.survey import inventory_of_host
 from orchestrator.job.memory import memory_bytes
@@ -119,9 +119,7 @@ def _ascend_versions(tools: AscendHostTools, inventory: HostInventory) -> dict[s
 
 def _version_in(path: Path) -> str | None:
     """The first version in a file of CANN or of the driver, as `Version=8.0` or `[7.0:CANN-7.0]`."""
-    if not path.is_file():
-        return None
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = text_if_readable(path)
     found = re.search(r"(?:^|_)version\s*=\s*\[?([0-9][\w.]*)", text, flags=re.IGNORECASE | re.MULTILINE)
     return found.group(1) if found else None
 

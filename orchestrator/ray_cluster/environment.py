@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from sdnet.errors import InputError
 
@@ -40,7 +41,13 @@ def prepare_environment() -> None:
 
 
 def check_environment() -> None:
-    """Refuse environment variables with which Ray would not work as a job needs. Raises InputError."""
+    """Refuse an environment in which Ray would not work as a job needs. Raises InputError."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError(
+            "the current directory was deleted, and Ray reads its name; change to one that exists"
+        ) from None
     mode = os.environ.get("RAY_AUTH_MODE")
     if "ray" in sys.modules and mode is None:
         raise InputError(

@@ -1,8 +1,9 @@
 """A private folder for Ray's files. It is removed when the block ends, or by a later launch if this one was killed.
 
 Every user of the host can access Ray's default, /tmp/ray, and Ray never removes its files there.
-Names: `sdnet-<random>` with mode 0700. The process that uses a folder has a flock on it. The kernel
-releases the lock when the process ends, however it ends, so a folder whose lock is free is abandoned.
+Names: `sdnet-<random>` with mode 0700. Ray gives its own folder mode 0777, so that one is inside. The process that
+uses a folder has a flock on it. The kernel releases the lock when the process ends, however it ends, so a folder whose
+lock is free is abandoned.
 """
 
 import fcntl
@@ -19,8 +20,10 @@ from sdnet.errors import InputError
 _DEFAULT = "/tmp"
 _PREFIX = "sdnet-"
 _NAME_BYTES = len(_PREFIX) + 8
-# Ray's longest socket: <folder>/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
-_SOCKET_BYTES = len("/session_2026-11-26_03-18-54_123456_4194304/sockets/plasma_store")
+# Ray's own folder in the private one.
+_RAYS = "r"
+# Ray's longest socket: <folder>/r/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
+_SOCKET_BYTES = len(f"/{_RAYS}/session_2026-11-26_03-18-54_123456_4194304/sockets/plasma_store")
 _LONGEST_SOCKET = 107  # sun_path of Linux, without its final zero
 LONGEST_BASE = _LONGEST_SOCKET - _SOCKET_BYTES - _NAME_BYTES - 1
 # A disk that cannot store even this much is full: Ray could not start.
@@ -32,7 +35,7 @@ _POLL_S = 0.1
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A new folder, in RAY_TMPDIR, TMPDIR or /tmp; abandoned ones there are removed first.
+    """A new folder for Ray, in RAY_TMPDIR, TMPDIR or /tmp; abandoned ones there are removed first.
 
     Raises InputError when none of them can be written and is short enough for Ray's sockets.
     """
@@ -40,7 +43,8 @@ def private_folder() -> Iterator[Path]:
     remove_abandoned(base)
     folder, lock = _locked_folder(base)
     try:
-        yield folder
+        (folder / _RAYS).mkdir()
+        yield folder / _RAYS
     finally:
         _remove(folder)
         os.close(lock)
@@ -50,16 +54,11 @@ def usable_base(environment: Mapping[str, str]) -> Path:
     """The first folder that is writable and whose path is short enough for Ray's sockets."""
     given = [environment.get("RAY_TMPDIR"), environment.get("TMPDIR"), _DEFAULT]
     problems = []
-    for base in dict.fromkeys(Path(path).absolute() for path in given if path):
-        length = len(os.fsencode(base))
-        problem = (
-            f"{length} bytes long, sockets allow {LONGEST_BASE}"
-            if length > LONGEST_BASE
-            else _why_not_writable(base)
-        )
+    for path in dict.fromkeys(filter(None, given)):
+        problem = _why_unusable(Path(path))
         if not problem:
-            return base
-        problems.append(f"{str(base)[:80]}: {problem}")
+            return Path(path).absolute()
+        problems.append(f"{path[:80]}: {problem}")
     raise InputError(
         f"Ray has no folder for its files ({'; '.join(problems)}); "
         "free or unlock one, or set TMPDIR to a short, writable folder"
@@ -126,8 +125,14 @@ def _remove(folder: Path) -> None:
         time.sleep(_POLL_S)
 
 
-def _why_not_writable(base: Path) -> str:
+def _why_unusable(base: Path) -> str:
+    """Why Ray cannot keep its files below this folder; empty if it can."""
     try:
+        length = len(os.fsencode(base.absolute()))  # fails when the current directory was deleted
+        if length > LONGEST_BASE:
+            return f"{length} bytes long, sockets allow {LONGEST_BASE}"
+        if os.fsencode(base).decode("utf-8", "replace") != str(base):
+            return "no UTF-8 name, and Ray takes no other"
         with tempfile.TemporaryFile(dir=base) as probe:
             probe.write(bytes(_PROBE_BYTES))
             probe.flush()

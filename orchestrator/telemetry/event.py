@@ -36,7 +36,7 @@ class Event:
         """Build the event from its fields on disk; other keys are ignored. Raises TypeError or ValueError."""
         hints = typing.get_type_hints(cls)
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: _value(raw[name], hints[name]) for name in names if name in raw})
+        return cls(**{name: typed_value(raw[name], hints[name]) for name in names if name in raw})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +55,21 @@ class Recorded:
     event: Event
 
 
-def _value(value: object, hint: object) -> object:
+def typed_value(value: object, hint: object) -> object:
     """A JSON value, converted to the type in a schema. Raises TypeError or ValueError when it has another type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _value(value, next(a for a in arguments if a is not type(None)))
+        return (
+            None if value is None else typed_value(value, next(a for a in arguments if a is not type(None)))
+        )
     if origin is tuple:
-        return tuple(_value(item, arguments[0]) for item in _checked(value, list))
+        return tuple(typed_value(item, arguments[0]) for item in _checked(value, list))
     if origin is dict:
-        return {key: _value(item, arguments[1]) for key, item in _checked(value, dict).items()}
+        return {key: typed_value(item, arguments[1]) for key, item in _checked(value, dict).items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         hints = typing.get_type_hints(hint)
         items = _checked(value, dict).items()
-        return hint(**{name: _value(item, hints[name]) for name, item in items if name in hints})
+        return hint(**{name: typed_value(item, hints[name]) for name, item in items if name in hints})
     if type(value) is int and abs(value) > _LARGEST_INT or type(value) is float and not isfinite(value):
         raise ValueError(f"{value!r} is out of range")
     if hint is float and type(value) is int:

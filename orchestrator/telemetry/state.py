@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.errors import CorruptData
 from orchestrator.storage import ObjectMissing, Storage
 from orchestrator.storage.lease import newest_lease
+from orchestrator.telemetry.event import typed_value
 
 FOLDER = "state/"
 
@@ -91,13 +92,10 @@ def _parse(storage: Storage, name: str) -> RunState:
 
 
 def _state_from_dict(raw: dict[str, Any]) -> RunState:
-    return RunState(
-        lease=int(raw["lease"]),
-        generation=int(raw["generation"]),
-        ranks={str(rank): Process(**process) for rank, process in raw["ranks"].items()},
-        saved=raw.get("saved"),
-        attempts=tuple(Attempt(**attempt) for attempt in raw["attempts"]),
-        trained_s=float(raw["trained_s"]),
-        failures=int(raw["failures"]),
-        ended=raw["ended"],
-    )
+    raw = {"saved": None, **raw}  # an older version did not record it
+    state = typed_value({field.name: raw[field.name] for field in dataclasses.fields(RunState)}, RunState)
+    assert isinstance(state, RunState)
+    for rank, process in state.ranks.items():
+        if not (rank.isascii() and rank.isdigit()) or process.pid < 1:
+            raise ValueError(f"rank {rank} is process {process.pid}")
+    return state

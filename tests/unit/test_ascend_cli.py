@@ -223,6 +223,15 @@ def test_wrong_input_is_reported_in_one_line(job, tmp_path, monkeypatch):
         run("build")
 
 
+def test_a_relative_path_in_a_deleted_directory_is_reported_in_one_line(job, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for arguments in (("validate", "t.json"), ("build", job, "--out", "t.json")):
+        with pytest.raises(InputError, match="the rank table is t.json; the current directory was deleted"):
+            run(*arguments)
+
+
 def test_the_name_of_a_table_is_drawn_as_it_is(job, tmp_path):
     out = tmp_path / "[red]:key:.json"
     run("build", job, "--out", out)

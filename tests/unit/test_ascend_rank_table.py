@@ -171,6 +171,7 @@ def test_a_table_says_which_hosts_it_is_about():
         ("loop.json", "cannot be read"),
         ("link.json", r"its target .*/t.txt does not end in .json"),
         ("latin.json", r"cannot be read \(not UTF-8\)"),
+        ("huge.json", "has 100000001 bytes, more than any rank table; give a rank table file"),
     ],
 )
 def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, reported):
@@ -179,6 +180,8 @@ def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, reported):
         (tmp_path / written).parent.mkdir(exist_ok=True)
         (tmp_path / written).write_text(legal)
     (tmp_path / "latin.json").write_bytes(b'{"x": "\xe9"}')
+    (tmp_path / "huge.json").touch()
+    os.truncate(tmp_path / "huge.json", 100_000_001)
     (tmp_path / "folder.json").mkdir()
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")

@@ -48,11 +48,17 @@ def holder() -> "subprocess.Popen[str]":
 
 def test_a_folder_is_private_short_and_gone_afterwards(base: Path) -> None:
     with private_folder() as folder:
-        assert folder.parent == base and stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert folder.parent.parent == base and stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
         (folder / "session" / "logs").mkdir(parents=True)
         socket = folder / "session_2026-11-26_03-18-54_123456_4194304" / "sockets" / "plasma_store"
         assert len(os.fsencode(socket)) - len(os.fsencode(base)) + LONGEST_BASE == 107
-    assert not folder.exists()
+    assert not folder.parent.exists()
+
+
+def test_a_folder_that_ray_opens_to_everybody_is_inside_a_private_one(base: Path) -> None:
+    with private_folder() as folder:
+        folder.chmod(0o777)  # as Ray does
+        assert folder.parent != base and stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
 
 
 def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_a_living_one_stays(
@@ -91,6 +97,22 @@ def test_a_folder_too_long_for_sockets_or_not_writable_is_passed_over(tmp_path: 
     (tmp_path / "file").write_text("")
     for unusable in (long, tmp_path / "none", tmp_path / "file"):
         assert usable_base({"TMPDIR": str(unusable), "RAY_TMPDIR": str(unusable)}) == Path("/tmp")
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_passed_over(tmp_path: Path) -> None:
+    named = Path(os.environ["TMPDIR"]) / os.fsdecode(b"\xd6")  # as in GBK or Latin-1
+    named.mkdir()
+    assert usable_base({"TMPDIR": str(named)}) == Path("/tmp")
+    named.rmdir()
+
+
+def test_a_relative_folder_in_a_deleted_directory_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert usable_base({"TMPDIR": "x"}) == Path("/tmp")
 
 
 def test_a_full_disk_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,18 @@ def test_ray_that_was_imported_without_authentication_is_refused_with_the_remedy
         pass
 
 
+def test_a_deleted_current_directory_is_named_before_ray_starts(monkeypatch, tmp_path) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("RAY_AUTH_MODE", "wrong")  # if the directory is overlooked, no Ray is started either
+    with (
+        pytest.raises(InputError, match="the current directory was deleted, .*; change to one that exists"),
+        ray_session(ClusterSpec()),
+    ):
+        pass
+
+
 def test_a_user_may_run_a_job_in_the_idle_class() -> None:
     def classes() -> str:
         interrupt_nobody()

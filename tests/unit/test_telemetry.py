@@ -1,7 +1,7 @@
 """Typed events on disk, and the run's state."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,24 @@ def test_a_launch_that_lost_the_run_cannot_change_the_state_of_the_next() -> Non
 def test_an_invalid_state_is_reported_with_a_remedy(content: bytes) -> None:
     storage = MemoryStorage()
     storage.put("state/000000.json", content)
+    with pytest.raises(CorruptData, match="state/000000.json is corrupt.*remove the file"):
+        read_state(storage)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ranks": {"x": {"host": "h1", "pid": 9}}},
+        {"ranks": {"0": {"host": "h1", "pid": -1}}},
+        {"ranks": {"0": {"host": "h1", "pid": "9"}}},
+        {"attempts": [{"kind": "hang", "step": "4"}]},
+        {"saved": 7},
+    ],
+    ids=str,
+)
+def test_a_state_with_a_value_that_no_launch_writes_is_reported_too(change: dict[str, object]) -> None:
+    storage = MemoryStorage()
+    storage.put("state/000000.json", json.dumps(asdict(STATE) | change).encode())
     with pytest.raises(CorruptData, match="state/000000.json is corrupt.*remove the file"):
         read_state(storage)
 

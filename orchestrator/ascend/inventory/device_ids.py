@@ -28,8 +28,8 @@ def with_both_ids(info: NpuSmiInfo, mapped: Mapping[tuple[int, int], ChipIds] | 
         physical = {device: device for device in physical}
     ids: dict[int, int] = {old: new for old, new in physical.items() if new is not None}
     devices = tuple(
-        replace(device, device_id=ids[device.device_id], logical_id=_logical_id(info, known, place))
-        for place, device in enumerate(info.devices)
+        replace(device, device_id=ids[device.device_id], logical_id=logical_id)
+        for device, logical_id in zip(info.devices, _logical_ids(info, known), strict=True)
     )
     processes = info.processes
     if processes is not None:
@@ -37,10 +37,15 @@ def with_both_ids(info: NpuSmiInfo, mapped: Mapping[tuple[int, int], ChipIds] | 
     return replace(info, devices=devices, processes=processes)
 
 
-def _logical_id(info: NpuSmiInfo, known: Mapping[tuple[int, int], ChipIds], place: int) -> int:
-    device = info.devices[place]
-    if all((other.npu, other.chip) in known for other in info.devices):
-        return known[device.npu, device.chip].logical_id
-    if device.logical_id is not None:
-        return device.logical_id
-    return sorted(other.device_id for other in info.devices).index(device.device_id)
+def _logical_ids(info: NpuSmiInfo, known: Mapping[tuple[int, int], ChipIds]) -> list[int]:
+    """The logical id of each device, from the first source that gives every device one of its own."""
+    ascending = sorted(device.device_id for device in info.devices)
+    sources: tuple[list[int | None], ...] = (
+        [known[d.npu, d.chip].logical_id if (d.npu, d.chip) in known else None for d in info.devices],
+        [device.logical_id for device in info.devices],
+    )
+    for stated in sources:
+        complete = [number for number in stated if number is not None]
+        if len(set(complete)) == len(stated):
+            return complete
+    return [ascending.index(device.device_id) for device in info.devices]

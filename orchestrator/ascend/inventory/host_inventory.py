@@ -15,7 +15,7 @@ from orchestrator.ascend.inventory import hccn, npu_smi
 from orchestrator.ascend.inventory.device_ids import with_both_ids
 from orchestrator.ascend.inventory.device_report import HEALTHY, DeviceReport, HostInventory, soc_of
 from orchestrator.ascend.inventory.fault_codes import faults_of
-from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolFailed
+from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolFailed, text_if_readable
 from orchestrator.ascend.inventory.id_lists import ids_in_list
 from orchestrator.ascend.inventory.npu_smi import ChipIds, UnreadableOutput
 from orchestrator.ascend.inventory.npu_smi_table import ListedDevice, NpuSmiInfo, parse_info
@@ -47,7 +47,7 @@ def numa_cpus(tools: AscendHostTools) -> dict[int, tuple[int, ...]]:
     allowed = set(psutil.Process().cpu_affinity() or range(psutil.cpu_count() or 1))
     nodes: dict[int, tuple[int, ...]] = {}
     for path in sorted((tools.root / "sys/devices/system/node").glob("node[0-9]*/cpulist")):
-        cpus = tuple(cpu for cpu in ids_in_list(path.read_text()) if cpu in allowed)
+        cpus = tuple(cpu for cpu in ids_in_list(text_if_readable(path)) if cpu in allowed)
         if cpus:
             nodes[int(path.parent.name.removeprefix("node"))] = cpus
     return nodes or {0: tuple(sorted(allowed))}
@@ -99,6 +99,10 @@ class _Survey:
             self.problems.append(
                 f"{self.address}: `npu-smi info -m` knows chip {chip} of NPU {npu}, its table does not"
             )
+        for npu, chip in sorted(shown - set(shown if mapped is None else mapped)):
+            self.problems.append(
+                f"{self.address}: the table of npu-smi knows chip {chip} of NPU {npu}, `npu-smi info -m` does not"
+            )
 
     def _ask(self, question: Callable[[], _T], problems: list[str] | None = None) -> _T | None:
         try:
@@ -108,11 +112,17 @@ class _Survey:
             return None
 
     def _hccn_conf(self) -> dict[int, str] | None:
-        """Addresses in /etc/hccn.conf; None when it is not there, as in many containers."""
-        if not self.tools.hccn_conf.is_file():
-            return None
-        text = self.tools.hccn_conf.read_text(encoding="utf-8", errors="replace")
-        return self._ask(lambda: hccn.parse_hccn_conf(text))
+        """Addresses in /etc/hccn.conf; None when it is not there, as in many containers, or may not be read."""
+        conf = self.tools.hccn_conf
+
+        def read() -> dict[int, str] | None:
+            try:
+                text = conf.read_text(encoding="utf-8", errors="replace") if conf.is_file() else None
+            except OSError as error:
+                raise UnreadableOutput(str(conf), error.strerror or str(error)) from None
+            return None if text is None else hccn.parse_hccn_conf(text)
+
+        return self._ask(read)
 
     def _device(
         self, device: ListedDevice, info: NpuSmiInfo, conf: dict[int, str] | None

@@ -1,6 +1,8 @@
 """Finds and runs the tools of an Ascend host, and finds its files."""
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ ROOT_VARIABLE = "SDNET_ASCEND_ROOT"
 _NPU_SMI = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/bin/npu-smi")
 _HCCN_TOOL = ("usr/local/Ascend/driver/tools/hccn_tool", "usr/local/bin/hccn_tool", "usr/bin/hccn_tool")
 _TOOL_TIMEOUT_S = 30.0
+_END_OF_KILLED_S = 1.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class ToolFailed(OrchestratorError):
@@ -66,7 +70,7 @@ class AscendHostTools:
     def numa_node_of(self, bus_id: str) -> int | None:
         """NUMA node of a PCI device; None when the kernel does not know it."""
         path = self.root / "sys/bus/pci/devices" / bus_id.lower() / "numa_node"
-        text = path.read_text().strip() if path.is_file() else ""
+        text = text_if_readable(path).strip()
         return int(text) if text.isdecimal() else None
 
     def npu_smi(self, *arguments: str) -> str:
@@ -80,22 +84,42 @@ class AscendHostTools:
         called = " ".join((name, *arguments))
         on_path = shutil.which(name) if self.root == Path("/") else None
         found = on_path or next(
-            (str(path) for place in places if (path := self.root / place).is_file()), None
+            (str(path) for place in places if os.access(path := self.root / place, os.F_OK)), None
         )
         if found is None:
             raise ToolFailed(
                 called, f"not on PATH and not at {', '.join(str(self.root / p) for p in places)}"
             )
-        try:
-            done = subprocess.run(
-                [found, *arguments], capture_output=True, text=True, errors="replace",
-                timeout=_TOOL_TIMEOUT_S, check=False, env={**os.environ, "LC_ALL": "C"},
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise ToolFailed(called, f"no end after {_TOOL_TIMEOUT_S:.0f} s; the driver may hang") from None
-        except OSError as error:
-            raise ToolFailed(called, str(error)) from None
-        if done.returncode:
-            last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-            raise ToolFailed(called, f"exit code {done.returncode}, {last[:200]}")
-        return done.stdout
+        code, printed, complaint = _run_to_its_end([found, *arguments], called)
+        if code:
+            last = (complaint.strip() or printed.strip() or "no message").splitlines()[-1]
+            raise ToolFailed(called, f"exit code {code}, {last[:200]}")
+        return printed
+
+
+def text_if_readable(path: Path) -> str:
+    """The text of a file of the host; empty when there is none, or this user may not read it."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _run_to_its_end(command: list[str], called: str) -> tuple[int, str, str]:
+    """(exit code, output, error output) of a tool, without colours; ToolFailed when it does not start or end."""
+    try:
+        tool = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except OSError as error:
+        raise ToolFailed(called, str(error)) from None
+    try:
+        printed, complaint = tool.communicate(timeout=_TOOL_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        tool.kill()
+        # A process that hangs inside the driver does not react to SIGKILL, so its end is not awaited.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tool.wait(_END_OF_KILLED_S)
+        raise ToolFailed(called, f"no end after {_TOOL_TIMEOUT_S:.0f} s; the driver may hang") from None
+    return tool.returncode, _COLOUR.sub("", printed), _COLOUR.sub("", complaint)

@@ -90,10 +90,14 @@ def parse_mapping(text: str) -> dict[tuple[int, int], ChipIds]:
             continue
         if not (all(_NUMBER.fullmatch(value) for value in (npu, chip, logic)) and name):
             raise UnreadableOutput("npu-smi info -m", f"the row {shortened(line)}")
+        if (int(npu), int(chip)) in mapping or int(logic) in {ids.logical_id for ids in mapping.values()}:
+            raise UnreadableOutput("npu-smi info -m", f"an earlier row has an id of {shortened(line)}")
         physical = values.get("Chip Phy-ID", "")
         mapping[int(npu), int(chip)] = ChipIds(
             int(logic), int(physical) if _NUMBER.fullmatch(physical) else None
         )
+    if not mapping:
+        raise UnreadableOutput("npu-smi info -m", "no chip follows its header")
     return mapping
 
 

@@ -77,6 +77,10 @@ def parse_info(text: str) -> NpuSmiInfo:
     """Read `npu-smi info`; raises UnreadableOutput when it is incomplete."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     drawn = [line for line in lines if line.startswith(("+", "|"))]
+    # A message of the driver without a line break at its end. The row after it may name a busy device.
+    torn = next((line for line in lines if line.endswith("|") and not line.startswith("|")), None)
+    if torn is not None:
+        raise UnreadableOutput(_TOOL, f"the row {shortened(torn)}")
     frames = _frames(drawn)
     of_devices = [frame for frame in frames if not frame.lists_processes]
     if not of_devices:

@@ -12,6 +12,8 @@ from orchestrator.errors import InputError
 
 _SUFFIX = ".json"
 _SHOWN_CHARACTERS = 40
+# A table of 10,000 ranks has about 2 MB. Without a limit a wrong file could use up the memory.
+_MOST_BYTES = 100_000_000
 
 
 def why_hccl_skips_path(path: str) -> str:
@@ -31,16 +33,32 @@ def why_hccl_skips_path(path: str) -> str:
     return ""
 
 
+def resolved_path(path: Path) -> str:
+    """The path without symbolic links. Raises InputError for a relative one when the current directory is gone."""
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"the rank table is {path}; the current directory was deleted: change to one that exists, "
+            "or give the full path"
+        ) from None
+
+
 def read_table_text(path: Path) -> str:
     """The text of a rank table file; a file that HCCL would not open raises InputError."""
-    resolved = os.path.realpath(path)
+    resolved = resolved_path(path)
     if why := why_hccl_skips_path(resolved):
         shown = "the path" if os.fspath(path) == resolved else f"its target {resolved}"
         raise InputError(f"{path}: {UNREADABLE}: {shown} {why}")
     try:
+        found = Path(resolved).stat()
         # Opening a FIFO or a device would block.
-        if not stat.S_ISREG(Path(resolved).stat().st_mode):
+        if not stat.S_ISREG(found.st_mode):
             raise InputError(f"{path}: {UNREADABLE}: cannot be read (not a file); give a rank table file")
+        if found.st_size > _MOST_BYTES:
+            raise InputError(
+                f"{path}: {UNREADABLE}: has {found.st_size} bytes, more than any rank table; give a rank table file"
+            )
         return Path(resolved).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"

@@ -1,7 +1,6 @@
 """`sdnet-orchestrate rank-table`: build, merge, validate and show rank tables, without a cluster."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ from orchestrator.ascend.rank_table.table import (
     merge_rank_tables,
     read_rank_table,
 )
-from orchestrator.ascend.rank_table.text import read_table_text, why_hccl_skips_path
+from orchestrator.ascend.rank_table.text import read_table_text, resolved_path, why_hccl_skips_path
 from orchestrator.cli.options import AsJson, console
 from orchestrator.errors import InputError
 from orchestrator.job.run_directory import write_atomically
@@ -221,7 +220,7 @@ def _emit(table: RankTable, out: Path | None) -> None:
     if out is None:
         print(table.to_json(), end="")
         return
-    if why := why_hccl_skips_path(os.path.realpath(out)):
+    if why := why_hccl_skips_path(resolved_path(out)):
         raise InputError(f"--out {out} {why}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -45,8 +45,11 @@ def scratch_folder(cache: HostCache, run: Path) -> Iterator[Path | None]:
 
 def _remove_oldest(runs: Path) -> None:
     """Remove the least recently used folders beyond `_KEPT`, unless a rank uses them."""
-    by_use = sorted(runs.iterdir(), key=lambda path: path.lstat().st_mtime_ns)
-    for folder in by_use[:-_KEPT]:
+    last_use: dict[Path, int] = {}
+    for folder in runs.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another rank removes the oldest ones at the same time
+            last_use[folder] = folder.lstat().st_mtime_ns
+    for folder in sorted(last_use, key=lambda path: last_use[path])[:-_KEPT]:
         with contextlib.suppress(OSError):  # in use, or removed by another rank at the same time
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

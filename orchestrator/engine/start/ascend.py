@@ -79,6 +79,12 @@ def physical_id(inventory: HostInventory, number: int) -> int:
     found = inventory.physical_id(number)
     if found is not None:
         return found
+    if not inventory.devices:
+        reason = next(iter(inventory.problems), "npu-smi lists none").removeprefix(f"{inventory.address}: ")
+        raise InputError(
+            f"Ray gave a rank NPU {number} of {inventory.address}, but no NPU that the job may use is known there "
+            f"({reason}); look at that host with `sdnet-orchestrate check`"
+        )
     known = sorted(device.number_in_cann for device in inventory.devices)
     raise InputError(
         f"Ray gave a rank NPU {number} of {inventory.address}, but CANN numbers the devices that the job "
@@ -107,7 +113,8 @@ def clear_host(
             for device in inventory.devices
             if device.device_id in wanted and device.unusable(needs_network=needs_network)
         ]
-        if not unusable or time.monotonic() >= deadline:
+        # npu-smi may fail for some seconds after a process of a device was killed. Then no device is known.
+        if (inventory.devices and not unusable) or time.monotonic() >= deadline:
             return ClearedHost(inventory, ended)
         time.sleep(_ASK_EVERY_S)
 

@@ -14,7 +14,8 @@ import pytest
 from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.start import ascend as ascend_start
-from orchestrator.engine.start.ascend import clear_host
+from orchestrator.engine.start.ascend import clear_host, physical_id
+from orchestrator.errors import InputError
 from tests.ascend_fakes.host import change, describe, install
 
 MARK = "/runs/this-one"
@@ -65,6 +66,36 @@ def test_the_start_waits_for_a_device_that_a_dying_process_still_uses(
     monkeypatch.setattr(ascend_start, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
     cleared = clear_host("10.0.0.1", [1], {}, MARK, True)
     assert len(waits) == 1 and cleared.inventory.devices[1].processes == ()
+
+
+def test_the_start_waits_for_an_npu_smi_that_fails_for_a_moment(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(
+        root, describe(1, devices=[0, 1]) | {"garbled_info": "dcmi model initialized failed. ret is -8020\n"}
+    )
+    wait = lambda seconds: change(root, describe(1, devices=[0, 1]))  # noqa: E731
+    monkeypatch.setattr(ascend_start, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
+    assert clear_host("10.0.0.1", [1], {}, MARK, True).inventory.physical_id(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason"),
+    [
+        ({}, "`npu-smi info` failed: not on PATH"),
+        ({"10.0.0.1": {6: ""}}, "the job names NPU 6, but the host has none"),
+    ],
+    ids=["no npu-smi", "devices of another host"],
+)
+def test_a_host_without_a_known_device_says_why(
+    root: Path, monkeypatch: pytest.MonkeyPatch, stated: dict[str, dict[int, str]], reason: str
+) -> None:
+    if not stated:
+        (root / "usr/local/bin/npu-smi").unlink()
+    monkeypatch.setattr(ascend_start, "_PATIENCE_S", 0.0)
+    inventory = clear_host("10.0.0.1", [0], stated, MARK, False).inventory
+    with pytest.raises(InputError, match=rf"NPU 0 of 10\.0\.0\.1, but no NPU .* is known there \({reason}"):
+        physical_id(inventory, 0)
 
 
 def test_a_busy_device_is_reported_with_the_number_that_ray_uses(

@@ -49,3 +49,13 @@ def test_the_folders_of_old_runs_are_removed_and_those_in_use_stay(cache: HostCa
             with scratch_folder(cache, Path(f"/mnt/{number}")):
                 pass
         assert running.is_dir() and not ended.exists()
+
+
+@pytest.mark.usefixtures("network")
+def test_a_folder_that_another_rank_removes_at_the_same_time_is_no_error(
+    cache: HostCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [*listed(folder), folder / "removed"])
+    with scratch_folder(cache, Path("/mnt/a")) as folder:
+        assert folder is not None and folder.is_dir()

@@ -1,0 +1,117 @@
+"""Tools and files of a host that hang, colour their output or may not be read: a problem, never a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from orchestrator.ascend.inventory import host_tools
+from orchestrator.ascend.inventory.device_ids import with_both_ids
+from orchestrator.ascend.inventory.host_inventory import take_inventory
+from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolFailed
+from orchestrator.ascend.inventory.npu_smi import ChipIds, UnreadableOutput, parse_mapping
+from orchestrator.ascend.inventory.npu_smi_table import parse_info
+from tests.ascend_fakes import tools
+from tests.ascend_fakes.host import describe, install
+from tests.unprivileged import as_nobody, let_anybody_write
+
+
+def busy_host():
+    host = describe(1, devices=[0, 1])
+    host["devices"][1] |= {"health": "Alarm", "processes": [[77, "python", 10]]}
+    return host
+
+
+def test_colours_hide_no_device_and_no_process(tmp_path):
+    host = busy_host()
+    coloured = [
+        f"\x1b[31m{line}\x1b[0m" if "| 1 " in line else line for line in tools.info(host).splitlines()
+    ]
+    host["garbled_info"] = "\n".join(coloured) + "\n"
+    reported = take_inventory("10.0.0.1", tools=AscendHostTools(install(tmp_path, host)))
+    assert [device.device_id for device in reported.devices] == [0, 1]
+    assert [process.pid for process in reported.devices[1].processes or ()] == [77]
+
+
+def test_a_message_in_front_of_a_row_does_not_hide_a_busy_device():
+    torn = tools.info(busy_host()).replace("| 1       0", "DrvMngGetConsoleLogLevel failed.| 1       0")
+    with pytest.raises(UnreadableOutput, match="the row 'DrvMngGetConsoleLogLevel failed"):
+        parse_info(torn)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reported"),
+    [
+        (["0  0  0  910B", "1  0  0  910B"], "an earlier row has an id of '1 0 0 910B'"),
+        (["0  0  0  910B", "0  0  1  910B"], "an earlier row has an id of '0 0 1 910B'"),
+        ([], "no chip follows its header"),
+    ],
+    ids=["one logical id twice", "one chip twice", "no row"],
+)
+def test_a_mapping_that_contradicts_itself_is_refused(rows, reported):
+    with pytest.raises(UnreadableOutput, match=reported):
+        parse_mapping("\n".join(["NPU ID  Chip ID  Chip Logic ID  Chip Name", *rows]))
+
+
+def test_no_two_devices_get_one_logical_id():
+    info = parse_info(tools.info(describe(1, devices=[4, 5])))
+    reported = with_both_ids(info, {(4, 0): ChipIds(0), (5, 0): ChipIds(0)})
+    assert [device.logical_id for device in reported.devices] == [0, 1]
+
+
+def test_a_device_that_the_mapping_does_not_know_is_reported(tmp_path):
+    root = install(tmp_path, describe(1, devices=[0, 1]))
+    (root / "mapped.json").write_text(json.dumps(describe(1, devices=[0])))
+    tool = root / "usr/local/bin/npu-smi"
+    without_1 = f"root = {str(root)!r}\nif sys.argv[1:] == ['info', '-m']:\n    import json\n"
+    without_1 += "    print(tools.mapping(json.load(open(root + '/mapped.json'))))\n    sys.exit()\n"
+    tool.write_text(tool.read_text().replace("tools.main", without_1 + "tools.main"))
+    reported = take_inventory("10.0.0.1", tools=AscendHostTools(root))
+    expected = "10.0.0.1: the table of npu-smi knows chip 0 of NPU 1, `npu-smi info -m` does not"
+    assert reported.problems == (expected,)
+
+
+def test_files_that_this_user_may_not_read_are_no_traceback(tmp_path):
+    let_anybody_write(tmp_path)
+    root = install(tmp_path, describe(1, devices=[0]), tools=(), conf="address_0=192.168.1.1\n")
+    shown = tools.info(describe(1, devices=[0]))
+    tool = root / "usr/local/bin/npu-smi"
+    tool.parent.mkdir(parents=True)
+    (root / "info.txt").write_text(shown)
+    tool.write_text(f"#!/bin/sh\ncat {root}/info.txt\n")
+    tool.chmod(0o755)
+    (root / "etc/hccn.conf").chmod(0o000)
+    nodes = [*root.glob("sys/bus/pci/devices/*/numa_node"), root / "sys/devices/system/node/node0/cpulist"]
+    nodes[-1].parent.mkdir(parents=True)
+    nodes[-1].write_text("0\n")
+    for node in nodes:
+        node.chmod(0o000)
+    for tools_folder in (root / "usr/local/Ascend/driver/tools", root / "usr/sbin"):
+        tools_folder.mkdir(parents=True, mode=0o000)
+
+    def problems() -> str:
+        reported = take_inventory("10.0.0.1", tools=AscendHostTools(root))
+        return "\n".join([*(str(device.device_id) for device in reported.devices), *reported.problems])
+
+    first, *others = as_nobody(problems).splitlines()
+    assert first == "0"
+    refusal = f"10.0.0.1: {root}/etc/hccn.conf cannot be read (Permission denied); correct it on that host"
+    assert refusal in others
+
+
+def test_a_tool_that_survives_its_kill_is_not_awaited(tmp_path, monkeypatch):
+    root = install(tmp_path, describe(1, devices=[0]))
+    (root / "usr/local/bin/npu-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+    survivors: list[int] = []
+    # A real process that hangs inside a driver ignores SIGKILL; a test cannot make one.
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: survivors.append(process.pid))
+    monkeypatch.setattr(host_tools, "_TOOL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(host_tools, "_END_OF_KILLED_S", 0.1, raising=False)
+    began = time.monotonic()
+    with pytest.raises(ToolFailed, match="no end after 0 s; the driver may hang"):
+        AscendHostTools(root).npu_smi("info")
+    assert time.monotonic() - began < 30
+    os.kill(survivors[0], signal.SIGKILL)
