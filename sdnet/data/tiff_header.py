@@ -98,7 +98,7 @@ def _refusal(
     # Each of the following would be decoded as something else, without an error.
     if bands > 4 or (bands == 4 and photometric != _RGB) or (bands == 2 and (deep or not alpha)):
         return f"is a TIFF of {bands} bands; give 1 (grey, such as one polarisation) or 3 (RGB)"
-    if bands == 3 and photometric == _BLACK_IS_ZERO and not deep:
+    if bands == 3 and photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and not deep:
         return "is a TIFF of 3 bands that does not say they are RGB; write it as RGB, or one band"
     if planar and bands > 1 and deep:
         return "is a TIFF that stores one band after another; write it interleaved by pixel"
