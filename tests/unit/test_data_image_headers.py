@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
 from sdnet.data.image_formats import read_header
 from sdnet.data.image_header import BadHeader
@@ -72,6 +74,18 @@ def test_what_would_be_read_wrongly_is_refused_by_name(read, content, reason):
 
 def test_planes_of_8_bits_are_read_as_the_same_colours(read):
     np.testing.assert_array_equal(read(tiff(COLOURS, planar=True)), read(tiff(COLOURS)))
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("layout", [{"blockysize": 4}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
+def test_a_sparse_tiff_is_refused_because_its_holes_decode_to_other_bytes_of_the_file(read, layout):
+    with MemoryFile() as memory:
+        size = {"width": 32, "height": 32, "count": 1, "dtype": "float32"}
+        with memory.open(driver="GTiff", SPARSE_OK=True, **size, **layout) as file:
+            file.write(np.ones((4, 32), np.float32), 1, window=Window(0, 0, 32, 4))
+        content = bytes(memory.getbuffer())
+    with pytest.raises(BadImage, match=r"is a TIFF without \d of its \d strips or tiles; write all of them"):
+        read(content)
 
 
 def test_a_bmp_with_the_usual_masks_is_read_as_one_without_masks(read):
