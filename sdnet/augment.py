@@ -9,6 +9,7 @@ the middle of each side. Where a view reaches beyond the stored patch, its borde
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -58,6 +59,8 @@ def check_patches(recipe: Recipe, patches: PatchFile) -> None:
             f"{patches.path} holds no shifts of scenes, and the recipe has align_scenes; prepare it "
             "again for this recipe, or set align_scenes to false"
         )
+    if recipe.align_scenes and patches.shifts is not None:
+        _check_shifts(patches.path, patches.shifts)
     if recipe.scene_run > 1 and patches.ground is None:
         raise InputError(
             f"{patches.path} does not say which scene each patch shows, and the recipe has scene_run; "
@@ -67,6 +70,16 @@ def check_patches(recipe: Recipe, patches: PatchFile) -> None:
         raise InputError(
             f"{patches.path} holds {len(patches)} pairs, too few to measure statistics; give at least "
             f"{FEWEST_FOR_STATISTICS}, or set measured_statistics to false"
+        )
+
+
+def _check_shifts(path: Path, shifts: np.ndarray) -> None:
+    # A larger shift moves the view off the patch. Often the unit is wrong, as metres.
+    far = shifts[(shifts < -VIEW) | (shifts > VIEW)]
+    if far.size:
+        raise InputError(
+            f"{path} has a shift of {far[0]} px; it must be from -{VIEW} to {VIEW}: correct `shifts`, or set "
+            "align_scenes to false"
         )
 
 

@@ -235,7 +235,7 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
         expected = content.pop("sha256")
         if _signature(content) != expected:
             raise CorruptCheckpoint(f"{path} is not what was written; use an earlier checkpoint")
-        origin = _Origin(content.pop("files"), content.get("weights_sha256"))
+        origin = _Origin(dict(content.pop("files")), content.get("weights_sha256"))
         return _state_of(content), origin
     except FileNotFoundError:
         raise CorruptCheckpoint(f"{path} is missing; give a checkpoint directory") from None
@@ -249,7 +249,7 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
 
 def _state_of(fields: Mapping[str, Any]) -> CheckpointState:
     known = {name: value for name, value in fields.items() if name != "weights_sha256"}
-    return CheckpointState(**{**known, "losses": tuple(known["losses"])})
+    return CheckpointState(**{**known, "recipe": dict(known["recipe"]), "losses": tuple(known["losses"])})
 
 
 def _unreadable(path: Path, error: OSError) -> Exception:

@@ -15,7 +15,7 @@ from mindspore import Tensor, nn
 from sdnet.config import MOST_BATCH
 from sdnet.errors import InputError, shown
 from sdnet.evaluation import Evaluation
-from sdnet.files import check_place, put_with_checksum
+from sdnet.files import check_place, checksum_path, put_with_checksum
 from sdnet.published import LoadedModel
 from sdnet.quiet import quiet_mindspore
 
@@ -93,5 +93,6 @@ def _check(out: Path, file_format: str, batch: int) -> None:
     if out.suffix != ".mindir":
         raise InputError(f"{out} does not end in .mindir; MindSpore loads no other name")
     check_place(out)
+    check_place(checksum_path(out))
     if not 1 <= batch <= MOST_BATCH:
         raise InputError(f"batch is {shown(batch)}; it must be from 1 to {MOST_BATCH}")

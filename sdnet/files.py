@@ -141,7 +141,7 @@ def put_with_checksum(content: bytes, path: Path) -> str:
     with whole_file(path) as file:
         file.write(content)
     with whole_file(checksum_path(path)) as checksum:
-        checksum.write(f"{found}  {path.name}\n".encode())
+        checksum.write(found.encode() + b"  " + os.fsencode(path.name) + b"\n")
     return found
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdnet.errors import one_line
+
 if TYPE_CHECKING:  # both import MindSpore, which takes seconds
     from sdnet.export import Exported
     from sdnet.published import LoadedModel
@@ -61,7 +63,8 @@ def assessment_lines(found: dict[str, Any]) -> list[str]:
     if hard is not None:
         rates = f"FPR95 {hard['fpr95']:.4f}, accuracy {hard['accuracy']:.4f}"
         lines.append(f"non-matches of the same scene: {rates}")
-    rows = [*found["seasons"].items(), *found["scenes"].items()]
+    named = (*found["seasons"].items(), *found["scenes"].items())
+    rows = [(one_line(name), row) for name, row in named]  # of folders, which may have any name
     wide = max(len("season or scene"), *(len(name) for name, _ in rows))
     lines.append(f"{'season or scene':{wide}}  matches   FPR95  accuracy  recall at 1")
     for name, row in rows:

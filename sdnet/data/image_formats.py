@@ -15,6 +15,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette image stores one index a pixel
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
+# OpenCV reads the masks of red, green and blue behind a long header. Behind a short one it assumes these.
+_BMP_SHORT = ((40, 3), (52, 3), (40, 6))  # size of the header, and the compression that announces masks
+_BMP_MASKS = (0xFF0000, 0xFF00, 0xFF)
 _PNM_TOKENS = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:(?:\s|#[^\n]*\n)+(\d+))?")
 
 
@@ -68,6 +71,8 @@ def _bmp(content: HeaderBytes) -> ImageHeader:
         width, height, bits = content.unpack("<HH2xH", 18)
     else:
         width, height, bits = content.unpack("<ii2xH", 18)
+    if bits == 32 and content.unpack("<I12xI", 14) in _BMP_SHORT and content.unpack("<III", 54) != _BMP_MASKS:
+        raise BadHeader("is a BMP that does not store blue, green and red in this order; write a PNG")
     return ImageHeader("BMP", abs(width), abs(height), 3 if bits > 8 else 1, min(bits, 8))
 
 

@@ -20,7 +20,7 @@ from sdnet.files import open_regular
 _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 _PNG = b"\x89PNG\r\n\x1a\n"
 # A larger absolute value marks missing data, such as the lowest float32, which GDAL writes.
-_NOT_A_MEASUREMENT = 1e30
+NOT_A_MEASUREMENT = 1e30
 # Refuses sparse files, which take gigabytes of memory but no disk. A file also has overviews and tags.
 _MOST_BYTES_OF_A_PIXEL, _MOST_OTHER_BYTES = 32, 64 << 20
 _TINY = np.finfo(np.float64).tiny
@@ -111,12 +111,17 @@ def _measured(band: np.ndarray, no_data: float | None) -> np.ndarray:
         values = band.astype(np.float64)
         as_stored = np.float32 if band.dtype == np.float32 else np.float64
         marked = None if no_data is None else float(as_stored(no_data))
-    measured: np.ndarray = np.isfinite(values) & (np.abs(values) < _NOT_A_MEASUREMENT)
+    measured: np.ndarray = np.isfinite(values) & (np.abs(values) < NOT_A_MEASUREMENT)
     return measured if marked is None else measured & (values != marked)
 
 
+def most_bytes(max_pixels: int) -> int:
+    """The largest file that is read. A larger one is not an image of so few pixels, but often a sparse file."""
+    return max_pixels * _MOST_BYTES_OF_A_PIXEL + _MOST_OTHER_BYTES
+
+
 def _refuse(header: ImageHeader, size: int, max_pixels: int) -> None:
-    most = max_pixels * _MOST_BYTES_OF_A_PIXEL + _MOST_OTHER_BYTES
+    most = most_bytes(max_pixels)
     if size > most:
         raise BadHeader(f"is a file of {size} bytes, more than {most}; raise data.max_pixels ({max_pixels})")
     if header.pixels > max_pixels:

@@ -16,6 +16,9 @@ from sdnet.errors import InputError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 _HEADER_BYTES = 1 << 16  # limits what is read; no header of ours or NumPy's is longer
+# What this program reads. Other members are never decompressed: a few MB of a zip bomb are terabytes.
+_ARRAYS = frozenset({"arr_0.npy", "arr_1.npy", "shifts.npy", "places.npy", "scenes.npy"})
+_READ_BYTES = 1 << 20
 _LONGEST_SHOWN = 120
 # NumPy parses headers with `ast`, which Python 3.11 cannot do in two threads at once (gh-106905).
 _PARSING = threading.Lock()
@@ -62,6 +65,18 @@ def find_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
     if header.tell() + size != info.file_size:
         raise ValueError(f"{name} should hold {short(size)} bytes after its header")
     return Member(shape, dtype, fortran, begin + header.tell())
+
+
+def corrupt_member(archive: zipfile.ZipFile) -> str | None:
+    """The first array whose bytes do not match its CRC-32; None if all do."""
+    for name in sorted(_ARRAYS & set(archive.namelist())):
+        try:
+            with archive.open(name) as member:
+                while member.read(_READ_BYTES):
+                    pass
+        except zipfile.BadZipFile:
+            return name
+    return None
 
 
 def map_member(path: Path, member: Member) -> np.memmap:

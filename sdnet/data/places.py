@@ -37,8 +37,9 @@ class Places:
         shapes = self.scene.shape, self.tile.shape, self.centre.shape
         if shapes != ((len(self),), (len(self),), (len(self), 2)):
             raise InputError(f"places have the shapes {shapes}; they must be [N], [N] and [N, 2]")
-        if len(self) and not 0 <= self.scene.min() <= self.scene.max() < len(self.scenes):
-            raise InputError(f"places name scene {self.scene.max()} of {len(self.scenes)}")
+        unknown = self.scene[(self.scene < 0) | (self.scene >= len(self.scenes))]
+        if unknown.size:
+            raise InputError(f"places name scene {unknown[0]} of {len(self.scenes)}")
 
     def __len__(self) -> int:
         return len(self.scene)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from sdnet.data.npz_member import Member, find_member, map_member, read_member, short
+from sdnet.data.npz_member import Member, corrupt_member, find_member, map_member, read_member, short
 from sdnet.errors import InputError
 from sdnet.files import is_permanent, sha256_of, whole_file
 
@@ -226,7 +226,7 @@ def refuse_corrupt(path: Path) -> None:
     """Compare the arrays with their CRC-32, which mapping them does not do. Raises InputError, OSError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            corrupt = archive.testzip()
+            corrupt = corrupt_member(archive)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(_not_whole(path, error)) from None
     if corrupt:

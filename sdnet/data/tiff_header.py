@@ -12,8 +12,9 @@ from sdnet.data.image_header import BadHeader, HeaderBytes, ImageHeader, SampleK
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the last one is GDAL's
+_STRIPS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 273, 278, 322, 323, 324
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
-_MOST_VALUES, _MOST_FIELDS = 64, 4096
+_MOST_VALUES, _MOST_PARTS, _MOST_FIELDS = 64, 1 << 20, 4096
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 # Compressions that GDAL and Pillow write, but that OpenCV cannot decode.
 _NOT_DECODED = {
@@ -73,7 +74,8 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
             photometric=first(_PHOTOMETRIC, _BLACK_IS_ZERO),
             planar=first(_PLANAR, 1) == 2,
             extra=fields[_EXTRA].values if _EXTRA in fields else (),
-        ),
+        )
+        or _missing_parts(fields),
     )
 
 
@@ -98,7 +100,7 @@ def _refusal(
     # Each of the following would be decoded as something else, without an error.
     if bands > 4 or (bands == 4 and photometric != _RGB) or (bands == 2 and (deep or not alpha)):
         return f"is a TIFF of {bands} bands; give 1 (grey, such as one polarisation) or 3 (RGB)"
-    if bands == 3 and photometric == _BLACK_IS_ZERO and not deep:
+    if bands == 3 and photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and not deep:
         return "is a TIFF of 3 bands that does not say they are RGB; write it as RGB, or one band"
     if planar and bands > 1 and deep:
         return "is a TIFF that stores one band after another; write it interleaved by pixel"
@@ -111,6 +113,27 @@ def _refusal(
             "or 32-bit floating point"
         )
     return ""
+
+
+def _missing_parts(fields: dict[int, _Field]) -> str:
+    """Why the decoder would take other bytes of the file for pixels of a strip or tile, or empty."""
+
+    def first(tag: int, default: int) -> int:
+        return fields[tag].values[0] if tag in fields and fields[tag].values else default
+
+    width, height = first(_WIDTH, 0), first(_HEIGHT, 0)
+    is_tiled = _TILES in fields
+    across = -(-width // max(first(_TILE_WIDTH, width), 1)) if is_tiled else 1
+    down = -(-height // max(first(_TILE_HEIGHT if is_tiled else _ROWS, height), 1))
+    needed = across * down * (first(_SAMPLES, 1) if first(_PLANAR, 1) == 2 else 1)
+    place = _TILES if is_tiled else _STRIPS
+    offsets = fields[place].values[:needed] if place in fields else ()
+    missing = needed - len(offsets) + offsets.count(0)  # GDAL's SPARSE_OK writes 0
+    if not missing or needed > _MOST_PARTS:
+        return ""
+    return (
+        f"is a TIFF without {missing} of its {needed} strips or tiles; write all of them (GDAL: no SPARSE_OK)"
+    )
 
 
 def _edits(fields: dict[int, _Field], deep_rgb: bool) -> tuple[tuple[int, bytes], ...]:
@@ -145,14 +168,14 @@ def _fields(content: HeaderBytes, order: str) -> dict[int, _Field]:
     position = start + (8 if big else 2)
     known = {
         _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT,
-        _NO_DATA,
+        _NO_DATA, _STRIPS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES,
     }  # fmt: skip
     fields: dict[int, _Field] = {}
     for entry in range(position, position + count * size, size):
         tag, kind, number = content.unpack(order + ("HHQ" if big else "HHI"), entry)
         if tag in known and kind in _CODES and tag not in fields:
             place = entry + size - inline
-            number = min(number, _MOST_VALUES)
+            number = min(number, _MOST_PARTS if tag in (_STRIPS, _TILES) else _MOST_VALUES)
             layout = f"{order}{number}{_CODES[kind]}"
             if struct.calcsize(layout) > inline:
                 place = content.unpack(order + ("Q" if big else "I"), place)[0]

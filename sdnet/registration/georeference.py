@@ -56,19 +56,26 @@ def read_geotiff(path: Path, crs: str | None) -> tuple[np.ndarray, np.ndarray, G
                 raise InputError(f"{path} has geo keys but no coordinate system; set one with rio edit-info")
             if crs is not None and opened.crs != rasterio.crs.CRS.from_wkt(crs):
                 with WarpedVRT(opened, crs=crs, resampling=Resampling.bilinear, add_alpha=False) as warped:
-                    return _read(warped, reprojected=True)
-            return _read(opened, reprojected=False)
+                    return _read(path, warped, reprojected=True)
+            return _read(path, opened, reprojected=False)
     except rasterio.errors.RasterioError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path} cannot be read ({reason}); copy the file again") from None
 
 
-def _read(opened: Any, *, reprojected: bool) -> tuple[np.ndarray, np.ndarray, Georeference]:
+def _read(path: Path, opened: Any, *, reprojected: bool) -> tuple[np.ndarray, np.ndarray, Georeference]:
+    if opened.colorinterp[0].name == "palette":
+        raise InputError(f"{path} is a GeoTIFF with a palette; convert it with gdal_translate -expand rgb")
+    corner = np.array(opened.transform, np.float64).reshape(3, 3)
+    if not np.isfinite(corner).all() or np.linalg.det(corner) == 0:
+        numbers = [float(number) for number in corner.ravel()[:6]]
+        raise InputError(
+            f"{path} has the geotransform {numbers}, which is not usable; set one with rio edit-info"
+        )
     bands = [1, 2, 3] if opened.count >= 3 else [1]
     pixels = opened.read(bands)
     valid = opened.dataset_mask() > 0
     valid &= np.isfinite(pixels).all(axis=0)
-    corner = np.array(opened.transform, np.float64).reshape(3, 3)
     geo = Georeference(opened.crs.to_wkt(), corner, opened.nodata, reprojected)
     return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)) if len(bands) == 3 else pixels[0], valid, geo
 

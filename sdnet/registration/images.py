@@ -6,6 +6,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from sdnet.data.images import NOT_A_MEASUREMENT
 from sdnet.errors import InputError
 
 LEAST_EDGE = 128
@@ -46,9 +47,9 @@ class Image:
 def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, name: str = "image") -> Image:
     """Make an image of an array, uint8, uint16 or float32, [H, W], or [H, W, 3] in the order R, G, B.
 
-    Without a mask, squares of zeros of 5 px or more and pixels that are not finite count as empty. Other depths
-    than 8 bit are stretched as training data are: 1st percentile to 0, 99th to 255. For a large image the
-    percentiles come from every n-th row and column.
+    Pixels that are not finite or beyond 1e30 count as empty, and without a mask also squares of zeros of 5 px or
+    more. Other depths than 8 bit are stretched as training data are: 1st percentile to 0, 99th to 255. For a
+    large image the percentiles come from every n-th row and column.
     Raises InputError for another shape or type, an image below 128 px, or one without any data.
     """
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
@@ -59,8 +60,10 @@ def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, nam
         size = f"{pixels.shape[1]} x {pixels.shape[0]} px"
         raise InputError(f"{name} is {size}; give at least {LEAST_EDGE} x {LEAST_EDGE} px")
     grey = _grey(pixels)
-    if valid is None:
-        valid = _holds_data(grey)
+    valid = _holds_data(grey) if valid is None else valid
+    if grey.dtype.kind == "f" and not (known := np.abs(grey) < NOT_A_MEASUREMENT).all():
+        # One NaN would make both percentiles NaN, and so the whole image black.
+        grey, valid = np.where(known, grey, np.nan), valid & known
     if not valid.any():
         raise InputError(f"{name} is empty: it has no pixel with data; give another image")
     return Image(grey if grey.dtype == np.uint8 else _stretched(grey, valid), valid, name)

@@ -1,5 +1,6 @@
 """Reads an image file: PNG, TIFF and similar through OpenCV, GeoTIFF through rasterio (extra `geo`)."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from sdnet.data.image_formats import read_header
 from sdnet.data.image_header import BadHeader, HeaderBytes, ImageHeader
-from sdnet.data.images import refuse_incomplete
+from sdnet.data.images import most_bytes, refuse_incomplete
 from sdnet.data.tiff_header import is_tiff
 from sdnet.errors import InputError
 from sdnet.files import open_regular
@@ -55,10 +56,13 @@ def read_source(path: Path, crs: str | None = None) -> Source:
                 return Source(path, pixels, image, geo, geo.nodata, known)
             if header.refusal:
                 raise BadHeader(header.refusal)
+            _refuse_large_file(os.fstat(file.fileno()).st_size)
             file.seek(0)
             pixels = _decode(file.read(), header)
     except BadHeader as error:
         raise InputError(f"{path} {error}; give a PNG or TIFF image that is whole") from None
+    except MemoryError:
+        raise InputError(f"{path} does not fit into memory; cut it into parts") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); give an image") from None
     known = None if header.no_data is None else (pixels != header.no_data) & np.isfinite(pixels)
@@ -71,6 +75,13 @@ def read_source(path: Path, crs: str | None = None) -> Source:
 def _refuse_large(header: ImageHeader) -> None:
     if header.pixels > _MOST_PIXELS:
         raise BadHeader(f"announces {header.width} x {header.height} px, more than {_MOST_PIXELS} pixels")
+
+
+def _refuse_large_file(size: int) -> None:
+    """rasterio reads only the pixels of a GeoTIFF, but any other file is read as a whole."""
+    most = most_bytes(_MOST_PIXELS)
+    if size > most:
+        raise BadHeader(f"is a file of {size} bytes, more than {most}")
 
 
 def _is_geotiff(content: HeaderBytes) -> bool:

@@ -84,6 +84,14 @@ def png(width: int, height: int, *, bits: int = 8, colour: int = 0, rows: bytes 
     )
 
 
+def bmp_of_32_bits(image: np.ndarray, masks: Sequence[int]) -> bytes:
+    """A BMP of [H, W, 3], R, G, B, with a short header. masks: where a pixel has each colour, 8 bits each."""
+    pixels = sum(image[::-1, :, band].astype(np.uint32) * (mask & -mask) for band, mask in enumerate(masks))
+    header = struct.pack("<IiiHHIIiiII", 40, image.shape[1], image.shape[0], 1, 32, 3, 0, 0, 0, 0, 0)
+    before = b"BM" + struct.pack("<III", 0, 0, 66) + header + struct.pack("<III", *masks)
+    return before + np.asarray(pixels, "<u4").tobytes()
+
+
 def announced(width: int, height: int) -> dict[str, bytes]:
     """Small files of each format that announce an image of this size, and contain almost none of it."""
     frame = struct.pack(">HBHHB", 11, 8, min(height, 65535), min(width, 65535), 1) + b"\x01\x11\0"

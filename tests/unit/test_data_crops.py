@@ -100,10 +100,14 @@ def test_a_file_without_places_says_so_and_wrong_ones_are_refused(tmp_path):
     write_patches(tmp_path / "wrong.npz", 2, [patches], labels, extras=extras)
     with pytest.raises(InputError, match=r"places is int32 \[3, 4\], not of kind i and shape \[2, 4\]"):
         Places.read(tmp_path / "wrong.npz", 2)
-    extras["places"] = np.full((2, 4), 1, np.int32)
+    extras["places"] = np.array([[0] * 4, [1] * 4], np.int32)
     write_patches(tmp_path / "beyond.npz", 2, [patches], labels, extras=extras)
     with pytest.raises(InputError, match="beyond.npz: places name scene 1 of 1"):
         Places.read(tmp_path / "beyond.npz", 2)
+    extras["places"] = np.array([[0] * 4, [-3] * 4], np.int32)
+    write_patches(tmp_path / "below.npz", 2, [patches], labels, extras=extras)
+    with pytest.raises(InputError, match="below.npz: places name scene -3 of 1"):
+        Places.read(tmp_path / "below.npz", 2)
 
 
 def test_shifts_of_another_shape_are_refused_when_the_file_is_opened(tmp_path):

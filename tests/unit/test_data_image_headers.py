@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
 from sdnet.data.image_formats import read_header
 from sdnet.data.image_header import BadHeader
 from sdnet.data.images import BadImage, read_grey
-from tests.unit.image_files import announced, pillow_bytes, png, tiff
+from tests.unit.image_files import announced, bmp_of_32_bits, pillow_bytes, png, tiff
 
 LIMIT = 1 << 20
 GREY = (np.arange(20 * 30).reshape(20, 30) % 251).astype(np.uint8)
@@ -40,6 +42,8 @@ REFUSED = {
     "VV and VH of 8 bits": (tiff(MANY[:, :, :2], extra=[0]), "is a TIFF of 2 bands"),
     "B, G, R and NIR": (tiff(MANY[:, :, :4].astype(np.uint16), photometric=1), "is a TIFF of 4 bands"),
     "3 bands that are not RGB": (tiff(COLOURS, photometric=1, extra=[0, 0]), "does not say they are RGB"),
+    "3 bands whose zero is white": (tiff(COLOURS, photometric=0), "does not say they are RGB"),
+    "red first in a BMP": (bmp_of_32_bits(COLOURS, (0xFF, 0xFF00, 0xFF0000)), "blue, green and red in this order"),
     "deep planes": (tiff(COLOURS.astype(np.uint16), planar=True), "one band after another"),
     "CMYK TIFF": (tiff(MANY[:, :, :4], photometric=5), "photometric interpretation 5"),
     "CMYK JPEG": (pillow_bytes(COLOURS, "JPEG", "CMYK"), r"is a JPEG of 4 components \(CMYK\)"),
@@ -70,6 +74,23 @@ def test_what_would_be_read_wrongly_is_refused_by_name(read, content, reason):
 
 def test_planes_of_8_bits_are_read_as_the_same_colours(read):
     np.testing.assert_array_equal(read(tiff(COLOURS, planar=True)), read(tiff(COLOURS)))
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("layout", [{"blockysize": 4}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
+def test_a_sparse_tiff_is_refused_because_its_holes_decode_to_other_bytes_of_the_file(read, layout):
+    with MemoryFile() as memory:
+        size = {"width": 32, "height": 32, "count": 1, "dtype": "float32"}
+        with memory.open(driver="GTiff", SPARSE_OK=True, **size, **layout) as file:
+            file.write(np.ones((4, 32), np.float32), 1, window=Window(0, 0, 32, 4))
+        content = bytes(memory.getbuffer())
+    with pytest.raises(BadImage, match=r"is a TIFF without \d of its \d strips or tiles; write all of them"):
+        read(content)
+
+
+def test_a_bmp_with_the_usual_masks_is_read_as_one_without_masks(read):
+    masked = read(bmp_of_32_bits(COLOURS, (0xFF0000, 0xFF00, 0xFF)))
+    np.testing.assert_array_equal(masked, read(pillow_bytes(COLOURS, "BMP")))
 
 
 @pytest.mark.parametrize("name, content", announced(60_000, 50_000).items(), ids=announced(9, 9))

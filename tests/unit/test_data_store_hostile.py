@@ -1,5 +1,6 @@
 """Archives with false headers are refused in one line, before anything is mapped or allocated."""
 
+import hashlib
 import io
 import os
 import struct
@@ -120,6 +121,16 @@ def test_one_changed_pixel_is_found_by_the_checksum_of_the_archive(tmp_path):
         InputError, match=r"train\.npz is corrupt: arr_0\.npy does not match its CRC-32; make or"
     ):
         checksums_of(train, test)
+
+
+def test_a_member_that_is_no_array_of_ours_is_not_decompressed(path):
+    np.savez(path, noise(4), np.ones(4, int))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("bomb", bytes(1 << 20), zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 10] = 99  # a compression that nothing can undo
+    path.write_bytes(content)
+    assert checksums_of(path, path)["train.npz"] == hashlib.sha256(content).hexdigest()
 
 
 def test_a_pointer_of_git_lfs_is_named_as_one(path):

@@ -227,6 +227,9 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("checkpoint: {every_s: .inf}", "checkpoint.every_s is .inf; use seconds from 0 to a year, or auto"),
         ("cluster: {hosts: [{address: h, devices: {010: x}}]}", '"010" is no device id; write a whole'),
         ("epochs: 3", "epochs is not a key of a job (value 3); did you mean train.epochs?"),
+        ("train.epochs: 3", "train.epochs is not a key of a job (value 3); write `train:`, and below it"),
+        ("train: {lr: inf}", 'train.lr is "inf"; it must be a number'),
+        ("train: {lr: nan}", 'train.lr is "nan"; it must be a number'),
     ],
 )  # fmt: skip
 def test_what_would_make_another_job_is_refused_with_its_line(job: Path, line: str, said: str) -> None:
@@ -265,6 +268,14 @@ def test_the_text_of_an_override_is_what_the_shell_gave(job: Path, override: str
         (
             ("data.images=#2",),
             '--set data.images is "#2"; YAML takes `#` for a comment: put the value in quotes',
+        ),
+        (
+            ("data.images=&x /a",),
+            '--set data.images is "&x /a"; YAML takes `&` for the name of an anchor: put the value in quotes',
+        ),
+        (
+            ("data.images=/a\u3000",),
+            '--set: data.images is "/a\\u3000"; remove the space around it',
         ),
         (("train.epochs=1\n---\n2",), "--set train.epochs begins a second document"),
         (("data={images: a, images: b}",), "--set data: images is given twice"),

@@ -7,6 +7,7 @@ of their file.
 import dataclasses
 import difflib
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
@@ -189,10 +190,13 @@ def _meant(value: object, items: list[ErrorDetails]) -> str:
         number = int(value, 0) if "x" in value.lower() or "b" in value.lower() else float(value)
     except ValueError:
         return ""
-    return f"that is text here: write {number:.12g}"
+    return f"that is text here: write {number:.12g}" if math.isfinite(number) else ""
 
 
 def _instead(path: Path, job: type[BaseModel]) -> str:
+    section, dot, inner = str(path[-1]).partition(".")
+    if dot and inner in _keys((*path[:-1], section), job):
+        return f"write `{section}:`, and below it, indented, `{inner}:`"
     last = str(path[-1])[:60].lower().replace("-", "_")
     near = difflib.get_close_matches(last, _keys(path[:-1], job), n=1)
     if near:

@@ -12,6 +12,7 @@ from sdnet.paths import printable_path
 
 _DEEPEST_KEY = 10
 _LONGEST_TEXT = 4096
+_YAML_SPACE = " \t\r\n"  # `strip` alone also removes U+00A0 and U+3000, which may end the name of a folder
 # Invisible characters, with which a path names another folder: controls, zero-width and direction marks.
 _INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
@@ -142,7 +143,7 @@ def _read(override: str) -> tuple[tuple[str, ...], Node]:
         raise InputError(f"--set {shown(override)} has no key=value; write it like --set train.epochs=5")
     if len(path) > _DEEPEST_KEY:
         raise InputError(f"--set {name_of(path[:3])}... has {len(path)} parts; no key of a job has so many")
-    return path, _value(text.strip(), f"--set {name_of(path)}")
+    return path, _value(text.strip(_YAML_SPACE), f"--set {name_of(path)}")
 
 
 def _value(text: str, source: str) -> Node:
@@ -157,7 +158,8 @@ def _value(text: str, source: str) -> Node:
     except NotYaml:
         return Node(text)
     if node.written is not None and node.written != text:
-        raise InputError(f"{source} is {shown(text)}; YAML takes `#` for a comment: put the value in quotes")
+        meaning = "`#` for a comment" if "#" in text else "`&` for the name of an anchor"
+        raise InputError(f"{source} is {shown(text)}; YAML takes {meaning}: put the value in quotes")
     return node
 
 

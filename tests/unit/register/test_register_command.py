@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 from rasterio.warp import calculate_default_transform, reproject
 
 from sdnet.program import main
@@ -210,6 +210,36 @@ def test_files_that_are_not_complete_images_are_refused_in_one_line(cli, images,
     for name in ("cut.png", "cut.tif", "text.png", "empty.png", "small.png", "missing.png", "pipe.png", "."):
         code, _, error = cli(images / "optical.png", tmp_path / name, "-o", tmp_path / "out")
         assert (code, error.count("\n")) == (2, 1) and error.startswith(f"error: {tmp_path / name} "), error
+
+
+@pytest.mark.parametrize("corner", [Affine(0, 0, 5, 0, 0, 5), Affine(np.nan, 0, 5, 0, -1, 5)])
+def test_a_geotransform_that_places_no_pixel_is_refused(cli, images, tmp_path, corner) -> None:
+    write_geotiff(tmp_path / "flat.tif", cv2.imread(str(images / "sar.png"), 0), corner)
+    code, _, error = cli(images / "optical.tif", tmp_path / "flat.tif", "-o", tmp_path / "out")
+    assert code == 2 and "flat.tif has the geotransform [" in error, error
+
+
+def test_a_geotiff_with_a_palette_is_refused_because_its_pixels_are_no_grey_values(
+    cli, images, tmp_path
+) -> None:
+    with rasterio.open(images / "sar.tif") as file:
+        pixels, profile = file.read(), file.profile
+    with rasterio.open(tmp_path / "map.tif", "w", **{**profile, "photometric": "palette"}) as file:
+        file.write(pixels)
+        file.write_colormap(1, {value: (255 - value, 0, value, 255) for value in range(256)})
+    code, _, error = cli(images / "optical.tif", tmp_path / "map.tif", "-o", tmp_path / "out")
+    assert (
+        code == 2
+        and "map.tif is a GeoTIFF with a palette; convert it with gdal_translate -expand rgb" in error
+    )
+
+
+def test_a_sparse_file_is_refused_before_its_gigabytes_are_read(cli, images, tmp_path) -> None:
+    sparse = tmp_path / "sparse.png"
+    sparse.write_bytes((images / "sar.png").read_bytes())
+    os.truncate(sparse, 1 << 40)
+    code, _, error = cli(images / "optical.png", sparse, "-o", tmp_path / "out")
+    assert code == 2 and f"sparse.png is a file of {1 << 40} bytes, more than" in error, error
 
 
 @pytest.mark.parametrize(

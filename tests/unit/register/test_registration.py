@@ -131,6 +131,20 @@ def test_16_bit_images_are_registered_as_their_8_bit_versions_are() -> None:
     assert error_px(found.transform, TRUTHS["affine"]) < 0.3
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("missing", [np.nan, np.inf, np.finfo(np.float32).min])
+def test_one_pixel_without_a_measurement_is_empty_and_changes_no_other(missing, masked) -> None:
+    sar = pair(EDGE, TRUTHS["affine"])[1].astype(np.float32) + 1
+    spoiled = sar.copy()
+    spoiled[7, 5] = missing
+    whole, found = (
+        image_from_array(pixels, valid=np.ones(sar.shape, bool) if masked else None)
+        for pixels in (sar, spoiled)
+    )
+    assert np.argwhere(found.valid != whole.valid).tolist() == [[7, 5]]
+    assert np.abs(found.grey.astype(int) - whole.grey).sum() <= 255
+
+
 def test_the_search_starts_from_the_initial_transform() -> None:
     truth = turned(30, 1.1, (60, 40), EDGE)
     found = sdnet.register(

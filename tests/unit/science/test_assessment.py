@@ -175,6 +175,13 @@ def test_a_report_names_every_rate_and_has_a_row_for_each_season_and_scene():
         "ROIs1_fall_1           2  0.0000    1.0000       1.0000",
         "harbour                2  0.0000    1.0000       1.0000",
     ]
+    strange = replace(places, scenes=("a\nb", "\x1b[31m\udcd6"))
+    assert [
+        line.split()[0] for line in assessment_lines(assess(opt, sar, np.repeat([1, 0], 4), strange))[-2:]
+    ] == [
+        "a\\nb",
+        "\\x1b[31m\\xd6",
+    ]
     assert assessment_lines(assess(opt, sar, np.repeat([1, 0], 4))) == [
         "FPR95 0.00000000  accuracy 1.00000000  pairs 8"
     ]

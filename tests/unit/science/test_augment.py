@@ -1,5 +1,6 @@
 """Views of pairs: both patches alike, and a function of seed, step and position alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,14 @@ def test_patches_that_are_too_small_for_a_recipe_are_refused(recipe, edge, neede
 def test_a_recipe_that_aligns_scenes_needs_their_shifts():
     with pytest.raises(InputError, match="train.npz holds no shifts of scenes"):
         Views(Recipe(align_scenes=True), file_of(stored()))
+
+
+@pytest.mark.parametrize("shift", [65, -32768])
+def test_a_shift_that_moves_the_view_off_the_patch_is_refused(shift):
+    shifts = np.zeros((6, 2), np.int16)
+    shifts[4, 1] = shift
+    with pytest.raises(InputError, match=f"has a shift of {shift} px; it must be from -64 to 64: correct"):
+        check_patches(Recipe(align_scenes=True), replace(file_of(stored()), shifts=shifts))
 
 
 def test_a_recipe_with_runs_of_scenes_needs_to_know_them():

@@ -1,6 +1,7 @@
 """What is read is what was written, or it is refused in one line."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -151,6 +152,18 @@ def test_an_unreadable_file_is_corrupt_and_reading_it_does_not_hang(saved, name,
 @pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b"\xff\xfe", b"null", b'{"sha256": 1}'])
 def test_an_invalid_state_is_corrupt(saved, content):
     (saved / "state.json").write_bytes(content)
+    with pytest.raises(CorruptCheckpoint, match="state.json is not what was written"):
+        verify(saved)
+
+
+@pytest.mark.parametrize("field", ["recipe", "files"])
+@pytest.mark.parametrize("value", [None, [1], 5])
+def test_a_state_of_another_form_is_corrupt_although_its_checksum_is_right(saved, field, value):
+    content = json.loads((saved / "state.json").read_text())
+    content = {**content, field: value}
+    del content["sha256"]
+    signature = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (saved / "state.json").write_text(json.dumps({**content, "sha256": signature}))
     with pytest.raises(CorruptCheckpoint, match="state.json is not what was written"):
         verify(saved)
 

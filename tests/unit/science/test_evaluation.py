@@ -1,5 +1,6 @@
 """Distances have the same bits for any number of ranks; exported files compute the same."""
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.evaluation import Evaluation, chunks_of_rank, merge, num_chunks, training_threshold
 from sdnet.export import ExportDiffers, export_checkpoint
-from sdnet.files import sha256_of
+from sdnet.files import checksum_path, put_with_checksum, sha256_of
 from sdnet.model import SDNet
 from sdnet.published import write_published
 from sdnet.trainer import Trainer
@@ -89,6 +90,22 @@ def test_any_path_can_be_exported_to(published, tmp_path, monkeypatch, temporary
     export_checkpoint(published, folder / "a b+c.mindir")
     assert sorted(path.name for path in folder.iterdir()) == ["a b+c.mindir", "a b+c.mindir.sha256"]
     assert list(scratch.iterdir()) == []
+
+
+def test_the_checksum_of_a_name_that_is_not_utf_8_names_its_bytes(tmp_path):
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xd6.mindir"))
+    found = put_with_checksum(b"content", out)
+    assert checksum_path(out).read_bytes() == found.encode() + b"  \xd6.mindir\n"
+
+
+def test_a_checksum_that_cannot_be_written_is_refused_before_the_export(published, tmp_path):
+    (tmp_path / "sdnet.mindir.sha256").mkdir()
+    for name, reason in (("sdnet", "Is a directory"), ("y" * 245, "File name too long")):
+        with pytest.raises(
+            InputError, match=rf"\.mindir\.sha256 cannot be written \({reason}\); name a file"
+        ):
+            export_checkpoint(published, tmp_path / f"{name}.mindir")
+    assert [path.name for path in tmp_path.iterdir()] == ["sdnet.mindir.sha256"]
 
 
 def test_an_export_that_fails_leaves_what_was_there(published, tmp_path, monkeypatch):
