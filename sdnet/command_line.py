@@ -4,11 +4,12 @@ import codecs
 import io
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
+from typer.exceptions import TyperException
 
 from sdnet.errors import InputError, escaped
 from sdnet.paths import path_option
@@ -68,6 +69,19 @@ def refuse_empty(arguments: Sequence[str]) -> None:
         if not argument or (option.startswith("--") and equals and not value):
             name = option or (before if before.startswith("--") else f"the argument after {before}")
             raise InputError(f"{name} is empty; give a value, or leave it out")
+
+
+def run_command(app: Callable[..., object]) -> int:
+    """Run the command that `sys.argv` names, and return its exit code. Raises InputError for wrong arguments."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        if not message:
+            return 2  # there are no arguments, and the help was printed
+        hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        raise InputError(message.rstrip(".") + hint) from None
+    return code if isinstance(code, int) else 0
 
 
 def ignore_unusable_width() -> None:

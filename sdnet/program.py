@@ -23,6 +23,7 @@ from sdnet.command_line import (
     print_any_text,
     refuse_empty,
     refuse_small_address_space,
+    run_command,
 )
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
@@ -31,6 +32,7 @@ from sdnet.interruption import admit_signals, interruptible, leave_interrupted, 
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
+from sdnet.streams import standard_streams
 
 app = typer.Typer(
     name="sdnet",
@@ -242,15 +244,20 @@ def main() -> None:
     print_any_text(sys.stdout, sys.stderr)
     ignore_unusable_width()
     code = 1
-    with interruptible(silent=True):
+    with standard_streams() as streams, interruptible(silent=True):
         try:
             code = _run()
         except BaseException:  # after a signal, any error may come from an interrupted library
             if received_signal() is None:
                 raise
-    signum = received_signal()
-    if signum is not None:
-        leave_interrupted("sdnet", signum)
+        signum = received_signal()
+        if signum is not None:
+            leave_interrupted("sdnet", signum)
+        lost = streams.why_output_was_lost()
+        if lost:
+            print(f"failed: standard output could not be written ({lost})", file=sys.stderr)
+            # The results of all other commands are on disk; their output only describes them.
+            code = code or int(sys.argv[1:2] == ["eval"])
     sys.exit(code)
 
 
@@ -259,9 +266,7 @@ def _run() -> int:
         admit_signals()
         refuse_small_address_space()
         refuse_empty(sys.argv[1:])
-        app()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        return run_command(app)
     except InputError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
@@ -277,4 +282,3 @@ def _run() -> int:
     except ArithmeticError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
-    return 0

@@ -8,11 +8,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli.terminal import standard_streams
 from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
 from orchestrator.storage import RunLost
-from sdnet.command_line import refuse_empty, refuse_small_address_space
+from sdnet.command_line import refuse_empty, refuse_small_address_space, run_command
 from sdnet.errors import InputError, one_line
 from sdnet.interruption import (
     admit_signals,
@@ -21,6 +20,7 @@ from sdnet.interruption import (
     leave_interrupted,
     received_signal,
 )
+from sdnet.streams import standard_streams
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 4 another launch took the run over, "
@@ -52,7 +52,7 @@ class Commands(TyperGroup):
             raise typer.Exit(exit_code_of(interruption)) from None
 
 
-def run_to_exit_code(app: Callable[[], object]) -> int:
+def run_to_exit_code(app: Callable[..., object]) -> int:
     """Run the command line, print why it failed, and return its exit code."""
     silent = not set(_TALK_AFTER_A_SIGNAL) & set(sys.argv[1:2])
     with standard_streams() as streams, interruptible(silent=silent):
@@ -72,14 +72,12 @@ def tell(message: str) -> None:
     print(f"sdnet-orchestrate: {message}", file=sys.stderr)
 
 
-def _run(app: Callable[[], object], silent: bool) -> int:
+def _run(app: Callable[..., object], silent: bool) -> int:
     try:
         admit_signals()
         refuse_small_address_space()
         refuse_empty(sys.argv[1:])
-        app()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        return run_command(app)
     except (InputError, OrchestratorInputError) as error:
         tell(one_line(str(error)))
         return 2
@@ -103,4 +101,3 @@ def _run(app: Callable[[], object], silent: bool) -> int:
             raise
         # The signal interrupted a library; the caller reports the signal.
         return 1
-    return 0

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -184,6 +185,10 @@ def _read(path: Path, start: int = 0, size: int = -1) -> bytes:
     # A FIFO at this name would block the open for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            # A link to /dev/zero would never end.
+            raise OSError(errno.EINVAL, "it is a device")
         if start:
             file.seek(start)
         return file.read(size)

@@ -150,6 +150,12 @@ def test_a_fifo_at_an_objects_name_does_not_block(tmp_path: Path) -> None:
     assert DirectoryStorage(tmp_path).get("a") == b""
 
 
+def test_a_link_to_a_device_is_refused_and_not_read_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("/dev/zero")
+    with pytest.raises(StorageMisused, match="a cannot be used .*it is a device.*; correct its type"):
+        DirectoryStorage(tmp_path).get("a")
+
+
 def test_a_folder_at_an_objects_name_is_named_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(StorageMisused, match="a cannot be used .*directory.*; correct its type"):

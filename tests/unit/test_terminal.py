@@ -167,7 +167,7 @@ def test_an_address_space_limit_under_which_libraries_hang_is_refused(package: s
 def test_a_file_that_cannot_be_used_ends_a_command_in_one_line_with_its_name(
     code, monkeypatch, capfd
 ) -> None:
-    def command() -> None:
+    def command(standalone_mode: bool) -> None:
         raise OSError(code, os.strerror(code), "/runs/j/x")
 
     monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", "plan"])
