@@ -126,10 +126,8 @@ def _natural(pair: Pair) -> list[list[tuple[int, int, str]]]:
 def _matching(scenes: list[str], patterns: tuple[str, ...], key: str) -> tuple[str, ...]:
     for pattern in patterns:
         if not any(fnmatchcase(scene, pattern) for scene in scenes):
-            first = ", ".join(scenes[:5])
-            raise InputError(
-                f"{key}: {shown(pattern)} matches none of the {len(scenes)} scenes ({first}, ...)"
-            )
+            first = ", ".join(scenes[:5]) + (", ..." if len(scenes) > 5 else "")
+            raise InputError(f"{key}: {shown(pattern)} matches none of the {len(scenes)} scenes ({first})")
     if not patterns:
         raise InputError(f"{key} is empty; give at least one pattern of scene names")
     return tuple(scene for scene in scenes if any(fnmatchcase(scene, pattern) for pattern in patterns))
