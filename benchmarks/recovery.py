@@ -67,9 +67,16 @@ def training(cluster: Bed) -> Iterator[RunDirectory]:
     process.communicate()
 
 
-def wait_until_ready(run: RunDirectory, time_before: float) -> None:
-    """Wait for standbys that became ready, and for a checkpoint that was saved, after that time."""
-    wait_for(run, events.StandbysReady, since=time_before)
+def wait_until_ready(run: RunDirectory, time_before: float, standbys: int) -> None:
+    """Wait until so many standbys became ready, and a checkpoint was saved, after that time."""
+    missing = standbys
+
+    def last_of_them(ready: events.StandbysReady) -> bool:
+        nonlocal missing
+        missing -= ready.started
+        return missing <= 0
+
+    wait_for(run, events.StandbysReady, last_of_them, since=time_before)
     wait_for(run, events.CheckpointSaved, since=time_before)
 
 
@@ -101,7 +108,7 @@ def kill_ranks(times: int) -> list[dict[str, float]]:
         with training(cluster) as run:
             began = 0.0
             for turn in range(times):
-                wait_until_ready(run, began)
+                wait_until_ready(run, began, standbys=2)
                 pid = last_ranks(run)[turn % 2].pid
                 found.append(measure(run, partial(os.kill, pid, signal.SIGKILL)))
                 began = time.time()
@@ -114,7 +121,8 @@ def kill_hosts(times: int) -> list[dict[str, float]]:
     with bed(3, QUICK_TO_NOTICE) as cluster, training(cluster) as run:
         began = 0.0
         for _ in range(times):
-            wait_until_ready(run, began)
+            # The group used two standbys, and the third one died with its host.
+            wait_until_ready(run, began, standbys=3)
             used = {process.host for process in last_ranks(run)}
             victim = next(host for host in cluster.hosts[1:] if host.address in used)
             found.append(measure(run, victim.kill))

@@ -12,6 +12,8 @@ from orchestrator.telemetry.events import StandbysReady
 
 # In its first seconds a group compiles, which needs the CPUs.
 _SETTLED_S = 5.0
+# How often to look for hosts without standbys: one that was lost may return, and a new one may join.
+_LOOK_AGAIN_S = 10.0
 
 
 class StandbyPool(Protocol):
@@ -21,7 +23,7 @@ class StandbyPool(Protocol):
         """Start as many on every host as the fullest host has ranks. Does not wait."""
 
     def newly_ready(self) -> int:
-        """The number of standbys of the last start, once, when all of them are ready; otherwise 0."""
+        """The number of standbys that were started, once, when all of them are ready; otherwise 0."""
 
 
 class Standbys:
@@ -30,19 +32,15 @@ class Standbys:
     def __init__(self, clock: Clock, generation: Generation, pool: StandbyPool):
         self._clock, self._generation, self._pool = clock, generation, pool
         self._first_step = generation.step
-        self._progress_since: float | None = None
-        self._started = self._reported = False
+        self._next_start: float | None = None
 
     def look(self) -> StandbysReady | None:
-        """Start standbys when the group has made progress for a while. Returns an event when all are ready."""
+        """Start missing standbys when the group has made progress for a while. Returns an event when all are ready."""
         now = self._clock.now()
-        if self._generation.step > self._first_step and self._progress_since is None:
-            self._progress_since = now
-        settled = self._progress_since is not None and now >= self._progress_since + _SETTLED_S
-        if settled and not self._started:
+        if self._next_start is None and self._generation.step > self._first_step:
+            self._next_start = now + _SETTLED_S
+        if self._next_start is not None and now >= self._next_start:
             self._pool.start_missing()
-            self._started = True
-        if self._started and not self._reported and (ready := self._pool.newly_ready()):
-            self._reported = True
-            return StandbysReady(started=ready)
-        return None
+            self._next_start = now + _LOOK_AGAIN_S
+        ready = self._pool.newly_ready()
+        return StandbysReady(started=ready) if ready else None

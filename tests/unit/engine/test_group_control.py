@@ -163,6 +163,21 @@ def test_standbys_start_once_the_group_has_made_progress_for_five_seconds() -> N
     assert made.last("standbys_ready") == events.StandbysReady(started=2)
 
 
+def test_a_host_that_returns_later_gets_standbys_too() -> None:
+    made = bench()
+    made.start("h0")
+    made.ranks.all_beat(STEPPING)
+    made.ticks(8)
+    made.pool.ready = 2
+    made.ticks(3)
+    before = made.pool.started
+    made.ticks(10)
+    assert made.pool.started == before + 1
+    made.pool.ready = 1
+    made.ticks(1)
+    assert made.last("standbys_ready") == events.StandbysReady(started=1)
+
+
 def test_a_failure_of_storage_waits_until_storage_is_back() -> None:
     made = bench()
     made.start("h0")
