@@ -3,11 +3,12 @@
 import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO, cast
+from typing import BinaryIO, TextIO, cast
 
 from sdnet.command_line import ESCAPE
 
@@ -18,11 +19,18 @@ class _Stream(io.FileIO):
     lost: OSError | None = None
 
     def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
-        try:
-            return super().write(data) or 0
-        except OSError as error:
-            self.lost = self.lost or error
-            return memoryview(data).nbytes
+        remaining = memoryview(data).cast("B")
+        total = len(remaining)
+        while remaining:
+            try:
+                written = super().write(remaining)
+            except OSError as error:
+                self.lost = self.lost or error
+                break
+            if written is None:  # a pipe that is full, and that somebody has made non-blocking
+                select.select([], [self], [])
+            remaining = remaining[written or 0 :]
+        return total
 
 
 @dataclass(slots=True)
@@ -71,8 +79,9 @@ def _text(file: _Stream, like: TextIO | None) -> io.TextIOWrapper:
     """A text stream over `file`, with the encoding of the one that it replaces."""
     if like is not None:
         like.flush()
+    # No BufferedWriter: if a signal interrupts it after the write, it writes the same bytes again.
     return io.TextIOWrapper(
-        io.BufferedWriter(cast(io.RawIOBase, file)),
+        cast(BinaryIO, file),
         encoding=like.encoding if like is not None else "utf-8",
         errors=ESCAPE,  # a path may contain bytes that are not text
         line_buffering=file.isatty() or file.fileno() == 2,

@@ -174,3 +174,16 @@ def test_a_file_that_cannot_be_used_ends_a_command_in_one_line_with_its_name(
     assert run_to_exit_code(command) == 1
     expected = f"/runs/j/x: {os.strerror(code)}; look at it and its disk, and run this again"
     assert capfd.readouterr() == ("", f"sdnet-orchestrate: {expected}\n")
+
+
+def test_a_pipe_that_does_not_block_gets_every_byte() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    script = (
+        "from sdnet.streams import standard_streams\n"
+        "with standard_streams(): print('x' * 300_000, flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=writing):
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            assert pipe.read() == b"x" * 300_000 + b"\n"
