@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
 CPUS := $(shell nproc 2>/dev/null || echo 1)
-# Two lanes on two slow CPUs take so long that tests reach their time-outs.
+# On two slow CPUs, two lanes made tests take longer than 5 minutes, which was their time-out then.
 LANES ?= $(shell [ $(CPUS) -ge 4 ] && echo 2 || echo 1)
 # loadfile: the tests of one file share fixtures that take seconds.
 UNIT := $(VENV)/bin/pytest tests/unit --numprocesses logical --maxprocesses 8 --dist loadfile

@@ -10,7 +10,6 @@ step. The sides alternate.
 usage: python benchmarks/train_step.py [--batch 100] [--rounds 5] [--json]
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -18,6 +17,7 @@ import time
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
+from step_options import read_options  # type: ignore[import-not-found]
 
 from sdnet import weights
 from sdnet.config import Recipe
@@ -104,13 +104,7 @@ def measure(batch: int, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=100, help="pairs per step")
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps of each side")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    arguments = parser.parse_args()
+    arguments = read_options(__doc__, "measured steps of each side")
     ms.set_context(mode=ms.GRAPH_MODE)
     found = measure(arguments.batch, arguments.rounds)
     if arguments.json:

@@ -6,7 +6,6 @@ share: with an idle CPU the views take no time of the step.
 usage: python benchmarks/views.py [--batch 100] [--rounds 5] [--json]
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+from step_options import read_options  # type: ignore[import-not-found]
 
 from sdnet import weights
 from sdnet.augment import VIEW, Views, Where
@@ -65,13 +65,7 @@ def measure(batch: int, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=100, help="pairs per step")
-    parser.add_argument("--rounds", type=int, default=5, help="measured batches")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    arguments = parser.parse_args()
+    arguments = read_options(__doc__, "measured batches")
     ms.set_context(mode=ms.GRAPH_MODE)
     found = measure(arguments.batch, arguments.rounds)
     if arguments.json:

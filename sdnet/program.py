@@ -255,7 +255,7 @@ def main() -> None:
             leave_interrupted("sdnet", signum)
         lost = streams.why_output_was_lost()
         if lost:
-            print(f"failed: standard output could not be written ({lost})", file=sys.stderr)
+            print(f"sdnet: standard output could not be written ({lost})", file=sys.stderr)
             # The results of all other commands are on disk; their output only describes them.
             code = code or int(sys.argv[1:2] == ["eval"])
     sys.exit(code)

@@ -93,8 +93,11 @@ def _check_numbers() -> None:
 def _ray_can_read(settings: dict[str, str]) -> bool:
     """Whether Ray can be imported with these settings of its C++ code, tried in another process."""
     others = {name: value for name, value in os.environ.items() if not _CORE_SETTING.fullmatch(name)}
-    tried = subprocess.run(
-        [sys.executable, "-c", "import ray._raylet"],
-        env=others | settings, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LOAD_RAY_S,
-    )  # fmt: skip
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", "import ray._raylet"],
+            env=others | settings, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LOAD_RAY_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return True  # a wrong value ends the import at once, so this host is only slow
     return tried.returncode == 0

@@ -20,10 +20,9 @@ from sdnet.errors import InputError
 _DEFAULT = "/tmp"
 _PREFIX = "sdnet-"
 _NAME_BYTES = len(_PREFIX) + 8
-# Ray's own folder in the private one.
-_RAYS = "r"
+_RAY_FOLDER = "r"
 # Ray's longest socket: <folder>/r/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
-_SOCKET_BYTES = len(f"/{_RAYS}/session_2026-11-26_03-18-54_123456_4194304/sockets/plasma_store")
+_SOCKET_BYTES = len(f"/{_RAY_FOLDER}/session_2026-11-26_03-18-54_123456_4194304/sockets/plasma_store")
 _LONGEST_SOCKET = 107  # sun_path of Linux, without its final zero
 LONGEST_BASE = _LONGEST_SOCKET - _SOCKET_BYTES - _NAME_BYTES - 1
 # A disk that cannot store even this much is full: Ray could not start.
@@ -43,8 +42,8 @@ def private_folder() -> Iterator[Path]:
     remove_abandoned(base)
     folder, lock = _locked_folder(base)
     try:
-        (folder / _RAYS).mkdir()
-        yield folder / _RAYS
+        (folder / _RAY_FOLDER).mkdir()
+        yield folder / _RAY_FOLDER
     finally:
         _remove(folder)
         os.close(lock)

@@ -7,6 +7,7 @@ stored, as for JPEG and PNG.
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 
 from sdnet.data.image_header import BadHeader, HeaderBytes, ImageHeader, SampleKind
 
@@ -48,10 +49,7 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
     """The header of the first page of a TIFF or BigTIFF. Raises BadHeader."""
     order = "<" if content.head[:2] == b"II" else ">"
     fields = _fields(content, order)
-
-    def first(tag: int, default: int) -> int:
-        return fields[tag].values[0] if tag in fields and fields[tag].values else default
-
+    first = partial(_first, fields)
     if _WIDTH not in fields or _HEIGHT not in fields:
         raise BadHeader("is a damaged TIFF (no size)")
     bits = fields[_BITS].values if _BITS in fields else (1,)
@@ -77,6 +75,10 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
         )
         or _missing_parts(fields),
     )
+
+
+def _first(fields: dict[int, _Field], tag: int, default: int) -> int:
+    return fields[tag].values[0] if tag in fields and fields[tag].values else default
 
 
 def _refusal(
@@ -117,10 +119,7 @@ def _refusal(
 
 def _missing_parts(fields: dict[int, _Field]) -> str:
     """Why the decoder would take other bytes of the file for pixels of a strip or tile, or empty."""
-
-    def first(tag: int, default: int) -> int:
-        return fields[tag].values[0] if tag in fields and fields[tag].values else default
-
+    first = partial(_first, fields)
     width, height = first(_WIDTH, 0), first(_HEIGHT, 0)
     is_tiled = _TILES in fields
     across = -(-width // max(first(_TILE_WIDTH, width), 1)) if is_tiled else 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster import environment
 from orchestrator.ray_cluster.environment import check_environment
 from orchestrator.ray_cluster.session import ray_session
 from sdnet.errors import InputError
@@ -49,6 +50,12 @@ def test_of_several_settings_the_one_that_ray_cannot_read_is_named(monkeypatch: 
     monkeypatch.setenv("RAY_object_timeout_milliseconds", "soon")
     with pytest.raises(InputError, match="RAY_object_timeout_milliseconds is 'soon'"):
         check_environment()
+
+
+def test_a_host_too_slow_to_try_a_setting_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_LOAD_RAY_S", 0.001)
+    monkeypatch.setenv("RAY_max_io_workers", "3")
+    check_environment()
 
 
 @pytest.mark.parametrize("command", ["launch", "preprocess"])

@@ -54,7 +54,7 @@ def test_a_full_disk_behind_standard_output_does_not_fail_prepared_data(
     with Path("/dev/full").open("wb") as full:
         done = run("sdnet", *preparing, stdout=full)
     assert done.returncode == 0 and (tmp_path / "out/train.npz").is_file()
-    assert done.stderr == "failed: standard output could not be written (No space left on device)\n"
+    assert done.stderr == "sdnet: standard output could not be written (No space left on device)\n"
 
 
 def test_a_closed_pipe_does_not_fail_prepared_data(preparing: list[str]) -> None:

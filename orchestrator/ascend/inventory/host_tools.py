@@ -15,7 +15,7 @@ ROOT_VARIABLE = "SDNET_ASCEND_ROOT"
 _NPU_SMI = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/bin/npu-smi")
 _HCCN_TOOL = ("usr/local/Ascend/driver/tools/hccn_tool", "usr/local/bin/hccn_tool", "usr/bin/hccn_tool")
 _TOOL_TIMEOUT_S = 30.0
-_END_OF_KILLED_S = 1.0
+_KILLED_ENDS_WITHIN_S = 1.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -120,6 +120,6 @@ def _run_to_its_end(command: list[str], called: str) -> tuple[int, str, str]:
         tool.kill()
         # A process that hangs inside the driver does not react to SIGKILL, so its end is not awaited.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            tool.wait(_END_OF_KILLED_S)
+            tool.wait(_KILLED_ENDS_WITHIN_S)
         raise ToolFailed(called, f"no end after {_TOOL_TIMEOUT_S:.0f} s; the driver may hang") from None
     return tool.returncode, _COLOUR.sub("", printed), _COLOUR.sub("", complaint)
