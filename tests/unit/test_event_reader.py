@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,14 @@ import pytest
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
 from orchestrator.telemetry.event import UnknownEvent
 from orchestrator.telemetry.events import FirstStep
-from orchestrator.telemetry.record import EventReader, EventWriter, follow, merge_events
+from orchestrator.telemetry.record import (
+    _FLUSH_AFTER_S,
+    _FOLLOW_EVERY_S,
+    EventReader,
+    EventWriter,
+    follow,
+    merge_events,
+)
 from orchestrator.telemetry.segments import has_events
 from tests.unit.engine.fakes import MemoryStorage
 from tests.unit.histories import put_old_run
@@ -134,15 +140,17 @@ def test_a_reader_returns_only_what_is_new(tmp_path: Path) -> None:
     assert reader.new() == [] and len(reader.read()) == 2
 
 
-def test_a_follower_sees_an_event_within_two_seconds_on_a_local_disk(tmp_path: Path) -> None:
+def test_a_follower_sees_each_event_while_the_writer_is_open(tmp_path: Path) -> None:
     storage, stop = DirectoryStorage(tmp_path), threading.Event()
     following = follow(storage, stop)
     with EventWriter(storage) as writer:
         for step in range(3):
-            began = time.monotonic()
             writer.record(FirstStep(step=step))
             assert next(following).event == FirstStep(step=step)
-            assert time.monotonic() - began < 2.0
+
+
+def test_writer_and_follower_together_wait_less_than_two_seconds() -> None:
+    assert _FLUSH_AFTER_S + _FOLLOW_EVERY_S < 2.0
 
 
 def test_a_listed_segment_that_is_gone_is_skipped() -> None:
