@@ -4,11 +4,12 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -122,10 +123,15 @@ def remove(path: Path, ignore_errors: bool = False) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep(directory: Path) -> None:
-    """Remove temporary files of killed processes. No process may be writing to the directory."""
+def sweep(directory: Path, names: Sequence[str] = ()) -> None:
+    """Remove what killed processes left of `whole_file`; no process may be writing there.
+
+    names: only of files with these names, for a folder that may be a user's own.
+    """
+    kept = "|".join(re.escape(name[:_NAME_KEPT]) for name in names) or ".+"
+    left = re.compile(rf"\.(?:{kept})\.[0-9a-f]{{12}}")
     for path in directory.glob(".*"):
-        if path.is_file():
+        if left.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 

@@ -34,6 +34,9 @@ from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
 from sdnet.streams import standard_streams
 
+# Begins the name of the folder for synthetic images.
+_SYNTHETIC = ".sdnet-synthetic-"
+
 app = typer.Typer(
     name="sdnet",
     help="SDNet, a network that matches optical and SAR patches, on one device.",
@@ -104,9 +107,9 @@ def prepare(
     )
     read = ImageConfig(layout=cast(Layout, layout), max_pixels=max_pixels)
     make_folder(out)
-    for left in out.glob(".images-*"):  # a killed process left it
+    for left in out.glob(f"{_SYNTHETIC}*"):  # a killed process left it
         remove(left)
-    with tempfile.TemporaryDirectory(prefix=".images-", dir=out) as synthetic:
+    with tempfile.TemporaryDirectory(prefix=_SYNTHETIC, dir=out) as synthetic:
         if images is None:
             # make_tree builds next to its target, so keep its target one level down.
             make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))

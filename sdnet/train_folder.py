@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sdnet.checkpoint import STATE, CorruptCheckpoint, read_state
+from sdnet.checkpoint import STATE, CorruptCheckpoint, read, read_state
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
@@ -15,6 +15,7 @@ from sdnet.loop import EpochReport, train_epochs
 from sdnet.messages import accuracy_line, epoch_line
 from sdnet.published import write_published
 from sdnet.trainer import Trainer
+from sdnet.weights import State
 
 _EPOCH = re.compile(r"epoch_\d+")
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
@@ -44,6 +45,10 @@ def train_in_folder(
         _refuse_renamed(newest)
     trainer = Trainer(recipe, train, data=data)
     rates = {} if newest is None else _resume(trainer, newest)
+    if newest is not None:
+        _publish_missing(out, trainer, newest)
+    if trainer.progress.step == trainer.total_steps:
+        print(f"all {recipe.epochs} epochs are done; nothing is left to train")
     try:
         train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
     finally:
@@ -59,6 +64,23 @@ def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:
         raise InputError(f"{problem}; move {newest} away to resume from the checkpoint before it") from None
     print(f"resumed from {newest}")
     return rates
+
+
+def _publish_missing(out: Path, trainer: Trainer, newest: Path) -> None:
+    """Write the published file of a checkpoint at the end of an epoch, if a killed process did not get so far."""
+    progress = trainer.progress
+    if progress.epoch and progress.step == progress.epoch * trainer.steps_per_epoch:
+        published = _published(out, progress.epoch)
+        if not published.exists():
+            _publish(published, read(newest).model)
+
+
+def _published(out: Path, epoch: int) -> Path:
+    return out / f"checkpoint_SDNet_{epoch}.ckpt"
+
+
+def _publish(published: Path, model: State) -> None:
+    print(f"wrote {published} (SHA-256 {write_published(published, model)})", flush=True)
 
 
 def _refuse_lost(out: Path) -> None:
@@ -102,8 +124,7 @@ class FolderHooks:
         print(accuracy_line(report.rates["fpr95"], report.rates["accuracy"]), flush=True)
         snapshot = trainer.snapshot(report.rates)
         snapshot.write(self._out / "checkpoints" / f"step_{report.step:08d}")
-        published = self._out / f"checkpoint_SDNet_{report.epoch}.ckpt"
-        print(f"wrote {published} (SHA-256 {write_published(published, snapshot.model)})", flush=True)
+        _publish(_published(self._out, report.epoch), snapshot.model)
 
 
 def newest_checkpoint(out: Path) -> Path | None:

@@ -115,7 +115,10 @@ class Trainer:
         return statistics.median(self._measured_s) if len(self._measured_s) >= _FEWEST_MEASURED else None
 
     def step(self) -> None:
-        """Do one global step, together with all other ranks; returns before the device is done with it."""
+        """Do one global step, together with all other ranks; returns before the device is done with it.
+
+        Raises InputError when the training file was changed in place: no rank then finishes the step.
+        """
         assert self._done < self.total_steps, "training is over"
         if not self._level and self.world_size > 1:
             weights.take_from_rank_zero(self._step.net)
@@ -125,6 +128,7 @@ class Trainer:
         if self._done % self.steps_per_epoch == 0:
             self._step.set_losses(np.zeros(len(self._step.loss_names), np.float32))
         self._add_slices(self._feed[1])
+        self._train.refuse_changed(self._data.get("train.npz"))
         self._step.apply(self._done, learning_rate(self.recipe.lr, self._done, self.total_steps))
         self._done += 1
         if self._done == self.total_steps:
@@ -194,12 +198,15 @@ class Trainer:
     def distances(self, patches: PatchFile, batch: int) -> np.ndarray:
         """Distance of every pair of the file, float64 [N], the same bits on any number of ranks.
 
-        Each rank embeds its share and one gather merges them: every rank must call it.
+        Each rank embeds its share and one gather merges them: every rank must call it. Raises InputError when the
+        file is the data's test.npz and was changed in place.
         """
         if self._evaluation is None:
             self._evaluation = Evaluation(self.recipe)
         self._evaluation.load(self._model())
-        return gather(self._evaluation, patches, batch, self._rank, self.world_size)
+        distances = gather(self._evaluation, patches, batch, self._rank, self.world_size)
+        patches.refuse_changed(self._data.get("test.npz"))
+        return distances
 
     def close(self) -> None:
         """Stop the thread that gathers batches; a later step starts another."""

@@ -15,7 +15,9 @@ from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
+from orchestrator.ray_cluster.address import address_to_join
 from orchestrator.report.shifts import shifts_line
+from sdnet.errors import InputError
 
 _PATCH_BYTES = 64 * 128
 _MODEL_BYTES = 5.4e6
@@ -97,7 +99,7 @@ def build_plan(spec: JobSpec) -> Plan:
         problem=batch_problem(spec, supply)
         or _size_problem(spec.cluster)
         or copies.problem(spec.cluster.cache),
-        warning=_memory_warning(spec.cluster, needs),
+        warning=_memory_warning(spec.cluster, needs) or _address_warning(spec.cluster),
     )
 
 
@@ -106,6 +108,15 @@ def _size_problem(cluster: ClusterSpec) -> str:
     if cluster.address != "local" or cluster.device != "cpu":
         return ""
     return cluster.why_too_large([os.cpu_count() or 1])
+
+
+def _address_warning(cluster: ClusterSpec) -> str:
+    """Why a launch in this shell could not join its cluster. Another shell may have another RAY_ADDRESS."""
+    try:
+        address_to_join(cluster.address, os.environ)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:

@@ -1,5 +1,6 @@
 """Which address of a Ray cluster a job joins, and whether it can be one."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 
@@ -12,6 +13,13 @@ def host_and_port(address: str) -> tuple[str, int] | None:
     """Host, without the brackets of IPv6, and port of `host:port`; None for any other text."""
     match = _HOST_AND_PORT.fullmatch(address)
     if match is None or not 0 < int(match["port"]) < 2**16:
+        return None
+    try:
+        if match["ipv6"]:
+            ipaddress.IPv6Address(match["ipv6"])
+        else:
+            match["host"].encode("idna")  # fails for h..x and for parts of more than 63 characters
+    except ValueError:
         return None
     return match["ipv6"] or match["host"], int(match["port"])
 

@@ -90,11 +90,8 @@ def our_token(name: str) -> str:
     from orchestrator.engine.ray_train.ray_core import find_token
 
     path = None if os.environ.get("RAY_AUTH_TOKEN") else token_file(os.environ)
-    if path is not None and path.exists() and not path.is_file():
-        raise InputError(
-            f"cluster.address is {name} and its token is in {path}, which is no regular file; "
-            "give a file, because each process of Ray reads it"
-        )
+    if path is not None:
+        _check_token_file(path, name)
     try:
         token = find_token()
     except UnicodeDecodeError:
@@ -111,6 +108,25 @@ def our_token(name: str) -> str:
             f"{_LONGEST_TOKEN} ASCII characters; copy the cluster's token again"
         )
     return token
+
+
+def _check_token_file(path: Path, name: str) -> None:
+    """Refuse what is no file, and what this user may not read: Ray would say that there is no token."""
+    try:
+        is_file, exists = path.is_file(), path.exists()
+        unreadable = is_file and not os.access(path, os.R_OK)
+    except PermissionError:
+        unreadable = True
+    if unreadable:
+        raise InputError(
+            f"cluster.address is {name} and its token is in {path}, which this user may not read; "
+            "change its owner or its mode, or set RAY_AUTH_TOKEN_PATH to a file that this user may read"
+        )
+    if exists and not is_file:
+        raise InputError(
+            f"cluster.address is {name} and its token is in {path}, which is no regular file; "
+            "give a file, because each process of Ray reads it"
+        )
 
 
 def _token_source(environment: Mapping[str, str]) -> str:

@@ -5,6 +5,8 @@ memory. The first bytes decide the format, not the suffix.
 """
 
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -13,6 +15,10 @@ from sdnet.data.tiff_header import is_tiff, tiff_header
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette image stores one index a pixel
+# What OpenCV's decoder takes a gamma from: it would then convert colours to grey in linear light.
+_PNG_GAMMA = (b"gAMA", b"sRGB", b"iCCP", b"cICP")
+_PNG_IGNORED = b"prIv"  # no decoder knows this kind of chunk, and each must skip it
+_PNG_MOST_CHUNKS, _PNG_MOST_BYTES = 1000, 1 << 24
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
 # OpenCV reads the masks of red, green and blue behind a long header. Behind a short one it assumes these.
@@ -41,7 +47,24 @@ def _png(content: HeaderBytes) -> ImageHeader:
     length, kind, width, height, bits, colour = content.unpack(">I4sIIBB", len(_PNG))
     if kind != b"IHDR" or length != 13 or colour not in _PNG_BANDS:
         raise BadHeader("is a damaged PNG (its header chunk)")
-    return ImageHeader("PNG", width, height, _PNG_BANDS[colour], bits)
+    return ImageHeader("PNG", width, height, _PNG_BANDS[colour], bits, edits=_without_gamma(content))
+
+
+def _without_gamma(content: HeaderBytes) -> tuple[tuple[int, bytes], ...]:
+    """Edits that hide the gamma of a PNG: equal pixels give equal greys, whichever program wrote the file."""
+    edits, position = [], len(_PNG)
+    for _ in range(_PNG_MOST_CHUNKS):
+        try:
+            length, kind = content.unpack(">I4s", position)
+            if not kind.isalpha() or kind == b"IDAT" or length > _PNG_MOST_BYTES:
+                break
+            if kind in _PNG_GAMMA:
+                ignored = _PNG_IGNORED + content.at(position + 8, length)
+                edits.append((position + 4, ignored + struct.pack(">I", zlib.crc32(ignored))))
+        except BadHeader:
+            break  # `refuse_incomplete` names what is missing
+        position += 12 + length
+    return tuple(edits)
 
 
 def _jpeg(content: HeaderBytes) -> ImageHeader:

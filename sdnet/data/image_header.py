@@ -20,7 +20,7 @@ class ImageHeader:
     width, height: pixels.
     bands: samples of a pixel, alpha included.
     bits: of one sample.
-    edits: (offset, bytes) to write over the file's bytes before they are decoded; see `tiff_header`.
+    edits: (offset, bytes) to write over the file's bytes before they are decoded, for PNG and TIFF.
     no_data: the sample value that marks unknown pixels, if the file names one.
     refusal: why the image cannot be used although it may be intact, or empty.
     """

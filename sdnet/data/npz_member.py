@@ -82,11 +82,6 @@ def corrupt_member(archive: zipfile.ZipFile) -> str | None:
     return None
 
 
-def map_member(path: Path, member: Member) -> np.memmap:
-    """Map the array in place."""
-    return np.memmap(path, member.dtype, "r", member.begin, member.shape)
-
-
 def read_member(path: Path, member: Member) -> np.ndarray:
     """Read a small array. On a lost mount a read raises OSError, where a mapped page raises SIGBUS."""
     with path.open("rb") as file:

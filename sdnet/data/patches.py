@@ -41,7 +41,7 @@ def cut_patches(optical: np.ndarray, sar: np.ndarray, config: PatchConfig) -> Cu
 
     The strongest keypoints are used first, at least `min_distance_px` apart, with windows fully inside. A
     window that has one value only in either image (the black edge of a swath, open water) is left out, and the
-    next keypoint takes its place. An image without texture, or smaller than a window, gives no patch.
+    next keypoint takes its place. An image without texture gives no patch.
     """
     half, left_out = config.size // 2, 0
 

@@ -52,7 +52,11 @@ class Places:
         if scenes is None or places is None:
             return None
         try:
-            return cls(tuple(scenes.tolist()), places[:, 0], places[:, 1], places[:, 2:])
+            names = tuple(scenes.tolist())
+        except (ValueError, SystemError):  # numbers that are no characters
+            raise InputError(f"{path}: scenes holds damaged text; prepare the data again") from None
+        try:
+            return cls(names, places[:, 0], places[:, 1], places[:, 2:])
         except InputError as error:
             raise InputError(f"{path}: {error}; prepare the data again") from None
 

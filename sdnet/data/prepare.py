@@ -22,6 +22,7 @@ from sdnet.data.work import Work, orphans, refuse_too_many
 from sdnet.errors import InputError
 from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
 
+_RESULTS = ("train.npz", "test.npz", "manifest.json")
 _CHUNK = 4096  # patches in memory at once while merging: 32 MiB
 
 
@@ -38,12 +39,25 @@ def prepare(work: Work) -> dict[str, Any]:
 
 def make_place(work: Work) -> None:
     """Create the folder of the shards. Raises InputError if its path, or that of a result, is already used."""
-    for path in (work.out / name for name in ("train.npz", "test.npz", "manifest.json")):
+    for path in (work.out / name for name in _RESULTS):
         if path.is_dir():
             raise InputError(f"{path} is a folder, but must be a file; move it away")
     if work.directory.exists() and not work.directory.is_dir():
         raise InputError(f"{work.directory} is a file, but must be a folder; move it away")
+    _refuse_foreign(work)
     make_folder(work.directory)
+
+
+def _refuse_foreign(work: Work) -> None:
+    """Raise InputError for patches that somebody else put there: they would be lost."""
+    if work.directory.exists() or (work.out / "manifest.json").exists():
+        return
+    for name in ("train.npz", "test.npz"):
+        if (work.out / name).exists():
+            raise InputError(
+                f"{work.out / name} is there and was not made by this program (no manifest.json is beside it); "
+                "move it away, or give another folder"
+            )
 
 
 def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
@@ -57,7 +71,7 @@ def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:
     skipped = _skipped(work, reports)
     refuse_too_many(skipped, work)
     sweep(work.directory)
-    sweep(work.out)
+    sweep(work.out, _RESULTS)
     fingerprint = _fingerprint(work, reports)
     return _read_good_manifest(work.out, fingerprint) or _merge(work, reports, skipped, fingerprint)
 

@@ -23,7 +23,7 @@ from sdnet.data.store import write_patches
 from sdnet.files import read_json, sha256_of, whole_file
 
 # Increase it when the same pairs and settings give other patches than before.
-_VERSION = 2
+_VERSION = 3
 _FEWEST_PAIRS, _MOST_PAIRS, _SHARDS_AIMED_AT = 8, 256, 64
 
 
@@ -128,8 +128,11 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
 def _cut_pair(
     pair: Pair, images: tuple[np.ndarray, np.ndarray], shard: Shard, config: PatchConfig
 ) -> tuple[Cut, list[str]]:
-    """The patches of a pair, and which of its images are constant."""
+    """The patches of a pair, and which of its images are constant. Raises BadImage."""
     paths = (pair.optical, pair.sar)
+    rows, columns = images[0].shape
+    if min(rows, columns) < config.size:
+        raise BadImage(pair.optical, f"is {columns} x {rows} px, smaller than a patch of {config.size} px")
     constant = [path for path, image in zip(paths, images, strict=True) if is_constant(image)]
     if constant:
         return Cut.nothing(config), [_relative(path, shard.root) for path in constant]

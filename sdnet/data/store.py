@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from sdnet.data.npz_member import Member, corrupt_member, find_member, map_member, read_member, short
+from sdnet.data.mapped_file import MappedFile
+from sdnet.data.npz_member import Member, corrupt_member, find_member, read_member, short
 from sdnet.errors import InputError
 from sdnet.files import is_permanent, sha256_of, whole_file
 
@@ -43,6 +44,7 @@ class PatchFile:
     shifts: int16 [N, 2], rows and columns by which SAR is shifted against optical in each pair's scene; None if
     the file has none.
     ground: integers [N, 2], scene and pair of images of each optical patch; None if the file does not say.
+    mapped: the open file; None for patches in memory.
     """
 
     path: Path
@@ -50,9 +52,15 @@ class PatchFile:
     labels: np.ndarray
     shifts: np.ndarray | None = None
     ground: np.ndarray | None = None
+    mapped: MappedFile | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def refuse_changed(self, sha256: str | None) -> None:
+        """See `MappedFile.refuse_changed`."""
+        if self.mapped is not None:
+            self.mapped.refuse_changed(sha256)
 
 
 def write_patches(
@@ -87,6 +95,7 @@ def open_patches(path: Path) -> PatchFile:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise InputError(f"{path} is a pipe or a device; give a file")
+        file = MappedFile(path)
         with zipfile.ZipFile(path) as archive:
             images = find_member(path, archive, "arr_0.npy")
             labels = find_member(path, archive, "arr_1.npy")
@@ -96,7 +105,7 @@ def open_patches(path: Path) -> PatchFile:
         shifts = extra_array(path, "shifts", "i", (len(found), 2))
         places = extra_array(path, "places", "i", (len(found), 4))
         ground = None if places is None else places[:, :2]
-        return PatchFile(path, map_member(path, images), found.astype(np.int32), shifts, ground)
+        return PatchFile(path, file.map(images), found.astype(np.int32), shifts, ground, file)
     except InputError:
         raise
     except FileNotFoundError:
@@ -124,14 +133,23 @@ def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...])
     shape: required; None allows any length.
     Raises InputError for an array of another kind or shape.
     """
-    with zipfile.ZipFile(path) as archive:
-        if f"{name}.npy" not in archive.namelist():
-            return None
-        member = find_member(path, archive, f"{name}.npy")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                return None
+            member = find_member(path, archive, f"{name}.npy")
+    except InputError:
+        raise
+    except _NOT_WHOLE as error:
+        if isinstance(error, OSError) and not is_permanent(error):
+            raise
+        raise InputError(_not_whole(path, error)) from None
     fits = len(member.shape) == len(shape) and all(
         want in (None, length) for want, length in zip(shape, member.shape, strict=True)
     )
-    if member.dtype.kind != kind or not fits or member.fortran:
+    if member.fortran:
+        raise InputError(f"{path}: {name} is in Fortran order; write it with numpy.ascontiguousarray")
+    if member.dtype.kind != kind or not fits:
         raise InputError(
             f"{path}: {name} is {short(member.dtype)} {short(list(member.shape))}, not of kind {kind} and "
             f"shape {['any' if want is None else want for want in shape]}; prepare the data again"

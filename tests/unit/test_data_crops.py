@@ -100,6 +100,16 @@ def test_a_file_without_places_says_so_and_wrong_ones_are_refused(tmp_path):
     write_patches(tmp_path / "wrong.npz", 2, [patches], labels, extras=extras)
     with pytest.raises(InputError, match=r"places is int32 \[3, 4\], not of kind i and shape \[2, 4\]"):
         Places.read(tmp_path / "wrong.npz", 2)
+    extras["places"] = np.zeros((2, 4), np.int32, order="F")
+    write_patches(tmp_path / "fortran.npz", 2, [patches], labels, extras=extras)
+    with pytest.raises(InputError, match=r"fortran.npz: places is in Fortran order; write it with numpy"):
+        Places.read(tmp_path / "fortran.npz", 2)
+    extras = {"scenes": np.array(["a"]), "places": np.zeros((2, 4), np.int32)}
+    write_patches(tmp_path / "text.npz", 2, [patches], labels, extras=extras)
+    content = (tmp_path / "text.npz").read_bytes()
+    (tmp_path / "text.npz").write_bytes(content.replace("a".encode("utf-32-le"), b"\xff\xff\xff\x7f"))
+    with pytest.raises(InputError, match="text.npz: scenes holds damaged text; prepare the data again"):
+        Places.read(tmp_path / "text.npz", 2)
     extras["places"] = np.array([[0] * 4, [1] * 4], np.int32)
     write_patches(tmp_path / "beyond.npz", 2, [patches], labels, extras=extras)
     with pytest.raises(InputError, match="beyond.npz: places name scene 1 of 1"):

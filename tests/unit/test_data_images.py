@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -93,6 +95,21 @@ def test_a_pipe_named_like_an_image_is_bad_and_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(BadImage, match=r"a\.png: cannot be read \(Not a regular file\)"):
         read_grey(tmp_path / "a.png", LIMIT)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+GAMMA = png_chunk(b"gAMA", struct.pack(">I", 45455))
+
+
+@pytest.mark.parametrize("chunks", [png_chunk(b"sRGB", b"\0"), GAMMA, GAMMA + png_chunk(b"sRGB", b"\0")])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_the_gamma_that_a_png_states_changes_no_grey(read, chunks, mode):
+    plain = pillow_bytes(COLOURS, "PNG", mode)
+    head = 8 + 25  # signature and header chunk
+    np.testing.assert_array_equal(read(plain[:head] + chunks + plain[head:]), read(plain))
 
 
 def test_an_animated_png_is_bad(read):

@@ -168,7 +168,7 @@ def test_an_image_that_changed_makes_its_shard_again(copy, shards_made):
 
 
 def test_what_killed_processes_left_is_swept_away(copy):
-    for name in ("out/.train.npz.x1", "out/.test-matches.npy", "out/shards/.train-00000.npz.x2"):
+    for name in ("out/.train.npz.0123456789ab", "out/shards/.train-00000.npz.0123456789ab"):
         (copy / name).write_bytes(b"half")
     again(copy)
     assert not list((copy / "out").rglob(".*"))
@@ -292,3 +292,40 @@ def test_too_many_images_without_a_partner_are_refused_before_any_work(copy, sha
     with pytest.raises(InputError, match=r"4 bad images for 32 pairs.*p1\.png has no partner"):
         again(copy, max_bad_images=0.1)
     assert shards_made == []
+
+
+def test_a_pair_smaller_than_a_patch_is_bad_and_counted(copy):
+    optical, sar = images_of(copy, "s2")[3], images_of(copy, "s1")[3]
+    for path in (optical, sar):
+        cv2.imwrite(str(path), cv2.imread(str(path))[:63, :80])
+    with pytest.raises(InputError, match=f"{optical.name} is 80 x 63 px, smaller than a patch of 64 px"):
+        again(copy)
+    assert len(again(copy, max_bad_images=0.5)["skipped"]) == 1
+
+
+def test_patches_that_this_program_did_not_make_are_never_replaced(copy):
+    shutil.rmtree(copy / "out/shards")
+    (copy / "out/manifest.json").unlink()
+    (copy / "out/train.npz").unlink()
+    with pytest.raises(
+        InputError, match=r"test\.npz is there and was not made by this program .*; move it away"
+    ):
+        again(copy)
+
+
+def test_results_of_a_killed_process_are_made_again_although_the_manifest_is_missing(copy):
+    before = results(copy)
+    (copy / "out/manifest.json").unlink()
+    again(copy)
+    assert results(copy) == before
+
+
+def test_hidden_files_of_the_user_stay_in_the_folder_of_the_results(copy):
+    mine = {".env": "secret", ".train.npz.backup": "b", ".gitignore": "*", ".notes.0123456789ab": "n"}
+    for name, text in mine.items():
+        (copy / "out" / name).write_text(text)
+    (copy / "out/.images-mine").mkdir()
+    (copy / "out/manifest.json").unlink()
+    again(copy)
+    assert {name: (copy / "out" / name).read_text() for name in mine} == mine
+    assert (copy / "out/.images-mine").is_dir()

@@ -11,10 +11,11 @@ import grpc
 import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec
-from orchestrator.ray_cluster.join import check_cluster, warn_of_readable_token
+from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
 from orchestrator.ray_cluster.local import prepare_token
 from orchestrator.ray_cluster.session import ray_session, refuse_storage_of_ray
 from sdnet.errors import InputError
+from tests.unprivileged import as_nobody, let_anybody_write
 
 TOKEN = "a" * 64
 Head = Callable[[str | None], str]
@@ -118,6 +119,29 @@ def test_a_token_file_that_is_not_there_is_named(head: Head, monkeypatch: pytest
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
     with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH is '/nowhere/token', which is empty or cannot"):
         check_cluster(head(TOKEN), "'h:1'")
+
+
+@pytest.mark.parametrize("blocked", ["token", "."])
+def test_a_token_that_this_user_may_not_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blocked: str
+) -> None:
+    folder = tmp_path / "private"
+    folder.mkdir()
+    let_anybody_write(folder)
+    (folder / "token").write_text(TOKEN)
+    (folder / blocked).chmod(0)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
+
+    def refusal() -> str:
+        with pytest.raises(InputError) as caught:
+            our_token("'h:1'")
+        return str(caught.value)
+
+    assert as_nobody(refusal) == (
+        f"cluster.address is 'h:1' and its token is in {folder}/token, which this user may not read; "
+        "change its owner or its mode, or set RAY_AUTH_TOKEN_PATH to a file that this user may read"
+    )
+    folder.chmod(0o700)
 
 
 def test_a_cluster_that_asks_for_no_token_is_refused_unless_the_user_accepts_that(

@@ -28,10 +28,13 @@ class OldTable:
 
     def original_path(self, path: str) -> str:
         """The path in the old table of a path in `servers`."""
-        for converted in sorted(self.paths, key=len, reverse=True):
-            if path.startswith(converted):
-                return self.paths[converted] + path.removeprefix(converted)
-        return path
+        converted = path
+        while converted not in self.paths:
+            end = max(converted.rfind("."), converted.rfind("["))
+            if end < 0:
+                return path
+            converted = converted[:end]
+        return self.paths[converted] + path.removeprefix(converted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,8 @@ def _path_in(raw: object, location: tuple[str | int, ...], names_key: bool) -> P
     """
     path: list[str | int] = []
     for part in location:
-        if isinstance(raw, dict) and part in raw:
+        if isinstance(raw, dict) and str(part) in raw:
+            part = str(part)
             raw = raw[part]
         elif isinstance(raw, list) and isinstance(part, int):
             raw = raw[part] if part < len(raw) else None

@@ -266,11 +266,12 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> Node:
         text = str(event.value)
+        last = line if event.end_mark is None else event.end_mark.line + 1
+        # A block with | or > has more lines on purpose.
+        if line != last and event.style not in ("|", ">"):
+            raise self._refusal(event, f"is a text over lines {line} to {last}; put it on one line")
         if not event.implicit[0]:  # in quotes, or a block
             return Node(text, line)
-        last = line if event.end_mark is None else event.end_mark.line + 1
-        if line != last:
-            raise self._refusal(event, f"is a text over lines {line} to {last}; put it on one line")
         if len(text) > _MOST_DIGITS and is_integer(text):
             raise self._refusal(event, f"is a number of {len(text)} digits; no key takes one")
         return Node(scalar_of(text), line, written=text)

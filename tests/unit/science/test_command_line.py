@@ -129,7 +129,7 @@ def test_a_limit_on_the_size_of_files_names_the_file_that_reached_it(tmp_path):
 
 def test_images_that_a_killed_prepare_left_are_removed(tmp_path, monkeypatch):
     make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
-    (tmp_path / "out/.images-x1/tree").mkdir(parents=True)
+    (tmp_path / "out/.sdnet-synthetic-x1/tree").mkdir(parents=True)
     arguments = ["prepare", "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
     with pytest.raises(SystemExit, match="0"):

@@ -109,3 +109,24 @@ def test_training_does_not_resume_from_a_checkpoint_with_the_name_of_another_ste
     with pytest.raises(InputError) as caught:
         train_in_folder(tmp_path, RECIPES["demo"], train, train, data={}, evaluate_batch=8)
     assert str(caught.value) == f"{renamed} holds step 5; rename it back, or move it away"
+
+
+def test_a_published_file_that_a_killed_process_did_not_write_is_written_at_the_resume(tmp_path, capsys):
+    np.savez(tmp_path / "train.npz", np.zeros((16, 64, 128), np.uint8), np.ones(16, int))
+    train, recipe = open_training_patches(tmp_path / "train.npz"), replace(RECIPES["demo"], batch=8, epochs=1)
+    hooks, rates = FolderHooks(tmp_path), {"fpr95": 0.5, "accuracy": 0.5}
+    (tmp_path / "checkpoints").mkdir()
+    trainer = Trainer(recipe, train)
+    trainer.step()
+    trainer.step()
+    hooks.epoch_finished(trainer, EpochReport(1, 2, {"total": 1.0}, 0.002, 2, 1.5, rates, 0.1))
+    published = tmp_path / "checkpoint_SDNet_1.ckpt"
+    before = published.read_bytes()
+    published.unlink()
+    capsys.readouterr()
+    for lines in (["resumed from", f"wrote {published} (SHA-256"], ["resumed from"]):
+        train_in_folder(tmp_path, recipe, train, train, data={}, evaluate_batch=8)
+        printed = capsys.readouterr().out.splitlines()
+        assert printed.pop() == "all 1 epochs are done; nothing is left to train"
+        assert all(line.startswith(begin) for line, begin in zip(printed, lines, strict=True))
+        assert published.read_bytes() == before

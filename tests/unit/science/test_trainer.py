@@ -11,8 +11,9 @@ import pytest
 from sdnet import weights
 from sdnet.checkpoint import CorruptCheckpoint, read_state
 from sdnet.config import Recipe
-from sdnet.data.store import PatchFile
+from sdnet.data.store import PatchFile, open_patches
 from sdnet.errors import InputError, NonFiniteLoss, NonFiniteWeights
+from sdnet.files import sha256_of
 from sdnet.train_step import LOSSES
 from sdnet.trainer import Trainer
 
@@ -178,3 +179,31 @@ def test_the_state_names_the_run(trainer, start, recipe):
 def test_what_cannot_be_trained_is_refused(patches, batch, ranks, message):
     with pytest.raises(InputError, match=message):
         Trainer(Recipe(batch=batch), patches, **ranks)
+
+
+def test_training_stops_at_the_first_step_after_its_file_was_changed_in_place(recipe, tmp_path):
+    path = tmp_path / "train.npz"
+    images = np.random.default_rng(0).integers(0, 256, (40, 64, 128), np.uint8)
+    np.savez(path, images, np.ones(40, int))
+    whole = path.read_bytes()
+    trainer = Trainer(recipe, open_patches(path), slices=2, data={"train.npz": sha256_of(path)})
+    trainer.step()
+    path.write_bytes(whole)  # the same bytes again
+    trainer.step()
+    path.write_bytes(whole[:-5000] + bytes(1000) + whole[-4000:])
+    with pytest.raises(
+        InputError, match=rf"{path} was changed while this run used it; put the same file back"
+    ):
+        trainer.step()
+    assert trainer.progress.step == 2
+    trainer.close()
+
+
+def test_an_evaluation_of_a_file_that_is_changed_meanwhile_is_no_result(trainer, start, tmp_path):
+    trainer.restore(start)
+    path = tmp_path / "test.npz"
+    np.savez(path, np.zeros((8, 64, 128), np.uint8), np.ones(8, int))
+    patches = open_patches(path)
+    np.savez(path, np.ones((8, 64, 128), np.uint8), np.ones(8, int))
+    with pytest.raises(InputError, match=f"{path} was changed while this run used it"):
+        trainer.distances(patches, batch=8)
