@@ -55,7 +55,7 @@ def _without_gamma(content: HeaderBytes) -> tuple[tuple[int, bytes], ...]:
     edits, position = [], len(_PNG)
     for _ in range(_PNG_MOST_CHUNKS):
         try:
-            length, kind = content.unpack(">I4s", position)
+            (length,), kind = content.unpack(">I", position), content.at(position + 4, 4)
             if not kind.isalpha() or kind == b"IDAT" or length > _PNG_MOST_BYTES:
                 break
             if kind in _PNG_GAMMA:
