@@ -267,8 +267,9 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> Node:
         text = str(event.value)
         last = line if event.end_mark is None else event.end_mark.line + 1
-        # A block with | or > has more lines on purpose.
-        if line != last and event.style not in ("|", ">"):
+        # A block with | or > has more lines on purpose, and so has a quoted text with line ends of its own.
+        on_purpose = event.style in ("|", ">") or (event.style in ("'", '"') and "\n" in text)
+        if line != last and not on_purpose:
             raise self._refusal(event, f"is a text over lines {line} to {last}; put it on one line")
         if not event.implicit[0]:  # in quotes, or a block
             return Node(text, line)
