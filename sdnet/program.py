@@ -224,7 +224,9 @@ def register(
     net = None
     if checkpoint is not None:
         from sdnet.api import load
+        from sdnet.registration.outputs import refuse_results_as_inputs, result_paths
 
+        refuse_results_as_inputs((checkpoint,), result_paths(out))
         net = load(checkpoint)
     facts = register_files(optical, sar, out, config, net)
     if not facts["trusted"]:

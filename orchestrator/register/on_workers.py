@@ -14,12 +14,13 @@ from orchestrator.ascend.environment import thread_variables
 from orchestrator.engine.rank.cpus import compute_on
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
-from orchestrator.register.pairs import PairFiles
+from orchestrator.register.pairs import PairFiles, list_pairs
 from sdnet.errors import InputError
 from sdnet.files import make_folder, whole_file
 from sdnet.paths import printable_path
 from sdnet.registration.command import register_files
 from sdnet.registration.config import RegisterConfig
+from sdnet.registration.outputs import refuse_results_as_inputs, result_paths
 
 TABLE = "register.csv"
 _TRIES = 4
@@ -29,12 +30,17 @@ _COLUMNS = (
 
 
 def register_pairs(
-    pairs: list[PairFiles], out: Path, config: RegisterConfig, checkpoint: Path | None, cluster: ClusterSpec
+    source: Path, out: Path, config: RegisterConfig, checkpoint: Path | None, cluster: ClusterSpec
 ) -> list[dict[str, object]]:
-    """Register every pair into `out`/<name>, write `out`/register.csv, and return its rows.
+    """Register every pair that `source` lists into `out`/<name>, write `out`/register.csv, and return its rows.
 
-    Raises InputError for a folder or a checkpoint that cannot be used, before any worker starts.
+    Raises InputError before any worker starts: for a source, a folder or a checkpoint that cannot be used,
+    and for an input that is one of the results.
     """
+    pairs = list_pairs(source)
+    results = [out / TABLE, *(path for pair in pairs for path in result_paths(out / pair.name))]
+    images = [path for pair in pairs for path in (pair.optical, pair.sar)]
+    refuse_results_as_inputs([source, *images, *([] if checkpoint is None else [checkpoint])], results)
     if checkpoint is not None:
         _network(checkpoint)  # a bad one is refused here, not by every worker
     make_folder(out)

@@ -9,7 +9,7 @@ from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.registration.config import Method, RegisterConfig
 from sdnet.registration.georeference import initial_transform
-from sdnet.registration.outputs import write_outputs
+from sdnet.registration.outputs import refuse_results_as_inputs, result_paths, write_outputs
 from sdnet.registration.pipeline import register_images
 from sdnet.registration.reading import Source, read_source
 from sdnet.registration.transform import IDENTITY, Transform
@@ -26,9 +26,10 @@ def register_files(
     If both files are georeferenced, the search starts from their georeferences; a SAR image in another
     coordinate system is reprojected first. Without georeferences, the search starts with the first pixels
     aligned.
-    Raises InputError for files or a folder that cannot be used.
+    Raises InputError for files or a folder that cannot be used, and for an image that is one of the results.
     """
     cv2.setNumThreads(1)  # processes run in parallel already, and one thread gives a fixed order
+    refuse_results_as_inputs((optical, sar), result_paths(out))
     first = read_source(optical)
     second = read_source(sar, None if first.geo is None else first.geo.crs)
     start = _initial(first, second)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import cv2
@@ -32,6 +32,34 @@ _COLUMNS = (
     "optical_row", "optical_column", "sar_row", "sar_column", "score", "second", "agrees", "residual_px",
     "held_out_px",
 )  # fmt: skip
+
+
+def result_paths(out: Path) -> list[Path]:
+    """Every file that `write_outputs` writes or removes in `out`."""
+    return [out / name for name in _NAMES]
+
+
+def refuse_results_as_inputs(inputs: Iterable[Path], results: Iterable[Path]) -> None:
+    """Raise InputError if an input is one of the results, also through a link: it would be deleted or replaced."""
+    names = {_identity(path): path for path in results}
+    names.pop(None, None)
+    for path in inputs:
+        identity = _identity(path)
+        if identity in names:
+            result = names[identity]
+            raise InputError(
+                f"{path} is an input, and register would replace it with its result {result}; "
+                "give another folder with -o"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What `os.path.samefile` compares; None for a path that leads to no file."""
+    try:
+        found = path.stat()
+    except OSError:  # an input that is missing is refused when it is read
+        return None
+    return found.st_dev, found.st_ino
 
 
 def write_outputs(

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import AsJson, ClusterAddress, cluster_of
-from orchestrator.register.pairs import list_pairs
 from sdnet.command_line import AdaptOption, MeasureOption, ModelOption, NetworkOption, SearchOption
 from sdnet.paths import path_option
 
@@ -40,7 +39,7 @@ def register(
 
     cluster = cluster_of("register", address, workers)
     config = config_of(model, search, measure, checkpoint is not None, adapt)
-    counts = summary_of(register_pairs(list_pairs(pairs), out, config, checkpoint, cluster))
+    counts = summary_of(register_pairs(pairs, out, config, checkpoint, cluster))
     if as_json:
         print(json.dumps(counts))
     else:

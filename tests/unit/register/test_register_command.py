@@ -261,6 +261,31 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_search(cli, image
     assert code == 2 and "cannot be written" in error
 
 
+@pytest.mark.parametrize("name", ["warped.png", "warped.tif", "flicker.png", "transform.json"])
+def test_an_input_under_the_name_of_a_result_is_refused_and_stays(cli, images, tmp_path, name) -> None:
+    whole = (images / "sar.png").read_bytes()
+    (tmp_path / name).write_bytes(whole)
+    (tmp_path / "link.png").symlink_to(tmp_path / name)
+    for inputs in ((images / "optical.png", tmp_path / name), (tmp_path / "link.png", images / "sar.png")):
+        code, _, error = cli(*inputs, "-o", tmp_path)
+        assert (code, error.count("\n")) == (2, 1) and f"its result {tmp_path / name};" in error, error
+    assert {path.name for path in tmp_path.iterdir()} == {name, "link.png"}
+    assert (tmp_path / name).read_bytes() == whole
+
+
+def test_a_checkpoint_under_the_name_of_a_result_is_refused(cli, images, tmp_path) -> None:
+    (tmp_path / "transform.json").touch()
+    code, _, error = cli(
+        images / "optical.png",
+        images / "sar.png",
+        "-o",
+        tmp_path,
+        "--checkpoint",
+        tmp_path / "transform.json",
+    )
+    assert code == 2 and "transform.json is an input" in error
+
+
 def test_colour_is_read_with_red_first(tmp_path) -> None:
     pixels = np.zeros((128, 128, 3), np.uint8)
     pixels[:, :, 2] = 200  # OpenCV's red

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.register.on_workers import register_one, summary_of
+from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.register.on_workers import register_one, register_pairs, summary_of
 from orchestrator.register.pairs import PairFiles, list_pairs
 from sdnet.errors import InputError
 from sdnet.registration.config import RegisterConfig
@@ -87,6 +88,29 @@ def test_a_wrong_command_is_refused_in_one_line_before_anything_starts(
     error = capsys.readouterr().err
     assert ended.value.code == 2 and said in error and error.count("\n") == 1
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "row", "result"),
+    [
+        ("pairs.csv", "out/b/warped.png,s.png", "out/b/warped.png"),  # of another pair
+        ("pairs.csv", "o.png,out/c/flicker.png", "out/c/flicker.png"),  # of the same pair
+        ("out/register.csv", "../o.png,../s.png", "out/register.csv"),
+    ],
+)
+def test_an_input_among_the_results_of_any_pair_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, row: str, result: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("out/b", "out/c"):
+        Path(folder).mkdir(parents=True)
+    Path(result).touch()
+    Path(source).write_text(f"name,optical,sar\nb,x.png,y.png\nc,{row}\n")
+    with pytest.raises(
+        InputError, match=f"is an input, and register would replace it with its result {result};"
+    ):
+        register_pairs(Path(source), Path("out"), RegisterConfig(), None, ClusterSpec())
+    assert Path(result).is_file()
 
 
 def test_each_pair_ends_as_a_row_and_none_stops_the_others(tmp_path: Path) -> None:
