@@ -1,13 +1,16 @@
 """Reads a GeoTIFF with its georeference, and writes cloud-optimised GeoTIFFs. Needs rasterio."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 from sdnet.registration.transform import Transform, affine
 
 
@@ -47,32 +50,83 @@ def read_geotiff(path: Path, crs: str | None) -> tuple[np.ndarray, np.ndarray, G
     crs: reproject (bilinear) to this system when the file has another one. Raises InputError.
     """
     rasterio = _rasterio(path)
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-
     try:
-        with rasterio.open(path) as opened:
-            if opened.crs is None:
-                raise InputError(f"{path} has geo keys but no coordinate system; set one with rio edit-info")
-            if crs is not None and opened.crs != rasterio.crs.CRS.from_wkt(crs):
-                with WarpedVRT(opened, crs=crs, resampling=Resampling.bilinear, add_alpha=False) as warped:
-                    return _read(path, warped, reprojected=True)
-            return _read(path, opened, reprojected=False)
+        with _utf8_path(path) as name, rasterio.open(name) as opened:
+            _refuse_unplaced(path, opened)
+            bands = _bands(path, opened)
+            if crs is None or opened.crs == (wanted := rasterio.crs.CRS.from_wkt(crs)):
+                return _read(path, opened, bands, reprojected=False)
+            for one in (opened.crs, wanted):
+                _refuse_local(path, one)
+            return _reprojected(path, opened, bands, crs)
     except rasterio.errors.RasterioError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path} cannot be read ({reason}); copy the file again") from None
 
 
-def _read(path: Path, opened: Any, *, reprojected: bool) -> tuple[np.ndarray, np.ndarray, Georeference]:
-    if opened.colorinterp[0].name == "palette":
+def _refuse_unplaced(path: Path, opened: Any) -> None:
+    if opened.crs is not None:
+        return
+    if opened.gcps[0]:  # such as Sentinel-1 GRD: GDAL reads no coordinate system for its pixels
+        raise InputError(f"{path} has only ground control points; warp it onto a map grid with gdalwarp")
+    raise InputError(f"{path} has geo keys but no coordinate system; set one with rio edit-info")
+
+
+def _refuse_local(path: Path, crs: Any) -> None:
+    """Between a local system and another one there is no conversion: rasterio raises a private class."""
+    if not _is_on_earth(crs):
+        raise InputError(
+            f"{path} cannot be reprojected: {shown(crs.to_string())} is a local coordinate system; "
+            "set a common one in both images with rio edit-info"
+        )
+
+
+def _is_on_earth(crs: Any) -> bool:
+    return bool(crs.is_geographic or crs.is_projected)
+
+
+def _bands(path: Path, opened: Any) -> list[int]:
+    """The numbers of the bands to read: one, or red, green and blue. Alpha is only part of the mask."""
+    meanings = [meaning.name for meaning in opened.colorinterp]
+    if meanings[0] == "palette":
         raise InputError(f"{path} is a GeoTIFF with a palette; convert it with gdal_translate -expand rgb")
+    if meanings[:3] == ["red", "green", "blue"] and len(meanings) == 4:  # as for a plain TIFF
+        return [1, 2, 3]
+    bands = [number for number, meaning in enumerate(meanings, start=1) if meaning != "alpha"]
+    if len(bands) not in (1, 3):
+        raise InputError(
+            f"{path} is a GeoTIFF of {len(bands)} bands; give 1 (grey, such as one polarisation) or 3 (RGB), "
+            "such as with gdal_translate -b 1"
+        )
+    return bands
+
+
+def _reprojected(
+    path: Path, opened: Any, bands: list[int], crs: str
+) -> tuple[np.ndarray, np.ndarray, Georeference]:
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    try:
+        warped = WarpedVRT(opened, crs=crs, resampling=Resampling.bilinear, add_alpha=False)
+    except Exception as error:  # noqa: BLE001  GDAL's own errors, of which rasterio has only a private class
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path} cannot be reprojected ({reason}); correct its georeference with rio edit-info"
+        ) from None
+    with warped:
+        return _read(path, warped, bands, reprojected=True)
+
+
+def _read(
+    path: Path, opened: Any, bands: list[int], *, reprojected: bool
+) -> tuple[np.ndarray, np.ndarray, Georeference]:
     corner = np.array(opened.transform, np.float64).reshape(3, 3)
     if not np.isfinite(corner).all() or np.linalg.det(corner) == 0:
         numbers = [float(number) for number in corner.ravel()[:6]]
         raise InputError(
             f"{path} has the geotransform {numbers}, which is not usable; set one with rio edit-info"
         )
-    bands = [1, 2, 3] if opened.count >= 3 else [1]
     pixels = opened.read(bands)
     valid = opened.dataset_mask() > 0
     valid &= np.isfinite(pixels).all(axis=0)
@@ -95,7 +149,7 @@ def write_cog(path: Path, pixels: np.ndarray, geo: Georeference) -> None:
     }  # fmt: skip
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tif")
     try:
-        with rasterio.open(temporary, "w", **profile) as file:
+        with _utf8_path(temporary) as name, rasterio.open(name, "w", **profile) as file:
             file.write(bands)
         temporary.replace(path)
     except rasterio.errors.RasterioError as error:
@@ -104,12 +158,51 @@ def write_cog(path: Path, pixels: np.ndarray, geo: Georeference) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def degrees(geo: Georeference, points: np.ndarray) -> np.ndarray:
-    """Longitude and latitude (WGS 84), float64 [N, 2], of points [N, 2], (row, column)."""
+def degrees(geo: Georeference, points: np.ndarray) -> np.ndarray | None:
+    """Longitude and latitude (WGS 84), float64 [N, 2], of points [N, 2], (row, column).
+
+    None for a local coordinate system, and for points that their projection does not map.
+    """
+    from rasterio.crs import CRS
     from rasterio.warp import transform
 
+    if not _is_on_earth(CRS.from_wkt(geo.crs)):
+        return None
     x, y = geo.world(points).T
-    return np.column_stack(transform(geo.crs, "EPSG:4326", x, y)).reshape(-1, 2)
+    try:
+        found = transform(geo.crs, "EPSG:4326", x, y)
+    except Exception:  # noqa: BLE001  a private class of rasterio; the search is done, so go on without degrees
+        return None
+    places = np.column_stack(found).reshape(-1, 2)
+    return places if np.isfinite(places).all() else None
+
+
+@contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """The path, or one that leads there through links where the path is not UTF-8: rasterio refuses that."""
+    if _is_utf8(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        links = Path(folder) / "links"
+        if _is_utf8(path.name):
+            links.symlink_to(path.parent.absolute())
+            yield links / path.name
+            return
+        links.mkdir()
+        # GDAL also reads files beside the image, such as masks in `<name>.msk`.
+        for beside in path.parent.iterdir():
+            if beside.name.startswith(path.name):
+                (links / f"image{beside.name[len(path.name) :]}").symlink_to(beside.absolute())
+        yield links / "image"
+
+
+def _is_utf8(path: Path | str) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rasterio(path: Path) -> Any:

@@ -149,8 +149,10 @@ def _csv(table: np.ndarray) -> bytes:
 
 
 def _geojson(table: np.ndarray, geo: Georeference | None) -> bytes:
-    """Points in degrees (WGS 84) where the optical image is georeferenced, else in (column, row)."""
-    places = degrees(geo, table[:, :2]) if geo is not None else table[:, 1::-1]
+    """Points in degrees (WGS 84) where the optical image has a place on the earth, else in (column, row)."""
+    places = None if geo is None else degrees(geo, table[:, :2])
+    if places is None:
+        places = table[:, 1::-1]
     features = [
         {
             "type": "Feature",
