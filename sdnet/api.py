@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from sdnet.errors import InputError
 from sdnet.measures import MEASURES
 from sdnet.registration.config import FINE, Level, Model, RegisterConfig, Search, Sensor
 from sdnet.registration.features import Descriptors, Features, Templates
 from sdnet.registration.images import image_from_array
 from sdnet.registration.pipeline import Registration, register_images
 from sdnet.registration.search import search
-from sdnet.registration.tie_points import TiePoints
+from sdnet.registration.tie_points import TiePoints, points_from
 from sdnet.registration.transform import IDENTITY, Transform
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def load(checkpoint: str | Path) -> "Network":
     return Network.of_checkpoint(Path(checkpoint))
 
 
-def describe(net: "Network", image: np.ndarray, points: np.ndarray, sensor: Sensor = "optical") -> np.ndarray:
+def describe(net: "Network", image: np.ndarray, points: ArrayLike, sensor: Sensor = "optical") -> np.ndarray:
     """Descriptors of unit length, float32 [N, 128], of the 64 x 64 px around points of one image.
 
     points: [N, 2], (row, column); whole numbers are pixel centres. They are rounded to whole pixels, and a patch
@@ -49,7 +51,7 @@ def describe(net: "Network", image: np.ndarray, points: np.ndarray, sensor: Sens
 def match(
     optical: np.ndarray,
     sar: np.ndarray,
-    points: np.ndarray | None = None,
+    points: ArrayLike | None = None,
     *,
     net: "Network | None" = None,
     measure: str = "cfog_mind",
@@ -62,12 +64,13 @@ def match(
     net: compare SDNet's descriptors (to about a pixel) instead of the channels of a hand-crafted measure.
     level: template, radius and resolution of the search. Outliers are not removed: the result also contains
     wrong tie points.
-    Raises InputError for images or a measure that cannot be used.
+    Raises InputError for images, points or a measure that cannot be used.
     """
     config = RegisterConfig(measure=measure)  # refuses a measure that is not known
     features: Features = Templates(MEASURES[config.measure]) if net is None else Descriptors(net)
     images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
-    return search(*images, transform, level, features, points)
+    _check_transform(transform, "transform")
+    return search(*images, transform, level, features, None if points is None else points_from(points))
 
 
 def register(
@@ -97,4 +100,13 @@ def register(
         adapt=adapt,
     )
     images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
+    _check_transform(initial, "initial")
     return register_images(*images, config, net, initial)
+
+
+def _check_transform(given: Transform, name: str) -> None:
+    if not isinstance(given, Transform):
+        raise InputError(
+            f"{name} is of type {type(given).__name__}; "
+            "give a Transform, such as sdnet.registration.transform.affine(matrix[:2])"
+        )

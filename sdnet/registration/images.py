@@ -45,17 +45,25 @@ class Image:
 
 
 def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, name: str = "image") -> Image:
-    """Make an image of an array, uint8, uint16 or float32, [H, W], or [H, W, 3] in the order R, G, B.
+    """Make an image of an array, 8 or 16 bit integers or floats, [H, W], or [H, W, 3] in the order R, G, B.
 
     Pixels that are not finite or beyond 1e30 count as empty, and without a mask also squares of zeros of 5 px or
     more. Other depths than 8 bit are stretched as training data are: 1st percentile to 0, 99th to 255. For a
     large image the percentiles come from every n-th row and column.
-    Raises InputError for another shape or type, an image below 128 px, or one without any data.
+    Either byte order is read. Raises InputError for another shape or type, an image below 128 px, or one
+    without any data.
     """
+    if not isinstance(pixels, np.ndarray):
+        raise InputError(
+            f"{name} is of type {type(pixels).__name__}; give a numpy array, grey [H, W] or colour [H, W, 3]"
+        )
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         raise InputError(f"{name} has shape {pixels.shape}; give grey [H, W] or colour [H, W, 3]")
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype not in (np.uint8, np.uint16, np.int16, np.float32, np.float64):
-        raise InputError(f"{name} has pixels of {pixels.dtype}; give 8 or 16 bit integers, or floats")
+        raise InputError(
+            f"{name} has pixels of {pixels.dtype}; give uint8, uint16, int16, float32 or float64"
+        )
     if min(pixels.shape[:2]) < LEAST_EDGE:
         size = f"{pixels.shape[1]} x {pixels.shape[0]} px"
         raise InputError(f"{name} is {size}; give at least {LEAST_EDGE} x {LEAST_EDGE} px")

@@ -8,12 +8,14 @@ from typing import Self
 import cv2
 import numpy as np
 from mindspore import Tensor, nn, ops
+from numpy.typing import ArrayLike
 
 from sdnet import checkpoint, weights
 from sdnet.errors import InputError, shown
 from sdnet.model import DROPOUT_LAYER, NORM_LAYERS, PATCH, SDNet, normalise
 from sdnet.registration.config import SENSORS, Sensor
 from sdnet.registration.images import Image
+from sdnet.registration.tie_points import points_from
 from sdnet.statistics import StatisticsOf, Weights, adapted
 
 STRIDE = 8  # pixels between neighbours of a dense map
@@ -111,16 +113,16 @@ def patches_of(image: Image) -> np.ndarray:
     return np.stack([image.grey[place] for place in full or places])
 
 
-def describe_points(net: Network, image: Image, points: np.ndarray, sensor: Sensor) -> np.ndarray:
+def describe_points(net: Network, image: Image, points: ArrayLike, sensor: Sensor) -> np.ndarray:
     """Descriptors of unit length, float32 [N, 128], of the 64 x 64 px around points of one image.
 
     points: [N, 2], (row, column), rounded to whole pixels; the patch begins 32 px above and left of it.
-    Raises InputError for a point whose patch is not inside the image.
+    Raises InputError for another shape, and for a point whose patch is not inside the image.
     """
     if sensor not in SENSORS:
         raise InputError(f"sensor is {shown(sensor)}; it must be optical or sar")
     half = PATCH // 2
-    corners = np.rint(np.asarray(points, np.float64).reshape(-1, 2)).astype(int) - half
+    corners = np.rint(points_from(points)).astype(int) - half
     outside = ((corners < 0) | (corners + PATCH > image.shape)).any(axis=1)
     if outside.any():
         row, column = corners[outside][0] + half

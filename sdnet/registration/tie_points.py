@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from sdnet.errors import InputError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +32,18 @@ class TiePoints:
         """These tie points, followed by the others."""
         columns = ("optical", "sar", "score", "second")
         return TiePoints(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))
+
+
+def points_from(points: ArrayLike) -> np.ndarray:
+    """Points that a user gave, as float64 [N, 2], (row, column). Raises InputError for anything else."""
+    try:
+        found = np.asarray(points, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"points is {shown(points)}; give numbers [N, 2], (row, column)") from None
+    if found.size == 0:
+        return np.empty((0, 2))
+    if found.ndim != 2 or found.shape[1] != 2:
+        raise InputError(f"points has shape {found.shape}; give [N, 2], (row, column)")
+    for row, column in found[~np.isfinite(found).all(axis=1)]:
+        raise InputError(f"points has ({row}, {column}), which is not finite; leave it out")
+    return found
