@@ -179,21 +179,25 @@ def degrees(geo: Georeference, points: np.ndarray) -> np.ndarray | None:
 
 @contextmanager
 def _utf8_path(path: Path) -> Iterator[Path]:
-    """The path, or one that leads there through links where the path is not UTF-8: rasterio refuses that."""
+    """The full path, or one that leads there through links where it is not UTF-8: rasterio refuses that.
+
+    Full, because rasterio takes a name such as `http:` or `zip:x.tif` for an address.
+    """
+    path = path.absolute()
     if _is_utf8(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         links = Path(folder) / "links"
         if _is_utf8(path.name):
-            links.symlink_to(path.parent.absolute())
+            links.symlink_to(path.parent)
             yield links / path.name
             return
         links.mkdir()
         # GDAL also reads files beside the image, such as masks in `<name>.msk`.
         for beside in path.parent.iterdir():
             if beside.name.startswith(path.name):
-                (links / f"image{beside.name[len(path.name) :]}").symlink_to(beside.absolute())
+                (links / f"image{beside.name[len(path.name) :]}").symlink_to(beside)
         yield links / "image"
 
 

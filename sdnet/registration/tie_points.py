@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike
 
 from sdnet.errors import InputError, shown
 
+_FARTHEST_PX = 1e9  # far outside any image, but still a 32 bit integer
+
 
 @dataclass(frozen=True, slots=True)
 class TiePoints:
@@ -44,6 +46,6 @@ def points_from(points: ArrayLike) -> np.ndarray:
         return np.empty((0, 2))
     if found.ndim != 2 or found.shape[1] != 2:
         raise InputError(f"points has shape {found.shape}; give [N, 2], (row, column)")
-    for row, column in found[~np.isfinite(found).all(axis=1)]:
-        raise InputError(f"points has ({row}, {column}), which is not finite; leave it out")
+    for row, column in found[~(np.abs(found) <= _FARTHEST_PX).all(axis=1)]:  # NaN is not below any limit
+        raise InputError(f"points has ({row}, {column}), which is not in an image; leave it out")
     return found

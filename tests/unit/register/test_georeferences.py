@@ -137,3 +137,10 @@ def test_a_path_that_is_not_utf8_is_read_and_written(tmp_path, name) -> None:
     write_cog(folder / "warped.tif", pixels, geo)
     assert {found.name for found in folder.iterdir()} == {path.name, f"{path.name}.msk", "warped.tif"}
     assert (read_geotiff(folder / "warped.tif", None)[0] == NOISE).all()
+
+
+@pytest.mark.parametrize("name", ["http:", "zip:x.tif", "x!y.tif"])
+def test_a_name_that_looks_like_an_address_is_that_of_a_file(tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("x.tif"), NOISE).rename(name)
+    assert (read_source(Path(name)).pixels == NOISE).all()

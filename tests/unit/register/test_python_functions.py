@@ -22,8 +22,9 @@ def test_points_may_be_a_list() -> None:
     [
         ([5, 5], r"points has shape \(2,\); give \[N, 2\]"),
         ([[1, 2, 3], [4, 5, 6]], r"points has shape \(2, 3\); give \[N, 2\]"),
-        ([[150, 150], [np.nan, 5]], r"points has \(nan, 5.0\), which is not finite"),
-        ([[5, np.inf]], r"points has \(5.0, inf\), which is not finite"),
+        ([[150, 150], [np.nan, 5]], r"points has \(nan, 5.0\), which is not in an image"),
+        ([[5, np.inf]], r"points has \(5.0, inf\), which is not in an image"),
+        ([[10**30, 5]], r"points has \(1e\+30, 5.0\), which is not in an image"),
         ([["a", "b"]], r'points is \[\["a", "b"\]\]; give numbers \[N, 2\]'),
         ([[1, 2], [3]], r"points is \[\[1, 2\], \[3\]\]; give numbers"),
         ([[{}, None]], "points is .*; give numbers"),
