@@ -129,7 +129,8 @@ def measure(batch: int, steps: int, epochs: int, rounds: int, threads: int) -> d
             bare_first = number % 2 == 1
             alone = bare_run() if bare_first else []
             seconds, stalls_s = launched(folder, number, batch, epochs, threads)
-            alone = alone or bare_run()
+            if not bare_first:
+                alone = bare_run()
             trained_s, stalled_s = trained_s + sum(seconds), stalled_s + stalls_s
             launch_ms.append(round(1000 * statistics.median(seconds) / steps, 2))
             bare_ms.append(round(1000 * statistics.median(alone) / steps, 2))

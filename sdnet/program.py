@@ -141,7 +141,8 @@ def train(
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr}
     chosen = replace(base, **{name: value for name, value in given.items() if value is not None})
     _use_graphs()
-    from sdnet.data.store import checksums_of, open_patches, open_training_patches
+    from sdnet.data.checksums import checksums_of
+    from sdnet.data.store import open_patches, open_training_patches
     from sdnet.train_folder import train_in_folder
 
     patches, test = open_training_patches(data / "train.npz"), open_patches(data / "test.npz")

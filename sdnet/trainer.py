@@ -17,9 +17,10 @@ from sdnet import checkpoint, weights
 from sdnet.augment import VIEW, Views, Where, changes_patches, check_patches
 from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe, changed_setting
+from sdnet.data.checksums import data_mismatch
 from sdnet.data.pipeline import Prefetcher
 from sdnet.data.sampler import epoch_order, in_scene_runs, slice_indices, slices_of_rank, steps_per_epoch
-from sdnet.data.store import PatchFile, data_mismatch
+from sdnet.data.store import PatchFile
 from sdnet.errors import InputError, NonFiniteLoss
 from sdnet.evaluation import Evaluation, gather
 from sdnet.model import SDNet

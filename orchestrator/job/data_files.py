@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.errors import CorruptData
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import ObjectMissing
-from sdnet.data.store import checksums_of
+from sdnet.data.checksums import checksums_of
 
 REFERENCE = "data/reference.json"
 _NAMES = ("train.npz", "test.npz")

@@ -12,9 +12,10 @@ from orchestrator.job.data_files import data_files, followed
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
 from orchestrator.storage import StorageUnavailable, storage_error
+from sdnet.data.checksums import checksums_of, data_mismatch
 from sdnet.data.sen12 import split_scenes
 from sdnet.data.shards import pairs_per_shard
-from sdnet.data.store import checksums_of, data_mismatch, open_patches, open_training_patches
+from sdnet.data.store import open_patches, open_training_patches
 from sdnet.data.synthetic import scene_of_each_pair
 from sdnet.data.work import Work, images_changed, notes, plan_work
 from sdnet.errors import InputError

@@ -17,7 +17,8 @@ from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.events import Epoch, Evaluated, Evaluating
 from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe
-from sdnet.data.store import PatchFile, open_patches, open_training_patches, refuse_other_sample
+from sdnet.data.checksums import refuse_other_sample
+from sdnet.data.store import PatchFile, open_patches, open_training_patches
 from sdnet.errors import InputError as SdnetInputError
 from sdnet.errors import NonFiniteLoss
 from sdnet.loop import EpochReport, train_epochs

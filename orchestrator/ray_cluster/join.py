@@ -111,7 +111,10 @@ def our_token(name: str) -> str:
 
 
 def _check_token_file(path: Path, name: str) -> None:
-    """Refuse what is no file, and what this user may not read: Ray would say that there is no token."""
+    """Raise InputError for a path that is no file or that this user may not read.
+
+    Ray itself would say only that there is no token.
+    """
     try:
         is_file, exists = path.is_file(), path.exists()
         unreadable = is_file and not os.access(path, os.R_OK)

@@ -1,4 +1,4 @@
-"""A file that stays mapped for hours, and whether somebody changes it meanwhile."""
+"""A memory-mapped file, and the check that nobody has changed it in place."""
 
 import hashlib
 import os
@@ -12,10 +12,10 @@ from sdnet.errors import InputError
 
 
 class MappedFile:
-    """An open file whose arrays are mapped.
+    """An open file whose arrays are memory-mapped.
 
     Mapped pages show every change that is made to the file in place. A file that replaces it by rename is another
-    file: the pages stay those of the old one. So the changes of the open file count, not those at its path.
+    file: the pages stay those of the old one. So the check looks at the open file, not at the path.
     """
 
     def __init__(self, path: Path):

@@ -6,15 +6,14 @@ all ranks of a host share one copy in the page cache. It may have more arrays, w
 `extra_array`.
 """
 
-import hashlib
 import math
 import struct
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,9 @@ from numpy.lib import format as npy
 from sdnet.data.mapped_file import MappedFile
 from sdnet.data.npz_member import Member, corrupt_member, find_member, read_member, short
 from sdnet.errors import InputError
-from sdnet.files import is_permanent, sha256_of, whole_file
+from sdnet.files import is_permanent, whole_file
 
 PATCH_SHAPE = (64, 128)
-_SAMPLED = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # time of every entry, so that equal data make equal files
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -92,7 +90,7 @@ def open_patches(path: Path) -> PatchFile:
     Raises InputError for a file that neither this program nor `numpy.savez` wrote, and OSError for a storage
     failure that may pass, such as EIO.
     """
-    try:
+    with _refusing_damage(path):
         if path.exists() and not path.is_file() and not path.is_dir():
             raise InputError(f"{path} is a pipe or a device; give a file")
         file = MappedFile(path)
@@ -106,6 +104,13 @@ def open_patches(path: Path) -> PatchFile:
         places = extra_array(path, "places", "i", (len(found), 4))
         ground = None if places is None else places[:, :2]
         return PatchFile(path, file.map(images), found.astype(np.int32), shifts, ground, file)
+
+
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    """Raise InputError for whatever the parsers say of damaged bytes; OSError only if it may pass."""
+    try:
+        yield
     except InputError:
         raise
     except FileNotFoundError:
@@ -133,17 +138,10 @@ def extra_array(path: Path, name: str, kind: str, shape: tuple[int | None, ...])
     shape: required; None allows any length.
     Raises InputError for an array of another kind or shape.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if f"{name}.npy" not in archive.namelist():
-                return None
-            member = find_member(path, archive, f"{name}.npy")
-    except InputError:
-        raise
-    except _NOT_WHOLE as error:
-        if isinstance(error, OSError) and not is_permanent(error):
-            raise
-        raise InputError(_not_whole(path, error)) from None
+    with _refusing_damage(path), zipfile.ZipFile(path) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            return None
+        member = find_member(path, archive, f"{name}.npy")
     fits = len(member.shape) == len(shape) and all(
         want in (None, length) for want, length in zip(shape, member.shape, strict=True)
     )
@@ -172,27 +170,6 @@ def open_training_patches(path: Path) -> PatchFile:
     return patches
 
 
-def checksums_of(train: Path, test: Path) -> dict[str, str]:
-    """SHA-256 of the files of a data set, by the names that checkpoints use.
-
-    Raises InputError for a file whose arrays do not match their CRC-32 in the archive, OSError when storage
-    fails. Cached: a file is read again only when its size or modification time has changed.
-    """
-    return {
-        name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns)
-        for name, path in (("train.npz", train.resolve()), ("test.npz", test.resolve()))
-    }
-
-
-def data_mismatch(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """The files whose checksums differ, as text for a message; empty if all that both name are equal."""
-    return " and ".join(
-        f"{name} (checksum {before[name][:12]}, now {now[name][:12]})"
-        for name in sorted(before.keys() & now.keys())
-        if before[name] != now[name]
-    )
-
-
 def read_images(patches: PatchFile, most: int) -> Iterator[np.ndarray]:
     """All images in order, uint8 [at most `most`, E, 2E] each, read, not mapped: for files on shared storage.
 
@@ -206,38 +183,6 @@ def read_images(patches: PatchFile, most: int) -> Iterator[np.ndarray]:
             count = min(most, len(patches) - start)
             content = bytearray(file.read(count * math.prod(shape)))
             yield np.frombuffer(content, np.uint8).reshape(count, *shape)
-
-
-def sample_checksum(train: PatchFile, test: PatchFile) -> str:
-    """SHA-256 of all labels, shifts and scenes and of 64 patches spread over each file: milliseconds for any size.
-
-    Raises OSError when storage fails.
-    """
-    digest = hashlib.sha256()
-    for patches in (train, test):
-        for array in (patches.labels, patches.shifts, patches.ground):
-            digest.update(b"" if array is None else array.tobytes())
-        for patch in _sampled_patches(patches):
-            digest.update(patch)
-    return digest.hexdigest()
-
-
-def refuse_other_sample(expected: str, train: PatchFile, test: PatchFile) -> None:
-    """Raise InputError if this host has other files than the launcher.
-
-    A rank may start on another host or long after the launch, so its files may be another copy or replaced.
-    """
-    if sample_checksum(train, test) != expected:
-        raise InputError(
-            f"{train.path} or {test.path} is not the file that the launch began with; "
-            "put the same files back on every host, and launch again"
-        )
-
-
-@lru_cache(maxsize=8)
-def _checksum(path: Path, size: int, changed_ns: int) -> str:
-    refuse_corrupt(path)
-    return sha256_of(path)
 
 
 def refuse_corrupt(path: Path) -> None:
@@ -269,17 +214,6 @@ def _write_images(
 
 def _entry(name: str) -> zipfile.ZipInfo:
     return zipfile.ZipInfo(name, date_time=_EPOCH)
-
-
-def _sampled_patches(patches: PatchFile) -> Iterator[bytes]:
-    """64 patches spread over the file, read and not mapped as in `read_member`."""
-    size = math.prod(patches.images.shape[1:])
-    assert isinstance(patches.images, np.memmap), type(patches.images)
-    begin = patches.images.offset
-    with patches.path.open("rb") as file:
-        for index in np.linspace(0, len(patches) - 1, _SAMPLED).astype(int):
-            file.seek(begin + int(index) * size)
-            yield file.read(size)
 
 
 def _check(path: Path, images: Member, labels: Member) -> None:

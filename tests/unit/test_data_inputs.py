@@ -23,8 +23,8 @@ from orchestrator.job.plan import build_plan, plan_as_dict
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
+from sdnet.data.checksums import checksums_of
 from sdnet.data.prepare import prepare
-from sdnet.data.store import checksums_of
 from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
 from tests.unit.sdnet_checkpoints import save

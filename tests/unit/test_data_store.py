@@ -14,16 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
-from sdnet.data.store import (
-    PatchFile,
-    checksums_of,
-    data_mismatch,
-    open_patches,
-    open_training_patches,
-    refuse_other_sample,
-    sample_checksum,
-    write_patches,
-)
+from sdnet.data.checksums import checksums_of, data_mismatch, refuse_other_sample, sample_checksum
+from sdnet.data.store import PatchFile, open_patches, open_training_patches, write_patches
 from sdnet.errors import InputError
 
 

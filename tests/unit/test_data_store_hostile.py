@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.data.store import checksums_of, open_patches
+from sdnet.data.checksums import checksums_of
+from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 
 

@@ -15,7 +15,8 @@ from orchestrator.storage.host_cache import HostCache
 from sdnet import checkpoint
 from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe
-from sdnet.data.store import open_patches, sample_checksum
+from sdnet.data.checksums import sample_checksum
+from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 
 FORMAT = SdnetFormat()

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet.data.store import checksums_of, open_training_patches
+from sdnet.data.checksums import checksums_of
+from sdnet.data.store import open_training_patches
 from sdnet.errors import InputError
 from sdnet.loop import EpochReport
 from sdnet.recipes import RECIPES
