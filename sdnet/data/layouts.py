@@ -22,6 +22,8 @@ _SEN12_NAME = re.compile(r"(?P<roi>.+)_(?P<sensor>s[12])_(?P<scene>[^_]+)_(?P<pa
 _SENTINELS: dict[str, Sensor] = {"s1": "sar", "s2": "optical"}
 _QXSLAB_FOLDERS: dict[str, Sensor] = {"opt_256_oc_0.2": "optical", "sar_256_oc_0.2": "sar"}
 _QXSLAB_BLOCK = 1000
+# Of a sensor, as a word of a file's name.
+_SENTINEL_NAME = re.compile(r"(?<![0-9A-Za-z])s[12](?![0-9A-Za-z])")
 _OSDATASET_PARTS = ("train", "val", "test")
 _OSDATASET_NAME = re.compile(r"(opt|sar)_?(\d+)", re.IGNORECASE)
 
@@ -58,6 +60,8 @@ def _where(root: Path) -> str:
     inside = [path.name for path in sorted(root.iterdir()) if path.is_dir() and _fits_any(path)]
     if inside:
         return f"give a folder inside it: {', '.join(inside[:3])}"
+    if any(next(image_files(folder), None) is not None for folder in root.glob("s[12]_*")):
+        return f"it is one season of SEN1-2; give the folder above it, {root.absolute().parent}"
     return (
         "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/, "
         f"as {', '.join(sorted(SUFFIXES))}; other layouts are in docs/data.md"
@@ -72,7 +76,8 @@ def _sen12(root: Path) -> Iterator[Image]:
     """`<ROI>_<season>/s1_<scene>/<ROI>_<season>_s1_<scene>_p<k>.png`, and s2 for optical."""
     for prefix, sensor in _SENTINELS.items():
         for folder in root.glob(f"*/{prefix}_*"):
-            yield from _files(folder, sensor, _scene_and_name)
+            if not folder.parent.name.startswith("."):
+                yield from _files(folder, sensor, _scene_and_name)
 
 
 def _flat(root: Path) -> Iterator[Image]:
@@ -95,14 +100,21 @@ def _qxslab(root: Path) -> Iterator[Image]:
 
 
 def _osdataset(root: Path) -> Iterator[Image]:
-    """OSdataset: `train|val|test/opt<number>.png` and `sar<number>.png`, or these in `opt/` and `sar/`."""
+    """OSdataset: `train|val|test/opt<number>.png` and `sar<number>.png`, or these in `opt/` and `sar/`.
+
+    Raises InputError for a name of one sensor in the folder of the other.
+    """
     for part in _OSDATASET_PARTS:
         for folder in (root / part, root / part / "opt", root / part / "sar"):
             for path in image_files(folder):
                 match = _OSDATASET_NAME.fullmatch(path.stem)
                 if match:
-                    name = f"{part}_{int(match[2])}"
-                    yield Image("optical" if match[1].lower() == "opt" else "sar", name, name, path)
+                    sensor, name = match[1].lower(), f"{part}_{int(match[2])}"
+                    if folder.name not in (part, sensor):
+                        raise InputError(
+                            f"{path} is named {sensor}, but its folder is {folder.name}; rename or move it"
+                        )
+                    yield Image("optical" if sensor == "opt" else "sar", name, name, path)
 
 
 _LAYOUTS: dict[Layout, Callable[[Path], Iterator[Image]]] = {
@@ -132,5 +144,15 @@ def _scene_and_name(path: Path) -> tuple[str, str]:
     if match:
         scene = f"{match['roi']}_{match['scene']}"
         return scene, f"{scene}_{match['patch']}"
-    name = re.sub(r"(?<![0-9A-Za-z])s[12](?![0-9A-Za-z])", "s", path.stem)
+    name = _SENTINEL_NAME.sub("s", path.stem)
     return name.rpartition("_")[0] or name, name
+
+
+def are_swapped(optical: Path, sar: Path) -> bool:
+    """Whether the file names of a pair say that each image is in the folder of the other sensor.
+
+    One name alone may differ from its folder: partners in `s1/` and `s2/` may have equal names.
+    """
+    return set(_SENTINEL_NAME.findall(optical.stem)) == {"s1"} and set(_SENTINEL_NAME.findall(sar.stem)) == {
+        "s2"
+    }

@@ -1,6 +1,7 @@
 """Lists image pairs on disk, and splits them by scene."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sdnet.config import Layout, SplitConfig
-from sdnet.data.layouts import Image, images_of
+from sdnet.data.layouts import Image, are_swapped, images_of
 from sdnet.errors import InputError, shown
 
 _TEST_SCENES = 2  # the fewest
@@ -52,8 +53,10 @@ def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = 
             f"images {root} holds no pair ({len(optical)} optical, {len(sar)} SAR images); "
             "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/, under equal names"
         )
+    _refuse_swapped(pairs)
     if scene_pattern is not None:
-        pairs = [_in_scene(pair, re.compile(scene_pattern)) for pair in pairs]
+        pattern = re.compile(_composed(scene_pattern))
+        pairs = [_in_scene(pair, pattern) for pair in pairs]
     orphans = [path for key, path in (optical | sar).items() if (key in optical) != (key in sar)]
     return Listing(tuple(sorted(pairs, key=_natural)), tuple(sorted(orphans)))
 
@@ -92,17 +95,31 @@ def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, 
 
 
 def _by_name(images: Iterable[Image]) -> tuple[dict[tuple[str, str], Path], dict[tuple[str, str], Path]]:
-    """Optical and SAR images by scene and name."""
+    """Optical and SAR images by scene and name, both in Unicode's form NFC."""
     optical: dict[tuple[str, str], Path] = {}
     sar: dict[tuple[str, str], Path] = {}
     for image in images:
         of_sensor = sar if image.sensor == "sar" else optical
-        other = of_sensor.setdefault((image.scene, image.name), image.path)
+        other = of_sensor.setdefault((_composed(image.scene), _composed(image.name)), image.path)
         if other != image.path:
             raise InputError(
                 f"{min(image.path, other)} and {max(image.path, other)} have the same name; rename or remove one"
             )
     return optical, sar
+
+
+def _refuse_swapped(pairs: Iterable[Pair]) -> None:
+    for pair in pairs:
+        if are_swapped(pair.optical, pair.sar):
+            raise InputError(
+                f"{pair.optical} is in a folder of optical images, but its name says s1, which is SAR, and its "
+                "partner's name says s2; swap the folders, or rename the images"
+            )
+
+
+def _composed(text: str) -> str:
+    """The text in Unicode's form NFC. macOS spells accents as characters of their own (NFD)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _in_scene(pair: Pair, pattern: re.Pattern[str]) -> Pair:
@@ -124,6 +141,7 @@ def _natural(pair: Pair) -> list[list[tuple[int, int, str]]]:
 
 
 def _matching(scenes: list[str], patterns: tuple[str, ...], key: str) -> tuple[str, ...]:
+    patterns = tuple(map(_composed, patterns))
     for pattern in patterns:
         if not any(fnmatchcase(scene, pattern) for scene in scenes):
             first = ", ".join(scenes[:5]) + (", ..." if len(scenes) > 5 else "")

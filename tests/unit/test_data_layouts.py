@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from sdnet.config import Layout, SplitConfig
-from sdnet.data.sen12 import find_pairs
+from sdnet.data.sen12 import find_pairs, split_scenes
 from sdnet.errors import InputError
 
 DOCUMENTATION = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
@@ -65,6 +65,60 @@ def test_the_folder_above_is_refused_with_the_folder_to_give(tmp_path):
         touch(tmp_path / size, *TREES["osdataset"])
     with pytest.raises(InputError, match=r"holds no pair .*; give a folder inside it: 256, 512"):
         find_pairs(tmp_path)
+
+
+def test_one_season_of_sen12_is_refused_with_the_folder_above_it(tmp_path):
+    touch(tmp_path, *TREES["sen12"])
+    with pytest.raises(InputError, match=f"one season of SEN1-2; give the folder above it, {tmp_path}$"):
+        find_pairs(tmp_path / "ROIs1_fall")
+
+
+def test_a_hidden_season_of_sen12_is_ignored(tmp_path):
+    names = TREES["sen12"]
+    touch(tmp_path, *names, *[f".trash/{name.partition('/')[2]}" for name in names])
+    touch(tmp_path, ".ROIs2_fall/s1_0/ROIs2_fall_s1_0_p1.png", ".ROIs2_fall/s2_0/ROIs2_fall_s2_0_p1.png")
+    listing = find_pairs(tmp_path)
+    assert [pair.name for pair in listing.pairs] == ["ROIs1_fall_0_p1"] and not listing.orphans
+
+
+@pytest.mark.parametrize(
+    "sar, optical",
+    [
+        ("ROIs1_fall/s1_0/ROIs1_fall_s2_0_p1.png", "ROIs1_fall/s2_0/ROIs1_fall_s1_0_p1.png"),
+        ("s1/harbour_s2_1.png", "s2/harbour_s1_1.png"),
+    ],
+)
+def test_a_pair_whose_names_say_the_other_sensor_than_its_folders_is_refused(tmp_path, sar, optical):
+    touch(tmp_path, sar, optical)
+    with pytest.raises(
+        InputError, match=rf"{optical} is in a folder of optical images, but its name says s1"
+    ):
+        find_pairs(tmp_path)
+
+
+def test_partners_of_equal_names_that_say_one_sensor_are_read(tmp_path):
+    touch(tmp_path, "s1/harbour_s2_1.png", "s2/harbour_s2_1.png")
+    assert len(find_pairs(tmp_path).pairs) == 1
+
+
+def test_an_image_in_the_folder_of_the_other_sensor_is_refused_in_osdataset(tmp_path):
+    touch(tmp_path, "val/opt/sar3.png", "val/sar/opt3.png")
+    with pytest.raises(
+        InputError, match="is named (sar|opt), but its folder is (opt|sar); rename or move it"
+    ):
+        find_pairs(tmp_path)
+
+
+def test_partners_may_spell_an_accent_in_either_form_of_unicode(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    touch(tmp_path, f"s1/{decomposed}_1.png", f"s2/{composed}_1.png", "s1/bar_1.png", "s2/bar_1.png")
+    touch(tmp_path, "s1/inn_1.png", "s2/inn_1.png")
+    scenes = [pair.scene for pair in find_pairs(tmp_path).pairs]
+    assert scenes == ["bar", composed, "inn"]
+    split = SplitConfig(train_scenes=(decomposed,), test_scenes=("bar", "inn"))
+    assert split_scenes(scenes, split) == ((composed,), ("bar", "inn"))
+    pairs = find_pairs(tmp_path, scene_pattern=f"({decomposed}|bar|inn)_.").pairs
+    assert [pair.scene for pair in pairs] == scenes
 
 
 def test_folders_of_osdataset_may_hold_a_folder_for_each_sensor(tmp_path):
