@@ -6,6 +6,8 @@ Both give the same bytes.
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from sdnet.data.work import Work, orphans, refuse_too_many
 from sdnet.errors import InputError
 from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
 
+_SHARD = re.compile(r"(?:train|test)-\d{5,}\.(?:npz|json)")
 _RESULTS = ("train.npz", "test.npz", "manifest.json")
 _CHUNK = 4096  # patches in memory at once while merging: 32 MiB
 
@@ -49,15 +52,24 @@ def make_place(work: Work) -> None:
 
 
 def _refuse_foreign(work: Work) -> None:
-    """Raise InputError for patches that somebody else put there: they would be lost."""
-    if work.directory.exists() or (work.out / "manifest.json").exists():
+    """Raise InputError for results that somebody else put there: they would be lost."""
+    if _is_ours(work):
         return
-    for name in ("train.npz", "test.npz"):
-        if (work.out / name).exists():
+    for path in (work.out / name for name in _RESULTS):
+        if os.path.lexists(path):
             raise InputError(
-                f"{work.out / name} is there and was not made by this program (no manifest.json is beside it); "
-                "move it away, or give another folder"
+                f"{path} is there and was not made by this program; move it away, or give another folder"
             )
+
+
+def _is_ours(work: Work) -> bool:
+    """Whether this program worked in the folder before: it left a shard or a manifest."""
+    if any(_SHARD.fullmatch(path.name) for path in work.directory.glob("t*-*")):
+        return True
+    try:
+        return "fingerprint" in dict(read_json(work.out / _RESULTS[-1]))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def finish(work: Work, reports: dict[str, ShardReport]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdnet.config import PatchConfig, SplitConfig
-from sdnet.data.prepare import draw_negatives
+from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import open_patches
 from sdnet.data.work import plan_work
 from sdnet.errors import InputError
@@ -147,9 +147,25 @@ def test_patches_that_this_program_did_not_make_are_never_replaced(copy):
     (copy / "out/manifest.json").unlink()
     (copy / "out/train.npz").unlink()
     with pytest.raises(
-        InputError, match=r"test\.npz is there and was not made by this program .*; move it away"
+        InputError, match=r"test\.npz is there and was not made by this program; move it away"
     ):
         again(copy)
+
+
+@pytest.mark.parametrize("content", ['{"name": "my data"}', "[1]", "3", "not JSON"])
+def test_a_manifest_or_shards_of_another_program_do_not_let_results_be_replaced(made, tmp_path, content):
+    out = tmp_path / "out"
+    mine = {"manifest.json": content, "train.npz": "patches", "shards/000.tar": "shard"}
+    (out / "shards").mkdir(parents=True)
+    for name, text in mine.items():
+        (out / name).write_text(text)
+    work = plan_work(made / "images", out, PATCHES, SPLIT, 0.0)
+    with pytest.raises(InputError, match=r"train\.npz is there and was not made by this program"):
+        prepare(work)
+    (out / "train.npz").unlink()
+    with pytest.raises(InputError, match=r"manifest\.json is there and was not made by this program"):
+        prepare(work)
+    assert all((out / name).read_text() == mine[name] for name in ("manifest.json", "shards/000.tar"))
 
 
 def test_results_of_a_killed_process_are_made_again_although_the_manifest_is_missing(copy):
