@@ -1,6 +1,7 @@
 """Atomic writes, checks of paths before a write, and reads that cannot hang on a FIFO."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ from sdnet.errors import InputError
 _PERMANENT = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 )
+# From `flock` on storage that cannot lock a folder.
+_NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _NAME_KEPT = 40  # characters of a name in that of its temporary file: a name may have 255 bytes
 
 
@@ -110,6 +113,29 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"folder {path} cannot be written ({error.strerror}); give a writable one") from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that call this out of an existing folder. Raises InputError if one is in it.
+
+    Writes nothing: the folder itself is locked, and the kernel unlocks it when the process ends. Storage that
+    cannot lock a folder, as some NFS servers, keeps nobody out.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is working in {folder}; wait until it ends, or give another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path, ignore_errors: bool = False) -> None:

@@ -7,6 +7,8 @@ MindSpore is imported inside the commands that compute, so that `--help` answers
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -27,7 +29,7 @@ from sdnet.command_line import (
 )
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
-from sdnet.files import is_permanent, make_folder, remove
+from sdnet.files import alone_in, is_permanent, make_folder, remove
 from sdnet.interruption import admit_signals, interruptible, leave_interrupted, received_signal
 from sdnet.metrics import accuracy, check_labels, fpr95
 from sdnet.paths import path_option
@@ -107,9 +109,7 @@ def prepare(
     )
     read = ImageConfig(layout=cast(Layout, layout), max_pixels=max_pixels)
     make_folder(out)
-    for left in out.glob(f"{_SYNTHETIC}*"):  # a killed process left it
-        remove(left)
-    with tempfile.TemporaryDirectory(prefix=_SYNTHETIC, dir=out) as synthetic:
+    with alone_in(out), _synthetic_folder(out) as synthetic:
         if images is None:
             # make_tree builds next to its target, so keep its target one level down.
             make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
@@ -194,6 +194,14 @@ def export(
     from sdnet.messages import exported_line
 
     print(exported_line(out, export_checkpoint(checkpoint, out, file_format, batch)))
+
+
+@contextmanager
+def _synthetic_folder(out: Path) -> Iterator[str]:
+    for left in out.glob(f"{_SYNTHETIC}*"):  # a killed process left it
+        remove(left)
+    with tempfile.TemporaryDirectory(prefix=_SYNTHETIC, dir=out) as folder:
+        yield folder
 
 
 def _recipe(name: str) -> Recipe:

@@ -10,7 +10,7 @@ from sdnet.checkpoint import STATE, CorruptCheckpoint, read, read_state
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
-from sdnet.files import make_folder
+from sdnet.files import alone_in, make_folder
 from sdnet.loop import EpochReport, train_epochs
 from sdnet.messages import accuracy_line, epoch_line
 from sdnet.published import write_published
@@ -38,6 +38,19 @@ def train_in_folder(
     Raises InputError, NonFiniteLoss, OSError.
     """
     make_folder(out / "checkpoints")
+    with alone_in(out / "checkpoints"):
+        _train(out, recipe, train, test, data=data, evaluate_batch=evaluate_batch)
+
+
+def _train(
+    out: Path,
+    recipe: Recipe,
+    train: PatchFile,
+    test: PatchFile,
+    *,
+    data: Mapping[str, str],
+    evaluate_batch: int,
+) -> None:
     newest = newest_checkpoint(out)
     if newest is None:
         _refuse_lost(out)

@@ -14,6 +14,7 @@ import pytest
 from sdnet.config import SyntheticConfig
 from sdnet.data.sen12 import find_pairs
 from sdnet.data.synthetic import make_tree
+from sdnet.files import alone_in
 from sdnet.program import main
 from tests.unit.science.refusals import refusal
 
@@ -96,6 +97,7 @@ def wait(*arguments):
     print("waits", flush=True)
     signal.pause()
 synthetic.make_tree = wait
+from sdnet.files import alone_in
 from sdnet.program import main
 sys.argv = ["sdnet", "prepare", "--out", sys.argv[1]]
 main()
@@ -135,6 +137,15 @@ def test_images_that_a_killed_prepare_left_are_removed(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="0"):
         main()
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_prepare_does_not_work_in_a_folder_where_another_process_does(tmp_path, monkeypatch, capsys):
+    with alone_in(tmp_path):
+        line = refusal(f"prepare --out {tmp_path}", monkeypatch, capsys)
+    assert f"another process is working in {tmp_path}; wait until it ends" in line
+    assert not list(tmp_path.iterdir())
+    with alone_in(tmp_path):
+        pass  # the end of a process gives the folder free
 
 
 def test_a_path_that_fails_only_at_a_late_write_is_reported_in_one_line_too(tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ import pytest
 from sdnet.data.checksums import checksums_of
 from sdnet.data.store import open_training_patches
 from sdnet.errors import InputError
+from sdnet.files import alone_in
 from sdnet.loop import EpochReport
 from sdnet.recipes import RECIPES
 from sdnet.train_folder import FolderHooks, newest_checkpoint, train_in_folder
@@ -43,6 +44,15 @@ def test_non_matches_are_not_trained_on(tmp_path, monkeypatch, capsys):
         np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), np.arange(16) % 2)
     line = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
     assert "train.npz holds 8 non-matches (label 0) among 16 pairs" in line
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
+    for name, labels in (("train.npz", np.ones(16, int)), ("test.npz", np.arange(16) % 2)):
+        np.savez(tmp_path / name, np.zeros((16, 64, 128), np.uint8), labels)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    with alone_in(tmp_path / "run/checkpoints"):
+        line = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
+    assert "another process is working in" in line and "run/checkpoints; wait until it ends" in line
 
 
 def test_training_resumes_from_the_newest_checkpoint_and_not_from_copies_or_corrupt_ones(tmp_path):
