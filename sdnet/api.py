@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 from sdnet.measures import MEASURES
+from sdnet.paths import user_path
 from sdnet.registration.config import FINE, Level, Model, RegisterConfig, Search, Sensor
 from sdnet.registration.features import Descriptors, Features, Templates
 from sdnet.registration.images import image_from_array
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
 def load(checkpoint: str | Path) -> "Network":
     """Load a trained SDNet from a checkpoint directory or a `.ckpt` file, also a published one.
 
-    Sets MindSpore to GRAPH_MODE. Raises InputError if the path is no checkpoint.
+    Sets MindSpore to GRAPH_MODE. Threads may share the network. Raises InputError if the path is no checkpoint.
     """
+    if not isinstance(checkpoint, str | Path):
+        raise InputError(f"checkpoint is of type {type(checkpoint).__name__}; give a path")
+    path = user_path(str(checkpoint), "checkpoint")
     import mindspore as ms
 
     from sdnet.registration.network import Network
 
     ms.set_context(mode=ms.GRAPH_MODE)
-    return Network.of_checkpoint(Path(checkpoint))
+    return Network.of_checkpoint(path)
 
 
 def describe(net: "Network", image: np.ndarray, points: ArrayLike, sensor: Sensor = "optical") -> np.ndarray:
@@ -45,6 +49,7 @@ def describe(net: "Network", image: np.ndarray, points: ArrayLike, sensor: Senso
     """
     from sdnet.registration.network import describe_points
 
+    _check_net(net)
     return describe_points(net, image_from_array(image), points, sensor)
 
 
@@ -67,9 +72,13 @@ def match(
     Raises InputError for images, points or a measure that cannot be used.
     """
     config = RegisterConfig(measure=measure)  # refuses a measure that is not known
+    if net is not None:
+        _check_net(net)
     features: Features = Templates(MEASURES[config.measure]) if net is None else Descriptors(net)
     images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
     _check_transform(transform, "transform")
+    if not isinstance(level, Level):
+        raise InputError(f"level is of type {type(level).__name__}; give a sdnet.registration.config.Level")
     return search(*images, transform, level, features, None if points is None else points_from(points))
 
 
@@ -101,6 +110,8 @@ def register(
     )
     images = image_from_array(optical, name="optical"), image_from_array(sar, name="sar")
     _check_transform(initial, "initial")
+    if net is not None:
+        _check_net(net)
     return register_images(*images, config, net, initial)
 
 
@@ -110,3 +121,15 @@ def _check_transform(given: Transform, name: str) -> None:
             f"{name} is of type {type(given).__name__}; "
             "give a Transform, such as sdnet.registration.transform.affine(matrix[:2])"
         )
+    matrix = np.asarray(given.matrix)
+    usable = matrix.shape == (3, 3) and matrix.dtype == np.float64 and np.isfinite(matrix).all()
+    if not usable or np.linalg.det(matrix) == 0:
+        raise InputError(
+            f"{name} has the matrix {shown(matrix.tolist())}; give an invertible one, float64 [3, 3]"
+        )
+
+
+def _check_net(net: object) -> None:
+    """Refuse a path in place of a network. Asks for a method: importing the class would import MindSpore."""
+    if not hasattr(net, "dense"):
+        raise InputError(f"net is of type {type(net).__name__}; give what sdnet.load returns")

@@ -47,9 +47,9 @@ class Image:
 def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, name: str = "image") -> Image:
     """Make an image of an array, 8 or 16 bit integers or floats, [H, W], or [H, W, 3] in the order R, G, B.
 
-    Pixels that are not finite or beyond 1e30 count as empty, and without a mask also squares of zeros of 5 px or
-    more. Other depths than 8 bit are stretched as training data are: 1st percentile to 0, 99th to 255. For a
-    large image the percentiles come from every n-th row and column.
+    Pixels that are not finite, beyond 1e30 or masked (numpy.ma) count as empty, and without a mask also squares of
+    zeros of 5 px or more. Other depths than 8 bit are stretched as training data are: 1st percentile to 0, 99th to
+    255. For a large image the percentiles come from every n-th row and column.
     Either byte order is read. Raises InputError for another shape or type, an image below 128 px, or one
     without any data.
     """
@@ -67,6 +67,8 @@ def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, nam
     if min(pixels.shape[:2]) < LEAST_EDGE:
         size = f"{pixels.shape[1]} x {pixels.shape[0]} px"
         raise InputError(f"{name} is {size}; give at least {LEAST_EDGE} x {LEAST_EDGE} px")
+    if isinstance(pixels, np.ma.MaskedArray):
+        pixels, valid = pixels.data, _unmasked(pixels, valid)
     grey = _grey(pixels)
     valid = _holds_data(grey) if valid is None else valid
     if grey.dtype.kind == "f" and not (known := np.abs(grey) < NOT_A_MEASUREMENT).all():
@@ -75,6 +77,15 @@ def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, nam
     if not valid.any():
         raise InputError(f"{name} is empty: it has no pixel with data; give another image")
     return Image(grey if grey.dtype == np.uint8 else _stretched(grey, valid), valid, name)
+
+
+def _unmasked(pixels: np.ma.MaskedArray, valid: np.ndarray | None) -> np.ndarray | None:
+    """Which pixels have data, also according to the mask of the array; as given if nothing is masked."""
+    masked = np.ma.getmaskarray(pixels)
+    masked = masked if masked.ndim == 2 else masked.any(axis=2)
+    if not masked.any():
+        return valid
+    return ~masked if valid is None else valid & ~masked
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

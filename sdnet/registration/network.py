@@ -1,5 +1,7 @@
 """SDNet for registration: descriptors of single points, and dense descriptors of whole chips."""
 
+import copy
+import threading
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,8 @@ from sdnet.statistics import StatisticsOf, Weights, adapted
 STRIDE = 8  # pixels between neighbours of a dense map
 _BATCH = 64
 _PATCHES_ALONG_EDGE = 20  # for BatchNorm statistics
+# MindSpore crashes when two threads build or run graphs at the same time.
+_COMPUTING = threading.RLock()
 
 
 class _Side(nn.Cell):
@@ -47,30 +51,37 @@ class _Side(nn.Cell):
 
 
 class Network:
-    """A trained SDNet. origin: `checkpoint_sha256` and `weights_sha256`, as of `LoadedModel`."""
+    """A trained SDNet. Threads may share it; they compute one after another.
+
+    origin: `checkpoint_sha256` and `weights_sha256`, as of `LoadedModel`.
+    """
 
     def __init__(self, given: Weights, origin: Mapping[str, str]):
         self._given, self.origin = given, dict(origin)
         self._net = SDNet(given.recipe, training=False)
         weights.load(self._net, given.state)
         self._sides = {sensor: _Side(self._net, sensor) for sensor in SENSORS}
+        self._state, self._loaded = given.state, [given.state]
 
     @classmethod
     def of_checkpoint(cls, path: Path) -> Self:
         """Read a checkpoint directory or a `.ckpt` file, published ones too. Raises InputError."""
         recipe = checkpoint.read_recipe(path)
-        loaded = checkpoint.load_model(path, weights.shapes(SDNet(recipe, training=False)))
-        return cls(Weights(recipe, loaded.state), loaded.origin)
+        with _COMPUTING:
+            loaded = checkpoint.load_model(path, weights.shapes(SDNet(recipe, training=False)))
+            return cls(Weights(recipe, loaded.state), loaded.origin)
 
     def adapted(self, optical: Image, sar: Image) -> "Network":
-        """This network with the BatchNorm statistics of two images; valid until the next call.
+        """This network with the BatchNorm statistics of two images.
 
         Raises InputError for a network without statistics.
         """
-        measure, twin = self._twin
-        found = measure.measure(patches_of(optical), patches_of(sar))
-        weights.load(twin._net, adapted(self._given, found).state)
-        return twin
+        with _COMPUTING:
+            measure, twin = self._twin
+            found = measure.measure(patches_of(optical), patches_of(sar))
+        made = copy.copy(twin)  # all share the compiled graphs
+        made._state = adapted(self._given, found).state
+        return made
 
     @cached_property
     def _twin(self) -> "tuple[StatisticsOf, Network]":
@@ -85,8 +96,7 @@ class Network:
             # A fixed shape: the graph is compiled once, and a result does not depend on N.
             full = np.zeros((_BATCH, 1, PATCH, PATCH), np.float32)
             full[: len(batch), 0] = batch
-            side = self._sides[sensor](normalise(Tensor(full)))
-            found.append(side.asnumpy()[: len(batch), :, 0, 0])
+            found.append(self._compute(full, sensor, normalised=False)[: len(batch), :, 0, 0])
         return np.concatenate(found)
 
     def dense(self, grey: np.ndarray, sensor: Sensor) -> np.ndarray:
@@ -100,7 +110,17 @@ class Network:
         mean = cv2.blur(grey, (PATCH, PATCH), borderType=cv2.BORDER_REFLECT)
         square = cv2.blur(grey * grey, (PATCH, PATCH), borderType=cv2.BORDER_REFLECT)
         even = (grey - mean) / np.sqrt(np.maximum(square - mean * mean, 1.0))
-        return self._sides[sensor](Tensor(even[None, None])).asnumpy()[0]
+        return self._compute(even[None, None], sensor, normalised=True)[0]
+
+    def _compute(self, grey: np.ndarray, sensor: Sensor, *, normalised: bool) -> np.ndarray:
+        """Descriptors of float32 [B, 1, H, W] with the weights of this network; see `_Side`."""
+        with _COMPUTING:
+            if self._loaded[0] is not self._state:
+                weights.load(self._net, self._state)
+                self._loaded[0] = self._state
+            tensor = Tensor(grey)
+            found: np.ndarray = self._sides[sensor](tensor if normalised else normalise(tensor)).asnumpy()
+            return found
 
 
 def patches_of(image: Image) -> np.ndarray:

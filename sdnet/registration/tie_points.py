@@ -38,6 +38,8 @@ class TiePoints:
 
 def points_from(points: ArrayLike) -> np.ndarray:
     """Points that a user gave, as float64 [N, 2], (row, column). Raises InputError for anything else."""
+    if np.ma.is_masked(points):
+        raise InputError("points has masked values; leave those points out")
     try:
         found = np.asarray(points, np.float64)
     except (TypeError, ValueError, OverflowError):

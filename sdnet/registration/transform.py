@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sdnet.errors import InputError, shown
 from sdnet.registration.config import Model
 
 
@@ -79,8 +80,14 @@ def transform_from_dict(content: dict[str, Any]) -> Transform:
 
 
 def affine(rows: np.ndarray | list[list[float]], model: Model = "affine") -> Transform:
-    """A transform from the upper two rows of its matrix, [2, 3]."""
-    return Transform(model, np.vstack([np.asarray(rows, np.float64), [0.0, 0.0, 1.0]]))
+    """A transform from the upper two rows of its matrix, [2, 3]. Raises InputError for another shape."""
+    try:
+        upper = np.asarray(rows, np.float64)
+    except (TypeError, ValueError):
+        upper = np.empty(0)
+    if upper.shape != (2, 3):
+        raise InputError(f"the matrix is {shown(rows)}; give its upper two rows, numbers [2, 3]")
+    return Transform(model, np.vstack([upper, [0.0, 0.0, 1.0]]))
 
 
 IDENTITY = affine([[1, 0, 0], [0, 1, 0]])

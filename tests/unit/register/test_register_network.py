@@ -1,5 +1,6 @@
 """SDNet in registration: the same descriptors as in evaluation, and dense ones that agree with them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,18 @@ def test_a_pair_is_registered_with_the_statistics_of_its_images(net: Network) ->
     found = sdnet.register(*pair(320, truth), net=net, measure="cfog", adapt=True)
     assert found.verdict.trusted and found.transform is not None
     assert np.abs((found.transform.matrix - truth)[:2, 2]).max() < 0.7
+
+
+def test_threads_share_a_network_and_its_adapted_ones(net: Network) -> None:
+    first, second = pair(200, np.eye(3))
+    points = [[100, 100]]
+    made = [net.adapted(*map(image_from_array, images)) for images in ((first, second), (second, first))]
+    networks = [net, *made] * 2
+    expected = [sdnet.describe(one, first, points) for one in networks]
+    with ThreadPoolExecutor(len(networks)) as threads:
+        found = list(threads.map(lambda one: sdnet.describe(one, first, points), networks))
+    assert all((ours == theirs).all() for ours, theirs in zip(found, expected, strict=True))
+    assert not any((expected[0] == other).all() for other in expected[1:3])
 
 
 def test_statistics_without_a_network_are_refused() -> None:
