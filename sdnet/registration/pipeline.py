@@ -103,7 +103,7 @@ def register_images(
         reason = "coarse tie points agree no better than by chance"
         reason += f" (evidence {best.evidence:.1f} < {LEAST_EVIDENCE})"
         return _refused(begun, reason, best)
-    return _finish(optical, sar, best, passes, config, begun)
+    return _finish(optical, sar, best, passes, config, initial, begun)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,13 @@ def _coarse(
 
 
 def _finish(
-    optical: Image, sar: Image, coarse: _Coarse, passes: _Passes, config: RegisterConfig, begun: float
+    optical: Image,
+    sar: Image,
+    coarse: _Coarse,
+    passes: _Passes,
+    config: RegisterConfig,
+    initial: Transform,
+    begun: float,
 ) -> Registration:
     transform = coarse.transform
     for index, (features, level) in enumerate(passes.fine):
@@ -162,7 +168,7 @@ def _finish(
     fit = agreeing(ties, transform, level.tolerance_px)
     seen = [one.take(inside) for one in chain]
     held_out_px = _held_out(seen, ties, start, config.model, optical.shape)
-    verdict = judge(coarse.evidence, fit, optical.shape)
+    verdict = judge(coarse.evidence, fit, optical.shape, initial)
     return Registration(fit.transform, ties, fit.inliers, held_out_px, verdict, time.perf_counter() - begun)
 
 

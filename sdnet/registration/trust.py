@@ -6,6 +6,7 @@ from math import lgamma, log, log10, pi
 import numpy as np
 
 from sdnet.registration.robust import Fit
+from sdnet.registration.transform import Transform
 
 _SAMPLE = 3  # tie points that define an affine transform
 # With cfog_mind, 3 of 1,000 non-matching pairs have more evidence, and 3 of 116 matching pairs less.
@@ -23,17 +24,19 @@ class Verdict:
     reason: str
 
 
-def judge(found: float, fit: Fit, shape: tuple[int, int]) -> Verdict:
+def judge(found: float, fit: Fit, shape: tuple[int, int], initial: Transform) -> Verdict:
     """Trust a fit to fine tie points, or say why not.
 
     found: evidence of the coarse tie points, at least LEAST_EVIDENCE.
     shape: of the optical image.
+    initial: where the search started. By georeferences, it has the scale between the two images.
     """
     share = float(fit.inliers.mean())
-    linear = fit.transform.jacobian(np.array(shape) / 2.0)
+    middle = np.array(shape) / 2.0
+    areas = [abs(np.linalg.det(one.jacobian(middle))) for one in (fit.transform, initial)]
     if share < LEAST_SHARE:
         reason = f"only {share:.0%} of the fine tie points agree (at least {LEAST_SHARE:.0%})"
-    elif not 0.5 < abs(np.linalg.det(linear)) < 2:
+    elif not 0.5 < areas[0] / areas[1] < 2:
         reason = "the transform shrinks or stretches the image more than twice"
     else:
         reason = ""

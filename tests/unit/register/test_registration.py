@@ -154,6 +154,20 @@ def test_the_search_starts_from_the_initial_transform() -> None:
     assert error_px(found.transform, truth) < 0.3
 
 
+@pytest.mark.parametrize("finer", [2.0, 0.5])
+def test_images_of_different_resolution_are_trusted_if_the_search_starts_with_it(finer) -> None:
+    optical, sar = pair(2 * EDGE, turned(1, 1, (9, -7), 2 * EDGE))
+    larger = finer > 1
+    small = cv2.resize(optical if larger else sar, (EDGE, EDGE), interpolation=cv2.INTER_AREA)
+    images = (small, sar) if larger else (optical, small)
+    middle = (finer - 1) / 2  # a pixel covers several smaller ones
+    start = affine([[finer, 0, middle], [0, finer, middle]])
+    found = sdnet.register(*images, initial=start, measure="cfog")
+    assert found.verdict.trusted and found.transform is not None
+    area = abs(np.linalg.det(found.transform.matrix[:2, :2]))
+    assert 0.95 < area / finer**2 < 1.05
+
+
 def test_match_finds_given_points() -> None:
     points = grid_points(border=100)
     ties = sdnet.match(
