@@ -36,6 +36,7 @@ def cut(image: Image, view: View, edge_px: int, features: Features, sensor: Sens
     edge, scale = edge_px + 2 * features.margin, 2.0**view.halvings
     # The level whose pixels are about as large as a chip's: a finer image is averaged, not subsampled.
     level = max(0, round(np.log2(scale * np.sqrt(abs(np.linalg.det(view.jacobian))))))
+    level = min(level, int(np.log2(min(image.shape))))  # one pixel cannot be halved
     image, shrink = image.level(level), 2.0**level
     jacobian = view.jacobian * scale / shrink
     # Pixel i of a level has its centre at shrink * i + (shrink - 1) / 2 of the whole image.

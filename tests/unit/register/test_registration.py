@@ -168,6 +168,13 @@ def test_images_of_different_resolution_are_trusted_if_the_search_starts_with_it
     assert 0.95 < area / finer**2 < 1.05
 
 
+@pytest.mark.parametrize("scale", [1e-6, 0.1, 300, 1e8, 1e150])
+def test_a_sar_image_within_a_few_optical_pixels_or_around_all_gives_no_match(scale) -> None:
+    image = np.random.default_rng(0).integers(1, 255, (200, 200)).astype(np.uint8)
+    start = affine([[scale, 0, 0], [0, scale, 0]])
+    assert not sdnet.register(image, image, initial=start, measure="mind").verdict.trusted
+
+
 def test_match_finds_given_points() -> None:
     points = grid_points(border=100)
     ties = sdnet.match(
