@@ -127,7 +127,7 @@ def _not_whole(path: Path, error: Exception) -> str:
             if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                 return f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull`"
     if isinstance(error, OSError):
-        return f"{path} cannot be read ({error.strerror or error}); give a folder with readable .npz files"
+        return f"{path} cannot be read ({error.strerror or error}); it must be a readable .npz file"
     return f"{path} is not a whole .npz ({_line(error)}); make or copy it again"
 
 

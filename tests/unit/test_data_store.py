@@ -154,7 +154,9 @@ def test_an_archive_without_labels_is_refused_with_what_it_holds(tmp_path):
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.npz is not there; make it with `preprocess`"):
         open_patches(tmp_path / "none.npz")
-    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\); give a folder with readable"):
+    with pytest.raises(
+        InputError, match=r"cannot be read \(Is a directory\); it must be a readable \.npz file"
+    ):
         open_patches(tmp_path)
 
 
