@@ -79,7 +79,7 @@ def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, nam
     return Image(grey if grey.dtype == np.uint8 else _stretched(grey, valid), valid, name)
 
 
-def _unmasked(pixels: np.ma.MaskedArray, valid: np.ndarray | None) -> np.ndarray | None:
+def _unmasked(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
     """Which pixels have data, also according to the mask of the array; as given if nothing is masked."""
     masked = np.ma.getmaskarray(pixels)
     masked = masked if masked.ndim == 2 else masked.any(axis=2)

@@ -68,7 +68,7 @@ def test_rows_of_another_shape_are_refused_with_their_value(rows) -> None:
 def test_a_path_instead_of_a_network_and_no_path_are_refused_by_type() -> None:
     for call in (sdnet.register, sdnet.match):
         with pytest.raises(InputError, match="net is of type str; give what sdnet.load returns"):
-            call(*IMAGES, net="step_1")  # type: ignore[operator]
+            call(*IMAGES, net="step_1")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="net is of type NoneType; give what sdnet.load returns"):
         sdnet.describe(None, IMAGES[0], [[100, 100]])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="level is of type int; give a "):
@@ -93,7 +93,7 @@ def test_masked_pixels_are_empty(bands) -> None:
 
 
 def test_masked_points_are_refused() -> None:
-    points = np.ma.masked_array([[150.0, 150.0], [0, 0]], mask=[[False] * 2, [True] * 2])
+    points: np.ma.MaskedArray = np.ma.masked_array([[150.0, 150.0], [0, 0]], mask=[[False] * 2, [True] * 2])
     with pytest.raises(InputError, match="points has masked values; leave those points out"):
         sdnet.match(*IMAGES, points)
 
