@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-import yaml
-
 from orchestrator.drill.faults import OF_HOSTS, Fault, Planned, plan_faults
 from orchestrator.drill.hosts import Hosts
 from orchestrator.drill.inject import Target, inject
@@ -27,6 +25,7 @@ from orchestrator.engine.checkpoints import checkpoint_names, read_checkpoint, s
 from orchestrator.errors import CorruptData, OrchestratorError
 from orchestrator.job.run_directory import RunDirectory, write_atomically
 from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.job.spec.yaml_text import yaml_text
 from orchestrator.report.reading import reading
 from orchestrator.report.summary import read_summary
 from orchestrator.storage import Storage, StorageError
@@ -134,7 +133,7 @@ class Rehearsal:
         run.create()
         path = run.root / "drill.yaml"
         whole = {**job, "name": run.root.name, "storage": str(run.root.parent)}
-        write_atomically(path, yaml.safe_dump(whole, sort_keys=False))
+        write_atomically(path, yaml_text(whole))
         with self._show(run.storage), launched(path, run) as launch:
             yield launch
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import newest_checkpoint, refuse_another_job
 from orchestrator.job.data_files import data_files
@@ -24,6 +22,7 @@ from orchestrator.job.inputs import (
 from orchestrator.job.local_data import data_errors
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.job.spec.yaml_text import yaml_text
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.report.complete import wait_for_last_epoch
 from orchestrator.report.gallery import gallery_of
@@ -213,7 +212,7 @@ def _claim(spec: JobSpec, run: RunDirectory, owning: Ownership) -> tuple[str, ..
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
     owning.check()  # the check of the inputs may take long, and the name does not contain the lease's number
-    run.storage.put(run.job.name, yaml.safe_dump(spec.values(), sort_keys=False).encode())
+    run.storage.put(run.job.name, yaml_text(spec.values()).encode())
     return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from orchestrator.job.spec.job_spec import load_spec, spec_from_dict
+from orchestrator.job.spec.yaml_text import yaml_text
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
 
@@ -162,8 +162,10 @@ def test_yaml_that_would_build_objects_is_refused(tmp_path: Path) -> None:
 
 def test_a_spec_written_out_and_read_back_is_the_same_job(job: Path) -> None:
     spec = load_spec(job)
-    again = spec_from_dict(yaml.safe_load(yaml.safe_dump(spec.values())), "again")
-    assert again == spec
+    long = load_spec(job, ("storage=/data/" + "a long name " * 20 + "end", "name='1e3'"))
+    for written in (spec, long):
+        job.write_text(yaml_text(written.values()))
+        assert load_spec(job) == written
 
 
 def refused(job: Path, *overrides: str) -> str:

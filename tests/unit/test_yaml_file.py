@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.job.spec import yaml_file
 from orchestrator.job.spec.yaml_file import NotYaml, read_yaml, read_yaml_file
+from orchestrator.job.spec.yaml_text import yaml_text
 from sdnet.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "cluster_configs"
@@ -167,9 +168,13 @@ def test_our_own_files_mean_what_pyyaml_reads(path: Path) -> None:
         max_leaves=8,
     )
 )
-def test_what_pyyaml_writes_is_read_as_it_was(value: Any) -> None:
-    text = yaml.safe_dump({"key": value}, default_flow_style=False, width=10**6)
-    assert values_of(text) == {"key": value}
+def test_what_we_write_is_read_as_it_was(value: Any) -> None:
+    assert values_of(yaml_text({"key": value})) == {"key": value}
+
+
+@pytest.mark.parametrize("text", ["1e3", "5e-1", "/data/" + "a long name " * 20 + "end", "010", "1:30"])
+def test_text_that_pyyaml_would_fold_or_leave_without_quotes_is_read_as_text(text: str) -> None:
+    assert values_of(yaml_text({"key": [text]})) == {"key": [text]}
 
 
 def test_the_parser_without_libyaml_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
