@@ -7,7 +7,6 @@ its effect was observed.
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.host.log_files import open_log
 from orchestrator.engine.host.processes import still_running
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.module_path import python_module
 from orchestrator.process_identity import start_ticks
 from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Event
@@ -198,6 +198,6 @@ def _leave_to_agent(order: Order) -> None:
     """Start the process that disables the host and restores it; returns once it runs independently."""
     with open_log(order.target.run.logs / "drill_agents.log") as log:
         subprocess.run(
-            [sys.executable, "-m", "orchestrator.drill.agent"],
+            python_module("orchestrator.drill.agent"),
             input=order.to_json().encode(), stdout=log, stderr=log, start_new_session=True, check=True,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.engine.host.log_files import open_log
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.module_path import python_module
 from orchestrator.storage import StorageError
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.record import EventReader
@@ -64,7 +65,7 @@ class Launched:
 @contextmanager
 def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
     """Launch the job. If the block ends before the launch does, stop the launch with SIGTERM: its ranks save."""
-    command = [PYTHON, "-m", "orchestrator.cli", "launch", str(job)]
+    command = [*python_module("orchestrator.cli", PYTHON), "launch", str(job)]
     with open_log(_output_of(run), empty=True) as output:
         # A new session: Ctrl-C on the terminal must reach the launch only once, and only through us.
         process = subprocess.Popen(

@@ -41,12 +41,17 @@ def start_ray(folder: Path, *, on_loopback: bool) -> None:
     """
     import ray
 
-    from orchestrator.engine.ray_train.ray_start import command_line_shown_as, ray_for_one_job
+    from orchestrator.engine.ray_train.ray_start import (
+        command_line_shown_as,
+        job_settings,
+        ray_for_one_job,
+    )
 
     interrupt_nobody()
     with ray_for_one_job(), command_line_shown_as(printable_command_line()):
         ray.init(
             address="local",
+            job_config=job_settings(),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -65,14 +70,19 @@ def interrupt_nobody() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def join_ray(address: str) -> None:
-    """`ray.init` on a running cluster. address: host:port."""
+def join_ray(address: str, *, submitted: bool) -> None:
+    """`ray.init` on a running cluster. address: host:port. submitted: Ray has prepared this job, and its settings."""
     import ray
 
-    from orchestrator.engine.ray_train.ray_start import command_line_shown_as
+    from orchestrator.engine.ray_train.ray_start import command_line_shown_as, job_settings
 
     with command_line_shown_as(printable_command_line()):
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address,
+            job_config=job_settings(submitted=submitted),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
 
 
 def printable_command_line() -> str:

@@ -114,7 +114,7 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
     ending.callback(_leave_ray)
     try:
         with keeping_signal_handlers():
-            join_ray(address)
+            join_ray(address, submitted=_IN_A_RAY_JOB in os.environ)
     except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
         raise InputError(
             f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "

@@ -28,12 +28,13 @@ PURE = (
     "drill/faults.py",
     "drill/outcome.py",
 )
-_BASE = {"storage", "telemetry", "process_identity", "threads", "errors"}
+_BASE = {"storage", "telemetry", "process_identity", "module_path", "threads", "errors"}
 _ENGINE = {"engine", "ascend", *_BASE}
 # What each package may import; a dotted name allows that part of a package and nothing else of it.
 MAY_IMPORT = {
     "errors": set[str](),
     "process_identity": set[str](),
+    "module_path": set[str](),
     "threads": set[str](),
     "storage": {"process_identity", "threads", "errors"},
     "telemetry": {"storage", "threads", "errors"},

@@ -23,6 +23,7 @@ from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.environment import scheduler_environment
 from orchestrator.engine.host.log_files import open_log
 from orchestrator.errors import ClusterError
+from orchestrator.module_path import python_module
 from orchestrator.storage import storage_errors
 
 _PR_SET_PDEATHSIG = 1
@@ -114,7 +115,7 @@ def _output(log_path: str | None) -> Iterator[BinaryIO]:
 def _spawn(environment: dict[str, str], log_path: str | None) -> subprocess.Popen:
     with _output(log_path) as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.engine.rank.scheduler", str(os.getpid())],
+            [*python_module("orchestrator.engine.rank.scheduler"), str(os.getpid())],
             env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
 

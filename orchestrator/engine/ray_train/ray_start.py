@@ -11,6 +11,9 @@ from functools import partial
 from types import ModuleType
 
 from ray._private import parameter, services, utils
+from ray.job_config import JobConfig
+
+from orchestrator.module_path import imports_from_here
 
 
 @contextmanager
@@ -32,6 +35,16 @@ def ray_for_one_job() -> Iterator[None]:
         ):
             replaced.enter_context(_replaced(module, name, value))
         yield
+
+
+def job_settings(*, submitted: bool = False) -> JobConfig:
+    """Let workers import modules from the current directory only if this process does.
+
+    Ray puts that directory first in the `sys.path` of workers. Another version of this package in it, or a file
+    `yaml.py`, would replace what the launcher uses. Ray leaves it out for the jobs of its client.
+    submitted: the job is one of `ray job submit`, which prepares the directory.
+    """
+    return JobConfig(_client_job=not submitted and not imports_from_here())
 
 
 @contextmanager

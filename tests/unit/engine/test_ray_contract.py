@@ -221,6 +221,7 @@ def test_the_controller_makes_its_groups_from_the_class_that_the_engine_sets() -
         ("ray._private.worker:init", "ray._private.parameter.RayParams("),
         ("ray._private.worker:init", "services.resolve_ip_for_localhost(_node_ip_address)"),
         ("ray._private.worker:init", "ray._private.utils.get_entrypoint_name()"),
+        ("ray._private.worker:connect", "if not job_config._client_job and not job_config._runtime_env_has"),
         ("ray._private.services:start_ray_process", "ConsolePopen(\n        command,"),
         ("ray._private.node:Node.start_head_processes", "self._ray_params.no_monitor"),
         ("ray._private.node:Node.start_ray_processes", "self._ray_params.include_log_monitor"),

@@ -8,7 +8,7 @@ import sys
 import pytest
 from ray._private import parameter, services, utils
 
-from orchestrator.engine.ray_train.ray_start import command_line_shown_as, ray_for_one_job
+from orchestrator.engine.ray_train.ray_start import command_line_shown_as, job_settings, ray_for_one_job
 
 
 def test_a_process_of_ray_leads_its_own_group_and_can_be_ended_although_the_launcher_blocks_sigterm() -> None:
@@ -44,6 +44,15 @@ def test_ray_for_one_job_starts_no_monitor_and_keeps_a_loopback_address() -> Non
 def test_ray_records_the_command_line_that_it_is_given() -> None:
     with command_line_shown_as("launch a.yaml"):
         assert utils.get_entrypoint_name() == "launch a.yaml"
+
+
+def test_workers_import_from_the_current_directory_only_if_this_process_does(monkeypatch, tmp_path) -> None:
+    assert not job_settings()._client_job  # the tests run in the checkout
+    monkeypatch.chdir(tmp_path)
+    assert job_settings()._client_job
+    assert not job_settings(submitted=True)._client_job
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not job_settings()._client_job
 
 
 def test_ray_has_its_own_names_back_however_the_block_ended() -> None:
