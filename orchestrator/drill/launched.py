@@ -63,8 +63,11 @@ class Launched:
 
 
 @contextmanager
-def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
-    """Launch the job. If the block ends before the launch does, stop the launch with SIGTERM: its ranks save."""
+def launched(job: Path, run: RunDirectory, ends_within_s: float = _ENDS_WITHIN_S) -> Iterator[Launched]:
+    """Launch the job. If the block ends before the launch does, stop the launch with SIGTERM: its ranks save.
+
+    ends_within_s: a launch that takes longer to end is killed.
+    """
     command = [*python_module("orchestrator.cli", PYTHON), "launch", str(job)]
     with open_log(_output_of(run), empty=True) as output:
         # A new session: Ctrl-C on the terminal must reach the launch only once, and only through us.
@@ -75,18 +78,18 @@ def launched(job: Path, run: RunDirectory) -> Iterator[Launched]:
     try:
         yield Launched(run, process)
     finally:
-        _end(process)
+        _end(process, ends_within_s)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", within_s: float) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(timeout=_ENDS_WITHIN_S)
-        except BaseException:  # too late, or another Ctrl-C: do not wait for it any longer
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=within_s)
+        finally:  # too late, or another Ctrl-C: do not wait for it any longer
             process.kill()
             process.wait()
-            raise
 
 
 def _output_of(run: RunDirectory) -> Path:

@@ -24,17 +24,18 @@ from orchestrator.drill.outcome import (
 from orchestrator.engine.checkpoints import checkpoint_names, read_checkpoint, step_of
 from orchestrator.errors import CorruptData, OrchestratorError
 from orchestrator.job.run_directory import RunDirectory, write_atomically
-from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.job.spec.job_spec import MOST_NAME, JobSpec
 from orchestrator.job.spec.yaml_text import yaml_text
 from orchestrator.report.reading import reading
 from orchestrator.report.summary import read_summary
 from orchestrator.storage import Storage, StorageError
+from orchestrator.storage.lease import LeaseTimes, Life, RunIsOwned, life_of, newest_lease, owner_of
 from orchestrator.telemetry.event import Recorded
 from orchestrator.telemetry.events import HostMissing
 from orchestrator.telemetry.record import EventReader, EventWriter, merge_events
 from orchestrator.telemetry.segments import has_events
 from orchestrator.telemetry.state import read_state
-from sdnet.errors import InputError
+from sdnet.errors import InputError, shown
 
 # One fault may cause several failures: a lost host, and a start that fails before the host is back.
 _FAILURES_A_FAULT = 5
@@ -43,6 +44,8 @@ _HOST_BACK_S = 240.0
 # How long Ray may need to list every host again after the run.
 _ALL_BACK_S = 30.0
 _AIM_AGAIN_S = 0.5
+# What a drill adds to the name of the job.
+_CLEAN, _DISTURBED = "-drill-clean", "-drill"
 
 Shows = Callable[[Storage], AbstractContextManager[None]]
 
@@ -59,8 +62,19 @@ class CleanRunFailed(OrchestratorError):
 
 
 def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
-    """Directories of the run without faults and of the run with them. Raises InputError for an earlier drill."""
-    clean, disturbed = (RunDirectory.of(spec.storage, spec.name + end) for end in ("-drill-clean", "-drill"))
+    """Directories of the run without faults and of the run with them.
+
+    Raises InputError for an earlier drill, one that still runs, and a name to which nothing can be added.
+    """
+    longest = MOST_NAME - len(_CLEAN)
+    if len(spec.name) > longest:
+        raise InputError(
+            f"name is {shown(spec.name)}, and a drill adds {_CLEAN}; use up to {longest} characters: --set name=..."
+        )
+    clean, disturbed = (RunDirectory.of(spec.storage, spec.name + end) for end in (_CLEAN, _DISTURBED))
+    for run in (clean, disturbed):
+        with reading(run):
+            _refuse_running(run)
     with reading(disturbed):
         earlier = has_events(disturbed.storage)
     if earlier:
@@ -68,6 +82,13 @@ def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
             f"{disturbed.root} contains an earlier drill; delete it, or give this one another `--set name=...`"
         )
     return clean, disturbed
+
+
+def _refuse_running(run: RunDirectory) -> None:
+    """Raise RunIsOwned while a launch works here: its job file and its output must not be replaced, nor deleted."""
+    lease = newest_lease(run.storage)
+    if lease and life_of(run.storage, lease, LeaseTimes()) is Life.ALIVE:
+        raise RunIsOwned(str(run.root), owner_of(run.storage, lease))
 
 
 class Rehearsal:
@@ -111,7 +132,8 @@ class Rehearsal:
         summary = read_summary(self._clean)
         if launch.process.returncode == 2:
             raise InputError(launch.last_line.removeprefix("sdnet-orchestrate: "))
-        if summary is None or summary["status"] != "succeeded":
+        # The summary may be of an earlier drill, and its launch of now killed.
+        if launch.process.returncode or summary is None or summary["status"] != "succeeded":
             raise CleanRunFailed(str(self._clean.root), launch.last_line)
         return summary
 

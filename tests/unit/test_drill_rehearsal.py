@@ -1,6 +1,7 @@
 """A whole drill with a fake `launch` that needs no Ray: target, fault, recovery, report."""
 
 import json
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,12 +10,15 @@ import pytest
 
 from orchestrator.drill.faults import Fault
 from orchestrator.drill.hosts import ThisHost
-from orchestrator.drill.rehearsal import CleanRunFailed, Rehearsal
+from orchestrator.drill.launched import launched
+from orchestrator.drill.rehearsal import CleanRunFailed, Rehearsal, run_directories
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
+from orchestrator.storage import owned
+from orchestrator.storage.lease import RunIsOwned
 from orchestrator.telemetry.event import UnknownEvent
-from orchestrator.telemetry.events import FaultInjected
-from orchestrator.telemetry.record import EventReader
+from orchestrator.telemetry.events import FaultInjected, StageStarted
+from orchestrator.telemetry.record import EventReader, EventWriter
 from sdnet.errors import InputError
 
 FAULTS = (Fault.KILL_RANK, Fault.FREEZE, Fault.CORRUPT_CHECKPOINT)
@@ -68,3 +72,48 @@ def test_a_job_that_launch_refuses_is_wrong_input(
     use_for_launch(monkeypatch, tmp_path, "echo sdnet-orchestrate: train.lr is 7; exit 2")
     with pytest.raises(InputError, match="^train.lr is 7$"):
         Rehearsal(spec, ThisHost(), lambda storage: nullcontext()).run(FAULTS, 3, seed=7)
+
+
+def test_a_killed_launch_is_no_clean_run_although_an_earlier_one_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: JobSpec
+) -> None:
+    clean = RunDirectory(tmp_path / "j-drill-clean")
+    clean.make_root()
+    clean.summary.write_text(json.dumps({"name": "j-drill-clean", "status": "succeeded", "steps": 120}))
+    use_for_launch(monkeypatch, tmp_path, "echo step 7; kill -9 $$")
+    with pytest.raises(CleanRunFailed, match="j-drill-clean did not succeed: step 7"):
+        Rehearsal(spec, ThisHost(), lambda storage: nullcontext()).run(FAULTS, 3, seed=7)
+    assert not (tmp_path / "j-drill").exists()
+
+
+@pytest.mark.parametrize("of", ["j-drill-clean", "j-drill"])
+def test_a_drill_that_still_runs_is_neither_changed_nor_to_be_deleted(
+    tmp_path: Path, spec: JobSpec, of: str
+) -> None:
+    run = RunDirectory(tmp_path / of)
+    run.create()
+    with owned(run.storage), EventWriter(run.storage) as events:
+        events.record(StageStarted(stage="train"))
+        with pytest.raises(RunIsOwned, match=f"{of} is being run by process .*; wait for it, stop it"):
+            Rehearsal(spec, ThisHost(), lambda storage: nullcontext())
+
+
+def test_a_name_to_which_a_drill_can_add_nothing_is_refused_before_it_starts(spec: JobSpec) -> None:
+    fits, too_long = (spec.model_copy(update={"name": "n" * length}) for length in (88, 89))
+    assert [run.root.name for run in run_directories(fits)] == [
+        "n" * 88 + "-drill-clean",
+        "n" * 88 + "-drill",
+    ]
+    with pytest.raises(
+        InputError, match="and a drill adds -drill-clean; use up to 88 characters: --set name="
+    ):
+        run_directories(too_long)
+
+
+def test_a_launch_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_for_launch(monkeypatch, tmp_path, "trap '' TERM; echo ready; while true; do sleep 0.05; done")
+    run = RunDirectory(tmp_path / "j")
+    run.create()
+    with launched(tmp_path / "j.yaml", run, ends_within_s=0.2) as launch:
+        assert launch.until(lambda: launch.last_line == "ready")
+    assert launch.process.returncode == -signal.SIGKILL

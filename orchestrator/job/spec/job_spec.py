@@ -32,7 +32,8 @@ from sdnet.config import (
 from sdnet.errors import shown
 from sdnet.recipes import RECIPES, patches_for
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MOST_NAME = 100
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}")
 _DEVICE = re.compile(r"0|[1-9][0-9]{0,4}")
 # Larger numbers can only be mistakes. Without this limit they would cost memory and time before anything fails.
 MOST_WORKERS = 10_000
@@ -227,7 +228,9 @@ class JobSpec(Section):
     @classmethod
     def _names_a_folder(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
-            raise ValueError("use up to 100 letters, digits, '.', '_' and '-', a letter or digit first")
+            raise ValueError(
+                f"use up to {MOST_NAME} letters, digits, '.', '_' and '-', a letter or digit first"
+            )
         return value
 
     def values(self) -> dict[str, Any]:
