@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +26,9 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 from orchestrator.storage.bounded import Background, within
+from orchestrator.storage.directory import storage_error
 from orchestrator.storage.mounts import mount_of
-from orchestrator.storage.protocol import StorageUnavailable
+from orchestrator.storage.protocol import StorageMisused, StorageUnavailable
 from orchestrator.storage.verified_copy import VerifiedCopy, size_of
 
 DEFAULT_BASE, DEFAULT_LIMIT_GB = "/var/tmp", 100.0
@@ -54,8 +56,8 @@ class HostCache:
         It is `source` itself on a local file system, and otherwise a verified copy. The first process copies; the
         others wait for it. alive: called about every second during a copy.
 
-        Raises StorageUnavailable when storage is away for longer than `stall_s`, or the disk is full, and InputError
-        for a file with another checksum or a cache that cannot be used.
+        Raises StorageUnavailable when storage is away for longer than `stall_s`, or the disk is full, InputError
+        for a file with another checksum or a cache that cannot be used, and StorageMisused for what is in its way.
         """
         if within(self.stall_s, str(source), lambda: mount_of(source)).is_local:
             yield source
@@ -82,8 +84,15 @@ class HostCache:
                 f"{_SETTING}.path is {self.base}, which is on {mount.type}; give a folder on the host's own disk"
             )
         folder = self.base / f"sdnet-cache-{os.geteuid()}"
-        with contextlib.suppress(FileExistsError):
+        try:
             folder.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            raise InputError(
+                f"{_SETTING}.path is {self.base}, which is not there on {socket.gethostname()}; make that folder, "
+                "or give another one"
+            ) from None
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise InputError(
@@ -245,11 +254,17 @@ def _gb(size: int) -> str:
 
 @contextlib.contextmanager
 def _local_errors(base: Path) -> Iterator[None]:
-    """Report an OSError of this block as one of this host's disk; errors of the run's storage have their own types."""
+    """Report an OSError of this block as one of this host's disk; errors of the run's storage have their own types.
+
+    StorageMisused, which is not retried, if something is in the way or may not be used.
+    """
     try:
         yield
     except OSError as error:
-        raise StorageUnavailable(
-            str(error.filename or base),
-            f"the cache of this host: {error.strerror or error}; see {_SETTING} in docs/cluster_yaml.md",
-        ) from error
+        # A rename names two files, and the second one is in the way.
+        place = str(error.filename2 or error.filename or base)
+        kind = (
+            StorageMisused if isinstance(storage_error(place, error), StorageMisused) else StorageUnavailable
+        )
+        detail = f"the cache of this host: {error.strerror or error}; see {_SETTING} in docs/cluster_yaml.md"
+        raise kind(place, detail) from error

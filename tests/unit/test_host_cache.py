@@ -1,13 +1,16 @@
 """Copies of shared files on a host's own disk: made once, verified, limited, and private."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from tests.disk import small_disk
 from tests.unprivileged import as_nobody, let_anybody_write
 
 MB = 1_000_000
+Plant = Callable[[Path], None]
 COPY_IN_A_PROCESS = """
 import sys
 from pathlib import Path
@@ -42,6 +46,12 @@ def a_file(tmp_path: Path, name: str = "train.npz", size: int = MB) -> tuple[Pat
     path = tmp_path / name
     path.write_bytes(hashlib.sha256(name.encode()).digest() * (size // 32) + b"x" * (size % 32))
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def bind_a_socket(path: Path) -> None:
+    """Make a socket at the path, which may be longer than the address of a socket."""
+    with socket.socket(socket.AF_UNIX) as ours, contextlib.chdir(path.parent):
+        ours.bind(path.name)
 
 
 def copies_in(cache: HostCache) -> set[str]:
@@ -246,9 +256,37 @@ def test_each_user_has_a_folder_that_others_cannot_enter(tmp_path: Path) -> None
 def test_a_planted_link_at_a_lock_is_not_followed(cache: HostCache, tmp_path: Path) -> None:
     source, sha256 = a_file(tmp_path)
     (cache.folder() / f"{sha256}.lock").symlink_to(tmp_path / "target")
-    with pytest.raises(StorageUnavailable, match="the cache of this host"), cache.copied(source, sha256):
+    with pytest.raises(StorageMisused, match="the cache of this host"), cache.copied(source, sha256):
         pass
     assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("suffix", ["", ".lock"])
+@pytest.mark.parametrize("plant", [lambda p: p.mkdir(), lambda p: p.symlink_to(p.name), bind_a_socket])
+def test_what_is_in_the_way_of_a_copy_is_named_and_not_retried(
+    cache: HostCache, tmp_path: Path, plant: Plant, suffix: str
+) -> None:
+    source, sha256 = a_file(tmp_path)
+    way = cache.folder() / f"{sha256}{suffix}"
+    plant(way)
+    with (
+        pytest.raises(StorageMisused, match=f"{way} cannot be used .the cache of this host: "),
+        cache.copied(source, sha256),
+    ):
+        pass
+    assert os.path.lexists(way)
+
+
+def test_a_cache_in_a_folder_that_is_not_there_names_its_key_and_the_host(tmp_path: Path) -> None:
+    cache = HostCache(base=tmp_path / "none")
+    source, sha256 = a_file(tmp_path)
+    with (
+        pytest.raises(
+            InputError, match=f"cluster.cache.path is {cache.base}, which is not there on .*; make"
+        ),
+        cache.copied(source, sha256),
+    ):
+        pass
 
 
 def test_a_rank_that_copies_for_a_long_time_reports_that_it_is_alive(
