@@ -83,6 +83,8 @@ class GroupControl:
         self._standbys: Standbys | None = None
         self._computing_since: float | None = None
         self._leaving = threading.Event()
+        # The ranks are killed without a save: what fails from now on follows from that, and is not recorded.
+        self.abandoned = False
 
     @property
     def failures_and_trained_s(self) -> tuple[int, float]:
@@ -178,6 +180,8 @@ class GroupControl:
 
         LaunchStopped and RunLost are not raised: then the decision is STOP.
         """
+        if self.abandoned:
+            return Decision.STOP
         try:
             return self._decide(failure)
         except (LaunchStopped, RunLost):

@@ -97,7 +97,19 @@ class GroupController(TrainController):
             validation_config=validation_config,
         )
 
+    async def abort(self) -> None:
+        """End the group without a save.
+
+        Ray lets `run` continue until the process ends. Its loop may ask the group that is gone, again and again, and
+        each answer would count as a failure.
+        """
+        self._control.abandoned = True
+        await super().abort()
+
     async def _run_control_loop_iteration(self) -> None:
+        if self._control.abandoned:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            return
         iteration = super()._run_control_loop_iteration()
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(iteration, self._steps))
 
@@ -107,7 +119,7 @@ class GroupController(TrainController):
         # After a failure the ranks stay in the run's state, so that the next launch can kill the survivors.
         try:
             await super().run()
-            if self.get_training_failed_error() is None:
+            if self.get_training_failed_error() is None and not self._control.abandoned:
                 await asyncio.to_thread(self._control.finished)
         finally:
             await asyncio.to_thread(self._writer.close)

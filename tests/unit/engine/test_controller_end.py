@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from ray.train import ControllerError
 
+from orchestrator.engine.control.failures import Failure, FailureKind
+from orchestrator.engine.control.policy import Decision
 from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.ray_train.controller import GroupController
 from orchestrator.telemetry.state import read_state
@@ -67,3 +69,25 @@ def test_the_controller_answers_while_its_last_events_wait_for_storage(
         await ending
 
     asyncio.run(end_and_ask())
+
+
+def test_an_aborted_group_is_asked_no_more_and_keeps_its_ranks_in_the_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = bench()
+    made.start("h0", "h1")
+    controller = controller_of(made, monkeypatch, None)
+    controller._writer.returns.set()
+    ray_trains_own: Any = GroupController.__mro__[1]
+    asked = []
+
+    async def abort(controller: GroupController) -> None:
+        asked.append("abort")
+
+    monkeypatch.setattr(ray_trains_own, "abort", abort)
+    asyncio.run(controller.abort())
+    assert made.control.failed(Failure(FailureKind.CONTROLLER, None, "not active")) is Decision.STOP
+    asyncio.run(controller._run_control_loop_iteration())  # without Ray's loop: there is none here
+    asyncio.run(controller.run())
+    assert asked == ["abort"] and "failure_detected" not in made.record.names()
+    assert set(read_state(made.storage).ranks) == {"0", "1"}
