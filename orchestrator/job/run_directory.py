@@ -129,8 +129,8 @@ class RunDirectory:
             raise InputError(f"{path} cannot be read ({error.strerror}); {self._remedy(path)}") from None
 
     def _remedy(self, path: Path) -> str:
-        """What to do about a path in the way; a restart leaves the data where they are."""
-        stays = path.is_relative_to(self.data)
+        """What to do about a path in the way; a restart leaves the data and the leases where they are."""
+        stays = any(path.is_relative_to(folder) for folder in (self.data, self.root / lease.FOLDER))
         return _REMEDY if stays else f"{_REMEDY} (`launch --restart` does)"
 
 
