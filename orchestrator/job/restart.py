@@ -1,6 +1,7 @@
 """`launch --restart`: begin a run again. What earlier launches left is moved aside, not deleted."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import CorruptData
@@ -36,19 +37,30 @@ def begin_again(run: RunDirectory) -> Path | None:
         lease = owning.lease.number
         before = _state_before(run, lease)
         aside = _next_folder(run.root)
-        try:
-            aside.mkdir()
-            for path in left:
-                path.rename(aside / path.name)
-        except OSError as error:
-            raise InputError(
-                f"{error.filename} cannot be moved to {aside} ({error.strerror}); move it away yourself, "
-                "or give the job another `name`"
-            ) from None
+        _move(left, aside)
         write_state(run.storage, RunState(lease=lease, generation=before.generation, ranks=before.ranks))
         with EventWriter(run.storage, lease=lease) as events:
             events.record(RunRestarted(moved_to=aside.name))
     return aside
+
+
+def _move(left: list[Path], aside: Path) -> None:
+    """Move all of these into the new folder, or none. Raises InputError."""
+    moved: list[Path] = []
+    try:
+        aside.mkdir()
+        for path in left:
+            path.rename(aside / path.name)
+            moved.append(path)
+    except OSError as error:
+        with suppress(OSError):  # what cannot go back stays in `aside`, which the message names
+            for path in moved:
+                (aside / path.name).rename(path)
+            aside.rmdir()
+        raise InputError(
+            f"{error.filename} cannot be moved to {aside} ({error.strerror}); move it away yourself, "
+            "or give the job another `name`"
+        ) from None
 
 
 def _state_before(run: RunDirectory, lease: int) -> RunState:

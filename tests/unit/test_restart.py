@@ -13,7 +13,9 @@ from orchestrator.storage import RunIsOwned, owned
 from orchestrator.telemetry.events import RunRestarted
 from orchestrator.telemetry.record import EventReader
 from orchestrator.telemetry.state import Process, RunState, read_state, write_state
+from sdnet.errors import InputError
 from tests.unit.sdnet_checkpoints import save
+from tests.unprivileged import as_nobody, let_anybody_write
 
 RANK = Process(host="a", pid=22, started=7)
 
@@ -97,3 +99,21 @@ def test_the_command_line_says_where_the_earlier_run_is(
         main()
     printed = capsys.readouterr()
     assert f"moved the earlier run to {run.root / 'before_restart.1'}" in printed.out.replace("\n", "")
+
+
+def test_a_restart_that_cannot_move_everything_moves_nothing(tmp_path: Path) -> None:
+    let_anybody_write(tmp_path)
+
+    def refused() -> str:
+        run = RunDirectory(tmp_path / "j")
+        run.create()
+        run.job.write_text("name: j\n")
+        run.plan.chmod(0o555)  # a folder that may not be written cannot go to another folder
+        before = {path.name for path in run.root.iterdir()}
+        with pytest.raises(InputError) as caught:
+            begin_again(run)
+        assert {path.name for path in run.root.iterdir()} == before
+        return str(caught.value)
+
+    plan = tmp_path / "j" / "plan"
+    assert as_nobody(refused).startswith(f"{plan} cannot be moved to {plan.parent / 'before_restart.1'} (")
