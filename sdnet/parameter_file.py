@@ -40,9 +40,18 @@ _KINDS = (
     (rb"PK\x03\x04", "a zip archive; unpack it and give the .ckpt inside"),
     (rb"\x80[\x02-\x05]", "a Python pickle, perhaps of PyTorch; give a MindSpore .ckpt"),
     (rb"\x1f\x8b", "a gzip archive; unpack it and give the .ckpt inside"),
+    (
+        rb"BZh[1-9]1AY|\xfd7zXZ\x00|\x28\xb5\x2f\xfd|7z\xbc\xaf",
+        "a compressed file; unpack it and give the .ckpt inside",
+    ),
     (rb"[\s\S]{257}ustar", "a tar archive; unpack it and give the .ckpt inside"),
     (rb"\x89HDF", "an HDF5 file; give a MindSpore .ckpt"),
     (rb"[\s\S]{7}\x00\{\"", "a safetensors file; give a MindSpore .ckpt"),
+    (
+        rb"\x0a[\x01-\x10][\s\S]{1,16}\x12\x09MindSpore",
+        "a MindIR file; give the .ckpt that it was exported from",
+    ),
+    (rb"\x08[\x01-\x20](\x12|:|B)", "an ONNX file; give a MindSpore .ckpt"),
     (rb"\s*[{\[]", "a JSON document; give a MindSpore .ckpt"),
     # The block marks of `save_checkpoint(enc_key=...)`: AES-GCM, AES-CBC, SM4-CBC.
     (rb"[\xd8-\xda]\x5e\x3a\x7f", "an encrypted checkpoint; save it again without `enc_key`"),

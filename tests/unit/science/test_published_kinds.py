@@ -1,7 +1,9 @@
 """The message for a file that is no checkpoint names its kind and the remedy."""
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import tempfile
 import zipfile
@@ -69,6 +71,15 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 542020
         (gzip.compress(b"x"), "is a gzip archive"),
         (a_tar(), "is a tar archive"),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (bz2.compress(b"x"), "is a compressed file; unpack it"),
+        (lzma.compress(b"x"), "is a compressed file; unpack it"),
+        (b"\x28\xb5\x2f\xfd\x24\x01", "is a compressed file; unpack it"),
+        (b"7z\xbc\xaf\x27\x1c", "is a compressed file; unpack it"),
+        (
+            b"\n\x031.1\x12\tMindSpore*\x062.10.0",
+            "is a MindIR file; give the .ckpt that it was exported from",
+        ),
+        (b"\x08\x07\x12\x07pytorch", "is an ONNX file"),
         (b'\x40\0\0\0\0\0\0\0{"a":{}}', "is a safetensors file"),
         (b'{"message": "Not Found"}', "is a JSON document"),
         *((encrypted(mode), "is an encrypted checkpoint") for mode in ("AES-GCM", "AES-CBC", "SM4-CBC")),
