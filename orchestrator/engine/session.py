@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+import reprlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from numbers import Integral
 from typing import Literal
 
 from orchestrator.engine.control.failures import TrainingDiverged
@@ -20,6 +22,26 @@ from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import Compiled, FirstStep, Progress, Resumed
 
 _PROGRESS_EVERY_S = 5.0
+
+
+def numbers_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics as Python numbers: a scalar of NumPy or a tensor of one element becomes a float. Raises InputError."""
+    if not isinstance(metrics, Mapping):
+        raise InputError(f"metrics is a {type(metrics).__name__}; give a dictionary such as {{'loss': 0.5}}")
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        if not isinstance(name, str):
+            raise InputError(f"metrics has the key {name!r}; use text")
+        try:
+            if isinstance(value, str | bytes):
+                raise TypeError(value)
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(
+                f"metric {name!r} is {reprlib.repr(value)}; give one number, such as float(loss.asnumpy())"
+            ) from None
+        numbers[name] = value if type(value) is int else number
+    return numbers
 
 
 class HostIsDrained(Exception):
@@ -71,6 +93,7 @@ class Session:
         self._link, self._saver, self._leaving, self._barrier = link, saver, leaving, barrier
         self._record, self._cache, self._cached = record, cache, cached
         self._restored = restored
+        self._asked = False  # whether `restore` was called
         self._began = time.monotonic()
         self._first = True
         self._progress_at = 0.0
@@ -82,7 +105,11 @@ class Session:
         """Load the newest valid checkpoint and return the number of global steps done; 0 if there is none.
 
         All ranks load the same checkpoint. `load` receives the dictionary that was passed to `step`, with new arrays.
+        Raises InputError at a second call.
         """
+        if self._asked:
+            raise InputError("session.restore was called twice; call it once, before the loop")
+        self._asked = True
         if self._restored is None:
             self._link.beat("compiling", 0)
             return 0
@@ -118,9 +145,12 @@ class Session:
 
         Raises:
             TrainingDiverged: a metric named `loss` is not finite.
-            InputError: `step` is lower than in an earlier call.
+            InputError: an argument has the wrong type, `step` is lower than in an earlier call, or `restore` was not
+                called before.
         """
-        metrics = self._checked(step, metrics)
+        self._check(step, state)
+        self.last_step = step = int(step)
+        metrics = self._checked(metrics)
         if self._first:
             self._first_step(step)
         self._link.beat("stepping", step, work_s)
@@ -162,17 +192,31 @@ class Session:
         if self._saver is not None:
             self._saver.close()
 
-    def _checked(self, step: int, metrics: Mapping[str, float] | None) -> Mapping[str, float]:
+    def _check(self, step: int, state: Callable[[], State]) -> None:
+        if not self._asked:
+            raise InputError(
+                f"session.step({reprlib.repr(step)}) was called before session.restore(load); call restore once, "
+                "before the loop"
+            )
+        if isinstance(step, bool) or not isinstance(step, Integral):
+            raise InputError(
+                f"session.step({reprlib.repr(step)}) is not a whole number; count global steps from 1"
+            )
         if step < self.last_step:
             raise InputError(
                 f"session.step({step}) comes after step {self.last_step}; count global steps upwards"
             )
-        self.last_step = step
+        if not callable(state):
+            raise InputError(
+                f"session.step got a {type(state).__name__} as state; pass the function that returns it, such as "
+                "state=train_step.state"
+            )
+
+    def _checked(self, metrics: Mapping[str, float] | None) -> Mapping[str, float]:
         if metrics is not None:
-            loss = metrics.get("loss")
-            if loss is not None and not math.isfinite(loss):
-                raise TrainingDiverged(step)
-            self.last_metrics = dict(metrics)
+            self.last_metrics = numbers_of(metrics)
+            if not math.isfinite(self.last_metrics.get("loss", 0.0)):
+                raise TrainingDiverged(self.last_step)
         return self.last_metrics
 
     def _first_step(self, step: int) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given
@@ -144,11 +146,43 @@ def test_unavailable_storage_is_not_a_corrupt_checkpoint() -> None:
         read_checkpoint(storage, name)
 
 
-def test_a_state_that_json_and_numpy_cannot_represent_is_wrong_input() -> None:
-    with pytest.raises(InputError, match="asnumpy"):
-        FORMAT.encode({"weight": object()}, 1, {})
-    with pytest.raises(InputError, match="'weight' is an array of objects"):
-        FORMAT.encode({"weight": np.array([object()])}, 1, {})
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, "state is a NoneType; return a dictionary"),
+        ([np.zeros(2)], "state is a list; return a dictionary"),
+        ({"weight": object()}, "'weight' is neither an array nor a JSON value .*make it a NumPy array"),
+        ({"weight": np.float32(1)}, "'weight' is neither an array nor a JSON value"),
+        ({"moments": {"weight": np.zeros(2)}}, "'moments' is neither an array nor a JSON value"),
+        ({"rate": float("nan")}, "'rate' is neither an array nor a JSON value"),
+        ({"weight": np.array([object()])}, "'weight' is an array of objects"),
+        ({"weight": np.ma.masked_array([1.0, 2.0], [False, True])}, "'weight' is a masked array"),
+        ({("a", 1): np.zeros(2)}, r"the key \('a', 1\); use text"),
+        ({1: 5}, "the key 1; use text"),
+        (
+            {"rates": {1: 0.5}},
+            "'rates' would come back from JSON as {'1': 0.5}; use lists, and text for keys",
+        ),
+        ({"generator": (3, None)}, r"'generator' would come back from JSON as \[3, None\]"),
+    ],
+)
+def test_a_state_that_would_not_come_back_as_it_is_is_refused(state: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FORMAT.encode(state, 1, {})
+
+
+def test_a_dtype_that_mindspore_adds_to_numpy_comes_back() -> None:
+    halves = ms.Tensor([[1.5, -2.0]], ms.bfloat16).asnumpy()
+    found = FORMAT.decode(FORMAT.encode({"halves": halves, "one": halves[0, 0:1].reshape(())}, 1, {}))
+    assert found["halves"].dtype == found["one"].dtype == halves.dtype
+    assert found["halves"].tobytes() == halves.tobytes() and found["one"].shape == ()
+    assert (ms.Tensor(found["halves"]).float().asnumpy() == [[1.5, -2.0]]).all()
+
+
+def test_a_structure_with_a_dtype_that_mindspore_adds_is_refused() -> None:
+    halves = np.zeros(2, [("x", ms.Tensor([1.0], ms.bfloat16).asnumpy().dtype)])
+    with pytest.raises(InputError, match="'halves' has the dtype .*, which is not NumPy's; convert it"):
+        FORMAT.encode({"halves": halves}, 1, {})
 
 
 def test_a_checkpoint_of_a_directory_survives_a_change_of_process(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_newer_state_replaces_the_one_that_waits_for_slow_storage() -> None:
 def test_an_error_while_encoding_a_state_reaches_the_step_loop() -> None:
     saver = saver_of(MemoryStorage())
     saver.save(1, lambda: {"weight": object()}, {})
-    with pytest.raises(InputError, match="neither arrays nor JSON"):
+    with pytest.raises(InputError, match="neither an array nor a JSON value"):
         saver.flush()
     saver.close()
 

@@ -1,8 +1,11 @@
 """What a training function calls in a rank: each step is a heartbeat, a save point and a point to leave."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
-from orchestrator.engine.checkpoints import checkpoint_names
+from orchestrator.engine.checkpoints import checkpoint_names, read_checkpoint
 from orchestrator.engine.control.failures import TrainingDiverged
 from orchestrator.engine.messages import GroupInfo, Notice, NoticeKind
 from orchestrator.engine.rank.leave import Leaving
@@ -15,7 +18,11 @@ from tests.unit.engine.savers import saver_of, weights
 
 
 def session_of(
-    storage: MemoryStorage, notice: Notice | None = None, record: Recorder | None = None
+    storage: MemoryStorage,
+    notice: Notice | None = None,
+    record: Recorder | None = None,
+    *,
+    restore: bool = True,
 ) -> tuple[Session, RankLink, Saver]:
     link = RankLink(GroupInfo(group="g"), 0)
     saver = saver_of(storage, every_s=1e9)
@@ -24,6 +31,8 @@ def session_of(
         rank=0, world_size=1, local_rank=0, link=link, restored=None, saver=saver, leaving=leaving,
         barrier=lambda: None, record=record or Recorder(), cache=None, cached=False,
     )  # fmt: skip
+    if restore:
+        session.restore(lambda state: None)
     return session, link, saver
 
 
@@ -71,3 +80,51 @@ def test_steps_that_go_backwards_are_refused() -> None:
 def test_the_session_is_known_in_the_training_thread_only() -> None:
     with pytest.raises(InputError, match="outside of a training function"):
         get_session()
+
+
+@pytest.mark.parametrize(
+    ("step", "state", "metrics", "message"),
+    [
+        (1.0, dict, {}, r"session.step\(1.0\) is not a whole number"),
+        ("1", dict, {}, r"session.step\('1'\) is not a whole number"),
+        (True, dict, {}, r"session.step\(True\) is not a whole number"),
+        (1, {"weight": np.zeros(2)}, {}, "got a dict as state; pass the function that returns it"),
+        (1, dict, [("loss", 1.0)], "metrics is a list; give a dictionary"),
+        (1, dict, {1: 1.0}, "metrics has the key 1; use text"),
+        (1, dict, {"loss": "0.5"}, "metric 'loss' is '0.5'; give one number"),
+        (1, dict, {"loss": None}, "metric 'loss' is None; give one number"),
+        (1, dict, {"loss": np.zeros(2)}, r"metric 'loss' is array\(\[0., 0.\]\); give one number"),
+        (1, dict, {"loss": 10**400}, "metric 'loss' is 1000.*; give one number"),
+    ],
+)
+def test_a_wrong_argument_of_a_step_is_named(step: Any, state: Any, metrics: Any, message: str) -> None:
+    session, _, _ = session_of(MemoryStorage())
+    with pytest.raises(InputError, match=message):
+        session.step(step, state=state, metrics=metrics)
+    session.close()
+
+
+def test_numbers_of_numpy_are_steps_and_metrics() -> None:
+    storage = MemoryStorage()
+    session, _, _ = session_of(storage)
+    step: Any = np.int64(3)
+    metrics: Any = {"loss": np.float32(0.5), "rate": np.array(0.25), "epoch": 2}
+    session.step(step, state=weights(3), metrics=metrics, save=True)
+    session.finish()
+    session.close()
+    read = read_checkpoint(storage, "step_00000003")
+    assert read.metrics == {"loss": 0.5, "rate": 0.25, "epoch": 2}
+
+
+def test_a_loop_that_does_not_restore_first_is_refused() -> None:
+    session, _, _ = session_of(MemoryStorage(), restore=False)
+    with pytest.raises(InputError, match=r"session.step\(1\) was called before session.restore"):
+        session.step(1, state=weights(1))
+    session.close()
+
+
+def test_a_second_restore_is_refused_as_it_would_say_that_nothing_is_done() -> None:
+    session, _, _ = session_of(MemoryStorage())
+    with pytest.raises(InputError, match="session.restore was called twice"):
+        session.restore(lambda state: None)
+    session.close()
