@@ -6,16 +6,17 @@ The engine makes any training function survive; `sdnet-orchestrate` is the job t
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestrator.engine.arguments import RecoveryConfig
     from orchestrator.engine.config import MindSporeConfig
     from orchestrator.engine.session import get_session
-    from orchestrator.engine.trainer import MindSporeTrainer, RecoveryConfig
+    from orchestrator.engine.trainer import MindSporeTrainer
 
 __all__ = ["MindSporeConfig", "MindSporeTrainer", "RecoveryConfig", "get_session"]
 
 _HOMES = {
     "MindSporeConfig": "orchestrator.engine.config",
     "MindSporeTrainer": "orchestrator.engine.trainer",
-    "RecoveryConfig": "orchestrator.engine.trainer",
+    "RecoveryConfig": "orchestrator.engine.arguments",
     "get_session": "orchestrator.engine.session",
 }
 

@@ -1,11 +1,14 @@
 """`MindSporeConfig`: how MindSpore starts in the workers of a group."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from ray.train.backend import Backend, BackendConfig
 
-from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.device_groups import SOCS, Soc
 from orchestrator.ascend.environment import (
     FAILURE_BUDGET_S,
     Collective,
@@ -16,6 +19,14 @@ from orchestrator.ascend.environment import (
     rendezvous_of,
 )
 from orchestrator.engine.options import StartOptions
+from orchestrator.errors import InputError
+
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "device": get_args(Device),
+    "soc": SOCS,
+    "rendezvous": get_args(StatedRendezvous),
+    "collective": get_args(Collective),
+}
 
 
 @dataclass
@@ -37,6 +48,8 @@ class MindSporeConfig(BackendConfig):
     directory: where the scheduler's log (`logs/`) and the rank tables (`plan/`) are written; None writes neither.
     run: mark of this run's processes. Left-over processes with this mark are killed; None kills none.
     preload: modules to import while the group starts.
+
+    Raises InputError for a value that no field takes. Example: device "Ascend", with a capital letter.
     """
 
     device: Device = "cpu"
@@ -50,6 +63,26 @@ class MindSporeConfig(BackendConfig):
     directory: Path | None = None
     run: str | None = None
     preload: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, known in _KNOWN.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise InputError(f"mindspore_config {name} is {value!r}; use one of {', '.join(known)}")
+        if not isinstance(self.threads, int) or self.threads is True or self.threads < 1:
+            raise InputError(f"mindspore_config threads is {self.threads!r}; use a whole number from 1")
+        for name in ("start_timeout_s", "failure_budget_s"):
+            seconds = getattr(self, name)
+            if (
+                isinstance(seconds, bool)
+                or not isinstance(seconds, int | float)
+                or not 0 < seconds < math.inf
+            ):
+                raise InputError(f"mindspore_config {name} is {seconds!r}; use seconds above 0")
+        if not isinstance(self.hosts, Mapping):
+            raise InputError(f"mindspore_config hosts is a {type(self.hosts).__name__}; use a dictionary")
+        if not isinstance(self.preload, tuple) or not all(isinstance(name, str) for name in self.preload):
+            raise InputError(f"mindspore_config preload is {self.preload!r}; use a tuple of modules' names")
 
     @property
     def resolved_rendezvous(self) -> Rendezvous:

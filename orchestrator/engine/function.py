@@ -14,14 +14,18 @@ from orchestrator.errors import InputError
 
 
 def module_of(function: Callable[..., object]) -> str:
-    """The name under which a worker imports the function's module; for a script, the name of its file."""
+    """The name under which a worker imports the function's module.
+
+    For a script, that is the name of its file; for `python -m package.module`, the module's full name.
+    """
     module: str = getattr(plain(function), "__module__", "__main__")
     main = sys.modules["__main__"]
     if module != "__main__":
         return module
     if getattr(main, "__file__", None) is None:
         raise InputError("the training function is defined interactively; put it into a file")
-    return Path(str(main.__file__)).stem
+    spec = getattr(main, "__spec__", None)
+    return spec.name if spec is not None else Path(str(main.__file__)).stem
 
 
 def call_by_name(module: str, name: str, arguments: tuple[object, ...]) -> object:
@@ -58,12 +62,22 @@ def compile_key(sources: Iterable[Path], *values: object) -> str:
     import mindspore
 
     parts = [
-        json.dumps(values, sort_keys=True, default=repr),
+        _text_of(values),
         mindspore.__version__,
         sys.version,
         *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _text_of(values: object) -> str:
+    """A text that differs when the values do; the text of an object may also differ at each start."""
+    from ray import cloudpickle
+
+    try:
+        return json.dumps(values, sort_keys=True)
+    except (TypeError, ValueError):
+        return str(cloudpickle.dumps(values).hex())
 
 
 def plain(function: Callable[..., object]) -> Callable[..., object]:

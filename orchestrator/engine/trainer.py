@@ -1,7 +1,6 @@
 """`MindSporeTrainer`: runs a MindSpore training function on a Ray cluster and recovers from failures."""
 
 import functools
-import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -14,6 +13,14 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.v2.api import config as v2
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from orchestrator.engine.arguments import (
+    RecoveryConfig,
+    arguments_of,
+    check_scaling,
+    check_sendable,
+    check_type,
+    run_directory,
+)
 from orchestrator.engine.checkpoints import checkpoint_names, read_fields
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings
@@ -34,47 +41,6 @@ from orchestrator.telemetry.record import merge_events
 from orchestrator.telemetry.state import read_state, write_state
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryConfig:
-    """How a run recovers from failures.
-
-    max_failures: how often each kind of failure may occur. standbys: keep spare workers with all imports done (CPU
-    only). step_timeout_s: how long a step may take; None derives it from the measured steps, and never kills a
-    function that reports none. checkpoint_every_s: seconds between checkpoints; None is the optimum of Young and Daly.
-    keep: how many of the newest checkpoints to keep. best: also keep the checkpoint with the lowest value of this
-    metric. workers_per_host: maximum number of ranks on one host. compile_cache: reuse compiled graphs after a
-    restart. compile_key: a hash of everything the graphs depend on; None derives it from the function's source, its
-    configuration and versions. storage_timeout_s: the run ends when storage refuses every checkpoint for this long,
-    or when storage is unavailable for this long after the group failed.
-    """
-
-    max_failures: int = 10
-    standbys: bool = True
-    step_timeout_s: float | None = None
-    checkpoint_every_s: float | None = None
-    keep: int = 3
-    best: str | None = None
-    workers_per_host: int | None = None
-    compile_cache: bool = True
-    compile_key: str | None = None
-    storage_timeout_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        for name, lowest in (("max_failures", 0), ("keep", 1)):
-            if getattr(self, name) < lowest:
-                raise InputError(f"recovery {name} is {getattr(self, name)}; use a number from {lowest}")
-        for name in ("step_timeout_s", "workers_per_host"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"recovery {name} is {value}; use a number above 0, or None")
-        if not self.storage_timeout_s > 0:
-            raise InputError(f"recovery storage_timeout_s is {self.storage_timeout_s}; use seconds above 0")
-        if self.checkpoint_every_s is not None and not self.checkpoint_every_s >= 0:
-            raise InputError(
-                f"recovery checkpoint_every_s is {self.checkpoint_every_s}; use seconds from 0, or None"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,13 +95,16 @@ class MindSporeTrainer:
         host_cache: HostCache | None = None,
     ):
         self._function, self._config = train_loop_per_worker, train_loop_config
+        self._arguments = arguments_of(train_loop_per_worker, train_loop_config)
         self._recovery = recovery or RecoveryConfig()
-        self._scaling = _version_2(scaling_config or v2.ScalingConfig(num_workers=1))
-        self._run_config = run_config or RunConfig()
+        check_type("recovery", self._recovery, RecoveryConfig)
+        self._scaling = check_scaling(scaling_config or v2.ScalingConfig(num_workers=1))
         self._format = state_format or NpzFormat()
         self._host_cache = host_cache or HostCache()
-        self._root = _run_directory(self._run_config)
-        self._mindspore = self._complete(mindspore_config or MindSporeConfig())
+        self._root = run_directory(run_config)
+        mindspore_config = mindspore_config or MindSporeConfig()
+        check_type("mindspore_config", mindspore_config, MindSporeConfig)
+        self._mindspore = self._complete(mindspore_config)
 
     def fit(self, lease: Lease | None = None) -> Result:
         """Run to the end; resumes from the newest checkpoint if this run was started before.
@@ -150,23 +119,33 @@ class MindSporeTrainer:
                 "fit() was called inside a rank: the script calls it when it is imported; "
                 'call it below `if __name__ == "__main__":`'
             )
-        for folder in ("logs", "plan", "checkpoints"):
-            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        call = self._call()  # refuses a function that cannot be sent, before anything is written
+        self._make_directory()
         storage = DirectoryStorage(self._root)
         if lease is None:
             with owned(storage) as owning:
                 state = read_state(storage, owning.lease.number)
                 write_state(storage, replace(state, lease=owning.lease.number, ended=None))
                 try:
-                    return self._fit(storage, owning.lease)
+                    return self._fit(call, storage, owning.lease)
                 finally:
                     _merge_events(storage, owning)
-        return self._fit(storage, lease)
+        return self._fit(call, storage, lease)
 
-    def _fit(self, storage: DirectoryStorage, lease: Lease) -> Result:
+    def _make_directory(self) -> None:
+        try:
+            for folder in ("logs", "plan", "checkpoints"):
+                (self._root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the run's directory {self._root} cannot be made ({error.strerror}: {error.filename}); "
+                "correct run_config, or its permissions"
+            ) from error
+
+    def _fit(self, call: Callable[[], object], storage: DirectoryStorage, lease: Lease) -> Result:
         environment = process_environment(self._mindspore.threads, str(self._root))
         trainer = ControlledTrainer(
-            functools.partial(run_rank, self._call(), self._rank_settings(storage, lease)),
+            functools.partial(run_rank, call, self._rank_settings(storage, lease)),
             self._controller_settings(storage, lease),
             self._ray_scaling(),
             v2.RunConfig(name=self._root.name, worker_runtime_env={"env_vars": environment}),
@@ -188,18 +167,13 @@ class MindSporeTrainer:
 
     def _call(self) -> Callable[[], object]:
         """The training function bound to its configuration, in the form that is sent to the ranks."""
-        parameters = inspect.signature(self._function).parameters
-        arguments = (self._config or {},) if parameters else ()
+        call = functools.partial(self._function, *self._arguments)
         if plain(self._function).__module__ == "__main__":
-            if isinstance(self._function, functools.partial):
-                raise InputError(
-                    "the training function is a functools.partial of the script's own function; pass the "
-                    "function itself and give its values in train_loop_config"
-                )
-            return functools.partial(
-                call_by_name, module_of(self._function), self._function.__qualname__, arguments
+            call = functools.partial(
+                call_by_name, module_of(self._function), self._function.__qualname__, self._arguments
             )
-        return functools.partial(self._function, *arguments)
+        check_sendable(call)
+        return call
 
     def _rank_settings(self, storage: DirectoryStorage, lease: Lease) -> RankSettings:
         recovery, computes_on_cpu = self._recovery, not self._mindspore.start_options.on_device
@@ -275,24 +249,3 @@ def _merge_events(storage: DirectoryStorage, owning: Ownership) -> None:
         merge_events(storage)
     except (StorageError, RunLost) as error:
         logger.warning("events.jsonl is not written: %s", error)
-
-
-def _version_2(config: ScalingConfig) -> v2.ScalingConfig:
-    """The configuration; InputError if it is of Ray Train version 1, which RAY_TRAIN_V2_ENABLED=0 selects."""
-    if not isinstance(config, v2.ScalingConfig):
-        raise InputError(
-            f"scaling_config is a {type(config).__module__}.{type(config).__name__}, of version 1 of Ray Train; "
-            "unset RAY_TRAIN_V2_ENABLED"
-        )
-    return config
-
-
-def _run_directory(run_config: RunConfig) -> Path:
-    name, path = run_config.name, str(run_config.storage_path or "")
-    if not name:
-        raise InputError("run_config has no name; give the run one, so that it can be resumed")
-    if "://" in path:
-        raise InputError(
-            f"run_config.storage_path is {path!r}; only a directory that every host reaches is supported"
-        )
-    return Path(path).expanduser().absolute() / name

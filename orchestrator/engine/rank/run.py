@@ -106,7 +106,7 @@ def _run(
         return None
     except RankFailed:
         raise
-    except Exception as error:
+    except BaseException as error:  # also SystemExit: a function that calls sys.exit() has not ended
         logger.exception("rank %s failed", link.rank)
         raise _classified(error, link.rank, session.last_step if session else 0) from error
     finally:
@@ -178,13 +178,13 @@ def _compile_cache(
         return None, False
 
 
-def _classified(error: Exception, rank: int, step: int) -> RankFailed:
+def _classified(error: BaseException, rank: int, step: int) -> RankFailed:
     """The error with its kind. An error of an unknown type comes from the training function."""
     kind = next((kind for known, kind in _KINDS if isinstance(error, known)), FailureKind.STEP_FAILED)
     about = error.rank if isinstance(error, HostIsDrained) else rank
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    named = kind is FailureKind.STEP_FAILED
-    detail = f"{type(error).__name__}: {text}" if named else text
+    named = kind is FailureKind.STEP_FAILED and text
+    detail = f"{type(error).__name__}: {text}" if named else text or type(error).__name__
     return RankFailed(kind, detail[:300], step, about)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,9 +61,22 @@ def npu_numbers(ids: Sequence[str], host: str) -> tuple[int, ...]:
 
 
 def preload(modules: tuple[str, ...]) -> None:
-    """Import MindSpore, the engine and `modules` ahead of time, so that a start does not wait for imports."""
-    for module in ("mindspore", "orchestrator.engine.rank.run", *modules):
+    """Import MindSpore, the engine and `modules` ahead of time, so that a start does not wait for imports.
+
+    Raises InputError if one of `modules`, which are the user's, cannot be imported: another try would fail, too.
+    """
+    for module in ("mindspore", "orchestrator.engine.rank.run"):
         importlib.import_module(module)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except (InputError, OSError):  # a mistake that is named already, or a file system that may return
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"a rank on {platform.node()} cannot import {module} ({type(error).__name__}: {error}); import it in "
+                "a fresh Python there, in the folder where the program started or with PYTHONPATH set"
+            ) from error
 
 
 def open_rendezvous(info: GroupInfo, world_size: int, options: StartOptions) -> tuple[str, int]:
@@ -99,7 +113,7 @@ def join_group(
 
     environment: the variables of the rank. address: of the store or the scheduler, None if there is neither. share:
     None on hosts without NPUs. Raises RendezvousFailed if the ranks did not find each other, and InputError if the
-    host has too few CPUs.
+    host has too few CPUs or a module cannot be imported.
     """
     link = open_link(info, rank)
     os.environ.update(environment)
@@ -107,6 +121,7 @@ def join_group(
 
     mindspore.set_device("Ascend" if options.on_device else "CPU")
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    preload(options.preload)  # a group of one has not imported them yet
     world_size = int(environment["RANK_SIZE"])
     if world_size > 1:
         # Not for HCCL: it waits in its own way, and the effect of signals on it is untested.

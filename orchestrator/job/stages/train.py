@@ -9,8 +9,9 @@ import ray
 from ray.train import RunConfig
 from ray.train.v2.api.config import ScalingConfig
 
+from orchestrator.engine.arguments import RecoveryConfig
 from orchestrator.engine.config import MindSporeConfig
-from orchestrator.engine.trainer import MindSporeTrainer, RecoveryConfig
+from orchestrator.engine.trainer import MindSporeTrainer
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import Newest, newest_checkpoint
 from orchestrator.job.data_files import data_files

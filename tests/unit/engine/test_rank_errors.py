@@ -1,11 +1,14 @@
 """The kind of a rank's error, by its type: of the training function, or of a part below the engine."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from orchestrator.engine.control.failures import FailureKind, RankFailed, RendezvousFailed, TrainingDiverged
 from orchestrator.engine.rank.run import _classified
 from orchestrator.engine.rank.saver import CheckpointNotSaved
-from orchestrator.engine.rank.start import _rendezvous_errors
+from orchestrator.engine.rank.start import _rendezvous_errors, preload
 from orchestrator.engine.session import HostIsDrained
 from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import StorageMisused, StorageUnavailable
@@ -27,14 +30,15 @@ class StorageErrorOfAnotherLibrary(Exception):
         (CheckpointNotSaved(7, "No space left on device"), FailureKind.STORAGE),
         (StorageMisused("a", "Is a directory"), FailureKind.PATH_BLOCKED),
         (InputError("batch is 0"), FailureKind.REFUSED),
+        (SystemExit(0), FailureKind.STEP_FAILED),
         (MemoryError(), FailureKind.OUT_OF_MEMORY),
         (TrainingDiverged(7), FailureKind.LOSS_NOT_FINITE),
         (HostIsDrained(1, 7), FailureKind.PREEMPTED),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_an_error_has_the_kind_of_its_type_and_never_of_its_name_or_text(
-    error: Exception, kind: FailureKind
+    error: BaseException, kind: FailureKind
 ) -> None:
     failed = _classified(error, 3, 7)
     assert (failed.kind, failed.step) == (kind, 7)
@@ -44,6 +48,31 @@ def test_an_error_of_the_training_function_names_its_class_and_comes_in_one_line
     failed = _classified(ValueError("\n shapes differ\n see above"), 3, 7)
     assert isinstance(failed, RankFailed) and str(failed) == "ValueError: shapes differ"
     assert failed.rank == 3
+    assert str(_classified(SystemExit(0), 3, 7)) == "SystemExit: 0"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), AssertionError(), MemoryError()])
+def test_an_error_without_a_message_is_named_by_its_class(error: BaseException) -> None:
+    assert str(_classified(error, 3, 7)) == type(error).__name__
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import module_that_nobody_has", "ModuleNotFoundError: No module named 'module_that_nobody_has'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(2)", "SystemExit: 2"),
+    ],
+)
+def test_a_module_that_a_rank_cannot_import_is_named_with_the_reason(
+    source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_training.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        InputError, match=rf"cannot import their_training \({re.escape(reason)}\); import it in"
+    ):
+        preload(("their_training",))
 
 
 def test_what_mindspore_says_of_a_rendezvous_that_failed_is_one_line_of_a_type_of_ours() -> None:
