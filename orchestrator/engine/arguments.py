@@ -35,9 +35,10 @@ class RecoveryConfig:
     function that reports none. checkpoint_every_s: seconds between checkpoints; None is the optimum of Young and Daly.
     keep: how many of the newest checkpoints to keep. best: also keep the checkpoint with the lowest value of this
     metric. workers_per_host: maximum number of ranks on one host. compile_cache: reuse compiled graphs after a
-    restart. compile_key: a hash of everything the graphs depend on; None derives it from the function's source, its
-    configuration and versions. storage_timeout_s: the run ends when storage refuses every checkpoint for this long,
-    or when storage is unavailable for this long after the group failed.
+    restart; docs/your_own_training.md says which functions may. compile_key: a hash of everything the graphs depend
+    on; None derives it from the function's sources, its configuration and versions. storage_timeout_s: the run ends
+    when storage refuses every checkpoint for this long, or when storage is unavailable for this long after the group
+    failed.
 
     Raises InputError for a value outside its range or of another type.
     """
@@ -49,7 +50,7 @@ class RecoveryConfig:
     keep: int = 3
     best: str | None = None
     workers_per_host: int | None = None
-    compile_cache: bool = True
+    compile_cache: bool = False
     compile_key: str | None = None
     storage_timeout_s: float = 300.0
 

@@ -5,8 +5,11 @@ import hashlib
 import importlib
 import inspect
 import json
+import os
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +44,26 @@ def call_by_name(module: str, name: str, arguments: tuple[object, ...]) -> objec
 
 
 def sources_of(function: Callable[..., object]) -> list[Path]:
-    """The source files that a function depends on: those of its package, or its own file."""
-    function = plain(function)
-    package = (function.__module__ or "").partition(".")[0]
-    if package and package != "__main__":
-        return sources_of_package(package)
-    return [Path(inspect.getsourcefile(function) or __file__)]
+    """The source files that a function may depend on, sorted.
+
+    Those of its package, those beside its own file, and all modules that this process has imported from outside of
+    Python's own folders, such as `site-packages`.
+    """
+    module = sys.modules[plain(function).__module__]
+    package = module.__name__.partition(".")[0]
+    files = set() if package == "__main__" else set(sources_of_package(package))
+    files |= set(Path(str(module.__file__)).parent.glob("*.py"))
+    installed = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
+    for imported in list(sys.modules.values()):
+        file = getattr(imported, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and not file.startswith(installed):
+            files.add(Path(file))
+    return sorted(path for path in files if os.access(path, os.R_OK) and path.is_file())
+
+
+def versions() -> list[str]:
+    """Names and versions of all installed packages, sorted."""
+    return sorted(f"{one.name} {one.version}" for one in distributions())
 
 
 def sources_of_package(name: str) -> list[Path]:

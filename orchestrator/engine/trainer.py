@@ -26,7 +26,7 @@ from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings
 from orchestrator.engine.control.size import RankNeeds
 from orchestrator.engine.environment import process_environment
-from orchestrator.engine.function import call_by_name, compile_key, module_of, plain, sources_of
+from orchestrator.engine.function import call_by_name, compile_key, module_of, plain, sources_of, versions
 from orchestrator.engine.host.left_over import RUN_VARIABLE
 from orchestrator.engine.rank.run import RankSettings, run_rank
 from orchestrator.engine.ray_train.classify import classify
@@ -193,7 +193,7 @@ class MindSporeTrainer:
         )
 
     def _compile_key(self) -> str:
-        return compile_key(sources_of(self._function), self._config)
+        return compile_key(sources_of(self._function), self._config, versions())
 
     def _controller_settings(self, storage: DirectoryStorage, lease: Lease) -> ControllerSettings:
         recovery = self._recovery

@@ -137,6 +137,7 @@ def trainer_of(spec: JobSpec, run: RunDirectory) -> MindSporeTrainer:
             keep=spec.checkpoint.keep,
             best="fpr95",
             workers_per_host=cluster.workers_per_host,
+            compile_cache=True,
             compile_key=job.compile_key(),
         ),
         state_format=SdnetFormat(),

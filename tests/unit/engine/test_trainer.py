@@ -200,6 +200,10 @@ def test_a_module_that_python_runs_has_its_full_name_in_the_ranks(script: Module
     assert module_of(script.train) == "project.train_digits"
 
 
+def test_graphs_are_cached_on_request_only_as_mindspore_does_not_compare_them_with_the_code() -> None:
+    assert not RecoveryConfig().compile_cache
+
+
 def test_the_key_of_compiled_graphs_differs_for_arrays_and_takes_any_key() -> None:
     first, second = np.zeros(5000), np.zeros(5000)
     second[2500] = 1
