@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.errors import ClusterError, OrchestratorError
+from orchestrator.errors import ClusterError, InputError, OrchestratorError
 
 
 class FailureKind(StrEnum):
@@ -96,6 +96,20 @@ class GroupHangs(ClusterError):
 
     def __str__(self) -> str:
         return f"rank(s) {list(self.ranks)} made no progress after step {self.step} for {self.waited_s:.0f} s"
+
+
+class EndedEarly(InputError):
+    """A training function returned on some ranks, and others are at a later step. They would wait for ever."""
+
+    def __init__(self, ranks: tuple[int, ...], step: int, group_step: int):
+        super().__init__(ranks, step, group_step)
+        self.ranks, self.step, self.group_step = ranks, step, group_step
+
+    def __str__(self) -> str:
+        return (
+            f"the training function ended on rank(s) {list(self.ranks)} after step {self.step}, and other ranks are "
+            f"at step {self.group_step}; let every rank call session.step for the same steps"
+        )
 
 
 class SchedulerLost(ClusterError):

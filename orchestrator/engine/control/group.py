@@ -140,7 +140,7 @@ class GroupControl:
         generation.phase = Phase.RUNNING
 
     def tick(self) -> None:
-        """Check the running group once a second. Raises GroupHangs, SchedulerLost, RunLost, or LaunchStopped."""
+        """Check the group once a second. Raises GroupHangs, EndedEarly, SchedulerLost, RunLost or LaunchStopped."""
         if self._watch is None or self._drain is None:
             return
         # While the launch ends, the next heartbeat decides whether there are steps to save: do not wait a second.

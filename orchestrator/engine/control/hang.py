@@ -5,8 +5,10 @@ cause is the rank with the fewest steps, or the rank that does not answer at all
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+from orchestrator.engine.control.failures import EndedEarly
 
 # With a shorter time-out, a short pause of the machine would look like a hang.
 STEP_TIMEOUT_FLOOR_S = 20.0
@@ -67,6 +69,14 @@ def find_hang(pulses: Mapping[int, RankPulse], timeout_s: float) -> Hang | None:
     fewest = min(pulse.step for pulse in running.values())
     behind = tuple(sorted(rank for rank, pulse in running.items() if pulse.step == fewest))
     return Hang(behind, fewest, min(_idle_s(running[rank]) for rank in behind))
+
+
+def refuse_early_end(steps: Mapping[int, int], finished: Collection[int]) -> None:
+    """Raise EndedEarly if a rank finished before a step that another rank has reported. steps: of each rank."""
+    group_step = max(steps.values(), default=0)
+    early = tuple(rank for rank in sorted(finished) if steps[rank] < group_step)
+    if early:
+        raise EndedEarly(early, min(steps[rank] for rank in early), group_step)
 
 
 def find_stragglers(work_s: Mapping[int, float]) -> dict[int, float]:

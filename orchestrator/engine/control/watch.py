@@ -2,7 +2,14 @@
 
 from orchestrator.engine.control.failures import SchedulerLost
 from orchestrator.engine.control.generation import Generation
-from orchestrator.engine.control.hang import Hang, RankPulse, find_hang, find_stragglers, step_timeout_s
+from orchestrator.engine.control.hang import (
+    Hang,
+    RankPulse,
+    find_hang,
+    find_stragglers,
+    refuse_early_end,
+    step_timeout_s,
+)
 from orchestrator.engine.control.ports import Clock, Ranks
 from orchestrator.engine.messages import Heartbeat
 
@@ -31,13 +38,16 @@ class Watch:
         return self._clock.now() >= self._next_ask
 
     def look(self) -> None:
-        """Take the heartbeats that arrived and ask for the next ones. Raises SchedulerLost."""
+        """Take the heartbeats that arrived and ask for the next ones. Raises SchedulerLost or EndedEarly."""
         now = self._clock.now()
         self._next_ask = now + _ASK_EVERY_S
         for rank, beat in self._ranks.answers().items():
             self._heard[rank] = (beat, now)
             if not beat.scheduler_alive:
                 raise SchedulerLost(rank, self._generation.host_of(rank) or "an unknown host")
+        beats = {rank: beat for rank, (beat, _) in self._heard.items()}
+        finished = [rank for rank, beat in beats.items() if beat.phase == "finished"]
+        refuse_early_end({rank: beat.step for rank, beat in beats.items()}, finished)
         self._learn(now)
         self._ranks.ask()
 

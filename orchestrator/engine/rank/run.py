@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray.cloudpickle
 import ray.train
 import ray.train.collective
 
@@ -100,6 +101,7 @@ def _run(
         set_session(session)
         value = train_fn()
         session.finish()
+        _check_value(value)
         return value
     except LaunchEnds as end:
         logger.info("%s", end)
@@ -112,6 +114,17 @@ def _run(
     finally:
         if session is not None:
             session.close()
+
+
+def _check_value(value: object) -> None:
+    """Refuse a value that cannot be sent to the launcher."""
+    try:
+        ray.cloudpickle.dumps(value)
+    except Exception as error:
+        raise InputError(
+            f"the training function returned a {type(value).__name__}, which cannot be sent to the launcher "
+            f"({error}); training is complete and saved: return numbers, texts or arrays, and call fit() again"
+        ) from error
 
 
 def _open_session(

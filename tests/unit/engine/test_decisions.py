@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.engine.control.failures import Failure, FailureKind
+from orchestrator.engine.control.failures import EndedEarly, Failure, FailureKind
 from orchestrator.engine.control.hang import (
     PHASE_ALLOWANCE_S,
     STEP_TIMEOUT_FLOOR_S,
     RankPulse,
     find_hang,
     find_stragglers,
+    refuse_early_end,
     step_timeout_s,
 )
 from orchestrator.engine.control.policy import Decision, decide
@@ -118,6 +119,12 @@ def test_a_group_in_which_something_moved_lately_does_not_hang(ranks: list[tuple
 
 def test_finished_ranks_cause_no_alarm() -> None:
     assert find_hang({0: pulse(9, 500, "finished"), 1: pulse(9, 500, "finished")}, 30) is None
+
+
+def test_a_rank_that_returned_before_a_step_of_another_is_named_at_once() -> None:
+    refuse_early_end({0: 9, 1: 9, 2: 8}, [0, 1])  # rank 2 may still be behind
+    with pytest.raises(EndedEarly, match=r"rank\(s\) \[1, 2\] after step 3, and other ranks are at step 9"):
+        refuse_early_end({0: 9, 1: 3, 2: 4}, [1, 2])
 
 
 def test_the_step_timeout_follows_the_measured_steps_above_a_floor() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from orchestrator.engine.control.failures import (
+    EndedEarly,
     Failure,
     FailureKind,
     GroupHangs,
@@ -95,6 +96,14 @@ def test_ranks_that_make_no_step_are_a_hang_of_the_one_that_is_behind() -> None:
     with pytest.raises(GroupHangs) as caught:
         made.ticks(3)
     assert caught.value.ranks == (1,)
+
+
+def test_a_rank_that_returned_too_early_ends_the_run_without_waiting_for_the_others() -> None:
+    made = bench()
+    made.start("h0", "h1")
+    made.ranks.beats = {0: STEPPING, 1: Heartbeat("finished", 2, 0.0, steps_reported=True)}
+    with pytest.raises(EndedEarly, match=r"rank\(s\) \[1\] after step 2, and other ranks are at step 5"):
+        made.ticks(3)
 
 
 def test_a_function_that_reports_no_step_may_be_silent_for_hours() -> None:

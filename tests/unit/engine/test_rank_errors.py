@@ -1,12 +1,13 @@
 """The kind of a rank's error, by its type: of the training function, or of a part below the engine."""
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
 
 from orchestrator.engine.control.failures import FailureKind, RankFailed, RendezvousFailed, TrainingDiverged
-from orchestrator.engine.rank.run import _classified
+from orchestrator.engine.rank.run import _check_value, _classified
 from orchestrator.engine.rank.saver import CheckpointNotSaved
 from orchestrator.engine.rank.start import _rendezvous_errors, preload
 from orchestrator.engine.session import HostIsDrained
@@ -84,3 +85,9 @@ def test_what_mindspore_says_of_a_rendezvous_that_failed_is_one_line_of_a_type_o
         "rank 1 could not join the group (Failed to fetch the address of rank 0); check the network between the "
         "hosts with `sdnet-orchestrate check`"
     )
+
+
+def test_a_value_that_cannot_be_sent_to_the_launcher_is_refused() -> None:
+    _check_value({"loss": 0.5})
+    with pytest.raises(InputError, match="returned a lock, which cannot be sent to the launcher .*call fit"):
+        _check_value(threading.Lock())
