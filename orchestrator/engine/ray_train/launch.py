@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 
 import ray
 from ray.actor import ActorHandle
@@ -60,12 +62,13 @@ class ControlledTrainer(DataParallelTrainer):
         self._controller: ActorHandle[GroupController] | None = None
 
     def fit(self) -> Result:
-        """Run to the end. Interrupted, the group saves and ends before KeyboardInterrupt is raised again."""
+        """Run to the end. Interrupted, the group saves and ends before the exception of the signal is raised again."""
         try:
-            result = super().fit()
+            with exiting_on_sigterm():
+                result = super().fit()
             assert isinstance(result, Result)  # Ray names version 1's class
             return result
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             if self._controller is not None:
                 _end_group(self._controller)
             raise
@@ -94,6 +97,35 @@ class ControlledTrainer(DataParallelTrainer):
         ray.get(controller.run.remote())
         result: Result = ray.get(controller.get_result.remote())
         return result
+
+
+@contextlib.contextmanager
+def exiting_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit(143) in the block, unless the program has a handler of its own.
+
+    `ray.init` installs handlers of SIGTERM. The one in C++ prints a stack trace and aborts before the group has saved.
+    Only the main thread has handlers; in another thread this does nothing.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    of_ray = getattr(handler, "__module__", "").startswith("ray.")
+    if threading.current_thread() is not threading.main_thread() or not (of_ray or handler is signal.SIG_DFL):
+        yield
+        return
+    received: list[int] = []
+
+    def leave(signum: int, frame: object) -> None:
+        received.append(signum)
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except SystemExit:
+        if received:
+            raise SystemExit(128 + signal.SIGTERM) from None  # Ray's calls replace the code by 1
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _end_group(controller: ActorHandle[GroupController]) -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import functools
+import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from orchestrator import MindSporeConfig, MindSporeTrainer, RecoveryConfig
 from orchestrator.engine.function import compile_key, module_of
+from orchestrator.engine.ray_train.launch import exiting_on_sigterm
 from orchestrator.errors import InputError
 
 
@@ -210,3 +214,36 @@ def test_the_key_of_compiled_graphs_differs_for_arrays_and_takes_any_key() -> No
     keys = [compile_key([], {"table": array}) for array in (first, second)]
     assert keys[0] != keys[1] and keys[0] == compile_key([], {"table": first.copy()})
     assert compile_key([], {1: 2, "a": 3})
+
+
+def of_ray(signum: int, frame: object) -> None:
+    """Stands for the handler that `ray.init` installs."""
+
+
+of_ray.__module__ = "ray._private.worker"
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, of_ray], ids=["no handler", "Ray's handler"])
+def test_sigterm_becomes_an_exception_that_ends_the_group_and_the_handler_comes_back(before: Any) -> None:
+    found = signal.signal(signal.SIGTERM, before)
+    try:
+        with pytest.raises(SystemExit) as caught, exiting_on_sigterm():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except SystemExit:
+                raise SystemExit(1) from None  # as a call of Ray does
+        assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, found)
+
+
+def test_a_handler_of_the_users_own_stays() -> None:
+    received: list[int] = []
+    found = signal.signal(signal.SIGTERM, lambda signum, frame: received.append(signum))
+    try:
+        with exiting_on_sigterm():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, found)
