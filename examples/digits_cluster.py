@@ -1,5 +1,7 @@
 """Train the CNN of digits.py on a Ray cluster, through any failure: python examples/digits_cluster.py"""
 
+import os
+
 import mindspore as ms
 import numpy as np
 import ray
@@ -73,6 +75,7 @@ def train(config):
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # only this user may read the token that Ray writes to ~/.ray/auth_token
     ray.init()
     trainer = MindSporeTrainer(
         train,
