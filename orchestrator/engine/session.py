@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from numbers import Integral
-from typing import Literal
+from typing import Literal, get_args
 
 from orchestrator.engine.control.failures import TrainingDiverged
 from orchestrator.engine.messages import Notice, NoticeKind
@@ -22,6 +22,8 @@ from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import Compiled, FirstStep, Progress, Resumed
 
 _PROGRESS_EVERY_S = 5.0
+# What a training function may mark as longer than a step; `control/hang.py` has the seconds of each.
+LongPhase = Literal["evaluating", "saving", "compiling"]
 
 
 def numbers_of(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -163,8 +165,14 @@ class Session:
             self._leave(notice, step)
 
     @contextlib.contextmanager
-    def phase(self, name: Literal["evaluating", "saving", "compiling"]) -> Iterator[None]:
-        """Mark work that may take longer than a step, so that it does not count as a hang."""
+    def phase(self, name: LongPhase) -> Iterator[None]:
+        """Mark work that may take longer than a step, so that it does not count as a hang.
+
+        Raises InputError for another name: it would allow no more time than a step.
+        """
+        if name not in get_args(LongPhase):
+            known = ", ".join(get_args(LongPhase))
+            raise InputError(f"session.phase({reprlib.repr(name)}) is unknown; use one of {known}")
         self._link.beat(name, self.last_step)
         yield
         if self._cache is not None:

@@ -128,3 +128,14 @@ def test_a_second_restore_is_refused_as_it_would_say_that_nothing_is_done() -> N
     with pytest.raises(InputError, match="session.restore was called twice"):
         session.restore(lambda state: None)
     session.close()
+
+
+def test_an_unknown_phase_is_refused_as_it_would_count_as_a_hang() -> None:
+    session, link, _ = session_of(MemoryStorage())
+    unknown: Any = "testing"
+    message = r"session.phase\('testing'\) is unknown; use one of evaluating, saving, compiling"
+    with pytest.raises(InputError, match=message), session.phase(unknown):
+        pass
+    with session.phase("evaluating"):
+        assert link.heartbeat().phase == "evaluating"
+    session.close()
