@@ -36,6 +36,8 @@ _CONTROLLER_ENVIRONMENT = {
     # How soon Ray Train notices that a rank failed.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Ranks inherit it. Ray Train's `print` writes each line twice when standard output is not the original one.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # `control/drain.py` looks for drained hosts, without an extra actor in every generation.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }

@@ -105,3 +105,11 @@ def test_ray_accepts_the_launcher_file_that_we_ship() -> None:
     validate_config(config)
     with pytest.raises(ValidationError, match="no_such_key"):
         validate_config({**config, "no_such_key": 1})
+
+
+def test_ranks_inherit_that_print_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.engine.ray_train import launch
+
+    name = "RAY_TRAIN_ENABLE_PRINT_PATCH"
+    monkeypatch.setenv(name, launch._CONTROLLER_ENVIRONMENT[name])
+    assert launch.get_env_vars_to_propagate()[name] == "0"
