@@ -220,7 +220,7 @@ def of_ray(signum: int, frame: object) -> None:
     """Stands for the handler that `ray.init` installs."""
 
 
-of_ray.__module__ = "ray._private.worker"
+of_ray.__module__ = "ray.worker"
 
 
 @pytest.mark.parametrize("before", [signal.SIG_DFL, of_ray], ids=["no handler", "Ray's handler"])
