@@ -10,7 +10,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 import ray
 from ray.train import RunConfig, ScalingConfig
 
-from orchestrator import MindSporeTrainer, get_session
+from orchestrator import MindSporeTrainer, RecoveryConfig, get_session
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import load_spec
 from orchestrator.job.stages.train import mindspore_config
@@ -33,6 +33,7 @@ def main() -> None:
         mindspore_config=mindspore_config(spec.cluster),
         scaling_config=ScalingConfig(num_workers=spec.cluster.max_workers),
         run_config=RunConfig(name=run.root.name, storage_path=str(run.root.parent)),
+        recovery=RecoveryConfig(compile_cache=True),  # as the job does
     ).fit()
 
 
