@@ -14,6 +14,9 @@ def imports_from_here() -> bool:
     return any(os.path.realpath(path) == here for path in (_OURS, *sys.path))
 
 
-def python_module(name: str, python: str = sys.executable) -> list[str]:
-    """The command that runs a module. `python -m` would look for every import in the current directory first."""
-    return [python, *([] if imports_from_here() else ["-P"]), "-m", name]
+def python_module(name: str, python: str = "") -> list[str]:
+    """The command that runs a module, with this Python unless another is named.
+
+    A bare `python -m` would look for every import in the current directory first.
+    """
+    return [python or sys.executable, *([] if imports_from_here() else ["-P"]), "-m", name]
