@@ -22,7 +22,7 @@ from sdnet.errors import InputError
 _PERMANENT = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 )
-# From `flock` on storage that cannot lock a folder.
+# What `flock` fails with on storage that cannot lock a folder.
 _NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _NAME_KEPT = 40  # characters of a name in that of its temporary file: a name may have 255 bytes
 

@@ -39,33 +39,21 @@ def train_in_folder(
     """
     make_folder(out / "checkpoints")
     with alone_in(out / "checkpoints"):
-        _train(out, recipe, train, test, data=data, evaluate_batch=evaluate_batch)
-
-
-def _train(
-    out: Path,
-    recipe: Recipe,
-    train: PatchFile,
-    test: PatchFile,
-    *,
-    data: Mapping[str, str],
-    evaluate_batch: int,
-) -> None:
-    newest = newest_checkpoint(out)
-    if newest is None:
-        _refuse_lost(out)
-    else:
-        _refuse_renamed(newest)
-    trainer = Trainer(recipe, train, data=data)
-    rates = {} if newest is None else _resume(trainer, newest)
-    if newest is not None:
-        _publish_missing(out, trainer, newest)
-    if trainer.progress.step == trainer.total_steps:
-        print(f"all {recipe.epochs} epochs are done; nothing is left to train")
-    try:
-        train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
-    finally:
-        trainer.close()
+        newest = newest_checkpoint(out)
+        if newest is None:
+            _refuse_lost(out)
+        else:
+            _refuse_renamed(newest)
+        trainer = Trainer(recipe, train, data=data)
+        rates = {} if newest is None else _resume(trainer, newest)
+        if newest is not None:
+            _publish_missing(out, trainer, newest)
+        if trainer.progress.step == trainer.total_steps:
+            print(f"all {recipe.epochs} epochs are done; nothing is left to train")
+        try:
+            train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
+        finally:
+            trainer.close()
 
 
 def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:

@@ -132,7 +132,7 @@ class Rehearsal:
         summary = read_summary(self._clean)
         if launch.process.returncode == 2:
             raise InputError(launch.last_line.removeprefix("sdnet-orchestrate: "))
-        # The summary may be of an earlier drill, and its launch of now killed.
+        # If this launch was killed, the summary may still be that of an earlier drill.
         if launch.process.returncode or summary is None or summary["status"] != "succeeded":
             raise CleanRunFailed(str(self._clean.root), launch.last_line)
         return summary

@@ -113,7 +113,7 @@ def our_token(name: str) -> str:
 def _check_token_file(path: Path, name: str) -> None:
     """Raise InputError for a path that is no file or that this user may not read.
 
-    Ray itself would say only that there is no token.
+    For such a path Ray reports a missing token, and does not name the cause.
     """
     try:
         is_file, exists = path.is_file(), path.exists()

@@ -22,7 +22,7 @@ _SEN12_NAME = re.compile(r"(?P<roi>.+)_(?P<sensor>s[12])_(?P<scene>[^_]+)_(?P<pa
 _SENTINELS: dict[str, Sensor] = {"s1": "sar", "s2": "optical"}
 _QXSLAB_FOLDERS: dict[str, Sensor] = {"opt_256_oc_0.2": "optical", "sar_256_oc_0.2": "sar"}
 _QXSLAB_BLOCK = 1000
-# Of a sensor, as a word of a file's name.
+# The sensor, as a separate word in the name of a file.
 _SENTINEL_NAME = re.compile(r"(?<![0-9A-Za-z])s[12](?![0-9A-Za-z])")
 _OSDATASET_PARTS = ("train", "val", "test")
 _OSDATASET_NAME = re.compile(r"(opt|sar)_?(\d+)", re.IGNORECASE)

@@ -109,7 +109,7 @@ def _reprojected(
 
     try:
         warped = WarpedVRT(opened, crs=crs, resampling=Resampling.bilinear, add_alpha=False)
-    except Exception as error:  # noqa: BLE001  GDAL's own errors, of which rasterio has only a private class
+    except Exception as error:  # noqa: BLE001  rasterio has no public class for errors of GDAL
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"{path} cannot be reprojected ({reason}); correct its georeference with rio edit-info"
@@ -171,7 +171,7 @@ def degrees(geo: Georeference, points: np.ndarray) -> np.ndarray | None:
     x, y = geo.world(points).T
     try:
         found = transform(geo.crs, "EPSG:4326", x, y)
-    except Exception:  # noqa: BLE001  a private class of rasterio; the search is done, so go on without degrees
+    except Exception:  # noqa: BLE001  as above; the search is done, so go on without degrees
         return None
     places = np.column_stack(found).reshape(-1, 2)
     return places if np.isfinite(places).all() else None

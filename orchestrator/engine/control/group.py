@@ -83,8 +83,7 @@ class GroupControl:
         self._standbys: Standbys | None = None
         self._computing_since: float | None = None
         self._leaving = threading.Event()
-        # The ranks are killed without a save: what fails from now on follows from that, and is not recorded.
-        self.abandoned = False
+        self.abandoned = False  # after an abort: failures are its consequence, and are not recorded
 
     @property
     def failures_and_trained_s(self) -> tuple[int, float]:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -165,7 +164,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A script that a user runs."""
     module = ModuleType("__main__")
-    module.__file__ = "/work/train_digits.py"
+    module.__file__ = "/home/user/train_digits.py"
     module.__spec__ = None
     source = """
 def train(config): pass
@@ -229,8 +228,7 @@ def test_sigterm_becomes_an_exception_that_ends_the_group_and_the_handler_comes_
     try:
         with pytest.raises(SystemExit) as caught, exiting_on_sigterm():
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(5)
+                signal.raise_signal(signal.SIGTERM)
             except SystemExit:
                 raise SystemExit(1) from None  # as a call of Ray does
         assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
