@@ -50,10 +50,10 @@ def bare_loop(train: Path, batch: int, steps: int, epochs: int, threads: int) ->
     """Seconds of each epoch of the bare loop; runs in a process of its own."""
     import mindspore as ms
 
-    from sdnet import weights
     from sdnet.config import Recipe
-    from sdnet.model import SDNet
-    from sdnet.train_step import TrainStep
+    from sdnet.network.model import SDNet
+    from sdnet.parameters import weights
+    from sdnet.training.train_step import TrainStep
 
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -24,7 +24,7 @@ from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
 from orchestrator.ray_cluster.environment import prepare_environment
 from orchestrator.ray_cluster.session import ray_session
 from sdnet.config import PatchConfig
-from sdnet.data.sen12 import Pair, find_pairs
+from sdnet.preparation.sen12 import Pair, find_pairs
 
 WORKERS, TARGET = 2, 0.95
 REAL_TILES = Path(__file__).resolve().parents[2] / "shared/data/s1s2-sample"

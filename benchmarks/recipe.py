@@ -21,18 +21,18 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from sdnet.augment import middle
 from sdnet.config import PatchConfig, Recipe, SplitConfig
+from sdnet.data.augment import middle
 from sdnet.data.places import Places
-from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import PatchFile, open_patches, open_training_patches
-from sdnet.data.work import plan_work
-from sdnet.evaluation import Evaluation, num_chunks
+from sdnet.evaluation.evaluate import Evaluation, num_chunks
+from sdnet.evaluation.metrics import accuracy, fpr95
 from sdnet.measures import MEASURES, patch_distances
-from sdnet.metrics import accuracy, fpr95
+from sdnet.parameters.weights import State
+from sdnet.preparation.prepare import draw_negatives, prepare
+from sdnet.preparation.work import plan_work
 from sdnet.recipes import RECIPES, patches_for
-from sdnet.trainer import Trainer
-from sdnet.weights import State
+from sdnet.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "recipe_202611.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"

@@ -19,10 +19,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from step_options import read_options  # type: ignore[import-not-found]
 
-from sdnet import weights
 from sdnet.config import Recipe
-from sdnet.model import SDNet
-from sdnet.train_step import Objective, TrainStep
+from sdnet.network.model import SDNet
+from sdnet.parameters import weights
+from sdnet.training.train_step import Objective, TrainStep
 
 TARGET = 2.0
 GROUPS = (("features_opt", "features_sar", "embedding"), ("lower_opt", "lower_sar"), ("decoder",))

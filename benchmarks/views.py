@@ -17,12 +17,12 @@ import mindspore as ms
 import numpy as np
 from step_options import read_options  # type: ignore[import-not-found]
 
-from sdnet import weights
-from sdnet.augment import VIEW, Views, Where
+from sdnet.data.augment import VIEW, Views, Where
 from sdnet.data.store import PatchFile
-from sdnet.model import SDNet
+from sdnet.network.model import SDNet
+from sdnet.parameters import weights
 from sdnet.recipes import RECIPES, edge_needed
-from sdnet.train_step import TrainStep
+from sdnet.training.train_step import TrainStep
 
 TARGET = 0.03
 

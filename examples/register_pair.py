@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 import sdnet
-from sdnet.data.synthetic import make_pair
-from sdnet.registration.figures import checkerboard
-from sdnet.registration.warp import warp
+from sdnet.preparation.synthetic import make_pair
+from sdnet.registration.files.figures import checkerboard
+from sdnet.registration.files.warp import warp
 
 
 def made_pair() -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,12 @@
 """The entry of `sdnet` and of `python -m sdnet`."""
 
-from sdnet.interruption import hold_signals
+from sdnet.cli.interruption import hold_signals
 
 
 def main() -> None:
     """Run the command line. An interrupted import is a traceback, so signals wait until all modules are there."""
     hold_signals()
-    from sdnet.program import main as run
+    from sdnet.cli.program import main as run
 
     run()
 

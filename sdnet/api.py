@@ -14,15 +14,15 @@ from sdnet.errors import InputError, shown
 from sdnet.measures import MEASURES
 from sdnet.paths import user_path
 from sdnet.registration.config import FINE, Level, Model, RegisterConfig, Search, Sensor
-from sdnet.registration.features import Descriptors, Features, Templates
 from sdnet.registration.images import image_from_array
+from sdnet.registration.matching.features import Descriptors, Features, Templates
+from sdnet.registration.matching.search import search
 from sdnet.registration.pipeline import Registration, register_images
-from sdnet.registration.search import search
 from sdnet.registration.tie_points import TiePoints, points_from
 from sdnet.registration.transform import IDENTITY, Transform
 
 if TYPE_CHECKING:
-    from sdnet.registration.network import Network
+    from sdnet.registration.matching.network import Network
 
 
 def load(checkpoint: str | Path) -> "Network":
@@ -35,7 +35,7 @@ def load(checkpoint: str | Path) -> "Network":
     path = user_path(str(checkpoint), "checkpoint")
     import mindspore as ms
 
-    from sdnet.registration.network import Network
+    from sdnet.registration.matching.network import Network
 
     ms.set_context(mode=ms.GRAPH_MODE)
     return Network.of_checkpoint(path)
@@ -47,7 +47,7 @@ def describe(net: "Network", image: np.ndarray, points: ArrayLike, sensor: Senso
     points: [N, 2], (row, column); whole numbers are pixel centres. They are rounded to whole pixels, and a patch
     begins 32 px above and left of its point. Raises InputError for a point whose patch is not inside the image.
     """
-    from sdnet.registration.network import describe_points
+    from sdnet.registration.matching.network import describe_points
 
     _check_net(net)
     return describe_points(net, image_from_array(image), points, sensor)

@@ -14,10 +14,10 @@ from mindspore import Tensor, nn
 
 from sdnet.config import MOST_BATCH
 from sdnet.errors import InputError, shown
-from sdnet.evaluation import Evaluation
+from sdnet.evaluation.evaluate import Evaluation
 from sdnet.files import check_place, checksum_path, put_with_checksum
-from sdnet.published import LoadedModel
-from sdnet.quiet import quiet_mindspore
+from sdnet.network.quiet import quiet_mindspore
+from sdnet.parameters.published import LoadedModel
 
 TOLERANCE = 1e-5
 _PROBE_SEED = 0

@@ -1,6 +1,6 @@
 """The command line `sdnet-orchestrate`: `program.py` combines the commands, `commands/` has a file for each."""
 
-from sdnet.interruption import hold_signals
+from sdnet.cli.interruption import hold_signals
 
 
 def main() -> None:

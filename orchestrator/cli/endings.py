@@ -11,16 +11,16 @@ from typer.core import TyperGroup
 from orchestrator.errors import InputError as OrchestratorInputError
 from orchestrator.errors import OrchestratorError
 from orchestrator.storage import RunLost
-from sdnet.command_line import refuse_empty, refuse_small_address_space, run_command
-from sdnet.errors import InputError, one_line
-from sdnet.interruption import (
+from sdnet.cli.command_line import refuse_empty, refuse_small_address_space, run_command
+from sdnet.cli.interruption import (
     admit_signals,
     exit_code_of,
     interruptible,
     leave_interrupted,
     received_signal,
 )
-from sdnet.streams import standard_streams
+from sdnet.cli.streams import standard_streams
+from sdnet.errors import InputError, one_line
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 4 another launch took the run over, "

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from typing import TypeVar, cast
 
 from orchestrator.errors import OrchestratorError
-from sdnet.interruption import ENDING_SIGNALS, interrupt_silently
+from sdnet.cli.interruption import ENDING_SIGNALS, interrupt_silently
 
 T = TypeVar("T")
 # A child that compiles a graph reacts to SIGTERM only when the compiler returns.

@@ -22,7 +22,7 @@ from orchestrator.cli.commands.register import register
 from orchestrator.cli.commands.status import status
 from orchestrator.cli.endings import EXIT_CODES, Commands, run_to_exit_code
 from orchestrator.ray_cluster.environment import prepare_environment
-from sdnet.command_line import ignore_unusable_width, print_any_text
+from sdnet.cli.command_line import ignore_unusable_width, print_any_text
 
 app = typer.Typer(
     name="sdnet-orchestrate",

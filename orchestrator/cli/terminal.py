@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from sdnet.command_line import ignore_unusable_width
+from sdnet.cli.command_line import ignore_unusable_width
 
 _PIPE_COLUMNS = 160
 

@@ -5,7 +5,7 @@ import numpy as np
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from sdnet.data.store import open_patches
-from sdnet.metrics import fpr95
+from sdnet.evaluation.metrics import fpr95
 
 
 def demo_spec(storage: str) -> JobSpec:

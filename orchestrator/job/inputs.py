@@ -13,14 +13,14 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
 from orchestrator.storage import StorageUnavailable, storage_error
 from sdnet.data.checksums import checksums_of, data_mismatch
-from sdnet.data.sen12 import split_scenes
-from sdnet.data.shards import pairs_per_shard
 from sdnet.data.store import open_patches, open_training_patches
-from sdnet.data.synthetic import scene_of_each_pair
-from sdnet.data.work import Work, images_changed, notes, plan_work
 from sdnet.errors import InputError
-from sdnet.metrics import check_labels
+from sdnet.evaluation.metrics import check_labels
 from sdnet.paths import full_path
+from sdnet.preparation.sen12 import split_scenes
+from sdnet.preparation.shards import pairs_per_shard
+from sdnet.preparation.synthetic import scene_of_each_pair
+from sdnet.preparation.work import Work, images_changed, notes, plan_work
 from sdnet.recipes import patches_for
 
 logger = logging.getLogger(__name__)

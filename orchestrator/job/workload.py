@@ -15,15 +15,15 @@ from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import StorageUnavailable
 from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.events import Epoch, Evaluated, Evaluating
-from sdnet.checkpoint import CheckpointState, Snapshot
+from sdnet.cli.messages import accuracy_line, epoch_line
 from sdnet.config import Recipe
 from sdnet.data.checksums import refuse_other_sample
 from sdnet.data.store import PatchFile, open_patches, open_training_patches
 from sdnet.errors import InputError as SdnetInputError
 from sdnet.errors import NonFiniteLoss
-from sdnet.loop import EpochReport, train_epochs
-from sdnet.messages import accuracy_line, epoch_line
-from sdnet.trainer import Trainer
+from sdnet.parameters.checkpoint import CheckpointState, Snapshot
+from sdnet.training.loop import EpochReport, train_epochs
+from sdnet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -97,18 +97,18 @@ class GroupHooks:
         self._first = True
 
     def stepped(self, trainer: Trainer) -> None:
-        """See `sdnet.loop.Hooks`."""
+        """See `sdnet.training.loop.Hooks`."""
         self._report(trainer, {}, save=False)
 
     @contextlib.contextmanager
     def evaluating(self, epoch: int) -> Iterator[None]:
-        """See `sdnet.loop.Hooks`."""
+        """See `sdnet.training.loop.Hooks`."""
         self._session.record(Evaluating(epoch=epoch, step=self._session.last_step))
         with self._session.phase("evaluating"):
             yield
 
     def epoch_finished(self, trainer: Trainer, report: EpochReport) -> None:
-        """See `sdnet.loop.Hooks`."""
+        """See `sdnet.training.loop.Hooks`."""
         total, rates = report.losses["total"], report.rates
         epochs = trainer.recipe.epochs
         logger.info(epoch_line(report.epoch, epochs, report.seconds, report.steps, total, report.lr))

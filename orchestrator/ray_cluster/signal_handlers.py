@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sdnet.interruption import ENDING_SIGNALS
+from sdnet.cli.interruption import ENDING_SIGNALS
 
 
 @contextmanager

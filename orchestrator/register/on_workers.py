@@ -20,7 +20,7 @@ from sdnet.files import make_folder, whole_file
 from sdnet.paths import printable_path
 from sdnet.registration.command import register_files
 from sdnet.registration.config import RegisterConfig
-from sdnet.registration.outputs import refuse_results_as_inputs, result_paths
+from sdnet.registration.files.outputs import refuse_results_as_inputs, result_paths
 
 TABLE = "register.csv"
 _TRIES = 4

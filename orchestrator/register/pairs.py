@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdnet.data.sen12 import find_pairs
 from sdnet.errors import InputError, shown
 from sdnet.files import open_regular
 from sdnet.paths import path_problem, user_path
+from sdnet.preparation.sen12 import find_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 from orchestrator.job.inputs import prepared_files
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
-from sdnet.augment import VIEW, Views, Where, changes_patches, middle
 from sdnet.config import Recipe
+from sdnet.data.augment import VIEW, Views, Where, changes_patches, middle
 from sdnet.data.store import PatchFile, open_training_patches
 from sdnet.errors import InputError
 

@@ -37,7 +37,7 @@ def shifts_line(spec: JobSpec, run: RunDirectory) -> str:
 
 
 def _described(alignment: dict[str, Any]) -> str:
-    """The part `alignment` of a manifest, as `sdnet.data.scenes.alignment_table` makes it, in words."""
+    """The part `alignment` of a manifest, as `sdnet.preparation.scenes.alignment_table` makes it, in words."""
     trusted, others, strays = (len(alignment[key]) for key in ("scenes", "not_trusted", "misregistered"))
     line = f"shifts of scenes: {trusted} of {trusted + others} trusted"
     if trusted:

@@ -1,1 +1,1 @@
-"""From image pairs to batches: finds pairs, cuts and stores patches, and gathers batches."""
+"""From patches on disk to batches: reads `.npz` files in place, draws samples, and gathers them."""

@@ -8,14 +8,14 @@ import cv2
 from sdnet.errors import InputError
 from sdnet.files import make_folder
 from sdnet.registration.config import Method, RegisterConfig
-from sdnet.registration.georeference import initial_transform
-from sdnet.registration.outputs import refuse_results_as_inputs, result_paths, write_outputs
+from sdnet.registration.files.georeference import initial_transform
+from sdnet.registration.files.outputs import refuse_results_as_inputs, result_paths, write_outputs
+from sdnet.registration.files.reading import Source, read_source
 from sdnet.registration.pipeline import register_images
-from sdnet.registration.reading import Source, read_source
 from sdnet.registration.transform import IDENTITY, Transform
 
 if TYPE_CHECKING:
-    from sdnet.registration.network import Network
+    from sdnet.registration.matching.network import Network
 
 
 def register_files(

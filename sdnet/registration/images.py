@@ -6,8 +6,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from sdnet.data.images import NOT_A_MEASUREMENT
 from sdnet.errors import InputError
+from sdnet.images.decode import NOT_A_MEASUREMENT
 
 LEAST_EDGE = 128
 _EMPTY_PX = 5  # zeros count as empty only where they fill a square of this edge

@@ -19,20 +19,20 @@ from sdnet.registration.config import (
     Model,
     RegisterConfig,
 )
-from sdnet.registration.features import Descriptors, Features, Templates
+from sdnet.registration.fitting.joint import fit_jointly
+from sdnet.registration.fitting.piecewise import with_local_shifts
+from sdnet.registration.fitting.robust import LEAST_POINTS, agreeing, residuals, sample_affine
+from sdnet.registration.fitting.trust import LEAST_EVIDENCE, Verdict, evidence, judge
 from sdnet.registration.images import Image
-from sdnet.registration.joint import fit_jointly
-from sdnet.registration.piecewise import with_local_shifts
-from sdnet.registration.robust import LEAST_POINTS, agreeing, residuals, sample_affine
-from sdnet.registration.search import apart, compare
-from sdnet.registration.surfaces import Surfaces
+from sdnet.registration.matching.features import Descriptors, Features, Templates
+from sdnet.registration.matching.search import apart, compare
+from sdnet.registration.matching.surfaces import Surfaces
+from sdnet.registration.matching.wide import wide_candidates
 from sdnet.registration.tie_points import TiePoints
 from sdnet.registration.transform import IDENTITY, Transform
-from sdnet.registration.trust import LEAST_EVIDENCE, Verdict, evidence, judge
-from sdnet.registration.wide import wide_candidates
 
 if TYPE_CHECKING:
-    from sdnet.registration.network import Network
+    from sdnet.registration.matching.network import Network
 
 _CANDIDATES = 3
 _BEYOND_DOUBT = 30.0  # evidence at which no other candidate is tried

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.ascend.rank_table.table import read_rank_table
 from orchestrator.job.run_directory import RunDirectory
 from sdnet.config import SyntheticConfig
-from sdnet.data.synthetic import make_tree
+from sdnet.preparation.synthetic import make_tree
 from tests.ascend_fakes.host import describe
 from tests.hosts.bed import Bed, bed
 from tests.hosts.network import why_impossible

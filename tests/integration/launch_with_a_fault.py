@@ -58,7 +58,7 @@ def train_with_memory(job: SdnetJob) -> Mapping[str, Any]:
 
 
 def _train(job: SdnetJob, fault: Callable[[Path], None]) -> Mapping[str, Any]:
-    from sdnet.trainer import Trainer
+    from sdnet.training.trainer import Trainer
 
     step = Trainer.step
 

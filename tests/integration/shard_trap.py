@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from sdnet.data.shards import Shard, make_shard
+from sdnet.preparation.shards import Shard, make_shard
 
 MakeShard = Callable[..., object]
 

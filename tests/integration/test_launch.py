@@ -12,7 +12,7 @@ from orchestrator.engine.checkpoints import checkpoint_names
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import CheckpointSaved, Evaluated
 from sdnet.config import SyntheticConfig
-from sdnet.data.synthetic import make_tree
+from sdnet.preparation.synthetic import make_tree
 from tests.integration.jobs import STEPS, job_file
 from tests.integration.ray_node import RayCluster
 from tests.launching import events_of, names_of, wait_for_checkpoint

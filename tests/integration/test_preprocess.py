@@ -18,9 +18,9 @@ from orchestrator.ray_cluster.environment import prepare_environment
 from orchestrator.telemetry.events import ShardDone, ShardLost, StageFinished
 from orchestrator.telemetry.record import EventWriter
 from sdnet.config import SyntheticConfig
-from sdnet.data.prepare import prepare
-from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.synthetic import make_tree
 from tests.integration.shard_trap import Trap
 from tests.launching import events_of, names_of, wait_for
 

@@ -12,7 +12,7 @@ _SIGNALS_ITSELF_AFTER_RAY = """
 import os, signal
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
-from sdnet.interruption import exit_code_of, interruptible
+from sdnet.cli.interruption import exit_code_of, interruptible
 try:
     with interruptible():
         with ray_session(ClusterSpec(address="local", workers=1)):

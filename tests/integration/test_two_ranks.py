@@ -16,9 +16,9 @@ pytestmark = pytest.mark.integration
 
 DRAWS_THE_START = """
 import hashlib
-from sdnet import weights
+from sdnet.parameters import weights
 from sdnet.config import Recipe
-from sdnet.model import SDNet
+from sdnet.network.model import SDNet
 start = weights.initial(SDNet(Recipe(), training=True), 0)
 print(f'"{hashlib.sha256(b"".join(value.tobytes() for value in start.values())).hexdigest()}"')
 """

@@ -15,10 +15,10 @@ import mindspore as ms
 import numpy as np
 
 from orchestrator.engine.rank.cpus import compute_on
-from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import open_patches
-from sdnet.trainer import Trainer
+from sdnet.parameters import weights
+from sdnet.training.trainer import Trainer
 
 SLICES, STEPS, SAVED = 2, 4, 2
 

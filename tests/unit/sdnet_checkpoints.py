@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sdnet.checkpoint import CheckpointState, Snapshot
+from sdnet.parameters.checkpoint import CheckpointState, Snapshot
 
 
 def save(

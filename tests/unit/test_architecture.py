@@ -216,7 +216,7 @@ def test_the_search_for_private_names_finds_each_way_to_write_one(source: str) -
 
 def test_one_file_alone_replaces_names_of_ray() -> None:
     """Elsewhere nothing of Ray is assigned to, and `setattr` is used for our own objects only."""
-    ours = {"sdnet/streams.py": "it sets streams of `sys`"}
+    ours = {"sdnet/cli/streams.py": "it sets streams of `sys`"}
     replacing = set()
     for path in SOURCES:
         source = path.read_text(encoding="utf-8")

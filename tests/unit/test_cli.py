@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-import sdnet.program
+import sdnet.cli.program
 from orchestrator.cli.program import app
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.segments import has_events
@@ -236,7 +236,7 @@ def test_help_examples_name_checkpoints_that_the_examples_before_them_leave() ->
     ours = " ".join(str(command.epilog) for command in app.registered_commands)
     (step,) = set(re.findall(r"step_\d+", ours))
     assert re.search(rf"checkpoint +│ {step} ", readme)  # the transcript of `make demo`
-    theirs = " ".join(str(command.epilog) for command in sdnet.program.app.registered_commands)
+    theirs = " ".join(str(command.epilog) for command in sdnet.cli.program.app.registered_commands)
     # `sdnet prepare` makes 480 training patches when it is given no images.
     steps = steps_per_epoch(480, RECIPES["demo"].batch) * RECIPES["demo"].epochs
     assert set(re.findall(r"step_\d+", theirs)) == {f"step_{steps:08d}"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sdnet.data.alignment import REACH_PX, agreement, scene_shift
-from sdnet.data.synthetic import make_pair
+from sdnet.preparation.alignment import REACH_PX, agreement, scene_shift
+from sdnet.preparation.synthetic import make_pair
 
 
 def moved(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from sdnet.config import PatchConfig, SplitConfig, SyntheticConfig
-from sdnet.data.patches import cut_patches
 from sdnet.data.places import Places
-from sdnet.data.prepare import prepare
 from sdnet.data.store import extra_array, open_patches, write_patches
-from sdnet.data.synthetic import make_pair, make_tree
-from sdnet.data.work import plan_work
 from sdnet.errors import InputError
+from sdnet.preparation.patches import cut_patches
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.synthetic import make_pair, make_tree
+from sdnet.preparation.work import plan_work
 
 MODERN = PatchConfig(stored_size=96, align=True)
 

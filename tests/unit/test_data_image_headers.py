@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from sdnet.data.image_formats import read_header
-from sdnet.data.image_header import BadHeader
-from sdnet.data.images import BadImage, read_grey
+from sdnet.images.decode import BadImage, read_grey
+from sdnet.images.formats import read_header
+from sdnet.images.header import BadHeader
 from tests.unit.image_files import announced, bmp_of_32_bits, pillow_bytes, png, tiff
 
 LIMIT = 1 << 20

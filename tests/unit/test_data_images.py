@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from sdnet.data.images import BadImage, read_grey, read_pair, stretch
-from sdnet.data.sen12 import Pair
-from sdnet.data.synthetic import make_pair
+from sdnet.images.decode import BadImage, read_grey, read_pair, stretch
+from sdnet.preparation.sen12 import Pair
+from sdnet.preparation.synthetic import make_pair
 from tests.unit.image_files import pillow_bytes, tiff
 
 LIMIT = 1 << 20
@@ -124,7 +124,7 @@ def test_unavailable_storage_does_not_make_an_image_bad(monkeypatch, tmp_path):
     def stale(path: Path) -> BinaryIO:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr("sdnet.data.images.open_regular", stale)
+    monkeypatch.setattr("sdnet.images.decode.open_regular", stale)
     with pytest.raises(OSError, match="Stale file handle"):
         read_grey(tmp_path / "image.png", LIMIT)
 

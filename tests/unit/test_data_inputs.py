@@ -24,9 +24,9 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
 from sdnet.data.checksums import checksums_of
-from sdnet.data.prepare import prepare
-from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.synthetic import make_tree
 from tests.unit.sdnet_checkpoints import save
 
 Make = Callable[..., JobSpec]

@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from sdnet.config import Layout, SplitConfig
-from sdnet.data.sen12 import find_pairs, split_scenes
 from sdnet.errors import InputError
+from sdnet.preparation.sen12 import find_pairs, split_scenes
 
 DOCUMENTATION = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
 TREES = {

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdnet.config import PatchConfig
-from sdnet.data.images import read_pair
-from sdnet.data.patches import choose_centres, cut_patches
-from sdnet.data.sen12 import find_pairs
-from sdnet.data.synthetic import make_pair
+from sdnet.images.decode import read_pair
+from sdnet.preparation.patches import choose_centres, cut_patches
+from sdnet.preparation.sen12 import find_pairs
+from sdnet.preparation.synthetic import make_pair
 
 # A grey optical and a SAR image.
 Place = tuple[np.ndarray, np.ndarray]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdnet.config import SplitConfig
-from sdnet.data.sen12 import find_pairs, split_scenes
 from sdnet.errors import InputError
+from sdnet.preparation.sen12 import find_pairs, split_scenes
 
 
 def touch(root: Path, *names: str) -> None:

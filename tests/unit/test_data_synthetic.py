@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from sdnet.config import PatchConfig, SyntheticConfig
-from sdnet.data.patches import cut_patches
-from sdnet.data.prepare import draw_negatives
-from sdnet.data.sen12 import find_pairs
-from sdnet.data.synthetic import make_pair, make_tree
-from sdnet.metrics import fpr95
+from sdnet.evaluation.metrics import fpr95
+from sdnet.preparation.patches import cut_patches
+from sdnet.preparation.prepare import draw_negatives
+from sdnet.preparation.sen12 import find_pairs
+from sdnet.preparation.synthetic import make_pair, make_tree
 
 
 def tree(root: Path) -> dict[str, bytes]:

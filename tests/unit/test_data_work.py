@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sdnet.config import PatchConfig, SplitConfig, SyntheticConfig
-from sdnet.data import shards
-from sdnet.data.prepare import prepare
-from sdnet.data.synthetic import make_tree
-from sdnet.data.work import images_changed, notes, plan_work
+from sdnet.preparation import shards
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.synthetic import make_tree
+from sdnet.preparation.work import images_changed, notes, plan_work
 
 PATCHES, SPLIT = PatchConfig(per_pair=4, negatives=1.5), SplitConfig(train=0.5)
 

@@ -12,7 +12,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 # Prints that it waits, then waits for the signal; prints the exception of the block with its exit code.
 _WAITS = """
 import signal, sys
-from sdnet.interruption import exit_code_of, interruptible
+from sdnet.cli.interruption import exit_code_of, interruptible
 try:
     with interruptible():
         print("waits", flush=True)
@@ -26,7 +26,7 @@ _STARTS_RAY = """
 import os, signal, threading
 from orchestrator.threads import start_without_signals
 start_without_signals(threading.Thread(target=threading.Event().wait, daemon=True))
-from sdnet.interruption import exit_code_of, interruptible
+from sdnet.cli.interruption import exit_code_of, interruptible
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 try:
     with interruptible():
@@ -42,7 +42,7 @@ except KeyboardInterrupt as interruption:
 # The signal comes while the modules of the command line are imported.
 _IMPORTS_ITSELF = """
 import os, signal, sys
-from sdnet import interruption
+from sdnet.cli import interruption
 hold = interruption.hold_signals
 def hold_signals():
     hold()
@@ -56,7 +56,7 @@ main()
 # As a group that saves after the first signal: later ones must not end that.
 _SAVES = """
 import os, signal
-from sdnet.interruption import interruptible
+from sdnet.cli.interruption import interruptible
 with interruptible():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -71,7 +71,7 @@ _IMPORTS = """
 import os, signal, sys
 from orchestrator import cli
 from orchestrator.cli.commands import plan as plan_command
-from sdnet import program as sdnet_command
+from sdnet.cli import program as sdnet_command
 def import_mindspore(*arguments):
     os.write(1, b"waits\\n")
     try:
@@ -226,7 +226,7 @@ def test_a_child_that_has_answered_is_ended_silently() -> None:
     refused_often = """
 import threading
 from orchestrator.cli.interruption import in_a_child
-from sdnet.interruption import interruptible
+from sdnet.cli.interruption import interruptible
 from sdnet.errors import InputError
 def work():
     threading.Thread(target=threading.Event().wait, daemon=True).start()

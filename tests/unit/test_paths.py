@@ -13,7 +13,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sdnet.program
+import sdnet.cli.program
 from orchestrator.cli.program import app
 from sdnet.errors import InputError
 from sdnet.paths import full_path, path_option, printable_path, user_path
@@ -90,7 +90,7 @@ def _commands(group: typer.Typer) -> list[Callable[..., object]]:
 
 
 @pytest.mark.parametrize(
-    "command", [*_commands(app), *_commands(sdnet.program.app)], ids=lambda command: command.__qualname__
+    "command", [*_commands(app), *_commands(sdnet.cli.program.app)], ids=lambda command: command.__qualname__
 )
 def test_every_path_that_a_command_takes_may_begin_with_a_tilde(command: Callable[..., object]) -> None:
     hints = typing.get_type_hints(command, include_extras=True)

@@ -16,7 +16,7 @@ from orchestrator.report.gallery import gallery_of
 from orchestrator.report.html import render_report
 from orchestrator.telemetry.event import Event, UnknownEvent
 from orchestrator.telemetry.events import FailureDetected, GivingUp, Progress
-from sdnet.augment import Views, Where, middle
+from sdnet.data.augment import Views, Where, middle
 from sdnet.data.store import PatchFile
 from tests.unit.histories import epoch, events_of_every_schema, recorded
 

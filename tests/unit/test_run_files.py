@@ -29,11 +29,11 @@ from orchestrator.telemetry.events import (
 )
 from orchestrator.telemetry.record import EventReader
 from orchestrator.telemetry.state import RunState, write_state
-from sdnet.checkpoint import read_origin
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import write_patches
 from sdnet.errors import InputError
 from sdnet.files import sha256_of
+from sdnet.parameters.checkpoint import read_origin
 from tests.unit.histories import epoch, recorded
 from tests.unit.sdnet_checkpoints import save
 from tests.unprivileged import as_nobody, let_anybody_write

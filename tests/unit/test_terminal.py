@@ -16,7 +16,7 @@ from orchestrator.cli.endings import run_to_exit_code
 from orchestrator.cli.terminal import plain_console
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.tables import print_status
-from sdnet.command_line import print_any_text
+from sdnet.cli.command_line import print_any_text
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
 FULL = Path("/dev/full")
@@ -180,7 +180,7 @@ def test_a_pipe_that_does_not_block_gets_every_byte() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     script = (
-        "from sdnet.streams import standard_streams\n"
+        "from sdnet.cli.streams import standard_streams\n"
         "with standard_streams(): print('x' * 300_000, flush=True)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=writing):

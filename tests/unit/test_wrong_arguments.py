@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdnet.config import SyntheticConfig
-from sdnet.data.synthetic import make_tree
+from sdnet.preparation.synthetic import make_tree
 
 PROGRAMS = {"sdnet": "sdnet", "sdnet-orchestrate": "orchestrator.cli"}
 

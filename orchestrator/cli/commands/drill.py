@@ -18,8 +18,8 @@ from orchestrator.drill.rehearsal import Rehearsal, run_directories
 from orchestrator.job.spec.job_spec import JobSpec, load_spec
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report.live import live_view
+from sdnet.cli.interruption import exit_code_of
 from sdnet.errors import InputError
-from sdnet.interruption import exit_code_of
 
 # Each fault takes seconds to minutes, so a larger number is a typing error.
 _MOST_FAULTS = 1000

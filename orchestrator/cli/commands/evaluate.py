@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import AsJson, CheckpointPath, ClusterAddress, cluster_of
-from sdnet.command_line import AdaptOption
+from sdnet.cli.command_line import AdaptOption
 from sdnet.config import MOST_BATCH
 from sdnet.paths import path_option
 
@@ -35,7 +35,7 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint, also scene by scene; the same to the last bit for any number of workers."""
     from orchestrator.job.stages.evaluate import evaluate_checkpoint
-    from sdnet.messages import assessment_lines
+    from sdnet.cli.messages import assessment_lines
 
     cluster = cluster_of("evaluate", address, workers)
     found = evaluate_checkpoint(

@@ -18,8 +18,8 @@ def export(
     """Write the network as MindIR and prove that the file computes the same."""
 
     def work() -> str:
+        from sdnet.cli.messages import exported_line
         from sdnet.export import export_checkpoint
-        from sdnet.messages import exported_line
 
         return exported_line(out, export_checkpoint(checkpoint, out, format_))
 

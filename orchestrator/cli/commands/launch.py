@@ -15,8 +15,8 @@ from orchestrator.job.spec.published import job_of_rank_table
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report import tables
 from orchestrator.report.live import live_view
+from sdnet.cli.interruption import exit_code_of
 from sdnet.errors import InputError
-from sdnet.interruption import exit_code_of
 from sdnet.paths import path_option
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import AsJson, ClusterAddress, cluster_of
-from sdnet.command_line import AdaptOption, MeasureOption, ModelOption, NetworkOption, SearchOption
+from sdnet.cli.command_line import AdaptOption, MeasureOption, ModelOption, NetworkOption, SearchOption
 from sdnet.paths import path_option
 
 

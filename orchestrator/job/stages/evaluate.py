@@ -21,14 +21,14 @@ from orchestrator.job.local_data import host_cache
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.storage.host_cache import HostCache
-from sdnet.assessment import assess, distances_of
 from sdnet.data.places import Places
 from sdnet.data.store import PatchFile, open_patches, open_training_patches, refuse_corrupt
 from sdnet.errors import InputError
-from sdnet.evaluation import Evaluation, chunks_of_rank, merge, training_threshold
+from sdnet.evaluation.assessment import assess, distances_of
+from sdnet.evaluation.evaluate import Evaluation, chunks_of_rank, merge, training_threshold
+from sdnet.evaluation.metrics import check_labels
 from sdnet.files import check_place, sha256_of, whole_file
-from sdnet.metrics import check_labels
-from sdnet.weights import State
+from sdnet.parameters.weights import State
 
 _TRIES = 4
 # Computes one worker's descriptors from its rank, the number of workers and its threads.
@@ -45,7 +45,7 @@ def evaluate_checkpoint(
     train: Path | None = None,
     adapt: bool = False,
 ) -> dict[str, Any]:
-    """The result of `sdnet.assessment.assess` for `data`, and the identity of the weights, as JSON values.
+    """The result of `sdnet.evaluation.assessment.assess` for `data`, and the identity of the weights, as JSON values.
 
     The result has the same bits for any number of workers. `checkpoint_sha256` and `weights_sha256` are those of
     `LoadedModel`. `note` says what was done to the weights, such as a conversion, or is empty.

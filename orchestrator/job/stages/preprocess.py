@@ -22,11 +22,11 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
-from sdnet.data.prepare import finish, make_place
-from sdnet.data.shards import Shard, ShardReport, make_shard, read_good_shard
 from sdnet.data.store import open_patches, open_training_patches
-from sdnet.data.synthetic import make_tree
-from sdnet.data.work import Work
+from sdnet.preparation.prepare import finish, make_place
+from sdnet.preparation.shards import Shard, ShardReport, make_shard, read_good_shard
+from sdnet.preparation.synthetic import make_tree
+from sdnet.preparation.work import Work
 
 # Tasks submitted beyond those that can run now, so that no worker waits for the launcher.
 _AHEAD = 2

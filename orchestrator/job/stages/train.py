@@ -24,7 +24,7 @@ from orchestrator.storage import Lease
 from orchestrator.storage.retry import LISTED_WITHIN_S, outlasting
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import StageFinished, StageStarted
-from sdnet.augment import check_patches
+from sdnet.data.augment import check_patches
 from sdnet.data.checksums import checksums_of, sample_checksum
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import open_patches

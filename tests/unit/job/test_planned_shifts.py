@@ -10,9 +10,9 @@ from orchestrator.job.plan import build_plan
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
-from sdnet.data.prepare import prepare
-from sdnet.data.synthetic import make_tree
 from sdnet.errors import InputError
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.synthetic import make_tree
 
 FOUND = {
     "scenes": {"a": [3, 0], "b": [0, 1]},

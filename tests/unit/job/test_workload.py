@@ -12,12 +12,12 @@ from orchestrator.errors import CorruptData
 from orchestrator.job.workload import SdnetFormat, SdnetJob, opened_data, snapshot_of, state_of
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
 from orchestrator.storage.host_cache import HostCache
-from sdnet import checkpoint
-from sdnet.checkpoint import CheckpointState, Snapshot
 from sdnet.config import Recipe
 from sdnet.data.checksums import sample_checksum
 from sdnet.data.store import open_patches
 from sdnet.errors import InputError
+from sdnet.parameters import checkpoint
+from sdnet.parameters.checkpoint import CheckpointState, Snapshot
 
 FORMAT = SdnetFormat()
 

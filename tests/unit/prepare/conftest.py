@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sdnet.config import SyntheticConfig
-from sdnet.data import prepare as module
-from sdnet.data.prepare import prepare
-from sdnet.data.synthetic import make_tree
-from sdnet.data.work import plan_work
+from sdnet.preparation import prepare as module
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.synthetic import make_tree
+from sdnet.preparation.work import plan_work
 from tests.unit.prepare.prepared import PATCHES, SPLIT
 
 

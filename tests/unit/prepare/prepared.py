@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from sdnet.config import PatchConfig, SplitConfig
-from sdnet.data.prepare import prepare
-from sdnet.data.work import plan_work
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.work import plan_work
 
 PATCHES, SPLIT = PatchConfig(per_pair=4, negatives=1.5), SplitConfig(train=0.5)
 RESULTS = ("train.npz", "test.npz", "manifest.json")

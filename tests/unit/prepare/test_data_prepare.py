@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdnet.config import PatchConfig, SplitConfig
-from sdnet.data.prepare import draw_negatives, prepare
 from sdnet.data.store import open_patches
-from sdnet.data.work import plan_work
 from sdnet.errors import InputError
+from sdnet.preparation.prepare import draw_negatives, prepare
+from sdnet.preparation.work import plan_work
 from tests.unit.prepare.prepared import PATCHES, RESULTS, SPLIT, again, images_of, results
 
 
@@ -137,7 +137,7 @@ def test_shards_do_not_depend_on_anything_but_the_pairs(made, tmp_path):
 
 
 def test_a_worker_that_makes_shards_loads_neither_mindspore_nor_ray():
-    code = "import sys, sdnet.data.shards; print({'mindspore', 'ray'} & set(sys.modules))"
+    code = "import sys, sdnet.preparation.shards; print({'mindspore', 'ray'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sdnet.config import ImageConfig, PatchConfig
-from sdnet.data import shards
-from sdnet.data.prepare import prepare
 from sdnet.data.store import open_patches
-from sdnet.data.work import plan_work
 from sdnet.errors import InputError
+from sdnet.preparation import shards
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.work import plan_work
 from tests.unit.prepare.prepared import PATCHES, SPLIT, again, images_of
 
 

@@ -13,8 +13,8 @@ from rasterio.transform import Affine, from_origin
 from sdnet.errors import InputError
 from sdnet.registration.command import register_files
 from sdnet.registration.config import RegisterConfig
-from sdnet.registration.georeference import Georeference, degrees, read_geotiff, write_cog
-from sdnet.registration.reading import read_source
+from sdnet.registration.files.georeference import Georeference, degrees, read_geotiff, write_cog
+from sdnet.registration.files.reading import read_source
 from tests.made_pairs import pair
 
 EDGE = 320

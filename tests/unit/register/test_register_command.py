@@ -14,10 +14,10 @@ import rasterio
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import calculate_default_transform, reproject
 
-from sdnet.program import main
-from sdnet.registration.reading import read_source
+from sdnet.cli.program import main
+from sdnet.registration.files.reading import read_source
+from sdnet.registration.files.warp import warp
 from sdnet.registration.transform import transform_from_dict
-from sdnet.registration.warp import warp
 from tests.made_pairs import pair
 from tests.unit.image_files import tiff
 

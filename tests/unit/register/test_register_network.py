@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 import sdnet
-from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
-from sdnet.evaluation import Evaluation
-from sdnet.model import SDNet
-from sdnet.published import write_published
+from sdnet.evaluation.evaluate import Evaluation
+from sdnet.network.model import SDNet
+from sdnet.parameters import weights
+from sdnet.parameters.published import write_published
 from sdnet.registration.images import image_from_array
-from sdnet.registration.network import Network, describe_points
-from sdnet.trainer import Trainer
+from sdnet.registration.matching.network import Network, describe_points
+from sdnet.training.trainer import Trainer
 from tests.made_pairs import pair
 
 pytestmark = pytest.mark.networks

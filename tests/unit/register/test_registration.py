@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 import sdnet
 from sdnet.errors import InputError
 from sdnet.measures import cfog, cfog_mind, mind
+from sdnet.registration.files.warp import warp
+from sdnet.registration.fitting.joint import fit_jointly
+from sdnet.registration.fitting.robust import sample_affine
+from sdnet.registration.fitting.trust import evidence
 from sdnet.registration.images import image_from_array
-from sdnet.registration.joint import fit_jointly
-from sdnet.registration.robust import sample_affine
-from sdnet.registration.surfaces import Surfaces
+from sdnet.registration.matching.surfaces import Surfaces
 from sdnet.registration.tie_points import TiePoints
 from sdnet.registration.transform import IDENTITY, ShiftGrid, Transform, affine, transform_from_dict
-from sdnet.registration.trust import evidence
-from sdnet.registration.warp import warp
 from tests.made_pairs import ground, pair, turned
 
 EDGE = 320

@@ -7,13 +7,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
-from sdnet.evaluation import Evaluation
-from sdnet.model import SDNet
-from sdnet.train_step import TrainStep
-from sdnet.trainer import Trainer
+from sdnet.evaluation.evaluate import Evaluation
+from sdnet.network.model import SDNet
+from sdnet.parameters import weights
+from sdnet.training.train_step import TrainStep
+from sdnet.training.trainer import Trainer
 
 BATCH, SLICES = 8, 2
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sdnet.program import main
+from sdnet.cli.program import main
 
 
 def refusal(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdnet.assessment import assess, distances_of
-from sdnet.bootstrap import fpr95_interval
+from sdnet.cli.messages import assessment_lines
 from sdnet.data.places import Places
 from sdnet.errors import InputError
-from sdnet.messages import assessment_lines
-from sdnet.metrics import accuracy_at, best_threshold, fpr95
-from sdnet.retrieval import draw_hard_negatives, mean_average_precision, partner_ranks, recall_at_1
+from sdnet.evaluation.assessment import assess, distances_of
+from sdnet.evaluation.bootstrap import fpr95_interval
+from sdnet.evaluation.metrics import accuracy_at, best_threshold, fpr95
+from sdnet.evaluation.retrieval import draw_hard_negatives, mean_average_precision, partner_ranks, recall_at_1
 
 LEVELS = [0.0, 0.25, 0.5, 1.0, 1.5]  # few different values, so that ties are common
 PAIRS = st.lists(st.tuples(st.sampled_from(LEVELS), st.integers(0, 1), st.integers(0, 3)), min_size=2).filter(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdnet.augment import TURNS, Views, Where, check_edge, check_patches, middle, uniform
 from sdnet.config import PatchConfig, Recipe
+from sdnet.data.augment import TURNS, Views, Where, check_edge, check_patches, middle, uniform
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES, edge_needed, patches_for

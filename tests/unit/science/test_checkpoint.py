@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet import checkpoint, weights
-from sdnet.checkpoint import CheckpointState, CorruptCheckpoint, Snapshot, read_model, verify
 from sdnet.config import Recipe
 from sdnet.errors import NonFiniteLoss
-from sdnet.model import SDNet
-from sdnet.published import digest, write_published
+from sdnet.network.model import SDNet
+from sdnet.parameters import checkpoint, weights
+from sdnet.parameters.checkpoint import CheckpointState, CorruptCheckpoint, Snapshot, read_model, verify
+from sdnet.parameters.published import digest, write_published
 
 FILES = ("model.ckpt", "optimizer.ckpt", "state.json")
 STATE = CheckpointState(

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdnet.cli.program import main
 from sdnet.config import SyntheticConfig
-from sdnet.data.sen12 import find_pairs
-from sdnet.data.synthetic import make_tree
 from sdnet.files import alone_in
-from sdnet.program import main
+from sdnet.preparation.sen12 import find_pairs
+from sdnet.preparation.synthetic import make_tree
 from tests.unit.science.refusals import refusal
 
 
@@ -92,13 +92,13 @@ def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(
 # `prepare` up to the moment when its folder of synthetic images is there.
 _PREPARES = """
 import signal, sys
-from sdnet.data import synthetic
+from sdnet.preparation import synthetic
 def wait(*arguments):
     print("waits", flush=True)
     signal.pause()
 synthetic.make_tree = wait
 from sdnet.files import alone_in
-from sdnet.program import main
+from sdnet.cli.program import main
 sys.argv = ["sdnet", "prepare", "--out", sys.argv[1]]
 main()
 """
@@ -119,7 +119,7 @@ def test_a_signal_ends_prepare_in_one_line_and_leaves_no_images(signum, code, tm
 
 def test_a_limit_on_the_size_of_files_names_the_file_that_reached_it(tmp_path):
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); "
-    program = f"{limited}from sdnet.program import main; main()"
+    program = f"{limited}from sdnet.cli.program import main; main()"
     command = [sys.executable, "-c", program, "prepare", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1

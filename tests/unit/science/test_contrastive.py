@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from sdnet import weights as of_network
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
-from sdnet.losses import contrastive_loss, hybrid_scale, second_order_loss, triplet_loss
-from sdnet.trainer import Snapshot, Trainer
+from sdnet.parameters import weights as of_network
+from sdnet.training.losses import contrastive_loss, hybrid_scale, second_order_loss, triplet_loss
+from sdnet.training.trainer import Snapshot, Trainer
 
 pytestmark = pytest.mark.networks
 

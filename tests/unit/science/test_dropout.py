@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from sdnet.dropout import ReplayedDropout
+from sdnet.network.dropout import ReplayedDropout
 
 SHAPE = (4, 8, 8)
 ELEMENTS = np.prod(SHAPE)

@@ -10,17 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdnet import checkpoint, export, weights
+from sdnet import export
 from sdnet.config import Recipe
 from sdnet.data.places import Places
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
-from sdnet.evaluation import Evaluation, chunks_of_rank, merge, num_chunks, training_threshold
+from sdnet.evaluation.evaluate import Evaluation, chunks_of_rank, merge, num_chunks, training_threshold
 from sdnet.export import ExportDiffers, export_checkpoint
 from sdnet.files import checksum_path, put_with_checksum, sha256_of
-from sdnet.model import SDNet
-from sdnet.published import write_published
-from sdnet.trainer import Trainer
+from sdnet.network.model import SDNet
+from sdnet.parameters import checkpoint, weights
+from sdnet.parameters.published import write_published
+from sdnet.training.trainer import Trainer
 
 pytestmark = pytest.mark.networks
 

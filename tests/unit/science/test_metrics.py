@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdnet.errors import InputError
-from sdnet.metrics import accuracy, fpr95
+from sdnet.evaluation.metrics import accuracy, fpr95
 
 # Few different distances, so that ties are common.
 PAIRS = st.lists(

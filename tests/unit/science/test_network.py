@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.errors import InputError
-from sdnet.model import Embedder, SDNet, standardise
-from sdnet.normalisation import FilterResponseNorm, GroupNorm, InstanceNorm, ThresholdedUnit
-from sdnet.orientation import SIGMA_OPTICAL, OrientationChannels
+from sdnet.network.model import Embedder, SDNet, standardise
+from sdnet.network.normalisation import FilterResponseNorm, GroupNorm, InstanceNorm, ThresholdedUnit
+from sdnet.network.orientation import SIGMA_OPTICAL, OrientationChannels
+from sdnet.parameters import weights
 
 pytestmark = pytest.mark.networks
 

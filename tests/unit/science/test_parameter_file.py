@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from sdnet.parameter_file import _DTYPES, _TYPES, serialize
+from sdnet.parameters.parameter_file import _DTYPES, _TYPES, serialize
 
 ARRAYS = st.sampled_from(list(_DTYPES.values())).flatmap(
     lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_side=40))

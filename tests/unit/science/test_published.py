@@ -8,13 +8,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from sdnet import weights
-from sdnet.checkpoint import load_model, read_model
 from sdnet.config import Recipe
 from sdnet.errors import InputError
-from sdnet.model import SDNet
-from sdnet.parameter_file import ParameterFile, read_parameters, serialize
-from sdnet.published import published_name, write_published
+from sdnet.network.model import SDNet
+from sdnet.parameters import weights
+from sdnet.parameters.checkpoint import load_model, read_model
+from sdnet.parameters.parameter_file import ParameterFile, read_parameters, serialize
+from sdnet.parameters.published import published_name, write_published
 
 LARGEST = "embedding.14.weight"
 

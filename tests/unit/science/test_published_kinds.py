@@ -13,9 +13,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from sdnet import weights
 from sdnet.config import Recipe
-from sdnet.model import SDNet
+from sdnet.network.model import SDNet
+from sdnet.parameters import weights
 from tests.unit.science.test_published import refusal
 
 

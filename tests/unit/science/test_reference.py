@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from sdnet import checkpoint, weights
 from sdnet.config import Recipe
-from sdnet.losses import DISTILLED
-from sdnet.metrics import accuracy, fpr95
-from sdnet.model import SDNet, normalise, split_pair
-from sdnet.train_step import LOSSES, TrainStep
+from sdnet.evaluation.metrics import accuracy, fpr95
+from sdnet.network.model import SDNet, normalise, split_pair
+from sdnet.parameters import checkpoint, weights
+from sdnet.training.losses import DISTILLED
+from sdnet.training.train_step import LOSSES, TrainStep
 
 pytestmark = [pytest.mark.shared, pytest.mark.networks]
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdnet import weights
+from sdnet.cli.messages import accuracy_line, epoch_line
 from sdnet.config import Recipe
-from sdnet.messages import accuracy_line, epoch_line
-from sdnet.model import SDNet
-from sdnet.schedule import learning_rate
+from sdnet.network.model import SDNet
+from sdnet.parameters import weights
+from sdnet.training.schedule import learning_rate
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ from mindspore import Tensor
 
 from orchestrator.job.stages.evaluate import Given, descriptors_of_worker
 from orchestrator.storage.host_cache import HostCache
-from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError
-from sdnet.evaluation import Evaluation, merge
+from sdnet.evaluation.evaluate import Evaluation, merge
+from sdnet.evaluation.statistics import FEWEST, StatisticsOf, Weights, adapted
 from sdnet.files import sha256_of
-from sdnet.model import Embedder, SDNet, normalise, standardise
-from sdnet.published import write_published
-from sdnet.statistics import FEWEST, StatisticsOf, Weights, adapted
+from sdnet.network.model import Embedder, SDNet, normalise, standardise
+from sdnet.parameters import weights
+from sdnet.parameters.published import write_published
 
 pytestmark = pytest.mark.networks
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdnet.cli.train_folder import FolderHooks, newest_checkpoint, train_in_folder
 from sdnet.data.checksums import checksums_of
 from sdnet.data.store import open_training_patches
 from sdnet.errors import InputError
 from sdnet.files import alone_in
-from sdnet.loop import EpochReport
 from sdnet.recipes import RECIPES
-from sdnet.train_folder import FolderHooks, newest_checkpoint, train_in_folder
-from sdnet.trainer import Trainer
+from sdnet.training.loop import EpochReport
+from sdnet.training.trainer import Trainer
 from tests.unit.science.refusals import refusal
 from tests.unit.sdnet_checkpoints import save
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from sdnet import weights
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
-from sdnet.train_step import LOSSES, TrainStep
+from sdnet.parameters import weights
+from sdnet.training.train_step import LOSSES, TrainStep
 
 pytestmark = pytest.mark.networks
 

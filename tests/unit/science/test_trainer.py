@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdnet import weights
-from sdnet.checkpoint import CorruptCheckpoint, read_state
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile, open_patches
 from sdnet.errors import InputError, NonFiniteLoss, NonFiniteWeights
 from sdnet.files import sha256_of
-from sdnet.train_step import LOSSES
-from sdnet.trainer import Trainer
+from sdnet.parameters import weights
+from sdnet.parameters.checkpoint import CorruptCheckpoint, read_state
+from sdnet.training.train_step import LOSSES
+from sdnet.training.trainer import Trainer
 
 pytestmark = pytest.mark.networks
 
@@ -59,7 +59,7 @@ def test_measuring_how_long_a_slice_takes_changes_no_byte(trainer, start, monkey
     for _ in range(3):
         trainer.step()
     unmeasured = digest(trainer)
-    monkeypatch.setattr("sdnet.trainer._MEASURE_EVERY", 1)
+    monkeypatch.setattr("sdnet.training.trainer._MEASURE_EVERY", 1)
     trainer.restore(start)
     for _ in range(3):
         trainer.step()

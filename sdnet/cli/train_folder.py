@@ -1,0 +1,148 @@
+"""`sdnet train`: training on one device, with its checkpoints in a folder."""
+
+import contextlib
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sdnet.cli.messages import accuracy_line, epoch_line
+from sdnet.config import Recipe
+from sdnet.data.store import PatchFile
+from sdnet.errors import InputError
+from sdnet.files import alone_in, make_folder
+from sdnet.parameters.checkpoint import STATE, CorruptCheckpoint, read, read_state
+from sdnet.parameters.published import write_published
+from sdnet.parameters.weights import State
+from sdnet.training.loop import EpochReport, train_epochs
+from sdnet.training.trainer import Trainer
+
+_EPOCH = re.compile(r"epoch_\d+")
+_NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
+
+
+def train_in_folder(
+    out: Path,
+    recipe: Recipe,
+    train: PatchFile,
+    test: PatchFile,
+    *,
+    data: Mapping[str, str],
+    evaluate_batch: int,
+) -> None:
+    """Train to the end of the recipe, and resume from the newest checkpoint of an earlier call.
+
+    Each epoch writes `checkpoints/step_<step>/`, as a training group does, and `checkpoint_SDNet_<epoch>.ckpt`
+    in the published format.
+    data: see `Trainer`.
+    Raises InputError, NonFiniteLoss, OSError.
+    """
+    make_folder(out / "checkpoints")
+    with alone_in(out / "checkpoints"):
+        newest = newest_checkpoint(out)
+        if newest is None:
+            _refuse_lost(out)
+        else:
+            _refuse_renamed(newest)
+        trainer = Trainer(recipe, train, data=data)
+        rates = {} if newest is None else _resume(trainer, newest)
+        if newest is not None:
+            _publish_missing(out, trainer, newest)
+        if trainer.progress.step == trainer.total_steps:
+            print(f"all {recipe.epochs} epochs are done; nothing is left to train")
+        try:
+            train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
+        finally:
+            trainer.close()
+
+
+def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:
+    """Restore a checkpoint; returns its metrics."""
+    try:
+        rates = trainer.restore(newest).metrics
+    except CorruptCheckpoint as error:
+        problem = str(error).rpartition("; ")[0]
+        raise InputError(f"{problem}; move {newest} away to resume from the checkpoint before it") from None
+    print(f"resumed from {newest}")
+    return rates
+
+
+def _publish_missing(out: Path, trainer: Trainer, newest: Path) -> None:
+    """Write the published file of a checkpoint at the end of an epoch, if a killed process did not get so far."""
+    progress = trainer.progress
+    if progress.epoch and progress.step == progress.epoch * trainer.steps_per_epoch:
+        published = _published(out, progress.epoch)
+        if not published.exists():
+            _publish(published, read(newest).model)
+
+
+def _published(out: Path, epoch: int) -> Path:
+    return out / f"checkpoint_SDNet_{epoch}.ckpt"
+
+
+def _publish(published: Path, model: State) -> None:
+    print(f"wrote {published} (SHA-256 {write_published(published, model)})", flush=True)
+
+
+def _refuse_lost(out: Path) -> None:
+    """Raise InputError when an earlier run left files here, but no checkpoint to resume from."""
+    left = sorted([*out.glob("checkpoint_SDNet_*.ckpt"), *(out / "checkpoints").glob("step_*/corrupt")])
+    if left:
+        raise InputError(
+            f"{left[-1]} is of an earlier run, and there is no checkpoint left to resume from; "
+            "put one back, or give another --out to train from step 1"
+        )
+
+
+def _refuse_renamed(newest: Path) -> None:
+    """Raise InputError when a checkpoint is the newest one by its name alone."""
+    named = _NAME.fullmatch(newest.name)
+    try:
+        step = read_state(newest).step
+    except CorruptCheckpoint:
+        return  # `_resume` says what is wrong
+    if named and int(named[1]) != step:
+        raise InputError(f"{newest} holds step {step}; rename it back, or move it away")
+
+
+class FolderHooks:
+    """Prints the lines of the published code, and saves each epoch in a folder."""
+
+    def __init__(self, out: Path):
+        self._out = out
+
+    def stepped(self, trainer: Trainer) -> None:
+        """See `sdnet.training.loop.Hooks`."""
+
+    def evaluating(self, epoch: int) -> AbstractContextManager[None]:
+        """See `sdnet.training.loop.Hooks`."""
+        return contextlib.nullcontext()
+
+    def epoch_finished(self, trainer: Trainer, report: EpochReport) -> None:
+        """See `sdnet.training.loop.Hooks`."""
+        total = report.losses["total"]
+        print(epoch_line(report.epoch, trainer.recipe.epochs, report.seconds, report.steps, total, report.lr))
+        print(accuracy_line(report.rates["fpr95"], report.rates["accuracy"]), flush=True)
+        snapshot = trainer.snapshot(report.rates)
+        snapshot.write(self._out / "checkpoints" / f"step_{report.step:08d}")
+        _publish(_published(self._out, report.epoch), snapshot.model)
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint of `sdnet train` or of a training group in this folder; None when there is none.
+
+    Ignores other names, such as those of copies, checkpoints that a group has marked with a file `corrupt`, and
+    folders without `state.json`, which a killed process left.
+    """
+    found = {
+        (int(match[1]), int(match[2] or 1)): path
+        for path in (out / "checkpoints").iterdir()
+        if (match := _NAME.fullmatch(path.name))
+        and (path / STATE).exists()
+        and not (path / "corrupt").exists()
+    }
+    if found:
+        return found[max(found)]
+    # Earlier versions named the folders after epochs.
+    epochs = {int(path.name[6:]): path for path in out.glob("epoch_*") if _EPOCH.fullmatch(path.name)}
+    return epochs[max(epochs)] if epochs else None

@@ -1,0 +1,1 @@
+"""Evaluation: distances, exact rates with their uncertainty, and retrieval."""

@@ -1,0 +1,184 @@
+"""Reads the tags of a TIFF's first page that affect decoding, and says which ones to overwrite first.
+
+Two tags would make the decoder alter pixels: orientation turns the image against its partner, and unassociated
+alpha darkens it. Both are overwritten in memory before decoding, so that the pixels are decoded as they are
+stored, as for JPEG and PNG.
+"""
+
+import struct
+from dataclasses import dataclass
+from functools import partial
+
+from sdnet.images.header import BadHeader, HeaderBytes, ImageHeader, SampleKind
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
+_SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the last one is GDAL's
+_STRIPS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 273, 278, 322, 323, 324
+_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
+_MOST_VALUES, _MOST_PARTS, _MOST_FIELDS = 64, 1 << 20, 4096
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+# Compressions that GDAL and Pillow write, but that OpenCV cannot decode.
+_NOT_DECODED = {
+    6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+_ALPHA = (1, 2)  # associated, unassociated
+_KINDS: dict[int, SampleKind] = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
+_DEPTHS = {
+    ("unsigned", 1), ("unsigned", 8), ("unsigned", 16), ("signed", 16), ("signed", 32),
+    ("float", 32), ("float", 64),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One tag. code: `struct` format of each value. place: the offset of the first value in the file."""
+
+    values: tuple[int, ...]
+    text: bytes
+    code: str
+    place: int
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether these are the first bytes of a TIFF or BigTIFF, in either byte order."""
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def tiff_header(content: HeaderBytes) -> ImageHeader:
+    """The header of the first page of a TIFF or BigTIFF. Raises BadHeader."""
+    order = "<" if content.head[:2] == b"II" else ">"
+    fields = _fields(content, order)
+    first = partial(_first, fields)
+    if _WIDTH not in fields or _HEIGHT not in fields:
+        raise BadHeader("is a damaged TIFF (no size)")
+    bits = fields[_BITS].values if _BITS in fields else (1,)
+    kind = _KINDS.get(first(_FORMAT, 1))
+    bands = first(_SAMPLES, 1)
+    return ImageHeader(
+        "TIFF",
+        first(_WIDTH, 0),
+        first(_HEIGHT, 0),
+        bands,
+        bits[0] if bits else 0,
+        kind or "unsigned",
+        edits=_edits(fields, deep_rgb=bands == 3 and bits[:1] > (8,)),
+        no_data=_no_data(fields),
+        refusal=_refusal(
+            bands,
+            bits,
+            kind,
+            compression=first(_COMPRESSION, 1),
+            photometric=first(_PHOTOMETRIC, _BLACK_IS_ZERO),
+            planar=first(_PLANAR, 1) == 2,
+            extra=fields[_EXTRA].values if _EXTRA in fields else (),
+        )
+        or _missing_parts(fields),
+    )
+
+
+def _first(fields: dict[int, _Field], tag: int, default: int) -> int:
+    return fields[tag].values[0] if tag in fields and fields[tag].values else default
+
+
+def _refusal(
+    bands: int,
+    bits: tuple[int, ...],
+    kind: str | None,
+    *,
+    compression: int,
+    photometric: int,
+    planar: bool,
+    extra: tuple[int, ...],
+) -> str:
+    """Why such a TIFF would be decoded wrongly, or not at all; empty if it is supported."""
+    if compression in _NOT_DECODED:
+        name = _NOT_DECODED[compression]
+        return f"is a TIFF compressed with {name}; write it with Deflate, LZW or without compression"
+    deep = bits[:1] > (8,)
+    alpha = bool(extra) and extra[0] in _ALPHA
+    if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR):
+        return f"is a TIFF of photometric interpretation {photometric} (such as CMYK); write grey or RGB"
+    # Each of the following would be decoded as something else, without an error.
+    if bands > 4 or (bands == 4 and photometric != _RGB) or (bands == 2 and (deep or not alpha)):
+        return f"is a TIFF of {bands} bands; give 1 (grey, such as one polarisation) or 3 (RGB)"
+    if bands == 3 and photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and not deep:
+        return "is a TIFF of 3 bands that does not say they are RGB; write it as RGB, or one band"
+    if planar and bands > 1 and deep:
+        return "is a TIFF that stores one band after another; write it interleaved by pixel"
+    if deep and photometric not in (_BLACK_IS_ZERO, _RGB):
+        return f"is a {bits[0]}-bit TIFF of photometric interpretation {photometric}; write grey or RGB"
+    if len(set(bits)) != 1 or kind is None or (kind, bits[0]) not in _DEPTHS:
+        depth = "/".join(str(number) for number in bits[:4])
+        return (
+            f"is a TIFF of {kind or 'complex or unknown'} {depth}-bit samples; write 8 or 16-bit integers, "
+            "or 32-bit floating point"
+        )
+    return ""
+
+
+def _missing_parts(fields: dict[int, _Field]) -> str:
+    """Why the decoder would take other bytes of the file for pixels of a strip or tile, or empty."""
+    first = partial(_first, fields)
+    width, height = first(_WIDTH, 0), first(_HEIGHT, 0)
+    is_tiled = _TILES in fields
+    across = -(-width // max(first(_TILE_WIDTH, width), 1)) if is_tiled else 1
+    down = -(-height // max(first(_TILE_HEIGHT if is_tiled else _ROWS, height), 1))
+    needed = across * down * (first(_SAMPLES, 1) if first(_PLANAR, 1) == 2 else 1)
+    place = _TILES if is_tiled else _STRIPS
+    offsets = fields[place].values[:needed] if place in fields else ()
+    missing = needed - len(offsets) + offsets.count(0)  # GDAL's SPARSE_OK writes 0
+    if not missing or needed > _MOST_PARTS:
+        return ""
+    return (
+        f"is a TIFF without {missing} of its {needed} strips or tiles; write all of them (GDAL: no SPARSE_OK)"
+    )
+
+
+def _edits(fields: dict[int, _Field], deep_rgb: bool) -> tuple[tuple[int, bytes], ...]:
+    """Bytes to overwrite: no orientation, alpha without a meaning, and RGB for three deep bands."""
+    values = {_ORIENTATION: 1}
+    if _EXTRA in fields and fields[_EXTRA].values[:1] == (2,):
+        values[_EXTRA] = 0
+    if deep_rgb:  # GDAL calls three bands grey unless they have 8 bits
+        values[_PHOTOMETRIC] = _RGB
+    return tuple(
+        (fields[tag].place, struct.pack(fields[tag].code, value))
+        for tag, value in values.items()
+        if tag in fields and fields[tag].values
+    )
+
+
+def _no_data(fields: dict[int, _Field]) -> float | None:
+    try:
+        return float(fields[_NO_DATA].text.strip(b"\0 ")) if _NO_DATA in fields else None
+    except ValueError:
+        return None  # GDAL ignores other text, too
+
+
+def _fields(content: HeaderBytes, order: str) -> dict[int, _Field]:
+    """The known tags of the first page; of a duplicate tag the first counts, as in libtiff."""
+    big = content.unpack(order + "H", 2) == (43,)
+    start = content.unpack(order + ("Q" if big else "I"), 8 if big else 4)[0]
+    count = content.unpack(order + ("Q" if big else "H"), start)[0]
+    if count > _MOST_FIELDS:
+        raise BadHeader(f"is a damaged TIFF ({count} fields on its first page)")
+    size, inline = (20, 8) if big else (12, 4)
+    position = start + (8 if big else 2)
+    known = {
+        _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT,
+        _NO_DATA, _STRIPS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES,
+    }  # fmt: skip
+    fields: dict[int, _Field] = {}
+    for entry in range(position, position + count * size, size):
+        tag, kind, number = content.unpack(order + ("HHQ" if big else "HHI"), entry)
+        if tag in known and kind in _CODES and tag not in fields:
+            place = entry + size - inline
+            number = min(number, _MOST_PARTS if tag in (_STRIPS, _TILES) else _MOST_VALUES)
+            layout = f"{order}{number}{_CODES[kind]}"
+            if struct.calcsize(layout) > inline:
+                place = content.unpack(order + ("Q" if big else "I"), place)[0]
+            raw = content.at(place, struct.calcsize(layout))
+            values = () if kind == 2 else struct.unpack(layout, raw)
+            fields[tag] = _Field(values, raw, order + _CODES[kind], place)
+    return fields

@@ -1,0 +1,1 @@
+"""The network: layers, normalisation, dropout, and how a CPU computes them."""
