@@ -15,7 +15,6 @@ import numpy as np
 from sdnet.files import open_regular
 from sdnet.images.formats import read_header
 from sdnet.images.header import BadHeader, ImageHeader
-from sdnet.preparation.sen12 import Pair
 
 _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -38,16 +37,16 @@ class BadImage(Exception):
         return f"{self.path}: {self.reason}"
 
 
-def read_pair(pair: Pair, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(optical_path: Path, sar_path: Path, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """Both images of a pair, grey uint8 of one shape.
 
     Raises BadImage when they differ in size, or when both are the same image: it would match itself.
     """
-    optical, sar = read_grey(pair.optical, max_pixels), read_grey(pair.sar, max_pixels)
+    optical, sar = read_grey(optical_path, max_pixels), read_grey(sar_path, max_pixels)
     if optical.shape != sar.shape:
-        raise BadImage(pair.sar, f"is {_size(sar)}, its optical partner {_size(optical)}")
+        raise BadImage(sar_path, f"is {_size(sar)}, its optical partner {_size(optical)}")
     if np.array_equal(optical, sar) and sar.min() != sar.max():
-        raise BadImage(pair.sar, "is the same image as its optical partner")
+        raise BadImage(sar_path, "is the same image as its optical partner")
     return optical, sar
 
 

@@ -93,7 +93,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     for pair in shard.pairs:
         surface = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32)
         try:
-            images = read_pair(pair, shard.max_pixels)
+            images = read_pair(pair.optical, pair.sar, shard.max_pixels)
             cut, without_texture = _cut_pair(pair, images, shard, config)
             if config.align and not without_texture:
                 surface = agreement(*images)

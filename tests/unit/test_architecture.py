@@ -1,4 +1,7 @@
-"""Dependencies point down: cli -> {job, check, drill, report, register} -> engine -> lower packages -> errors."""
+"""Dependencies point down: cli -> {job, check, drill, report, register} -> engine -> lower packages -> errors.
+
+In `sdnet/`: cli -> {training, preparation, registration} -> evaluation -> {parameters, network, data} -> errors.
+"""
 
 import ast
 import functools
@@ -12,9 +15,9 @@ import pytest
 from tests.unit.ray_names import assigned_names_of_ray, private_names_of_ray
 
 ROOT = Path(__file__).resolve().parents[2]
-ORCHESTRATOR = ROOT / "orchestrator"
-SOURCES = sorted([*ROOT.glob("sdnet/**/*.py"), *ORCHESTRATOR.rglob("*.py")])
-PACKAGES = sorted(path.parent for path in ORCHESTRATOR.rglob("__init__.py"))
+ORCHESTRATOR, SDNET = ROOT / "orchestrator", ROOT / "sdnet"
+SOURCES = sorted([*SDNET.rglob("*.py"), *ORCHESTRATOR.rglob("*.py")])
+PACKAGES = sorted(path.parent for path in SOURCES if path.name == "__init__.py")
 # Modules that decide or describe; they must be testable without a cluster or a network.
 PURE = (
     "ascend/placement.py",
@@ -49,6 +52,37 @@ MAY_IMPORT = {
     "check": {"job", "ray_cluster", "sdnet", *_ENGINE},
     "drill": {"job", "report", "ray_cluster", "sdnet", *_ENGINE},
     "cli": {"job", "check", "drill", "report", "register", "ray_cluster", "sdnet", *_ENGINE},
+}
+_SDNET_BASE = {"errors", "config", "files", "paths", "recipes"}
+# The same for the parts of `sdnet/`.
+SDNET_MAY_IMPORT = {
+    "errors": set[str](),
+    "paths": {"errors"},
+    "files": {"errors"},
+    "config": {"errors"},
+    "recipes": {"config", "errors"},
+    "measures": set[str](),
+    "network": {"config"},
+    "images": {"files"},
+    "data": _SDNET_BASE,
+    "parameters": _SDNET_BASE,
+    "preparation": {"data", "images", *_SDNET_BASE},
+    "evaluation": {"data", "network", "parameters", "preparation", *_SDNET_BASE},
+    "registration": {"evaluation", "images", "measures", "network", "parameters", *_SDNET_BASE},
+    "training": {"data", "evaluation", "network", "parameters", *_SDNET_BASE},
+    "export": {"evaluation", "network", "parameters", *_SDNET_BASE},
+    "api": {"measures", "registration", *_SDNET_BASE},
+    "cli": {
+        "api",
+        "data",
+        "evaluation",
+        "export",
+        "parameters",
+        "preparation",
+        "registration",
+        "training",
+        *_SDNET_BASE,
+    },
 }
 # A folder with more modules than this is hard to read at a glance; split it by reason to change.
 MOST_MODULES = 12
@@ -97,13 +131,12 @@ def forbidden_imports(package: str) -> Iterator[str]:
                 yield f"{path.relative_to(ROOT)} imports {module}"
 
 
-def test_every_package_of_the_orchestrator_has_its_place_in_the_order() -> None:
-    found = {
-        path.stem
-        for path in ORCHESTRATOR.iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
-    assert found - {"__init__"} == set(MAY_IMPORT)
+@pytest.mark.parametrize(
+    ("top", "table"), [(ORCHESTRATOR, MAY_IMPORT), (SDNET, SDNET_MAY_IMPORT)], ids=["orchestrator", "sdnet"]
+)
+def test_every_package_has_its_place_in_the_order(top: Path, table: dict[str, set[str]]) -> None:
+    found = {path.stem for path in top.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert found - {"__init__", "__main__"} == set(table)
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -111,7 +144,21 @@ def test_dependencies_point_down(package: str) -> None:
     assert list(forbidden_imports(package)) == []
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("sdnet/**/*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("package", SDNET_MAY_IMPORT)
+def test_dependencies_of_sdnet_point_down(package: str) -> None:
+    path = SDNET / package
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    allowed = {package, *SDNET_MAY_IMPORT[package]}
+    imported = {
+        (file.name, module.split(".")[1])
+        for file in files
+        for module in imported_modules(file)
+        if module.startswith("sdnet.")
+    }
+    assert {(file, part) for file, part in imported if part not in allowed} == set()
+
+
+@pytest.mark.parametrize("path", sorted(SDNET.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_sdnet_imports_neither_ray_nor_the_orchestrator(path: Path) -> None:
     assert not imported_packages(path) & {"ray", "orchestrator"}
 
@@ -134,7 +181,7 @@ def test_a_package_can_be_read_at_a_glance(folder: Path) -> None:
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
-    assert {path.parent for path in ORCHESTRATOR.rglob("*.py")} == set(PACKAGES)
+    assert {path.parent for path in SOURCES} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("unsafe", ["allow_pickle=True", "shell=True", "yaml.load("])

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from sdnet.images.decode import BadImage, read_grey, read_pair, stretch
-from sdnet.preparation.sen12 import Pair
 from sdnet.preparation.synthetic import make_pair
 from tests.unit.image_files import pillow_bytes, tiff
 
@@ -133,16 +132,16 @@ def test_partners_of_different_size_are_bad(tmp_path, place):
     optical = written(tmp_path / "optical.png", place[0])
     sar = written(tmp_path / "sar.png", place[1][:, :200])
     with pytest.raises(BadImage, match="is 200 x 256 px, its optical partner 256 x 256 px"):
-        read_pair(Pair("scene", "pair", optical, sar), LIMIT)
+        read_pair(optical, sar, LIMIT)
 
 
 def test_an_image_that_is_its_own_partner_is_bad_unless_it_is_black(tmp_path, place):
     optical = written(tmp_path / "optical.png", place[0])
     sar = written(tmp_path / "sar.tif", place[0])
     with pytest.raises(BadImage, match="is the same image as its optical partner"):
-        read_pair(Pair("scene", "pair", optical, sar), LIMIT)
+        read_pair(optical, sar, LIMIT)
     black = written(tmp_path / "black.png", np.zeros_like(place[0]))
-    assert not np.any(read_pair(Pair("scene", "pair", black, black), LIMIT))
+    assert not np.any(read_pair(black, black, LIMIT))
 
 
 def test_a_truncated_file_is_bad_although_its_thumbnail_has_an_end_marker(read, place):

@@ -120,6 +120,6 @@ def test_looking_for_strong_keypoints_first_cuts_the_same_patches_as_looking_for
 def test_real_tiles_give_the_same_patches_when_strong_keypoints_are_looked_for_first(shared):
     config = PatchConfig(per_pair=12)
     for pair in find_pairs(shared / "data/s1s2-sample").pairs[::16]:
-        images = read_pair(pair, 1 << 24)
+        images = read_pair(pair.optical, pair.sar, 1 << 24)
         expected = plain_sift_patches(*images, config)
         np.testing.assert_array_equal(cut_patches(*images, config).patches, expected)
