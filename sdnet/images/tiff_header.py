@@ -13,7 +13,9 @@ from sdnet.images.header import BadHeader, HeaderBytes, ImageHeader, SampleKind
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the last one is GDAL's
-_STRIPS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 273, 278, 322, 323, 324
+_STRIPS, _ROWS, _STRIP_BYTES = 273, 278, 279
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_OF_PARTS = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
 _MOST_VALUES, _MOST_PARTS, _MOST_FIELDS = 64, 1 << 20, 4096
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
@@ -73,7 +75,8 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
             planar=first(_PLANAR, 1) == 2,
             extra=fields[_EXTRA].values if _EXTRA in fields else (),
         )
-        or _missing_parts(fields),
+        or _missing_parts(fields)
+        or _cut_off(content, fields),
     )
 
 
@@ -135,6 +138,25 @@ def _missing_parts(fields: dict[int, _Field]) -> str:
     )
 
 
+def _cut_off(content: HeaderBytes, fields: dict[int, _Field]) -> str:
+    """Why a file of planes ends inside its pixels, or empty.
+
+    The decoder reports truncation of other files. In planes it silently fills in what is missing.
+    """
+    if _first(fields, _PLANAR, 1) != 2:
+        return ""
+    place, sizes = (_TILES, _TILE_BYTES) if _TILES in fields else (_STRIPS, _STRIP_BYTES)
+    if sizes not in fields:
+        return ""
+    parts = zip(fields[place].values, fields[sizes].values, strict=False)
+    end = max((begin + size for begin, size in parts), default=0)
+    try:
+        content.at(max(end - 1, 0), 1)
+    except BadHeader:
+        return "is a truncated TIFF (its last strip or tile is cut off)"
+    return ""
+
+
 def _edits(fields: dict[int, _Field], deep_rgb: bool) -> tuple[tuple[int, bytes], ...]:
     """Bytes to overwrite: no orientation, alpha without a meaning, and RGB for three deep bands."""
     values = {_ORIENTATION: 1}
@@ -167,14 +189,14 @@ def _fields(content: HeaderBytes, order: str) -> dict[int, _Field]:
     position = start + (8 if big else 2)
     known = {
         _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT,
-        _NO_DATA, _STRIPS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILES,
+        _NO_DATA, _STRIPS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES,
     }  # fmt: skip
     fields: dict[int, _Field] = {}
     for entry in range(position, position + count * size, size):
         tag, kind, number = content.unpack(order + ("HHQ" if big else "HHI"), entry)
         if tag in known and kind in _CODES and tag not in fields:
             place = entry + size - inline
-            number = min(number, _MOST_PARTS if tag in (_STRIPS, _TILES) else _MOST_VALUES)
+            number = min(number, _MOST_PARTS if tag in _OF_PARTS else _MOST_VALUES)
             layout = f"{order}{number}{_CODES[kind]}"
             if struct.calcsize(layout) > inline:
                 place = content.unpack(order + ("Q" if big else "I"), place)[0]

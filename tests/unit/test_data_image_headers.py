@@ -77,6 +77,23 @@ def test_planes_of_8_bits_are_read_as_the_same_colours(read):
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "packbits"])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_planes_of_8_bits_that_are_cut_off_are_bad_although_opencv_fills_them_in(read, compress, tiled):
+    with MemoryFile() as memory:
+        # Smaller tiles without compression are not decoded at all.
+        layout = {"tiled": True, "blockxsize": 32, "blockysize": 32} if tiled else {"blockysize": 4}
+        size = {"width": 30, "height": 20, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+        with memory.open(driver="GTiff", compress=compress, interleave="band", **size, **layout) as file:
+            file.write(np.moveaxis(COLOURS, -1, 0))
+        content = bytes(memory.getbuffer())
+    read(content)
+    for end in (len(content) - 1, len(content) * 2 // 3):
+        with pytest.raises(BadImage, match=r"truncated TIFF \(its last strip or tile is cut off\)|cut off"):
+            read(content[:end])
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @pytest.mark.parametrize("layout", [{"blockysize": 4}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
 def test_a_sparse_tiff_is_refused_because_its_holes_decode_to_other_bytes_of_the_file(read, layout):
     with MemoryFile() as memory:
