@@ -31,6 +31,7 @@ _TYPES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 # `save_checkpoint(crc_check=True)` ends a file with this word and a CRC-32 in ten bytes.
 _CRC_WORD, _CRC_BYTES = b"crc_num", 10
 _MOST_BYTES = 1 << 31  # protobuf's own limit
+_MOST_DIMS = 32  # NumPy's
 _KINDS = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
     (rb"\s*<(!doctype html|html|head)", "a web page; download the file itself, not the page about it"),
@@ -181,7 +182,8 @@ def _array(path: Path, name: str, tensors: list[Checkpoint.Value]) -> np.ndarray
     if stored == "str":
         return np.frombuffer(content, np.uint8)  # text that is not a parameter; unused here
     size = math.prod(shape) * dtype.itemsize
-    if not (alike and dtype != np.void and min(shape, default=0) >= 0 and size == len(content)):
+    fits = len(shape) <= _MOST_DIMS and min(shape, default=0) >= 0 and size == len(content)
+    if not (alike and dtype != np.void and fits):
         raise InputError(
             f"{path}: parameter {name[:80]!r} is {stored[:20]} {shape[:8]} in {len(content)} bytes, which do "
             "not fit; the file is corrupt, copy it again"

@@ -7,6 +7,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from sdnet.config import Recipe
 from sdnet.errors import InputError
@@ -241,9 +242,21 @@ def below_a_file(path: Path, model: weights.State) -> None:
     path.symlink_to("/dev/null/x")
 
 
+def too_many_dimensions(path: Path, model: weights.State) -> None:
+    message = Checkpoint()
+    entry = message.value.add()
+    entry.tag, entry.tensor.tensor_type, entry.tensor.tensor_content = "a", "Float32", bytes(4)
+    entry.tensor.dims.extend([1] * 33)
+    path.write_bytes(message.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            too_many_dimensions,
+            "parameter 'a' is Float32 [1, 1, 1, 1, 1, 1, 1, 1] in 4 bytes, which do not fit",
+        ),
         (cut_off, "is not a whole MindSpore checkpoint (its messages cannot be parsed); copy it again"),
         (with_a_tail, "is not a whole MindSpore checkpoint (it has bytes that belong to no parameter)"),
         (another_network, "holds no model.features_opt.0.weight; give a checkpoint of SDNet"),
