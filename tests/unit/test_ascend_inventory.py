@@ -257,7 +257,7 @@ def test_the_chip_family_follows_from_the_model(model, soc):
 
 @pytest.mark.parametrize(
     ("model", "other"),
-    [("310P3", True), ("Ascend310P3", True), ("Ascend950PR", True), ("Ascend910A5", True),
+    [("310P3", True), ("Ascend310P3", True), ("Ascend950PR", True), ("Ascend910A5", True), ("Ascend910_9589", True),
      ("910B4", False), ("Ascend910A3", False), ("910D", False), ("", False)],
 )  # fmt: skip
 def test_no_rank_is_placed_on_a_chip_of_another_family(model, other):

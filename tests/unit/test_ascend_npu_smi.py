@@ -187,6 +187,17 @@ def test_health_names_every_code():
     assert npu_smi.parse_health(healthy) == Health("OK", (), "")
 
 
+def test_codes_on_lines_of_their_own_count_too():
+    text = "\tHealth Status : Alarm\n\tError Code : 80E38003\n\t             80E18402\n\tError Information : NA\n"
+    assert npu_smi.parse_health(text).codes == ("80E38003", "80E18402")
+
+
+def test_memory_of_another_kind_is_not_taken_for_hbm():
+    text = recorded("910b_25").replace("0    / 0          3400 / 65536", "1800 / 13553      NA   / NA   ")
+    device = parse_info(text).devices[0]
+    assert (device.hbm_used_mb, device.hbm_total_mb) == (None, None)
+
+
 def test_usages_belong_to_the_chip_that_ends_their_group():
     group = "\tHBM Capacity(MB)               : {}\n\tHBM Usage Rate(%)              : 3\n\tChip ID : {}\n\n"
     text = (
@@ -208,6 +219,7 @@ def test_usages_belong_to_the_chip_that_ends_their_group():
         ("\tSDID        : 33554432\n\tSuper Pod Size : 384\n\tSuper Pod ID : 3\n", (33554432, "3")),
         ("SDID : 7\n| Super Pod ID                 : 4294967295          |", None),
         ("SDID : NA\nSuper Pod ID : NA\n", None),
+        ("SDID : 4294967295\nSuper Pod ID : 0\n", None),
     ],
 )
 def test_a_die_knows_its_super_pod(text, expected):
@@ -221,6 +233,7 @@ def test_a_die_knows_its_super_pod(text, expected):
         ("ipaddr: 2001:db8::10/64\n", "2001:db8::10"),
         ("IPv6 address:2001:DB8::10\nprefix:64", "2001:db8::10"),
         ("netmask:255.255.255.0\n", None),
+        ("ipaddr:0.0.0.0\nnetmask:0.0.0.0\n", None),
         ("", None),
     ],
 )

@@ -134,8 +134,8 @@ def soc_of(model: str) -> Soc | None:
 
 
 def is_another_chip(model: str) -> bool:
-    """True for a chip that is known and not supported, such as 310P3 or 950."""
-    return re.match(r"(ASCEND[\s_-]*)?(310|610|910A5|950)", model.strip().upper()) is not None
+    """True for a chip that is known and not supported, such as 310P3 or 950 (which CANN also calls Ascend910_95)."""
+    return re.match(r"(ASCEND[\s_-]*)?(310|610|910A5|910_95|950)", model.strip().upper()) is not None
 
 
 def hosts_to_place_on(

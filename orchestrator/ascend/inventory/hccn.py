@@ -9,14 +9,15 @@ _CONF = "/etc/hccn.conf"
 
 
 def parse_address(text: str) -> str | None:
-    """Address in `hccn_tool -i N -ip -g` (or `-ip -inet6 -g`); None when the port has none.
+    """Address in `hccn_tool -i N -ip -g` (or `-ip -inet6 -g`); None when the port has none, or has 0.0.0.0.
 
     A prefix length is cut off. Raises UnreadableOutput for an address line without an address.
     """
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and re.sub(r"[\s_-]", "", key).lower() in ("ipaddr", "ipaddress", "ipv6addr", "ipv6address"):
-            return _address(value, "hccn_tool -ip -g")
+            address = _address(value, "hccn_tool -ip -g")
+            return None if ipaddress.ip_address(address).is_unspecified else address
     return None
 
 

@@ -107,7 +107,9 @@ def parse_health(text: str) -> Health:
     status = fields.get("Health Status") or fields.get("Health")
     if not status:
         raise UnreadableOutput("npu-smi info -t health", "no Health Status in it")
-    codes = tuple(re.findall(r"\b(?:0x)?([0-9A-Fa-f]{8})\b", fields.get("Error Code", "")))
+    # Further codes may follow on lines of their own: each counts.
+    stated = re.search(r"Error Code\s*:([^:]*)(?:\n[^\n:]*:|\Z)", text)
+    codes = tuple(re.findall(r"\b(?:0x)?([0-9A-Fa-f]{8})\b", stated.group(1) if stated else ""))
     information = fields.get("Error Information", "NA")
     return Health(status, tuple(code.upper() for code in codes), "" if information == "NA" else information)
 
@@ -137,7 +139,9 @@ def parse_super_pod(text: str) -> tuple[int, str] | None:
         raise UnreadableOutput("npu-smi info -t spod-info", "no SDID and Super Pod ID in it")
     if not all(re.fullmatch(r"[0-9]{1,10}", found.group(1)) for found in (die, pod)):
         return None
-    return (int(die.group(1)), pod.group(1)) if int(pod.group(1)) != _NO_SUPER_POD else None
+    if _NO_SUPER_POD in (int(die.group(1)), int(pod.group(1))):
+        return None
+    return int(die.group(1)), pod.group(1)
 
 
 def _fields(text: str) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.ascend.inventory.npu_smi import UnreadableOutput, shortened
 
-_PAIR = re.compile(r"([0-9]{1,9})\s*/\s*([0-9]{1,9})")
+_PAIR = re.compile(r"([0-9]{1,9}|NA|-)\s*/\s*([0-9]{1,9}|NA|-)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _TOOL = "npu-smi info"
 _NOT_STATED = -1
@@ -172,10 +172,10 @@ def _device(upper: tuple[str, list[str]], lower: tuple[str, list[str]], columns:
     number, stated, logical = chip
     pairs = [] if columns.memory is None else _PAIR.findall(lower[1][columns.memory])
     # Of several pairs in a cell the last one is HBM; the others are DDR.
-    hbm = (int(pairs[-1][0]), int(pairs[-1][1])) if pairs else (None, None)
+    used, total = map(_number, pairs[-1]) if pairs else (None, None)
     return ListedDevice(
         npu=card, chip=number, device_id=_NOT_STATED if stated is None else stated, logical_id=logical,
-        model=model, health=health, bus_id=lower[1][columns.bus_id], hbm_used_mb=hbm[0], hbm_total_mb=hbm[1],
+        model=model, health=health, bus_id=lower[1][columns.bus_id], hbm_used_mb=used, hbm_total_mb=total,
     )  # fmt: skip
 
 
