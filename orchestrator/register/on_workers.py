@@ -16,7 +16,7 @@ from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.register.pairs import PairFiles, list_pairs
 from sdnet.errors import InputError
-from sdnet.files import make_folder, whole_file
+from sdnet.files import alone_in, make_folder, whole_file
 from sdnet.paths import printable_path
 from sdnet.registration.command import register_files
 from sdnet.registration.config import RegisterConfig
@@ -35,23 +35,21 @@ def register_pairs(
     """Register every pair that `source` lists into `out`/<name>, write `out`/register.csv, and return its rows.
 
     Raises InputError before any worker starts: for a source, a folder or a checkpoint that cannot be used,
-    and for an input that is one of the results.
+    for an input that is one of the results, and for a folder into which another process registers.
     """
     pairs = list_pairs(source)
+    if any(pair.name == TABLE for pair in pairs):
+        raise InputError(f"{source} names a pair {TABLE}, as the table of all pairs; name it differently")
     results = [out / TABLE, *(path for pair in pairs for path in result_paths(out / pair.name))]
     images = [path for pair in pairs for path in (pair.optical, pair.sar)]
     refuse_results_as_inputs([source, *images, *([] if checkpoint is None else [checkpoint])], results)
     if checkpoint is not None:
         _network(checkpoint)  # a bad one is refused here, not by every worker
     make_folder(out)
-    with ray_session(cluster):
-        rows = _on_workers(pairs, out.resolve(), config, checkpoint and checkpoint.resolve(), cluster)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    with whole_file(out / TABLE) as file:
-        file.write(text.getvalue().encode())
+    with alone_in(out):
+        with ray_session(cluster):
+            rows = _on_workers(pairs, out.resolve(), config, checkpoint and checkpoint.resolve(), cluster)
+        _write_table(out / TABLE, rows)
     return rows
 
 
@@ -64,11 +62,20 @@ def register_one(
     row: dict[str, object] = {"name": printable_path(pair.name), **names}
     try:
         net = None if checkpoint is None else _network(checkpoint)
-        facts = register_files(pair.optical, pair.sar, out / pair.name, config, net)
+        facts = register_files(pair.optical, pair.sar, out / pair.name, config, net, lock=False)
     except InputError as error:
         return row | {"status": "unusable", "reason": printable_path(str(error))}
     row |= {key: facts[key] for key in _COLUMNS if key in facts}
     return row | {"status": "trusted" if facts["trusted"] else "not_trusted"}
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def summary_of(rows: list[dict[str, object]]) -> dict[str, int]:

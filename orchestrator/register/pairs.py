@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +47,28 @@ def _listed(source: Path) -> Iterator[PairFiles]:
     try:
         with open_regular(source) as file:
             text = file.read().decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        _refuse_repeated(source, reader.fieldnames or ())
+        rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise InputError(f"{source} cannot be read ({error.strerror}); give a folder or a CSV file") from None
     except (UnicodeDecodeError, csv.Error):
         raise InputError(f"{source} is not a CSV file in UTF-8; give a folder or a CSV file") from None
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
+        if None in row:  # the key of DictReader for cells without a column
+            raise InputError(
+                f"{source}, line {number}, has more cells than the header; quote a path that contains a comma"
+            )
         if not row.get("optical") or not row.get("sar"):
             raise InputError(
                 f"{source}, line {number}, has no `optical` or no `sar`; both columns are needed"
             )
         optical, sar = (source.parent / user_path(row[column], column) for column in ("optical", "sar"))
         yield PairFiles(row.get("name") or optical.stem, optical, sar)
+
+
+def _refuse_repeated(source: Path, columns: Sequence[str]) -> None:
+    """Raise InputError for two columns of one name, of which `DictReader` would take the last."""
+    for name in ("optical", "sar", "name"):
+        if list(columns).count(name) > 1:
+            raise InputError(f"{source} has two columns `{name}`; remove one of them")

@@ -1,15 +1,21 @@
 """Registers two files: reads them, uses their georeferences, and writes the folder of results."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 
 from sdnet.errors import InputError
-from sdnet.files import make_folder
+from sdnet.files import alone_in, make_folder
 from sdnet.registration.config import Method, RegisterConfig
 from sdnet.registration.files.georeference import initial_transform
-from sdnet.registration.files.outputs import refuse_results_as_inputs, result_paths, write_outputs
+from sdnet.registration.files.outputs import (
+    refuse_results_as_inputs,
+    remove_left_over,
+    result_paths,
+    write_outputs,
+)
 from sdnet.registration.files.reading import Source, read_source
 from sdnet.registration.pipeline import register_images
 from sdnet.registration.transform import IDENTITY, Transform
@@ -19,14 +25,23 @@ if TYPE_CHECKING:
 
 
 def register_files(
-    optical: Path, sar: Path, out: Path, config: RegisterConfig, net: "Network | None" = None
+    optical: Path,
+    sar: Path,
+    out: Path,
+    config: RegisterConfig,
+    net: "Network | None" = None,
+    *,
+    lock: bool = True,
 ) -> dict[str, Any]:
     """Register two image files into the folder `out`; returns the content of its transform.json.
 
     If both files are georeferenced, the search starts from their georeferences; a SAR image in another
     coordinate system is reprojected first. Without georeferences, the search starts with the first pixels
     aligned.
-    Raises InputError for files or a folder that cannot be used, and for an image that is one of the results.
+    lock: keeps other processes out of `out`. False where the caller does, as for the tasks of a cluster: a host
+    that is cut off may hold the lock of its pair when another one takes the pair over.
+    Raises InputError for files or a folder that cannot be used, for an image that is one of the results, and if
+    another process registers into the folder.
     """
     cv2.setNumThreads(1)  # processes run in parallel already, and one thread gives a fixed order
     refuse_results_as_inputs((optical, sar), result_paths(out))
@@ -34,9 +49,11 @@ def register_files(
     second = read_source(sar, None if first.geo is None else first.geo.crs)
     start = _initial(first, second)
     make_folder(out)
-    found = register_images(first.image, second.image, config, net, start)
-    origin = {} if net is None else net.origin
-    return write_outputs(out, first, second, config, found, origin)
+    with alone_in(out) if lock else nullcontext():
+        remove_left_over(out)
+        found = register_images(first.image, second.image, config, net, start)
+        origin = {} if net is None else net.origin
+        return write_outputs(out, first, second, config, found, origin)
 
 
 def _initial(optical: Source, sar: Source) -> Transform:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from sdnet.errors import InputError
-from sdnet.files import whole_file
+from sdnet.files import sweep, whole_file
 from sdnet.paths import printable_path
 from sdnet.registration.config import RegisterConfig
 from sdnet.registration.files.figures import checkerboard, flicker, preview, tie_point_map
@@ -37,6 +37,14 @@ _COLUMNS = (
 def result_paths(out: Path) -> list[Path]:
     """Every file that `write_outputs` writes or removes in `out`."""
     return [out / name for name in _NAMES]
+
+
+def remove_left_over(out: Path) -> None:
+    """Remove the temporary files of a killed process; no other process may be writing in `out`."""
+    sweep(out, _NAMES)
+    for left in out.glob(f".{_WARPED[0]}.*"):  # of `write_cog`, and what GDAL writes beside it
+        if left.is_file():
+            left.unlink(missing_ok=True)
 
 
 def refuse_results_as_inputs(inputs: Iterable[Path], results: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import calculate_default_transform, reproject
 
 from sdnet.cli.program import main
+from sdnet.files import alone_in
 from sdnet.registration.files.reading import read_source
 from sdnet.registration.files.warp import warp
 from sdnet.registration.transform import transform_from_dict
@@ -259,6 +260,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_search(cli, image
     (tmp_path / "file").write_text("")
     code, _, error = cli(images / "optical.png", images / "sar.png", "-o", tmp_path / "file")
     assert code == 2 and "cannot be written" in error
+
+
+def test_a_second_process_in_one_folder_is_refused_and_what_a_killed_one_left_is_removed(
+    cli, images, tmp_path
+) -> None:
+    left = [".warped.tif.123.tif", ".warped.tif.0123456789ab.ovr.tmp", ".transform.json.0123456789ab"]
+    for name in (*left, ".mine"):
+        (tmp_path / name).touch()
+    arguments = images / "optical.png", images / "stranger.png", "-o", tmp_path
+    with alone_in(tmp_path):
+        code, _, error = cli(*arguments)
+    assert code == 2 and f"another process is working in {tmp_path}; wait until it ends" in error
+    assert (tmp_path / left[0]).exists()
+    assert cli(*arguments)[0] == 3
+    assert {path.name for path in tmp_path.glob(".*")} == {".mine"}
 
 
 @pytest.mark.parametrize("name", ["warped.png", "warped.tif", "flicker.png", "transform.json"])

@@ -12,6 +12,7 @@ from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.register.on_workers import register_one, register_pairs, summary_of
 from orchestrator.register.pairs import PairFiles, list_pairs
 from sdnet.errors import InputError
+from sdnet.files import alone_in
 from sdnet.registration.config import RegisterConfig
 from tests.made_pairs import pair
 
@@ -31,6 +32,23 @@ def test_a_table_names_files_beside_it_and_their_results(tmp_path: Path) -> None
     ]
 
 
+def test_blanks_after_the_commas_of_a_table_do_not_matter(tmp_path: Path) -> None:
+    found = listed(tmp_path, 'optical, sar, name\n"a,1.png", b.png, harbour\n')
+    assert found == [PairFiles("harbour", tmp_path / "a,1.png", tmp_path / "b.png")]
+
+
+def test_a_second_process_that_registers_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("optical,sar\na.png,b.png\n")
+    with alone_in(tmp_path), pytest.raises(InputError, match="another process is working in"):
+        register_pairs(tmp_path / "pairs.csv", tmp_path, RegisterConfig(), None, ClusterSpec())
+
+
+def test_a_pair_named_like_the_table_of_all_pairs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("name,optical,sar\nregister.csv,a.png,b.png\n")
+    with pytest.raises(InputError, match=r"names a pair register\.csv, as the table of all pairs"):
+        register_pairs(tmp_path / "pairs.csv", tmp_path / "out", RegisterConfig(), None, ClusterSpec())
+
+
 def test_a_folder_of_pairs_is_listed_as_for_training(tmp_path: Path) -> None:
     for sensor in ("s1", "s2"):
         (tmp_path / sensor).mkdir()
@@ -47,6 +65,9 @@ def test_a_folder_of_pairs_is_listed_as_for_training(tmp_path: Path) -> None:
         ("optical;sar\na;b\n", "line 2, has no `optical` or no `sar`"),
         ("optical,sar\na.png\n", "line 2, has no `optical` or no `sar`"),
         ("optical,sar\na.png,b.png\na.tif,c.png\n", 'has two pairs named "a"; add a column `name`'),
+        ("optical,sar\n\na.png\n", "line 3, has no `optical` or no `sar`"),
+        ("optical,sar\na,b.png,c.png\n", "line 2, has more cells than the header; quote a path"),
+        ("optical,sar,sar\na.png,b.png,c.png\n", "has two columns `sar`; remove one of them"),
         ("name,optical,sar\n../x,a,b\n", 'names a pair "../x"; a name is that of a folder'),
         ("optical,sar\ns3://x/a,b\n", "optical is .*; only a directory that every host reaches"),
     ],
