@@ -1,6 +1,6 @@
 """The entry of `sdnet` and of `python -m sdnet`."""
 
-from sdnet.cli.interruption import hold_signals
+from sdnet.cli.interruption import end_at_once_on_signals, hold_signals
 
 
 def main() -> None:
@@ -8,7 +8,10 @@ def main() -> None:
     hold_signals()
     from sdnet.cli.program import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        end_at_once_on_signals()
 
 
 if __name__ == "__main__":

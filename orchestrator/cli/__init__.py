@@ -1,6 +1,6 @@
 """The command line `sdnet-orchestrate`: `program.py` combines the commands, `commands/` has a file for each."""
 
-from sdnet.cli.interruption import hold_signals
+from sdnet.cli.interruption import end_at_once_on_signals, hold_signals
 
 
 def main() -> None:
@@ -8,4 +8,7 @@ def main() -> None:
     hold_signals()
     from orchestrator.cli.program import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        end_at_once_on_signals()

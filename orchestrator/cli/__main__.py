@@ -1,5 +1,5 @@
 """`python -m orchestrator.cli` is `sdnet-orchestrate`."""
 
-from orchestrator.cli.program import main
+from orchestrator.cli import main
 
 main()

@@ -13,10 +13,11 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.storage import RunLost
 from sdnet.cli.command_line import refuse_empty, refuse_small_address_space, run_command
 from sdnet.cli.interruption import (
+    Interrupted,
     admit_signals,
     exit_code_of,
     interruptible,
-    leave_interrupted,
+    interruptible_in_one_line,
     received_signal,
 )
 from sdnet.cli.streams import standard_streams
@@ -55,16 +56,18 @@ class Commands(TyperGroup):
 def run_to_exit_code(app: Callable[..., object]) -> int:
     """Run the command line, print why it failed, and return its exit code."""
     silent = not set(_TALK_AFTER_A_SIGNAL) & set(sys.argv[1:2])
-    with standard_streams() as streams, interruptible(silent=silent):
-        code = _run(app, silent)
-        signum = received_signal()
-        if silent and signum is not None:
-            leave_interrupted("sdnet-orchestrate", signum)
-        lost = streams.why_output_was_lost()
-        if lost:
-            tell(f"standard output could not be written ({lost})")
-            code = code or int(not set(_RESULT_ON_DISK) & set(sys.argv[1:2]))
-    return code
+    signals = interruptible_in_one_line("sdnet-orchestrate") if silent else interruptible()
+    try:
+        with standard_streams() as streams, signals:
+            code = _run(app, silent)
+            lost = streams.why_output_was_lost()
+            if lost:
+                tell(f"standard output could not be written ({lost})")
+                code = code or int(not set(_RESULT_ON_DISK) & set(sys.argv[1:2]))
+        return code
+    except Interrupted as again:  # a second Ctrl-C, after the first one was caught
+        tell("interrupted")
+        return exit_code_of(again)
 
 
 def tell(message: str) -> None:

@@ -29,6 +29,16 @@ def admit_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
+def end_at_once_on_signals() -> None:
+    """Let ENDING_SIGNALS end this process without a word. For the interpreter's exit, where Python prints tracebacks.
+
+    A signal that is ignored, as `nohup` does with SIGHUP, stays ignored.
+    """
+    for signum in ENDING_SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked the command to end. Example: SIGHUP, because the terminal was closed."""
 
@@ -71,13 +81,35 @@ def interruptible(*, silent: bool = False) -> Iterator[None]:
             signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
 
 
+@contextmanager
+def interruptible_in_one_line(program: str) -> Iterator[None]:
+    """`interruptible`, silent: in this block a signal ends the process with one line and the signal's exit code.
+
+    After a signal, any error may come from an interrupted library, so none is printed. A second Ctrl-C may arrive
+    after the first one was caught.
+    """
+    try:
+        with interruptible(silent=True):
+            try:
+                yield
+            except BaseException:
+                if _last_received is None:
+                    raise
+            if _last_received is not None:
+                leave_interrupted(program, _last_received)
+    except Interrupted as again:
+        leave_interrupted(program, again.signum)
+
+
 def interrupt_silently(signum: int, frame: FrameType | None) -> None:
     """A handler that closes standard error, then raises Interrupted.
 
     MindSpore's compiler prints many lines for an exception in its callbacks, and an interrupted import prints a
-    traceback. `leave_interrupted` restores standard error for its one line.
+    traceback. `leave_interrupted` restores standard error for its one line. The compiler also writes a folder
+    `rank_0` with `analyze_fail.ir` into the current directory, or into MS_OM_PATH, which then accepts none.
     """
     global _stderr_before
+    os.environ["MS_OM_PATH"] = os.devnull
     with suppress(OSError):
         if _stderr_before is None:
             _stderr_before = os.dup(_STDERR)
@@ -90,8 +122,9 @@ def interrupt_silently(signum: int, frame: FrameType | None) -> None:
 def leave_interrupted(program: str, signum: int) -> NoReturn:
     """Print one line, and exit at once with the exit code of the signal.
 
-    A normal exit may crash in a library whose import was interrupted.
+    A normal exit may crash in a library whose import was interrupted. The next signal does not stop the line.
     """
+    hold_signals()
     with suppress(OSError):
         sys.stdout.flush()
     with suppress(OSError):

@@ -27,7 +27,7 @@ from sdnet.cli.command_line import (
     refuse_small_address_space,
     run_command,
 )
-from sdnet.cli.interruption import admit_signals, interruptible, leave_interrupted, received_signal
+from sdnet.cli.interruption import admit_signals, interruptible_in_one_line
 from sdnet.cli.streams import standard_streams
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
@@ -118,7 +118,7 @@ def prepare(
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
     counts, of = manifest["patches"], "" if images else " of synthetic pairs"
-    print(f"{counts['train']} training and {counts['test']} test patches{of} in {out}")
+    print(f"{counts['train']} training and {counts['test']} test patches{of} in {one_line(str(out))}")
 
 
 @app.command(epilog="Example: sdnet train --data /data/patches --out runs/one --recipe demo")
@@ -239,11 +239,11 @@ def register(
         net = load(checkpoint)
     facts = register_files(optical, sar, out, config, net)
     if not facts["trusted"]:
-        print(f"not trusted: {facts['reason']}; see {out / 'report.html'}", file=sys.stderr)
+        print(f"not trusted: {facts['reason']}; see {one_line(str(out / 'report.html'))}", file=sys.stderr)
         raise typer.Exit(3)
     print(
         f"{facts['agreeing']} of {facts['tie_points']} tie points agree, held-out median "
-        f"{facts['held_out_median_px']:.2f} px; wrote {out / facts['warped']}"
+        f"{facts['held_out_median_px']:.2f} px; wrote {one_line(str(out / facts['warped']))}"
     )
 
 
@@ -257,16 +257,8 @@ def main() -> None:
     """Run the command line; wrong input is one line on stderr and exit code 2."""
     print_any_text(sys.stdout, sys.stderr)
     ignore_unusable_width()
-    code = 1
-    with standard_streams() as streams, interruptible(silent=True):
-        try:
-            code = _run()
-        except BaseException:  # after a signal, any error may come from an interrupted library
-            if received_signal() is None:
-                raise
-        signum = received_signal()
-        if signum is not None:
-            leave_interrupted("sdnet", signum)
+    with standard_streams() as streams, interruptible_in_one_line("sdnet"):
+        code = _run()
         lost = streams.why_output_was_lost()
         if lost:
             print(f"sdnet: standard output could not be written ({lost})", file=sys.stderr)

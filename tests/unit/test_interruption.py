@@ -41,16 +41,42 @@ except KeyboardInterrupt as interruption:
 
 # The signal comes while the modules of the command line are imported.
 _IMPORTS_ITSELF = """
-import os, signal, sys
+import os, runpy, signal, sys
 from sdnet.cli import interruption
 hold = interruption.hold_signals
 def hold_signals():
     hold()
     os.kill(os.getpid(), signal.SIGNUM)
 interruption.hold_signals = hold_signals
-from PACKAGE import main
 sys.argv = ["program", "--help"]
-main()
+runpy.run_module("PACKAGE", run_name="__main__")
+"""
+
+# A second Ctrl-C, when the first one was caught and the line is about to be printed.
+_AGAIN = """
+import os, signal, sys
+from orchestrator.cli import endings
+from sdnet.cli import interruption
+def interrupt(**options):
+    os.kill(os.getpid(), signal.SIGINT)
+def interrupt_first(module, name):
+    prints = getattr(module, name)
+    def interrupts(*arguments):
+        setattr(module, name, prints)
+        interrupt()
+    setattr(module, name, interrupts)
+interrupt_first(interruption, "leave_interrupted")
+interrupt_first(endings, "tell")
+sys.argv = ["sdnet-orchestrate", "COMMAND"]
+sys.exit(endings.run_to_exit_code(interrupt))
+"""
+
+# The command is done, and the interpreter exits, which takes a moment with MindSpore or Ray.
+_EXITS = """
+import atexit, os, runpy, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["program", "--help"]
+runpy.run_module("PACKAGE", run_name="__main__")
 """
 
 # As a group that saves after the first signal: later ones must not end that.
@@ -156,7 +182,7 @@ def test_a_signal_while_ray_starts_waits_for_our_handler(signum: signal.Signals,
 
 @pytest.mark.parametrize(("signum", "code"), SIGNALS)
 @pytest.mark.parametrize(
-    ("package", "program"), [("sdnet.__main__", "sdnet"), ("orchestrator.cli", "sdnet-orchestrate")]
+    ("package", "program"), [("sdnet", "sdnet"), ("orchestrator.cli", "sdnet-orchestrate")]
 )
 def test_a_signal_while_the_command_line_is_imported_is_one_line(
     package: str, program: str, signum: signal.Signals, code: int
@@ -164,6 +190,20 @@ def test_a_signal_while_the_command_line_is_imported_is_one_line(
     with started(_IMPORTS_ITSELF.replace("SIGNUM", signum.name).replace("PACKAGE", package)) as process:
         assert process.communicate() == ("", f"{program}: interrupted\n")
     assert process.returncode == code
+
+
+@pytest.mark.parametrize("command", ["plan", "launch"])
+def test_a_second_ctrl_c_just_after_the_first_is_one_line_too(command: str) -> None:
+    with started(_AGAIN.replace("COMMAND", command)) as process:
+        assert process.communicate() == ("", "sdnet-orchestrate: interrupted\n")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("package", ["sdnet", "orchestrator.cli"])
+def test_a_signal_while_the_interpreter_exits_prints_nothing(package: str) -> None:
+    with started(_EXITS.replace("PACKAGE", package)) as process:
+        assert process.communicate()[1] == ""
+    assert process.returncode == -signal.SIGINT
 
 
 def test_what_the_first_signal_began_is_not_ended_by_the_next_ones() -> None:
@@ -188,12 +228,15 @@ def test_a_signal_while_mindspore_compiles_ends_export_in_one_line(
     # A file, because MindSpore reads the source of what it compiles.
     program = tmp_path / "compiles.py"
     program.write_text(_COMPILES)
-    with started(f"import runpy; runpy.run_path({str(program)!r})") as process:
+    with started(
+        f"import os, runpy; os.chdir({str(tmp_path)!r}); runpy.run_path({str(program)!r})"
+    ) as process:
         assert process.stdout is not None
         while process.stdout.readline().strip() != "5":
             assert process.poll() is None, process.communicate()[1]
         process.send_signal(signum)
         _, errors = process.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == ["compiles.py"]
     assert (process.returncode, errors) == (128 + signum, "sdnet-orchestrate: interrupted\n")
 
 
