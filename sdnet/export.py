@@ -15,7 +15,7 @@ from mindspore import Tensor, nn
 from sdnet.config import MOST_BATCH
 from sdnet.errors import InputError, shown
 from sdnet.evaluation.evaluate import Evaluation
-from sdnet.files import check_place, checksum_path, put_with_checksum
+from sdnet.files import check_place, checksum_path, put_with_checksum, refuse_replaced_input
 from sdnet.network.quiet import quiet_mindspore
 from sdnet.parameters.published import LoadedModel
 
@@ -54,6 +54,7 @@ def export_checkpoint(checkpoint: Path, out: Path, file_format: str = "mindir", 
     host.
     """
     _check(out, file_format, batch)
+    refuse_replaced_input(out, checkpoint)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)
     probe = np.random.default_rng(_PROBE_SEED).integers(0, 256, (batch, 64, 128), np.uint8)
     expected = evaluation.embed(probe)
@@ -82,7 +83,12 @@ def _scratch() -> Iterator[Path]:
     if not usable:
         raise InputError(f"MindSpore cannot export to any of {', '.join(places)}; set TMPDIR to a plain path")
     with tempfile.TemporaryDirectory(prefix="sdnet-export-", dir=usable[0]) as folder:
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if error.filename is None:  # from a write of MindSpore's, which does not name its file
+                error.filename = folder
+            raise
 
 
 def _check(out: Path, file_format: str, batch: int) -> None:
@@ -90,7 +96,7 @@ def _check(out: Path, file_format: str, batch: int) -> None:
         raise InputError("format air needs an Ascend host with CANN; export mindir here, or run this there")
     if file_format != "mindir":
         raise InputError(f"format {file_format} is not known; it must be mindir, or air on an Ascend host")
-    if out.suffix != ".mindir":
+    if not out.name.endswith(".mindir"):
         raise InputError(f"{out} does not end in .mindir; MindSpore loads no other name")
     check_place(out)
     check_place(checksum_path(out))

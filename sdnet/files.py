@@ -105,6 +105,12 @@ def check_place(path: Path) -> None:
         ) from None
 
 
+def refuse_replaced_input(out: Path, *inputs: Path) -> None:
+    """Raise InputError if writing `out` would replace one of the input files."""
+    if not out.is_symlink() and any(path.exists() and out.exists() and path.samefile(out) for path in inputs):
+        raise InputError(f"{out} is an input, and the result would replace it; name another file")
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents. Raises InputError when it cannot be created or written."""
     try:
@@ -169,9 +175,10 @@ def checksum_path(path: Path) -> Path:
 def put_with_checksum(content: bytes, path: Path) -> str:
     """Write `path` atomically, then its `checksum_path`; returns the SHA-256. Raises OSError."""
     found = hashlib.sha256(content).hexdigest()
-    checksum_path(path).unlink(missing_ok=True)  # first: an older checksum does not match this file
     with whole_file(path) as file:
         file.write(content)
+        file.flush()  # a full disk leaves the older file with its checksum
+        checksum_path(path).unlink(missing_ok=True)  # before the rename: it does not match this file
     with whole_file(checksum_path(path)) as checksum:
         checksum.write(found.encode() + b"  " + os.fsencode(path.name) + b"\n")
     return found

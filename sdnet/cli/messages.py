@@ -29,13 +29,14 @@ def accuracy_line(fpr95: float, accuracy: float) -> str:
 def origin_line(model: "LoadedModel") -> str:
     """The checksums of a result's weights, so that results can be compared."""
     note = f"; {model.note}" if model.note else ""
-    return f"weights SHA-256 {model.weights_sha256}, of {model.file} with SHA-256 {model.file_sha256}{note}"
+    file = one_line(str(model.file))
+    return f"weights SHA-256 {model.weights_sha256}, of {file} with SHA-256 {model.file_sha256}{note}"
 
 
 def exported_line(out: Path, exported: "Exported") -> str:
     """What an export wrote, how exact it is, and which weights it holds."""
     return (
-        f"wrote {out} (SHA-256 {exported.sha256}); its outputs differ from the checkpoint's by at most "
+        f"wrote {one_line(str(out))} (SHA-256 {exported.sha256}); its outputs differ from the checkpoint's by at most "
         f"{exported.difference:.1e}\n{origin_line(exported.model)}"
     )
 

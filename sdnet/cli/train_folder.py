@@ -9,7 +9,7 @@ from pathlib import Path
 from sdnet.cli.messages import accuracy_line, epoch_line
 from sdnet.config import Recipe
 from sdnet.data.store import PatchFile
-from sdnet.errors import InputError
+from sdnet.errors import InputError, one_line
 from sdnet.files import alone_in, make_folder
 from sdnet.parameters.checkpoint import STATE, CorruptCheckpoint, read, read_state
 from sdnet.parameters.published import write_published
@@ -63,7 +63,7 @@ def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:
     except CorruptCheckpoint as error:
         problem = str(error).rpartition("; ")[0]
         raise InputError(f"{problem}; move {newest} away to resume from the checkpoint before it") from None
-    print(f"resumed from {newest}")
+    print(f"resumed from {one_line(str(newest))}")
     return rates
 
 
@@ -81,7 +81,8 @@ def _published(out: Path, epoch: int) -> Path:
 
 
 def _publish(published: Path, model: State) -> None:
-    print(f"wrote {published} (SHA-256 {write_published(published, model)})", flush=True)
+    sha256 = write_published(published, model)
+    print(f"wrote {one_line(str(published))} (SHA-256 {sha256})", flush=True)
 
 
 def _refuse_lost(out: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_checkpoint_of_another_network_is_refused_before_ray_starts(cli: Cli, 
     [
         (("--distances", "{tmp}/no/d.npy"), "no/d.npy cannot be written (No such file or directory)"),
         (("--distances", "{tmp}"), "cannot be written (Is a directory)"),
+        (("--distances", "{tmp}/data/test.npz"), "test.npz is an input, and the result would replace it"),
         (("--address", "somewhere"), 'cluster.address is "somewhere"; use local, auto or host:port'),
         (
             ("--data", "{tmp}/data/train.npz"),

@@ -9,6 +9,7 @@ import typer
 from orchestrator.cli.options import AsJson, CheckpointPath, ClusterAddress, cluster_of
 from sdnet.cli.command_line import AdaptOption
 from sdnet.config import MOST_BATCH
+from sdnet.files import refuse_replaced_input
 from sdnet.paths import path_option
 
 
@@ -37,6 +38,8 @@ def evaluate(
     from orchestrator.job.stages.evaluate import evaluate_checkpoint
     from sdnet.cli.messages import assessment_lines
 
+    if distances is not None:
+        refuse_replaced_input(distances, checkpoint, data, *(() if train is None else (train,)))
     cluster = cluster_of("evaluate", address, workers)
     found = evaluate_checkpoint(
         checkpoint, data, cluster=cluster, batch=batch, distances_path=distances, train=train, adapt=adapt

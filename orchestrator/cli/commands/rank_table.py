@@ -30,6 +30,7 @@ from orchestrator.cli.options import AsJson, console
 from orchestrator.errors import InputError
 from orchestrator.job.run_directory import write_atomically
 from orchestrator.job.spec.job_spec import load_spec
+from sdnet.errors import one_line
 from sdnet.paths import path_option
 
 rank_table_app = typer.Typer(
@@ -227,4 +228,4 @@ def _emit(table: RankTable, out: Path | None) -> None:
         write_atomically(out, table.to_json())
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); give a writable path") from None
-    print(f"wrote {out}: {table.world_size} ranks on {len(table.servers)} server(s)")
+    print(f"wrote {one_line(str(out))}: {table.world_size} ranks on {len(table.servers)} server(s)")

@@ -1,7 +1,11 @@
 """Distances have the same bits for any number of ranks; exported files compute the same."""
 
+import contextlib
+import errno
 import os
+import resource
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdnet import export
+from sdnet.cli.messages import exported_line
 from sdnet.config import Recipe
 from sdnet.data.places import Places
 from sdnet.data.store import PatchFile
@@ -77,6 +82,7 @@ def test_an_exported_file_computes_what_the_checkpoint_does(published, tmp_path)
     assert exported.difference <= 1e-5
     assert exported.model.origin == checkpoint.load_model(published, _shapes()).origin
     assert exported.sha256 == sha256_of(out)
+    assert exported_line(tmp_path / "a\nb.mindir", exported).count("\n") == 1
     assert (tmp_path / "sdnet.mindir.sha256").read_text() == f"{exported.sha256}  sdnet.mindir\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sdnet.mindir", "sdnet.mindir.sha256"]
 
@@ -107,6 +113,45 @@ def test_a_checksum_that_cannot_be_written_is_refused_before_the_export(publishe
         ):
             export_checkpoint(published, tmp_path / f"{name}.mindir")
     assert [path.name for path in tmp_path.iterdir()] == ["sdnet.mindir.sha256"]
+
+
+def test_an_export_does_not_replace_its_own_checkpoint(published, tmp_path):
+    named = tmp_path / "given.mindir"
+    named.write_bytes(published.read_bytes())
+    with pytest.raises(InputError, match=r"given\.mindir is an input, and the result would replace it"):
+        export_checkpoint(named, named)
+    assert sha256_of(named) == sha256_of(published)
+
+
+def test_a_full_temporary_folder_is_named(published, tmp_path, monkeypatch):
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as MindSpore does, without a name
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(export.ms, "export", full)
+    with pytest.raises(OSError, match="No space left on device: '.*/sdnet-export-"):
+        export_checkpoint(published, tmp_path / ".mindir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_older_file_with_its_checksum(tmp_path):
+    out = tmp_path / "sdnet.mindir"
+    put_with_checksum(b"before", out)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with largest_file(1), pytest.raises(OSError, match="File too large"):
+        put_with_checksum(b"content", out)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Let writes fail, as on a full disk, when a file would become larger."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
 def test_an_export_that_fails_leaves_what_was_there(published, tmp_path, monkeypatch):
