@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,19 +10,25 @@ from pathlib import Path
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.report.lines import line_of
-from orchestrator.storage import ObjectMissing, Storage, StorageError, StorageMisused
+from orchestrator.storage import ObjectMissing, Storage, StorageError, StorageMisused, lease
 from orchestrator.telemetry import record, state
 from sdnet.errors import InputError
 
-# A run has one of these as soon as a launch has taken it.
-_SIGNS = (state.FOLDER.rstrip("/"), record.FOLDER.rstrip("/"), record.MERGED)
+# A run has one of these as soon as a launch has taken it: a file, or a name in a folder. The folders alone prove
+# nothing, because other programs also name theirs so.
+_SIGNS = (
+    (lease.FOLDER, re.compile(r"\d{6,}")),
+    (state.FOLDER, re.compile(r"\d{6,}\.json")),
+    (record.FOLDER, re.compile(r"\d{6,}|.+-\d+-[0-9a-f]{6}")),  # of a lease; of a writer without one
+    ("", re.compile(re.escape(record.MERGED))),
+)
 _PIECE_BYTES = 1 << 20
 
 
 def existing_run(path: Path) -> RunDirectory:
     """The run in this directory. Raises InputError when there is none."""
     try:
-        found = any(_is_there(path / name) for name in _SIGNS)
+        found = any(_has_name(path / folder, name) for folder, name in _SIGNS)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a readable directory") from None
     if not found:
@@ -81,9 +88,8 @@ def _logs(run: RunDirectory) -> list[str]:
     return [name.removeprefix(prefix).removesuffix(".log") for name in names if name.endswith(".log")]
 
 
-def _is_there(path: Path) -> bool:
+def _has_name(folder: Path, name: re.Pattern[str]) -> bool:
     try:
-        path.lstat()
+        return any(name.fullmatch(found.name) for found in folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return True

@@ -51,6 +51,21 @@ def test_a_run_of_version_1_and_one_that_was_just_taken_can_be_read(
     (tmp_path / "events.jsonl").unlink()
     write_state(DirectoryStorage(tmp_path), RunState())
     assert cli(command, str(tmp_path))[0] == 0
+    (tmp_path / "state" / "000000.json").unlink()
+    DirectoryStorage(tmp_path).put("lease/000001", b"{}")
+    assert cli(command, str(tmp_path))[0] == 0
+
+
+@pytest.mark.parametrize("command", ["status", "logs"])
+def test_a_folder_of_another_program_that_keeps_states_and_events_is_no_run(
+    cli: Cli, tmp_path: Path, command: str
+) -> None:
+    for name in ("state/settings.json", "events/events.out.tfevents.1"):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text("{}")
+    code, out, err = cli(command, str(tmp_path))
+    assert (code, out) == (2, "") and "is not a run directory (it has no events)" in err
 
 
 @pytest.mark.parametrize("command", ["status", "logs"])
