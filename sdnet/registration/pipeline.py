@@ -22,7 +22,7 @@ from sdnet.registration.config import (
 from sdnet.registration.fitting.joint import fit_jointly
 from sdnet.registration.fitting.piecewise import with_local_shifts
 from sdnet.registration.fitting.robust import LEAST_POINTS, agreeing, residuals, sample_affine
-from sdnet.registration.fitting.trust import LEAST_EVIDENCE, Verdict, evidence, judge
+from sdnet.registration.fitting.trust import LEAST_EVIDENCE, Verdict, evidence, judge, why_too_coarse
 from sdnet.registration.images import Image
 from sdnet.registration.matching.features import Descriptors, Features, Templates
 from sdnet.registration.matching.search import apart, compare
@@ -85,6 +85,9 @@ def register_images(
     if net is not None and config.adapt:
         net = net.adapted(optical, sar)
     passes = _passes(config, net)
+    too_coarse = why_too_coarse(optical.shape, initial)
+    if too_coarse:
+        return _refused(begun, too_coarse)
     starts: Iterable[Transform] = [initial]
     if config.search == "wide":
         wide = Templates(MEASURES[config.measure]) if config.method != "network" else passes.coarse[0][0]

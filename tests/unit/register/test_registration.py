@@ -168,6 +168,14 @@ def test_images_of_different_resolution_are_trusted_if_the_search_starts_with_it
     assert 0.95 < area / finer**2 < 1.05
 
 
+@pytest.mark.parametrize(("times", "named"), [(2.5, "2.5"), (4, "4.0"), (1e6, "many")])
+def test_a_sar_image_with_much_larger_pixels_is_not_trusted_whatever_agrees(times, named) -> None:
+    optical, _ = pair(EDGE, np.eye(3))
+    found = sdnet.register(optical, optical, initial=affine([[1 / times, 0, 0], [0, 1 / times, 0]]))
+    assert not found.verdict.trusted
+    assert f"a SAR pixel is {named} times as long as an optical one (at most 2.1)" in found.verdict.reason
+
+
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 300, 1e8, 1e150])
 def test_a_sar_image_within_a_few_optical_pixels_or_around_all_gives_no_match(scale) -> None:
     image = np.random.default_rng(0).integers(1, 255, (200, 200)).astype(np.uint8)
