@@ -68,7 +68,7 @@ def _listed(source: Path) -> Iterator[PairFiles]:
 
 
 def _refuse_repeated(source: Path, columns: Sequence[str]) -> None:
-    """Raise InputError for two columns of one name, of which `DictReader` would take the last."""
+    """Raise InputError if a column occurs twice. `DictReader` would use the last one."""
     for name in ("optical", "sar", "name"):
         if list(columns).count(name) > 1:
             raise InputError(f"{source} has two columns `{name}`; remove one of them")

@@ -106,7 +106,8 @@ def interrupt_silently(signum: int, frame: FrameType | None) -> None:
 
     MindSpore's compiler prints many lines for an exception in its callbacks, and an interrupted import prints a
     traceback. `leave_interrupted` restores standard error for its one line. The compiler also writes a folder
-    `rank_0` with `analyze_fail.ir` into the current directory, or into MS_OM_PATH, which then accepts none.
+    `rank_0` with `analyze_fail.ir` into MS_OM_PATH, or else into the
+    current directory. Below os.devnull it cannot write one.
     """
     global _stderr_before
     os.environ["MS_OM_PATH"] = os.devnull

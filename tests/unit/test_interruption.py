@@ -9,17 +9,29 @@ import pytest
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
+# Waits for a signal that may also have come just before; `signal.pause` would then wait for ever.
+_WAITING = """
+import os, signal
+woken, wakes = os.pipe()
+os.set_blocking(wakes, False)
+signal.set_wakeup_fd(wakes)
+def wait_for_a_signal():
+    os.read(woken, 1)
+"""
+
 # Prints that it waits, then waits for the signal; prints the exception of the block with its exit code.
-_WAITS = """
-import signal, sys
+_WAITS = (
+    _WAITING
+    + """
 from sdnet.cli.interruption import exit_code_of, interruptible
 try:
     with interruptible():
         print("waits", flush=True)
-        signal.pause()
+        wait_for_a_signal()
 except KeyboardInterrupt as interruption:
     print(exit_code_of(interruption), flush=True)
 """
+)
 
 # As Ray starts: it takes the signal for itself, which comes while it does so and while another thread lives.
 _STARTS_RAY = """
@@ -93,15 +105,17 @@ with interruptible():
 """
 
 # As the import of MindSpore, which prints and raises something else for an exception inside its C++ code.
-_IMPORTS = """
-import os, signal, sys
+_IMPORTS = (
+    _WAITING
+    + """
+import sys
 from orchestrator import cli
 from orchestrator.cli.commands import plan as plan_command
 from sdnet.cli import program as sdnet_command
 def import_mindspore(*arguments):
     os.write(1, b"waits\\n")
     try:
-        signal.pause()
+        wait_for_a_signal()
     except KeyboardInterrupt:
         os.write(2, b"pages of C++ text")
         raise ImportError("initialization failed") from None
@@ -114,6 +128,7 @@ main, arguments = programs["PROGRAM"]
 sys.argv = ["PROGRAM", *arguments]
 main()
 """
+)
 
 # `export`, with a network that MindSpore compiles again and again: each time it takes SIGINT for itself.
 _COMPILES = """
@@ -154,9 +169,9 @@ def test_each_ending_signal_interrupts_and_has_its_exit_code(signum: signal.Sign
 
 
 def test_the_exit_code_is_that_of_the_signal_also_when_a_library_raises_an_exception_of_its_own() -> None:
-    as_ray_does = _WAITS.replace("signal.pause()", """
+    as_ray_does = _WAITS.replace("        wait_for_a_signal()", """
         try:
-            signal.pause()
+            wait_for_a_signal()
         except KeyboardInterrupt:
             raise KeyboardInterrupt from None
 """)  # fmt: skip

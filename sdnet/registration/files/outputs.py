@@ -40,7 +40,7 @@ def result_paths(out: Path) -> list[Path]:
 
 
 def remove_left_over(out: Path) -> None:
-    """Remove the temporary files of a killed process; no other process may be writing in `out`."""
+    """Remove the temporary files of a killed process. A process that still writes in `out` would fail."""
     sweep(out, _NAMES)
     for left in out.glob(f".{_WARPED[0]}.*"):  # of `write_cog`, and what GDAL writes beside it
         if left.is_file():

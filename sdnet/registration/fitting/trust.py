@@ -13,9 +13,9 @@ _SAMPLE = 3  # tie points that define an affine transform
 LEAST_EVIDENCE = 12.0
 # Share of the fine tie points that must agree; by chance 7 % would.
 LEAST_SHARE = 0.2
-# How many times as long as an optical pixel a SAR pixel may be. Of 80 wrong pairs none was trusted at 1, one at 2 and
+# The longest allowed side of a SAR pixel, in optical pixels. Of 80 wrong pairs none was trusted at 1, one at 2 and
 # ten at 4, where neighbouring templates see the same few SAR pixels. The rest allows for map projections.
-_MOST_COARSER = 2.1
+_LONGEST_SAR_PIXEL = 2.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ def why_too_coarse(shape: tuple[int, int], initial: Transform) -> str:
     shape, initial: as for `judge`.
     """
     area = float(abs(np.linalg.det(initial.jacobian(np.array(shape) / 2.0))))
-    if area * _MOST_COARSER**2 >= 1:
+    if area * _LONGEST_SAR_PIXEL**2 >= 1:
         return ""
-    times = "many" if area < 1e-6 else f"{area**-0.5:.1f}"
+    times = f"{area**-0.5:.3g}" if area else "infinitely many"
     return (
-        f"a SAR pixel is {times} times as long as an optical one (at most {_MOST_COARSER}); "
+        f"a SAR pixel is {times} times as long as an optical one (at most {_LONGEST_SAR_PIXEL}); "
         "resample the optical image to pixels of that size"
     )
 

@@ -168,7 +168,7 @@ def test_images_of_different_resolution_are_trusted_if_the_search_starts_with_it
     assert 0.95 < area / finer**2 < 1.05
 
 
-@pytest.mark.parametrize(("times", "named"), [(2.5, "2.5"), (4, "4.0"), (1e6, "many")])
+@pytest.mark.parametrize(("times", "named"), [(2.5, "2.5"), (4, "4"), (1e6, "1e+06")])
 def test_a_sar_image_with_much_larger_pixels_is_not_trusted_whatever_agrees(times, named) -> None:
     optical, _ = pair(EDGE, np.eye(3))
     found = sdnet.register(optical, optical, initial=affine([[1 / times, 0, 0], [0, 1 / times, 0]]))
