@@ -151,6 +151,14 @@ def images_changed(work: Work) -> bool | None:
     return False if all(is_known(shard, work.directory) for shard in work.shards) else None
 
 
+def is_recorded(work: Work) -> bool:
+    """Whether the shards on disk were made of exactly these files, by their names, sizes and modification times."""
+    return all(
+        is_known(shard, work.directory) and not is_outdated(shard, work.directory, work.patches)
+        for shard in work.shards
+    )
+
+
 def orphans(work: Work) -> list[dict[str, str]]:
     """Images without a partner, as the manifest lists them."""
     root = work.shards[0].root
