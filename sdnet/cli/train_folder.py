@@ -42,6 +42,7 @@ def train_in_folder(
     data: see `Trainer`.
     Raises InputError, NonFiniteLoss, OSError.
     """
+    _refuse_checkpoints(out)
     _refuse_run_of_a_launch(out)
     if not out.exists():  # a refusal shall leave no empty folder
         steps_per_epoch(len(train), recipe.batch)
@@ -63,6 +64,18 @@ def train_in_folder(
             train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
         finally:
             trainer.close()
+
+
+def _refuse_checkpoints(out: Path) -> None:
+    """Raise InputError for a checkpoint, or a folder of checkpoints, instead of the folder of a run.
+
+    Training there would begin at step 1.
+    """
+    checkpoints = out.absolute().parent if (out / STATE).exists() else out.absolute()
+    if any(_NAME.fullmatch(path.parent.name) for path in checkpoints.glob(f"*/{STATE}")):
+        raise InputError(
+            f"{out} is inside the checkpoints of a run; give --out {checkpoints.parent} to resume that run"
+        )
 
 
 def _refuse_run_of_a_launch(out: Path) -> None:

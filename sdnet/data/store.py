@@ -114,7 +114,9 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path} is not there; make it with `preprocess`, or give another path") from None
+        of_run = path.parent / "data"
+        remedy = f"give {of_run}" if (of_run / path.name).exists() else "give another path"
+        raise InputError(f"{path} is not there; make it with `preprocess`, or {remedy}") from None
     except _NOT_WHOLE as error:
         if isinstance(error, OSError) and not is_permanent(error):
             raise

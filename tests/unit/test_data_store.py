@@ -160,6 +160,13 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         open_patches(tmp_path)
 
 
+def test_the_directory_of_a_run_instead_of_its_data_is_refused_with_the_folder_to_give(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/test.npz").touch()
+    with pytest.raises(InputError, match=rf"test\.npz is not there; .* or give {tmp_path}/data$"):
+        open_patches(tmp_path / "test.npz")
+
+
 def test_a_single_array_and_a_path_below_a_file_are_refused_with_what_to_give_instead(tmp_path):
     np.save(tmp_path / "train.npy", noise(2))
     (tmp_path / "train.npy").rename(tmp_path / "train.npz")

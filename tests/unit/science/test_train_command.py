@@ -89,6 +89,18 @@ def test_training_uses_the_folder_of_a_launch_that_has_ended_or_was_killed(tmp_p
     train_folder._refuse_run_of_a_launch(tmp_path)
 
 
+@pytest.mark.parametrize("inside", ["checkpoints", "checkpoints/step_00000005"])
+def test_training_does_not_begin_again_inside_the_checkpoints_of_a_run(tmp_path, monkeypatch, capsys, inside):
+    command = patches_for_training(tmp_path)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    save(tmp_path / "run/checkpoints", 5)
+    line = refusal(f"{command}/{inside} --batch 8", monkeypatch, capsys)
+    run = tmp_path / "run"
+    assert line == (
+        f"error: {run}/{inside} is inside the checkpoints of a run; give --out {run} to resume that run\n"
+    )
+
+
 def test_a_batch_above_the_data_leaves_no_folder(tmp_path, monkeypatch, capsys):
     line = refusal(f"{patches_for_training(tmp_path)} --batch 17", monkeypatch, capsys)
     assert line == "error: a step takes 17 samples and the data holds 16; lower the batch\n"
