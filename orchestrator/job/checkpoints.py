@@ -13,7 +13,7 @@ from orchestrator.engine.checkpoints import (
     newest_valid,
     refuse_lost,
 )
-from orchestrator.job.inputs import data_identity
+from orchestrator.job.inputs import data_identity, have_only_moved, keys_without_effect
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.storage import ObjectMissing, StorageMisused
@@ -75,7 +75,9 @@ def refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
     before = _read_job(run)
     if before is not None:
         now = spec.values()
-        changed = list(_differences(_identity(before), _identity(now)))
+        changed = list(_changes(before, now))
+        if changed and _is_moved(spec, run, before, now):
+            changed = []
         more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
         if changed:
             raise InputError(
@@ -120,12 +122,35 @@ def _read_job(run: RunDirectory) -> dict[str, Any] | None:
     )
 
 
-def _identity(job: dict[str, Any]) -> dict[str, object]:
+def _identity(job: dict[str, Any]) -> dict[str, Any]:
     """What of a job decides its result."""
     workers, threads = job["cluster"]["workers"], job["cluster"]["threads"]
     ranks = workers if isinstance(workers, int) else workers[1]
     sections = {**{key: job.get(key) for key in _IDENTITY}, "data": data_identity(job["data"])}
     return {**sections, "cluster": {"workers": ranks, "threads": threads}}
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Each key that decides the result and whose value differs.
+
+    A key without effect in either job is left out. If the jobs use different sources, the sources are named.
+    """
+    was, is_now = _identity(before), _identity(now)
+    for job in (before, now):
+        for key in keys_without_effect(job["data"]):
+            for identity in (was, is_now):
+                identity["data"].pop(key, None)
+    yield from _differences(was, is_now)
+
+
+def _is_moved(spec: JobSpec, run: RunDirectory, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether the jobs differ in nothing but the path of the same data."""
+    source = "images" if spec.data.prepared is None else "prepared"
+    path = now["data"].get(source)
+    if path is None or before["data"].get(source) is None:
+        return False
+    moved = {**before, "data": {**before["data"], source: path}}
+    return not any(_changes(moved, now)) and have_only_moved(spec.data, run)
 
 
 def _differences(before: object, now: object, name: str = "") -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sdnet.paths import full_path
 from sdnet.preparation.sen12 import split_scenes
 from sdnet.preparation.shards import pairs_per_shard
 from sdnet.preparation.synthetic import scene_of_each_pair
-from sdnet.preparation.work import Work, images_changed, notes, plan_work
+from sdnet.preparation.work import Work, images_changed, is_recorded, notes, plan_work
 from sdnet.recipes import patches_for
 
 logger = logging.getLogger(__name__)
@@ -73,11 +73,8 @@ def _unused_cluster_keys(spec: JobSpec) -> Iterator[str]:
 
 def _unused_data_keys(spec: JobSpec) -> Iterator[str]:
     data, left_out = spec.data, DataSpec()
-    if data.prepared is not None:
-        source = "prepared"
-        keys = ["synthetic", "patches", "split", "max_bad_images", "max_pixels"]
-    else:
-        source, keys = "images", [] if data.images is None else ["synthetic"]
+    source = "images" if data.prepared is None else "prepared"
+    keys = keys_without_effect({"images": data.images, "prepared": data.prepared})
     # The recipe raises some values of `patches` by itself.
     left_out = left_out.model_copy(update={"patches": patches_for(spec.train, left_out.patches)})
     unused = [f"data.{key}" for key in keys if getattr(data, key) != getattr(left_out, key)]
@@ -180,6 +177,24 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
         )
 
 
+def have_only_moved(data: DataSpec, run: RunDirectory) -> bool:
+    """Whether these are the run's data at another path. Images must have kept their sizes and modification times.
+
+    No image is read. False for data that cannot be used. Raises StorageUnavailable for a failure that may pass.
+    """
+    try:
+        if data.prepared is not None:
+            recorded, files = _recorded_checksums(run), prepared_files(data.prepared)
+            there = bool(recorded) and all(path.is_file() for path in files)
+            return there and not data_mismatch(recorded, checksums_of(*files))
+        return data.images is not None and is_recorded(work_of(data, images_folder(data.images), run))
+    except InputError:
+        return False
+    except OSError as error:
+        _refuse_passing(error, source_of(data))
+        return False
+
+
 def _refuse_passing(error: OSError, place: str) -> None:
     """Raise StorageUnavailable for an error that may pass: a lost server is not the user's mistake."""
     failure = storage_error(error.filename or place, error)
@@ -196,8 +211,15 @@ def _unreadable(error: OSError, folder: Path) -> InputError:
     )
 
 
+def keys_without_effect(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a job's `data` that describe a source which this job does not use."""
+    if data.get("prepared") is not None:
+        return ("synthetic", "patches", "split", "max_bad_images", "max_pixels")
+    return () if data.get("images") is None else ("synthetic",)
+
+
 def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a job's `data` that decide its result. Jobs written by older versions lack some keys.
+    """The keys of a job's `data` that may decide its result. Jobs written by older versions lack some keys.
 
     The same folder has one identity, however its path is written.
     """

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import secrets
@@ -206,9 +207,15 @@ def _names_below(folder: Path, prefix: str) -> Iterator[str]:
             except PermissionError as error:
                 if error.errno != errno.EACCES:  # EPERM is the answer of a lost mount
                     raise
-                logger.warning("%s cannot be listed (%s)", entry.path, error.strerror)
+                _warn_of_unlisted(entry.path, error.strerror)
         elif not entry.name.endswith(_TEMPORARY):
             yield prefix + entry.name
+
+
+@functools.lru_cache(maxsize=1024)
+def _warn_of_unlisted(path: str, reason: str) -> None:
+    """Warn once of each folder: a launch lists the checkpoints of a run several times."""
+    logger.warning("%s cannot be listed (%s); let this user read it, or move it away", path, reason)
 
 
 def _remove_temporary_files(folder: Path) -> None:

@@ -33,8 +33,9 @@ from orchestrator.storage.verified_copy import VerifiedCopy, size_of
 
 DEFAULT_BASE, DEFAULT_LIMIT_GB = "/var/tmp", 100.0
 _SETTING = "cluster.cache"
-# The modification time of every verified copy. A later write, also by mistake, changes it, and the copy is made again.
-_SEAL_NS = 1_000_000_000 * 10**9
+# The modification time of a verified copy is these seconds and its size, see `_seal_ns`. A later write changes the
+# time, and a file that lost its end has another size. In both cases the copy is made again.
+_SEAL_S, _SIZES = 1_000_000_000, 1_000_000
 _LOOK_EVERY_S = 1.0
 
 
@@ -145,7 +146,7 @@ class HostCache:
         try:
             VerifiedCopy(source, sha256, descriptor, self.stall_s).run(alive)
             os.fsync(descriptor)
-            os.utime(descriptor, ns=(time.time_ns(), _SEAL_NS))
+            os.utime(descriptor, ns=(time.time_ns(), _seal_ns(os.fstat(descriptor).st_size)))
             temporary.rename(folder / sha256)
         finally:
             temporary.unlink(missing_ok=True)
@@ -200,6 +201,11 @@ class HostCache:
             )
 
 
+def _seal_ns(size: int) -> int:
+    """Whole seconds, because some file systems store no smaller unit."""
+    return (_SEAL_S + size % _SIZES) * 10**9
+
+
 def _sealed(path: Path) -> int | None:
     """A descriptor with a shared lock of a copy that is complete and unchanged; None if there is no such copy."""
     try:
@@ -208,8 +214,9 @@ def _sealed(path: Path) -> int | None:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits only for a process that is removing this copy
     found = os.fstat(descriptor)
-    if found.st_nlink and found.st_mtime_ns == _SEAL_NS and found.st_uid == os.geteuid():
-        os.utime(descriptor, ns=(time.time_ns(), _SEAL_NS))  # the access time orders copies by their last use
+    seal = _seal_ns(found.st_size)
+    if found.st_nlink and found.st_mtime_ns == seal and found.st_uid == os.geteuid():
+        os.utime(descriptor, ns=(time.time_ns(), seal))  # the access time orders copies by their last use
         return descriptor
     os.close(descriptor)
     return None

@@ -89,6 +89,7 @@ def prepare(
     ] = 0.01,
 ) -> None:
     """Cut patches from image pairs into train.npz and test.npz."""
+    from sdnet.preparation.copies import notes_on_copies
     from sdnet.preparation.prepare import prepare as prepare_data
     from sdnet.preparation.synthetic import make_tree
     from sdnet.preparation.work import notes, plan_work
@@ -117,6 +118,8 @@ def prepare(
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
+        for note in notes_on_copies(manifest):
+            print(f"note: {note}", file=sys.stderr)
     counts, of = manifest["patches"], "" if images else " of synthetic pairs"
     print(f"{counts['train']} training and {counts['test']} test patches{of} in {one_line(str(out))}")
 

@@ -2,21 +2,26 @@
 
 import contextlib
 import re
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sdnet.cli.messages import accuracy_line, epoch_line
 from sdnet.config import Recipe
+from sdnet.data.augment import check_patches
+from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError, one_line
-from sdnet.files import alone_in, make_folder
+from sdnet.files import alone_in, make_folder, read_json
 from sdnet.parameters.checkpoint import STATE, CorruptCheckpoint, read, read_state
 from sdnet.parameters.published import write_published
 from sdnet.parameters.weights import State
 from sdnet.training.loop import EpochReport, train_epochs
 from sdnet.training.trainer import Trainer
 
+# `sdnet-orchestrate status` calls an owner silent after the same time.
+_SILENT_AFTER_S, _LOOK_EVERY_S = 6.0, 0.2
 _EPOCH = re.compile(r"epoch_\d+")
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
 
@@ -37,6 +42,11 @@ def train_in_folder(
     data: see `Trainer`.
     Raises InputError, NonFiniteLoss, OSError.
     """
+    _refuse_checkpoints(out)
+    _refuse_run_of_a_launch(out)
+    if not out.exists():  # a refusal shall leave no empty folder
+        steps_per_epoch(len(train), recipe.batch)
+        check_patches(recipe, train)
     make_folder(out / "checkpoints")
     with alone_in(out / "checkpoints"):
         newest = newest_checkpoint(out)
@@ -54,6 +64,49 @@ def train_in_folder(
             train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
         finally:
             trainer.close()
+
+
+def _refuse_checkpoints(out: Path) -> None:
+    """Raise InputError for a checkpoint, or a folder of checkpoints, instead of the folder of a run.
+
+    Training there would begin at step 1.
+    """
+    checkpoints = out.absolute().parent if (out / STATE).exists() else out.absolute()
+    if any(_NAME.fullmatch(path.parent.name) for path in checkpoints.glob(f"*/{STATE}")):
+        raise InputError(
+            f"{out} is inside the checkpoints of a run; give --out {checkpoints.parent} to resume that run"
+        )
+
+
+def _refuse_run_of_a_launch(out: Path) -> None:
+    """Raise InputError while `sdnet-orchestrate launch` works in this folder, on any host.
+
+    It renews `lease/<number>.heartbeat` every 2 s until it ends. A killed launch renews it no more.
+    """
+    leases = [path for path in (out / "lease").glob("*") if path.name.isdecimal()]
+    if not leases:
+        return
+    lease = max(leases, key=lambda path: int(path.name))
+    heartbeat = lease.with_name(f"{lease.name}.heartbeat")
+    before, deadline = _content(heartbeat), time.monotonic() + _SILENT_AFTER_S
+    while before.get("ended") is False and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
+        now = _content(heartbeat)
+        if now and now != before:
+            owner = _content(lease)
+            raise InputError(
+                f"{out} is being run by a launch (process {owner.get('pid')} on {owner.get('host')}); "
+                "stop it first, or give another --out"
+            )
+
+
+def _content(path: Path) -> dict[str, object]:
+    """A JSON object of a file; empty if there is none."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _resume(trainer: Trainer, newest: Path) -> dict[str, float]:

@@ -39,8 +39,8 @@ def find_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
     if len(found) != 1:
         names = ", ".join(archive.namelist()[:5])
         raise InputError(
-            f"{path} has {'no' if not found else len(found)} {name.removesuffix('.npy')}; "
-            f"it holds {short(names) or 'nothing'}"
+            f"{path} has {'no' if not found else len(found)} {name.removesuffix('.npy')}, but "
+            f"{short(names) or 'nothing'}; write it with numpy.savez(file, patches, labels), without names"
         )
     info = found[0]
     if info.flag_bits & _ENCRYPTED:
@@ -57,7 +57,9 @@ def find_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
         header = io.BytesIO(file.read(_HEADER_BYTES))
     shape, fortran, dtype = _npy_header(header)
     if dtype.hasobject:
-        raise InputError(f"{path} holds pickled objects in {name}; only plain numbers are read")
+        raise InputError(
+            f"{path} holds pickled objects in {name}; write it as plain numbers, without dtype object"
+        )
     if not all(type(length) is int and length >= 0 for length in shape):
         raise ValueError(f"{name} has the shape {short(shape)}")
     size = math.prod(shape) * dtype.itemsize

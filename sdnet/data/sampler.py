@@ -17,7 +17,7 @@ def steps_per_epoch(num_samples: int, global_batch: int) -> int:
     """Steps that show every sample at least once. Raises InputError when one batch is larger than the data."""
     if global_batch > num_samples:
         raise InputError(
-            f"a step takes {global_batch} samples and the data holds {num_samples}; lower train.batch"
+            f"a step takes {global_batch} samples and the data holds {num_samples}; lower the batch"
         )
     return -(-num_samples // global_batch)
 

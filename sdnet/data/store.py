@@ -114,7 +114,9 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path} is not there; make it with `preprocess`, or give another path") from None
+        of_run = path.parent / "data"
+        remedy = f"give {of_run}" if (of_run / path.name).exists() else "give another path"
+        raise InputError(f"{path} is not there; make it with `preprocess`, or {remedy}") from None
     except _NOT_WHOLE as error:
         if isinstance(error, OSError) and not is_permanent(error):
             raise
@@ -124,8 +126,13 @@ def _refusing_damage(path: Path) -> Iterator[None]:
 def _not_whole(path: Path, error: Exception) -> str:
     if isinstance(error, zipfile.BadZipFile):
         with path.open("rb") as file:
-            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                return f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull`"
+            head = file.read(len(_LFS_POINTER))
+        if head == _LFS_POINTER:
+            return f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull`"
+        if head.startswith(npy.MAGIC_PREFIX):
+            return f"{path} is a single array (.npy); write it with numpy.savez(file, patches, labels)"
+    if isinstance(error, NotADirectoryError):
+        return f"{path} cannot be read: {path.parent} is a file; give the folder with train.npz and test.npz"
     if isinstance(error, OSError):
         return f"{path} cannot be read ({error.strerror or error}); it must be a readable .npz file"
     return f"{path} is not a whole .npz ({_line(error)}); make or copy it again"

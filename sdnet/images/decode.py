@@ -65,6 +65,8 @@ def read_grey(path: Path, max_pixels: int) -> np.ndarray:
             _refuse(header, os.fstat(file.fileno()).st_size, max_pixels)
             file.seek(0)
             data = file.read()
+        if header.format == "PNM":
+            data += b"\n"  # OpenCV cannot decode a text PNM that ends right behind its last number
         refuse_incomplete(data)
         return _decode(data, header)
     except BadHeader as error:

@@ -18,6 +18,7 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _OF_PARTS = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
 _MOST_VALUES, _MOST_PARTS, _MOST_FIELDS = 64, 1 << 20, 4096
+_LEAST_TILE_BYTES = 1024  # of one band; OpenCV decodes deeper tiles of any size
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 # Compressions that GDAL and Pillow write, but that OpenCV cannot decode.
 _NOT_DECODED = {
@@ -76,6 +77,7 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
             extra=fields[_EXTRA].values if _EXTRA in fields else (),
         )
         or _missing_parts(fields)
+        or _small_tiles(fields, bits[0] if bits else 0)
         or _cut_off(content, fields),
     )
 
@@ -135,6 +137,17 @@ def _missing_parts(fields: dict[int, _Field]) -> str:
         return ""
     return (
         f"is a TIFF without {missing} of its {needed} strips or tiles; write all of them (GDAL: no SPARSE_OK)"
+    )
+
+
+def _small_tiles(fields: dict[int, _Field], bits: int) -> str:
+    """Why OpenCV does not decode the tiles, or empty: it refuses small ones of up to 8 bits."""
+    width, height = _first(fields, _TILE_WIDTH, 0), _first(fields, _TILE_HEIGHT, 0)
+    if _TILES not in fields or bits > 8 or width * height * bits >= 8 * _LEAST_TILE_BYTES:
+        return ""
+    return (
+        f"is a {bits}-bit TIFF in tiles of {width} x {height} px, which are too small for the decoder; write it with "
+        "larger tiles, such as 256 x 256, or in strips"
     )
 
 

@@ -27,6 +27,8 @@ _DTYPES = {
     "Int32": np.int32, "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64,
     "Float16": np.float16, "Float32": np.float32, "Float64": np.float64,
 }  # fmt: skip
+# Types that NumPy lacks or that SDNet never has. Such a parameter is of another program and is not read.
+_FOREIGN = frozenset({"Complex64", "Complex128", "Float8E4M3FN", "Float8E5M2", "HiFloat8", "Int4", "str"})
 _TYPES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 # `save_checkpoint(crc_check=True)` ends a file with this word and a CRC-32 in ten bytes.
 _CRC_WORD, _CRC_BYTES = b"crc_num", 10
@@ -179,8 +181,8 @@ def _array(path: Path, name: str, tensors: list[Checkpoint.Value]) -> np.ndarray
     content = b"".join(tensor.tensor_content for tensor in tensors)
     alike = all(list(tensor.dims) == dims and tensor.tensor_type == stored for tensor in tensors)
     shape = [] if dims == [0] and content else dims
-    if stored == "str":
-        return np.frombuffer(content, np.uint8)  # text that is not a parameter; unused here
+    if stored in _FOREIGN:
+        return np.frombuffer(content, np.uint8)
     size = math.prod(shape) * dtype.itemsize
     fits = len(shape) <= _MOST_DIMS and min(shape, default=0) >= 0 and size == len(content)
     if not (alike and dtype != np.void and fits):

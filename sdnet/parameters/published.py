@@ -89,7 +89,7 @@ def model_of(
     state: State = {}
     for name, shape in shapes.items():
         if name not in sources:
-            raise InputError(f"{path} holds no {published_name(name)}; give a checkpoint of SDNet")
+            raise InputError(f"{path} holds no {published_name(name)}; {_remedy(given)}")
         value, stored = given.parameters[sources[name]], given.formats[sources[name]]
         if value.shape != shape or stored not in ("Float32", *_CONVERTED):
             raise InputError(
@@ -130,6 +130,16 @@ def verify_checksum(path: Path, found: str) -> bool:
             "the file is corrupt or was replaced: copy both again"
         )
     return True
+
+
+def _remedy(given: ParameterFile) -> str:
+    """What to give instead of a file that lacks a parameter of the network."""
+    if not any(_PUBLISHED.fullmatch(name) for name in given.parameters):
+        return "give a checkpoint of SDNet"
+    return (
+        "a single file is read as the published network; for another recipe, such as modern, give the checkpoint "
+        "directory, whose state.json names the recipe"
+    )
 
 
 def _sources(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:

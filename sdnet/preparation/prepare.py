@@ -20,6 +20,7 @@ from sdnet.data.store import PATCH_SHAPE, open_patches, read_images, write_patch
 from sdnet.errors import InputError
 from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
 from sdnet.preparation.alignment import SceneShift
+from sdnet.preparation.copies import copies_table
 from sdnet.preparation.scenes import alignment_table, estimate_shifts, places_of
 from sdnet.preparation.shards import Shard, ShardReport, make_shard, patches_path, read_good_shard
 from sdnet.preparation.work import Work, orphans, refuse_too_many
@@ -108,6 +109,7 @@ def _merge(
             "images": [path for shard in work.shards for path in reports[shard.name].constant_images],
             "windows": sum(reports[shard.name].constant_windows for shard in work.shards),
         },
+        "copies": copies_table(work, reports),
         **({"alignment": alignment_table(work, shifts)} if shifts is not None else {}),
         "files": dict(zip(("train.npz", "test.npz"), files, strict=True)),
     }

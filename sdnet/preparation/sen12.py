@@ -12,6 +12,7 @@ import numpy as np
 from sdnet.config import Layout, SplitConfig
 from sdnet.errors import InputError, shown
 from sdnet.preparation.layouts import Image, are_swapped, images_of
+from sdnet.preparation.scene_pattern import ScenePattern
 
 _TEST_SCENES = 2  # the fewest
 
@@ -55,8 +56,8 @@ def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = 
         )
     _refuse_swapped(pairs)
     if scene_pattern is not None:
-        pattern = re.compile(_composed(scene_pattern))
-        pairs = [_in_scene(pair, pattern) for pair in pairs]
+        pattern = ScenePattern(scene_pattern)
+        pairs = [replace(pair, scene=pattern.scene_of(pair.name)) for pair in pairs]
     orphans = [path for key, path in (optical | sar).items() if (key in optical) != (key in sar)]
     return Listing(tuple(sorted(pairs, key=_natural)), tuple(sorted(orphans)))
 
@@ -120,16 +121,6 @@ def _refuse_swapped(pairs: Iterable[Pair]) -> None:
 def _composed(text: str) -> str:
     """The text in Unicode's form NFC. macOS spells accents as characters of their own (NFD)."""
     return unicodedata.normalize("NFC", text)
-
-
-def _in_scene(pair: Pair, pattern: re.Pattern[str]) -> Pair:
-    match = pattern.fullmatch(pair.name)
-    if match is None or match[1] is None:
-        raise InputError(
-            f"data.split.scene_pattern {shown(pattern.pattern)} does not match {pair.name!r}, "
-            "the name of a pair; it must match the whole name of each"
-        )
-    return replace(pair, scene=match[1])
 
 
 def _natural(pair: Pair) -> list[list[tuple[int, int, str]]]:

@@ -24,6 +24,7 @@ from sdnet.preparation.sen12 import Pair
 
 # Increase it when the same pairs and settings give other patches than before.
 _VERSION = 3
+_DIGITS = 16  # of a SHA-256 in hexadecimal: enough to distinguish millions of pairs
 _FEWEST_PAIRS, _MOST_PAIRS, _SHARDS_AIMED_AT = 8, 256, 64
 
 
@@ -47,7 +48,8 @@ class ShardReport:
     """The result of a shard.
 
     sha256: of its file. skipped: bad images with their reasons. constant_images: images of one value
-    only, whose pairs give no patch. constant_windows: windows left out for the same reason.
+    only, whose pairs give no patch. constant_windows: windows left out for the same reason. pixels: a hash of
+    each pair's pixels, empty without patches; no hash at all in reports of older versions.
     """
 
     fingerprint: str
@@ -56,6 +58,7 @@ class ShardReport:
     skipped: tuple[tuple[str, str], ...]
     constant_images: tuple[str, ...]
     constant_windows: int
+    pixels: tuple[str, ...] = ()
 
     @property
     def patches(self) -> int:
@@ -89,9 +92,9 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     Raises OSError when storage fails.
     """
     known = fingerprint(shard, config)  # before the images are read, so that a later change is noticed
-    cuts, surfaces, skipped, constant = [], [], [], []
+    cuts, surfaces, skipped, constant, pixels = [], [], [], [], []
     for pair in shard.pairs:
-        surface = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32)
+        surface, images = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32), None
         try:
             images = read_pair(pair.optical, pair.sar, shard.max_pixels)
             cut, without_texture = _cut_pair(pair, images, shard, config)
@@ -101,6 +104,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
             skipped.append((_relative(error.path, shard.root), error.reason))
             cut, without_texture = Cut.nothing(config), []
         cuts.append(cut)
+        pixels.append(_hash(*images) if images is not None and len(cut.patches) else "")
         surfaces.append(surface)
         constant += without_texture
     counts = tuple(len(cut.patches) for cut in cuts)
@@ -119,7 +123,13 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
         extras=extras,
     )
     report = ShardReport(
-        known, sha256_of(path), counts, tuple(skipped), tuple(constant), sum(cut.constant for cut in cuts)
+        known,
+        sha256_of(path),
+        counts,
+        tuple(skipped),
+        tuple(constant),
+        sum(cut.constant for cut in cuts),
+        tuple(pixels),
     )
     _write_report(report, shard, directory)
     return report
@@ -143,6 +153,13 @@ def _cut_pair(
         raise BadImage(pair.optical, f"has {images[0].size} px, and keypoints failed ({reason})") from None
 
 
+def _hash(optical: np.ndarray, sar: np.ndarray) -> str:
+    digest = hashlib.sha256(str(optical.shape).encode())
+    for image in (optical, sar):
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:_DIGITS]
+
+
 def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardReport | None:
     """The report of a shard on disk that is complete and has these pairs and settings; None otherwise."""
     try:
@@ -154,6 +171,7 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
             tuple((image, reason) for image, reason in raw["skipped"]),
             tuple(raw["constant_images"]),
             raw["constant_windows"],
+            tuple(raw.get("pixels", ())),
         )
         whole = report.fingerprint == fingerprint(shard, config) and report.sha256 == sha256_of(
             patches_path(directory, shard)

@@ -96,18 +96,18 @@ def notes(work: Work, split: SplitConfig) -> tuple[str, ...]:
         found.append("train_scenes and test_scenes choose the scenes, so data.split.train has no effect")
     if work.listing.orphans:
         alone = [item["image"] for item in orphans(work)]
-        found.append(f"{len(alone)} image(s) have no partner and are left out: {_some(alone)}")
+        found.append(f"{len(alone)} image(s) have no partner and are left out: {some_of(alone)}")
     unread = _folders_without_part(work)
     if unread:
         found.append(
-            f"{len(unread)} folder(s) with images are no part of the layout and are left out: {_some(unread)}"
+            f"{len(unread)} folder(s) with images are no part of the layout and are left out: {some_of(unread)}"
         )
     used = {pair.scene for shard in work.shards for pair in shard.pairs}
     unused = list(dict.fromkeys(pair.scene for pair in pairs if pair.scene not in used))
     if unused:
         found.append(
             f"{len(unused)} scene(s) match neither train_scenes nor test_scenes and are left out: "
-            f"{_some(unused)}"
+            f"{some_of(unused)}"
         )
     return tuple(found)
 
@@ -126,7 +126,8 @@ def _folders_without_part(work: Work) -> list[str]:
     return sorted(found)
 
 
-def _some(names: list[str]) -> str:
+def some_of(names: list[str]) -> str:
+    """The first of these names, for a note."""
     return ", ".join(one_line(name) for name in names[:_NAMED_IN_NOTES]) + (
         ", ..." if len(names) > _NAMED_IN_NOTES else ""
     )
@@ -149,6 +150,14 @@ def images_changed(work: Work) -> bool | None:
     if any(gives_other_patches(shard, work.directory, work.patches) for shard in outdated):
         return True
     return False if all(is_known(shard, work.directory) for shard in work.shards) else None
+
+
+def is_recorded(work: Work) -> bool:
+    """Whether the shards on disk were made of exactly these files, by their names, sizes and modification times."""
+    return all(
+        is_known(shard, work.directory) and not is_outdated(shard, work.directory, work.patches)
+        for shard in work.shards
+    )
 
 
 def orphans(work: Work) -> list[dict[str, str]]:

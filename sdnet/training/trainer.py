@@ -32,6 +32,7 @@ __all__ = ["Progress", "Snapshot", "Trainer"]
 
 # Own work is measured only at every n-th step, because the device must be idle before and after.
 _MEASURE_EVERY = 8
+_ELSEWHERE = "begin another run (sdnet train: another --out; launch: another `name`)"
 _FEWEST_MEASURED, _MOST_MEASURED = 3, 5
 
 
@@ -284,17 +285,15 @@ class Trainer:
             raise NonFiniteLoss(bad)
 
     def _check_same_run(self, place: str, state: CheckpointState) -> None:
+        # Data first: other files usually have another number of samples, and their names say more.
+        mismatch = data_mismatch(state.data, self._data)
+        if mismatch:
+            raise InputError(
+                f"{place} was trained with another {mismatch}; put the data back, or {_ELSEWHERE}"
+            )
         changed = changed_setting(
             {**state.recipe, "slices": state.slices, "num_samples": state.num_samples},
             {**asdict(self.recipe), "slices": self.slices, "num_samples": len(self._train)},
         )
         if changed:
-            raise InputError(
-                f"{place} was trained with {changed}; use the same, or start a run with another name"
-            )
-        mismatch = data_mismatch(state.data, self._data)
-        if mismatch:
-            raise InputError(
-                f"{place} was trained with another {mismatch}; put the data back, "
-                "or start a run with another name"
-            )
+            raise InputError(f"{place} was trained with {changed}; use the same, or {_ELSEWHERE}")

@@ -105,6 +105,29 @@ def test_a_sparse_tiff_is_refused_because_its_holes_decode_to_other_bytes_of_the
         read(content)
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize(("edge", "bits"), [(16, 8), (32, 8), (64, 1), (128, 1), (16, 16)])
+def test_tiles_that_are_too_small_for_the_decoder_are_named_and_all_others_are_read(read, edge, bits):
+    dtype = "uint16" if bits == 16 else "uint8"
+    with MemoryFile() as memory:
+        layout = {
+            "tiled": True,
+            "blockxsize": edge,
+            "blockysize": edge,
+            **({"nbits": 1} if bits == 1 else {}),
+        }
+        with memory.open(driver="GTiff", width=30, height=20, count=1, dtype=dtype, **layout) as file:
+            file.write((GREY % 2).astype(dtype), 1)
+        content = bytes(memory.getbuffer())
+    if edge * edge * min(bits, 8) >= 8 * 1024 or bits > 8:
+        assert read(content).any()
+        return
+    with pytest.raises(
+        BadImage, match=f"is a {bits}-bit TIFF in tiles of {edge} x {edge} px, which are too small"
+    ):
+        read(content)
+
+
 def test_a_bmp_with_the_usual_masks_is_read_as_one_without_masks(read):
     masked = read(bmp_of_32_bits(COLOURS, (0xFF0000, 0xFF00, 0xFF)))
     np.testing.assert_array_equal(masked, read(pillow_bytes(COLOURS, "BMP")))

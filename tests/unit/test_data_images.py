@@ -255,6 +255,14 @@ def test_a_pnm_whose_greatest_value_is_not_255_is_stretched_whether_it_is_text_o
     np.testing.assert_array_equal(read(b"P5 30 20 255\n" + image.tobytes()), image)
 
 
+def test_a_text_pnm_may_end_without_a_line_end_but_not_without_a_pixel(read):
+    pixels = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    text = b"P2 30 20 255\n" + b" ".join(b"%d" % value for value in pixels.reshape(-1))
+    np.testing.assert_array_equal(read(text), pixels)
+    with pytest.raises(BadImage, match="is not an image that OpenCV decodes"):
+        read(text.rpartition(b" ")[0])
+
+
 def test_a_signalling_nan_is_no_measurement_and_no_warning(read):
     image = (RAMP + 1).astype(np.float32)
     image[0, 0] = np.array([0x7FA00000], np.uint32).view(np.float32)[0]

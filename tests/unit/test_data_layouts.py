@@ -1,5 +1,6 @@
 """Folders of public data sets: their layout, and the scene of each image."""
 
+import signal
 from pathlib import Path
 from typing import get_args
 
@@ -7,6 +8,7 @@ import pytest
 
 from sdnet.config import Layout, SplitConfig
 from sdnet.errors import InputError
+from sdnet.preparation import scene_pattern
 from sdnet.preparation.sen12 import find_pairs, split_scenes
 
 DOCUMENTATION = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
@@ -165,6 +167,18 @@ def test_a_pattern_that_leaves_a_pair_without_a_scene_is_refused_with_its_name(t
     touch(tmp_path, *[f"{sensor}/{name}.png" for sensor in ("s1", "s2") for name in ("a1", "b1")])
     with pytest.raises(InputError, match=r"scene_pattern .* does not match '[ab]1', the name of a pair"):
         find_pairs(tmp_path, scene_pattern=pattern)
+
+
+def test_a_scene_pattern_that_takes_exponential_time_is_stopped_and_changes_no_signal(monkeypatch):
+    monkeypatch.setattr(scene_pattern, "_MOST_CPU_S", 0.05)
+    before = signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(
+        InputError, match=r'scene_pattern "\(a\+\)\+\$" takes more than 0.05 s .* put no repeat inside'
+    ):
+        scene_pattern.ScenePattern("(a+)+$").scene_of("a" * 60 + "_1")
+    assert scene_pattern.ScenePattern(r"(.+)_\d+").scene_of("port_1") == "port"
+    assert signal.getsignal(signal.SIGVTALRM) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,6 @@ def test_a_shared_order_cannot_be_changed_by_who_reads_it():
 
 
 def test_a_batch_above_the_data_is_refused_with_both_numbers():
-    with pytest.raises(InputError, match=r"takes 64 samples and the data holds 63; lower train\.batch"):
+    with pytest.raises(InputError, match=r"takes 64 samples and the data holds 63; lower the batch"):
         steps_per_epoch(63, 64)
     assert steps_per_epoch(64, 64) == 1

@@ -147,7 +147,7 @@ def test_fortran_order_and_compression_are_refused_with_the_remedy(tmp_path):
 
 
 def test_an_archive_without_labels_is_refused_with_what_it_holds(tmp_path):
-    with pytest.raises(InputError, match=r"has no arr_1; it holds arr_0\.npy"):
+    with pytest.raises(InputError, match=r"has no arr_1, but arr_0\.npy; write it with numpy\.savez"):
         open_patches(_npz(tmp_path / "a.npz", arr_0=noise(2)))
 
 
@@ -158,6 +158,26 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         InputError, match=r"cannot be read \(Is a directory\); it must be a readable \.npz file"
     ):
         open_patches(tmp_path)
+
+
+def test_the_directory_of_a_run_instead_of_its_data_is_refused_with_the_folder_to_give(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/test.npz").touch()
+    with pytest.raises(InputError, match=rf"test\.npz is not there; .* or give {tmp_path}/data$"):
+        open_patches(tmp_path / "test.npz")
+
+
+def test_a_single_array_and_a_path_below_a_file_are_refused_with_what_to_give_instead(tmp_path):
+    np.save(tmp_path / "train.npy", noise(2))
+    (tmp_path / "train.npy").rename(tmp_path / "train.npz")
+    with pytest.raises(
+        InputError, match=r"train\.npz is a single array \(\.npy\); write it with numpy\.savez"
+    ):
+        open_patches(tmp_path / "train.npz")
+    with pytest.raises(
+        InputError, match=r"train\.npz is a file; give the folder with train\.npz and test\.npz"
+    ):
+        open_patches(tmp_path / "train.npz" / "train.npz")
 
 
 def _whole_npz() -> bytes:

@@ -93,7 +93,7 @@ def test_a_type_that_is_not_uint8_is_refused_before_anything_is_mapped(path, des
 def test_an_archive_with_two_members_of_one_name_is_refused(path):
     whole = _with_header(_header("(3, 64, 128)"), noise(3).tobytes(), np.ones(3, int), copies=2)
     path.write_bytes(whole)
-    with pytest.raises(InputError, match="has 2 arr_0; it holds arr_0.npy, arr_0.npy, arr_1.npy"):
+    with pytest.raises(InputError, match="has 2 arr_0, but arr_0.npy, arr_0.npy, arr_1.npy; write it"):
         open_patches(path)
 
 

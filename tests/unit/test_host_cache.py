@@ -181,6 +181,16 @@ def test_a_copy_that_was_changed_is_made_again(cache: HostCache, tmp_path: Path,
         assert copy.read_bytes() == source.read_bytes()
 
 
+def test_a_copy_that_lost_its_end_and_kept_its_time_is_made_again(cache: HostCache, tmp_path: Path) -> None:
+    source, sha256 = a_file(tmp_path)
+    with cache.copied(source, sha256) as copy:
+        found = copy.stat()
+    os.truncate(copy, 4096)
+    os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with cache.copied(source, sha256) as copy:
+        assert copy.read_bytes() == source.read_bytes()
+
+
 def test_the_least_recently_used_copy_makes_room(cache: HostCache, tmp_path: Path) -> None:
     files = [a_file(tmp_path, name) for name in ("a", "b", "c", "d")]
     for source, sha256 in (*files[:3], files[0], files[3]):

@@ -1,6 +1,8 @@
 """The storage contract, for a directory."""
 
 import errno
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from orchestrator.storage import (
     StorageUnavailable,
 )
 from orchestrator.storage import directory as module
+from tests.unprivileged import as_nobody, let_anybody_write
 
 NAMES = st.lists(st.sampled_from(["a", "b", "events", "x.json"]), min_size=1, max_size=3).map("/".join)
 
@@ -97,6 +100,24 @@ def test_a_writer_that_dies_leaves_no_visible_object(tmp_path: Path) -> None:
     assert done.returncode == 9
     storage = DirectoryStorage(tmp_path)
     assert storage.list("") == [] and list((tmp_path / "a").iterdir()) != []
+
+
+def test_a_folder_that_may_not_be_listed_is_reported_once_with_its_reason(tmp_path: Path) -> None:
+    let_anybody_write(tmp_path)
+    (tmp_path / "checkpoints/step_1").mkdir(parents=True)
+    (tmp_path / "checkpoints/step_1").chmod(0)
+    lines = io.StringIO()
+
+    def list_twice() -> str:
+        logging.getLogger("orchestrator.storage").addHandler(logging.StreamHandler(lines))
+        names = [DirectoryStorage(tmp_path).list("checkpoints/") for _ in range(2)]
+        return f"{names} {lines.getvalue()}"
+
+    said = as_nobody(list_twice)
+    (tmp_path / "checkpoints/step_1").chmod(0o700)
+    folder = tmp_path / "checkpoints/step_1"
+    reason = "(Permission denied); let this user read it, or move it away"
+    assert said == f"[[], []] {folder} cannot be listed {reason}\n"
 
 
 def test_tidying_removes_what_a_killed_writer_left_and_no_object(tmp_path: Path) -> None:

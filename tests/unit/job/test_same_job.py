@@ -5,14 +5,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from orchestrator.job.checkpoints import refuse_another_job
+from orchestrator.job.inputs import work_of
 from orchestrator.job.launch import launch
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
+from sdnet.config import SyntheticConfig
+from sdnet.data.checksums import checksums_of
 from sdnet.errors import InputError
+from sdnet.preparation.prepare import prepare
+from sdnet.preparation.synthetic import make_tree
 from tests.unit.sdnet_checkpoints import save
 
 Make = Callable[..., JobSpec]
@@ -54,6 +60,7 @@ def refusal(spec: JobSpec, run: RunDirectory) -> str:
         ({"cluster": {"workers": 2, "threads": 3}}, "cluster.workers 1, not 2, cluster.threads 1, not 3"),
         ({"train": {"epochs": 2, "batch": 8, "lr": 0.1, "seed": 1}}, "and 1 more"),
         ({"data": {}}, ', not nothing'),
+        ({"data": {"images": "/elsewhere", "synthetic": {"seed": 1}}}, "not \"/elsewhere\""),
     ],
 )  # fmt: skip
 def test_another_job_is_refused_with_what_differs(make, run, sections, said):
@@ -90,3 +97,44 @@ def test_the_same_folder_is_the_same_data_however_it_is_written(make, run, tmp_p
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to("images")
     refuse_another_job(make(data={"images": spelled}), run)
+
+
+def test_keys_of_a_source_that_the_job_does_not_use_may_change(make, run, tmp_path):
+    images = str(tmp_path / "images")
+    refuse_another_job(make(data={"images": images, "synthetic": {"pairs": 60}}), run)
+    found = refusal(make(data={"images": images, "split": {"seed": 1}, "synthetic": {"pairs": 60}}), run)
+    assert found == "RUN contains a job with data.split.seed 0, not 1"
+
+
+def test_another_source_is_named_without_the_keys_of_synthetic_pairs(make, run):
+    assert refusal(make(data={}), run).count(",") == 1  # one difference: images are given or not
+
+
+def test_the_same_images_in_another_folder_are_the_same_data(make, run, tmp_path):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=3))
+    prepare(work_of(make().data, tmp_path / "images", run))
+    (tmp_path / "images").rename(tmp_path / "moved")
+    moved = make(data={"images": str(tmp_path / "moved")})
+    refuse_another_job(moved, run)
+    assert launch(moved).already_done
+    other = make(data={"images": str(tmp_path / "moved"), "split": {"seed": 1}})
+    assert "data.split.seed 0, not 1" in refusal(other, run)
+    next((tmp_path / "moved").glob("*/s1_*/*.png")).touch()
+    assert refusal(moved, run).startswith("RUN contains a job with data.images ")
+
+
+def test_the_same_patches_in_another_folder_are_the_same_data(make, tmp_path):
+    before, moved = make(data={"prepared": str(tmp_path / "a")}), make(data={"prepared": str(tmp_path / "b")})
+    run = RunDirectory.of(before.storage, before.name)
+    run.create()
+    run.job.write_text(yaml.safe_dump(before.values()))
+    (tmp_path / "b").mkdir()
+    for name in ("train.npz", "test.npz"):
+        np.savez(tmp_path / "b" / name, np.zeros((2, 64, 128), np.uint8), np.array([1, 0]))
+    files = (tmp_path / "b" / "train.npz", tmp_path / "b" / "test.npz")
+    save(run.checkpoints, 9, recipe=asdict(before.train), data=checksums_of(*files))
+    refuse_another_job(moved, run)
+    np.savez(files[0], np.ones((2, 64, 128), np.uint8), np.array([1, 0]))
+    assert refusal(moved, run).startswith("RUN contains a job with data.prepared ")
+    files[0].unlink()
+    assert refusal(moved, run).startswith("RUN contains a job with data.prepared ")

@@ -1,5 +1,6 @@
 """What preprocessing leaves out: bad images, constant ones, and how it counts and limits them."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sdnet.config import ImageConfig, PatchConfig
 from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 from sdnet.preparation import shards
+from sdnet.preparation.copies import notes_on_copies
 from sdnet.preparation.prepare import prepare
 from sdnet.preparation.work import plan_work
 from tests.unit.prepare.prepared import PATCHES, SPLIT, again, images_of
@@ -79,6 +81,38 @@ def test_constant_images_and_windows_are_left_out_and_counted_but_are_not_bad(co
     for name in ("train.npz", "test.npz"):
         halves = np.split(np.asarray(open_patches(copy / "out" / name).images), 2, axis=2)
         assert all((half.min(axis=(1, 2)) < half.max(axis=(1, 2))).all() for half in halves)
+
+
+def test_test_pairs_with_the_pixels_of_a_training_pair_are_listed_and_give_a_note(copy):
+    assert again(copy)["copies"] == {"pairs": 0, "in_train_and_test": []}
+    assert notes_on_copies(again(copy)) == ()
+    scenes = again(copy)["scenes"]
+
+    def first(side: str, sensor: str) -> Path:
+        season, _, scene = scenes[side][0].rpartition("_")
+        return sorted(copy.glob(f"images/{season}/{sensor}_{scene}/*.png"))[0]
+
+    for sensor in ("s1", "s2"):
+        image = cv2.imread(str(first("train", sensor)), cv2.IMREAD_GRAYSCALE)
+        assert cv2.imwrite(str(first("test", sensor)), image, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    for _ in range(2):  # made, and found made
+        manifest = again(copy)
+        name = first("test", "s1").stem.replace("_s1", "")
+        assert manifest["copies"] == {"pairs": 1, "in_train_and_test": [name]}
+        [note] = notes_on_copies(manifest)
+        assert note.startswith(
+            "1 test pair(s) have the same pixels as a training pair, so the test is too easy"
+        )
+        assert f": {name}; remove the copies" in note
+
+
+def test_shards_of_an_older_version_are_kept_although_they_do_not_know_their_pixels(copy, shards_made):
+    for path in (copy / "out" / "shards").glob("*.json"):
+        report = json.loads(path.read_text())
+        del report["pixels"]
+        path.write_text(json.dumps(report))
+    (copy / "out" / "manifest.json").unlink()
+    assert again(copy)["copies"] == {"pairs": 0, "in_train_and_test": []} and not shards_made
 
 
 def test_what_was_left_out_is_reported_again_when_nothing_is_made_again(copy):

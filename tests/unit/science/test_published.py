@@ -138,6 +138,21 @@ def test_additional_parameters_are_ignored(model, shapes, tmp_path):
     assert read_model(path, shapes).keys() == shapes.keys()
 
 
+@pytest.mark.parametrize("stored", ["Complex64", "Float8E4M3FN", "Int4", "str"])
+def test_additional_parameters_may_have_types_that_numpy_lacks(whole, model, shapes, tmp_path, stored):
+    message = Checkpoint()
+    message.ParseFromString(whole)
+    entry = message.value.add()
+    entry.tag, entry.tensor.tensor_type, entry.tensor.tensor_content = "scale", stored, bytes(3)
+    entry.tensor.dims.extend([3])
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(message.SerializeToString())
+    assert read_model(path, shapes).keys() == shapes.keys()
+    message.value[0].tensor.tensor_type = stored
+    path.write_bytes(message.SerializeToString())
+    assert f" is {stored.lower()} [" in refusal(path, shapes)
+
+
 @pytest.mark.parametrize("half", [ms.float16, ms.bfloat16], ids=str)
 def test_weights_of_half_precision_are_converted_with_a_note(model, shapes, tmp_path, half):
     path = tmp_path / "half.ckpt"
@@ -234,6 +249,10 @@ def pipe(path: Path, model: weights.State) -> None:
     os.mkfifo(path)
 
 
+def one_layer_less(path: Path, model: weights.State) -> None:
+    put(path, {name: value for name, value in model.items() if name != "features_opt.1.moving_mean"})
+
+
 def folder(path: Path, model: weights.State) -> None:
     path.mkdir()
 
@@ -260,6 +279,11 @@ def too_many_dimensions(path: Path, model: weights.State) -> None:
         (cut_off, "is not a whole MindSpore checkpoint (its messages cannot be parsed); copy it again"),
         (with_a_tail, "is not a whole MindSpore checkpoint (it has bytes that belong to no parameter)"),
         (another_network, "holds no model.features_opt.0.weight; give a checkpoint of SDNet"),
+        (
+            one_layer_less,
+            "holds no model.features_opt.1.moving_mean; a single file is read as the published network; "
+            "for another recipe, such as modern, give the checkpoint directory",
+        ),
         (another_size, "lower_opt.0.weight is float32 [3, 32, 3, 3], not float32 [2, 32, 3, 3]"),
         (double_precision, "lower_opt.0.weight is float64 [2, 32, 3, 3], not float32"),
         (absent, "is not there; give a checkpoint directory or a .ckpt file"),

@@ -1,12 +1,16 @@
 """`sdnet train`: what it resumes from, what it refuses, and what it prints."""
 
 import hashlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from orchestrator.storage.directory import DirectoryStorage
+from orchestrator.storage.lease import Owner, take
+from sdnet.cli import train_folder
 from sdnet.cli.train_folder import FolderHooks, newest_checkpoint, train_in_folder
 from sdnet.data.checksums import checksums_of
 from sdnet.data.store import open_training_patches
@@ -53,6 +57,54 @@ def test_two_trainings_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
     with alone_in(tmp_path / "run/checkpoints"):
         line = refusal(f"train --data {tmp_path} --out {tmp_path}/run", monkeypatch, capsys)
     assert "another process is working in" in line and "run/checkpoints; wait until it ends" in line
+
+
+def patches_for_training(folder: Path) -> str:
+    for name, labels in (("train.npz", np.ones(16, int)), ("test.npz", np.arange(16) % 2)):
+        np.savez(folder / name, np.zeros((16, 64, 128), np.uint8), labels)
+    return f"train --data {folder} --recipe demo --out {folder}/run"
+
+
+def test_training_does_not_join_a_run_that_a_launch_works_on(tmp_path, monkeypatch, capsys):
+    command = patches_for_training(tmp_path)
+    (tmp_path / "run").mkdir()
+    owner = Owner(id="a", host="node-7", pid=42, mark="", since=0.0)
+    lease = take(DirectoryStorage(tmp_path / "run"), owner)
+    beats = itertools.count(1)
+    # Each look finds the next heartbeat.
+    monkeypatch.setattr(train_folder.time, "sleep", lambda _: lease.renew(next(beats), 1.0))
+    line = refusal(f"{command} --batch 8", monkeypatch, capsys)
+    assert line == (
+        f"error: {tmp_path}/run is being run by a launch (process 42 on node-7); "
+        "stop it first, or give another --out\n"
+    )
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_training_uses_the_folder_of_a_launch_that_has_ended_or_was_killed(tmp_path, monkeypatch, ended):
+    lease = take(DirectoryStorage(tmp_path), Owner(id="a", host="node-7", pid=42, mark="", since=0.0))
+    lease.renew(1, 1.0, ended=ended)
+    monkeypatch.setattr(train_folder, "_SILENT_AFTER_S", 0.0)
+    train_folder._refuse_run_of_a_launch(tmp_path)
+
+
+@pytest.mark.parametrize("inside", ["checkpoints", "checkpoints/step_00000005"])
+def test_training_does_not_begin_again_inside_the_checkpoints_of_a_run(tmp_path, monkeypatch, capsys, inside):
+    command = patches_for_training(tmp_path)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    save(tmp_path / "run/checkpoints", 5)
+    line = refusal(f"{command}/{inside} --batch 8", monkeypatch, capsys)
+    run = tmp_path / "run"
+    assert line == (
+        f"error: {run}/{inside} is inside the checkpoints of a run; give --out {run} to resume that run\n"
+    )
+
+
+def test_a_batch_above_the_data_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    line = refusal(f"{patches_for_training(tmp_path)} --batch 17", monkeypatch, capsys)
+    assert line == "error: a step takes 17 samples and the data holds 16; lower the batch\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_resumes_from_the_newest_checkpoint_and_not_from_copies_or_corrupt_ones(tmp_path):
