@@ -4,9 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from sdnet.errors import InputError
+from sdnet.paths import refuse_deleted_folder
 
 # Ray reads these when it is imported or started, so we set them before.
 _ENVIRONMENT = {
@@ -42,12 +42,7 @@ def prepare_environment() -> None:
 
 def check_environment() -> None:
     """Refuse an environment in which Ray would not work as a job needs. Raises InputError."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise InputError(
-            "the current directory was deleted, and Ray reads its name; change to one that exists"
-        ) from None
+    refuse_deleted_folder("Ray")
     mode = os.environ.get("RAY_AUTH_MODE")
     if "ray" in sys.modules and mode is None:
         raise InputError(

@@ -33,7 +33,7 @@ from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, S
 from sdnet.errors import InputError, one_line
 from sdnet.evaluation.metrics import accuracy, check_labels, fpr95
 from sdnet.files import alone_in, is_permanent, make_folder, remove
-from sdnet.paths import path_option
+from sdnet.paths import path_option, refuse_deleted_folder
 from sdnet.recipes import RECIPES, patches_for
 
 # Begins the name of the folder for synthetic images.
@@ -248,6 +248,7 @@ def register(
 
 
 def _use_graphs() -> None:
+    refuse_deleted_folder("MindSpore")
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE)

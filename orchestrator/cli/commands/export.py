@@ -7,7 +7,7 @@ import typer
 
 from orchestrator.cli.interruption import in_a_child
 from orchestrator.cli.options import CheckpointPath
-from sdnet.paths import path_option
+from sdnet.paths import path_option, refuse_deleted_folder
 
 
 def export(
@@ -23,4 +23,5 @@ def export(
 
         return exported_line(out, export_checkpoint(checkpoint, out, format_))
 
+    refuse_deleted_folder("MindSpore")
     print(in_a_child(work))
