@@ -25,6 +25,7 @@ from sdnet.cli.command_line import (
     print_any_text,
     refuse_empty,
     refuse_small_address_space,
+    refuse_what_mindspore_fails_on,
     run_command,
 )
 from sdnet.cli.interruption import admit_signals, interruptible_in_one_line
@@ -33,7 +34,7 @@ from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, S
 from sdnet.errors import InputError, one_line
 from sdnet.evaluation.metrics import accuracy, check_labels, fpr95
 from sdnet.files import alone_in, is_permanent, make_folder, remove
-from sdnet.paths import path_option, refuse_deleted_folder
+from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
 
 # Begins the name of the folder for synthetic images.
@@ -248,7 +249,7 @@ def register(
 
 
 def _use_graphs() -> None:
-    refuse_deleted_folder("MindSpore")
+    refuse_what_mindspore_fails_on()
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -7,7 +7,8 @@ import typer
 
 from orchestrator.cli.interruption import in_a_child
 from orchestrator.cli.options import CheckpointPath
-from sdnet.paths import path_option, refuse_deleted_folder
+from sdnet.cli.command_line import refuse_what_mindspore_fails_on
+from sdnet.paths import path_option
 
 
 def export(
@@ -23,5 +24,5 @@ def export(
 
         return exported_line(out, export_checkpoint(checkpoint, out, format_))
 
-    refuse_deleted_folder("MindSpore")
+    refuse_what_mindspore_fails_on()
     print(in_a_child(work))
