@@ -1,15 +1,19 @@
 """The entry of `sdnet` and of `python -m sdnet`."""
 
+from sdnet.cli.imports import leave_if_pythonpath_may_be_wrong
 from sdnet.cli.interruption import end_at_once_on_signals, hold_signals
 
 
 def main() -> None:
     """Run the command line. An interrupted import is a traceback, so signals wait until all modules are there."""
     hold_signals()
-    from sdnet.cli.program import main as run
-
     try:
+        from sdnet.cli.program import main as run
+
         run()
+    except ImportError as error:
+        leave_if_pythonpath_may_be_wrong("sdnet", error)
+        raise
     finally:
         end_at_once_on_signals()
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from sdnet.errors import InputError, shown
 from sdnet.measures import MEASURES
-from sdnet.paths import user_path
+from sdnet.paths import refuse_deleted_folder, user_path
 from sdnet.registration.config import FINE, Level, Model, RegisterConfig, Search, Sensor
 from sdnet.registration.images import image_from_array
 from sdnet.registration.matching.features import Descriptors, Features, Templates
@@ -33,6 +33,7 @@ def load(checkpoint: str | Path) -> "Network":
     if not isinstance(checkpoint, str | Path):
         raise InputError(f"checkpoint is of type {type(checkpoint).__name__}; give a path")
     path = user_path(str(checkpoint), "checkpoint")
+    refuse_deleted_folder("MindSpore")
     import mindspore as ms
 
     from sdnet.registration.matching.network import Network

@@ -66,6 +66,16 @@ def full_path(text: str, what: str = "path") -> Path:
         ) from None
 
 
+def refuse_deleted_folder(reader: str) -> None:
+    """Raise InputError when the current directory was deleted. reader: the library that fails without its name."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError(
+            f"the current directory was deleted, and {reader} reads its name; change to one that exists"
+        ) from None
+
+
 @overload
 def path_option(value: list[Path]) -> list[Path]: ...
 @overload

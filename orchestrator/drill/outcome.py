@@ -46,6 +46,21 @@ def stepping_group(history: Sequence[Recorded], state: RunState) -> Group | None
     )
 
 
+def total_steps(history: Sequence[Recorded], pid: int) -> int | None:
+    """The steps of the whole run, as the launch of this process reports them after its first step; None before.
+
+    An earlier launch may have been of a job with another number of steps.
+    """
+    ours = False
+    for recorded in history:
+        match recorded.event:
+            case events.RunStarted(pid=launcher):
+                ours = launcher == pid
+            case events.Progress(steps=int(steps)) if ours:
+                return steps
+    return None
+
+
 def recovered_at(history: Sequence[Recorded], number: int, generation: int) -> float | None:
     """When the run made a step again after fault `number`, which hit this generation; None if it did not.
 

@@ -19,6 +19,7 @@ from orchestrator.drill.outcome import (
     recovered_at,
     return_of,
     stepping_group,
+    total_steps,
     was_made,
 )
 from orchestrator.engine.checkpoints import checkpoint_names, read_checkpoint, step_of
@@ -102,8 +103,9 @@ class Rehearsal:
 
     def run(self, faults: Sequence[Fault], count: int, seed: int) -> dict[str, Any]:
         """Do both runs. Writes drill.json and returns its content."""
-        steps = self._run_undisturbed()["steps"]
-        planned = plan_faults(faults, count, seed, steps)
+        plan = partial(plan_faults, faults, count, seed)
+        steps = self._run_undisturbed(plan)["steps"]
+        planned = plan(steps)
         history = self._run_disturbed(planned)
         missing = self._missing_hosts()
         reports = [fault_report(history, fault, self._why_not.get(fault.number, "")) for fault in planned]
@@ -126,8 +128,12 @@ class Rehearsal:
         merge_events(self._disturbed.storage)  # again: some events arrive after the end of the launch
         return result
 
-    def _run_undisturbed(self) -> dict[str, Any]:
+    def _run_undisturbed(self, plan: Callable[[int], object]) -> dict[str, Any]:
+        """Run the job without faults. plan: refuses too few steps, so it is called as soon as they are known."""
         with self._launched(self._clean, self._spec.values()) as launch:
+            pid = launch.process.pid
+            if launch.until(lambda: total_steps(launch.history, pid) is not None):
+                plan(total_steps(launch.history, pid) or 0)
             launch.until_end()
         summary = read_summary(self._clean)
         if launch.process.returncode == 2:

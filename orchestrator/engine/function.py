@@ -21,14 +21,23 @@ def module_of(function: Callable[..., object]) -> str:
 
     For a script, that is the name of its file; for `python -m package.module`, the module's full name.
     """
-    module: str = getattr(plain(function), "__module__", "__main__")
+    module: str | None = getattr(plain(function), "__module__", "__main__")
     main = sys.modules["__main__"]
-    if module != "__main__":
-        return module
-    if getattr(main, "__file__", None) is None:
+    if module not in ("__main__", None):
+        return str(module)
+    # `python - < script` gives the file `<stdin>`; a function of a bare `exec` has no module.
+    file = Path(getattr(main, "__file__", None) or "<stdin>")
+    if module is None or file.name == "<stdin>":
         raise InputError("the training function is defined interactively; put it into a file")
     spec = getattr(main, "__spec__", None)
-    return spec.name if spec is not None else Path(str(main.__file__)).stem
+    if spec is not None:
+        return str(spec.name)
+    if file.suffix != ".py" or "." in file.stem:
+        raise InputError(
+            f"the training function is in the script {file}, and ranks cannot import a file of that name; "
+            "let it end with .py, without another dot"
+        )
+    return file.stem
 
 
 def call_by_name(module: str, name: str, arguments: tuple[object, ...]) -> object:

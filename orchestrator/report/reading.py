@@ -70,7 +70,9 @@ def output_of(run: RunDirectory, rank: int) -> Iterator[str]:
                 f"rank {rank} has no log in {run.logs}; there are: {', '.join(_logs(run)) or 'none yet'}"
             ) from None
         except StorageMisused as error:
-            raise InputError(f"{path} cannot be read ({error.detail}); ask its owner for access") from None
+            raise InputError(
+                f"{path} cannot be read ({error.detail}); correct its type or its permissions"
+            ) from None
     yield text.decode(b"", final=True)
 
 

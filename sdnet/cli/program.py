@@ -25,6 +25,7 @@ from sdnet.cli.command_line import (
     print_any_text,
     refuse_empty,
     refuse_small_address_space,
+    refuse_what_mindspore_fails_on,
     run_command,
 )
 from sdnet.cli.interruption import admit_signals, interruptible_in_one_line
@@ -251,6 +252,7 @@ def register(
 
 
 def _use_graphs() -> None:
+    refuse_what_mindspore_fails_on()
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE)

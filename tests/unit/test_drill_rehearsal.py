@@ -17,7 +17,7 @@ from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.storage import owned
 from orchestrator.storage.lease import RunIsOwned
 from orchestrator.telemetry.event import UnknownEvent
-from orchestrator.telemetry.events import FaultInjected, StageStarted
+from orchestrator.telemetry.events import FaultInjected, Progress, RunStarted, StageStarted
 from orchestrator.telemetry.record import EventReader, EventWriter
 from sdnet.errors import InputError
 
@@ -72,6 +72,31 @@ def test_a_job_that_launch_refuses_is_wrong_input(
     use_for_launch(monkeypatch, tmp_path, "echo sdnet-orchestrate: train.lr is 7; exit 2")
     with pytest.raises(InputError, match="^train.lr is 7$"):
         Rehearsal(spec, ThisHost(), lambda storage: nullcontext()).run(FAULTS, 3, seed=7)
+
+
+def test_a_run_too_short_for_its_faults_is_stopped_as_soon_as_it_reports_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: JobSpec
+) -> None:
+    clean = RunDirectory(tmp_path / "j-drill-clean")
+    clean.create()
+    with EventWriter(clean.storage) as earlier:  # a shorter job, which was corrected
+        earlier.record(RunStarted(run="j", host="here", pid=1))
+        earlier.record(Progress(step=1, steps=3))
+    reports = (
+        "import os, signal, sys\n"
+        "from orchestrator.job.run_directory import RunDirectory\n"
+        "from orchestrator.telemetry.events import Progress, RunStarted\n"
+        "from orchestrator.telemetry.record import EventWriter\n"
+        f"with EventWriter(RunDirectory.of({str(tmp_path)!r}, 'j-drill-clean').storage) as events:\n"
+        "    events.record(RunStarted(run='j', host='here', pid=os.getpid()))\n"
+        "    events.record(Progress(step=1, steps=7))\n"
+        "signal.pause()\n"
+    )
+    (tmp_path / "reports.py").write_text(reports)
+    use_for_launch(monkeypatch, tmp_path, f'exec "{sys.executable}" "{tmp_path}/reports.py"')
+    with pytest.raises(InputError, match="the job has 7 steps, and 3 faults need 8; raise train.epochs"):
+        Rehearsal(spec, ThisHost(), lambda storage: nullcontext()).run(FAULTS, 3, seed=7)
+    assert not (tmp_path / "j-drill").exists()
 
 
 def test_a_killed_launch_is_no_clean_run_although_an_earlier_one_succeeded(

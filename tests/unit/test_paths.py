@@ -67,6 +67,23 @@ def test_a_deleted_current_directory_is_named(tmp_path: Path, monkeypatch: pytes
         full_path("runs", "storage")
 
 
+@pytest.mark.parametrize("package", ["sdnet", "orchestrator.cli"])
+def test_export_names_a_deleted_current_directory_before_mindspore_fails_on_it(
+    tmp_path: Path, package: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    code = f"""if True:
+        import os, runpy, sys
+        os.chdir({str(tmp_path / "gone")!r})
+        os.rmdir(os.getcwd())
+        sys.argv = ["program", "export", "--checkpoint", "/x.ckpt", "--out", "/x.mindir"]
+        runpy.run_module({package!r}, run_name="__main__")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert ": the current directory was deleted, and MindSpore reads its name; change to one" in done.stderr
+
+
 def test_a_name_can_be_followed_where_the_locale_is_ascii(tmp_path: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code = "import os; from sdnet.paths import full_path; print(os.fsencode(full_path('/x/\\u00e9')))"

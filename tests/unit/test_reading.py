@@ -81,6 +81,17 @@ def test_events_that_cannot_be_read_are_one_line_with_the_remedy(
     )
 
 
+def test_a_folder_with_the_name_of_a_log_is_named_with_a_remedy_that_helps(cli: Cli, tmp_path: Path) -> None:
+    put_old_run(DirectoryStorage(tmp_path))
+    log = tmp_path / "logs" / "rank_0.log"
+    log.mkdir(parents=True)
+    code, out, err = cli("logs", str(tmp_path), "--rank", "0")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"sdnet-orchestrate: {log} cannot be read (Is a directory); correct its type or its permissions\n"
+    )
+
+
 @pytest.mark.parametrize(("command", "folder"), [("status", "lease"), ("logs", "events")])
 def test_unavailable_storage_is_one_line_with_the_remedy(
     cli: Cli, tmp_path: Path, command: str, folder: str, monkeypatch: pytest.MonkeyPatch

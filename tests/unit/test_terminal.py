@@ -163,6 +163,40 @@ def test_an_address_space_limit_under_which_libraries_hang_is_refused(package: s
     )
 
 
+@pytest.mark.parametrize("command", [["sdnet", "export"], ["orchestrator.cli", "export"]])
+def test_an_address_space_limit_under_which_mindspore_aborts_is_refused(command: list[str]) -> None:
+    program = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, (2000 << 20, 2000 << 20)); "
+        f"sys.argv = [{command[0]!r}, {command[1]!r}, '--checkpoint', '/x.ckpt', '--out', '/x.mindir']; "
+        f"runpy.run_module({command[0]!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert (
+        "limits a process to 2000 MiB of addresses (`ulimit -v`), and the libraries need 2560" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "imported"),
+    [("sdnet", "sdnet", "numpy"), ("orchestrator.cli", "sdnet-orchestrate", "yaml")],
+)
+def test_a_package_of_another_python_on_the_path_is_one_line(
+    package: str, name: str, imported: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{imported}.py").write_text("raise ImportError('\\nno C extension for this Python\\n...')")
+    done = subprocess.run(
+        [sys.executable, "-m", package, "--help"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(
+        f"{name}: a package cannot be imported (no C extension for this Python), and "
+    )
+    assert done.stderr.endswith("which may name packages of another Python; unset it\n")
+
+
 @pytest.mark.parametrize("code", [errno.EFBIG, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOTCONN])
 def test_a_file_that_cannot_be_used_ends_a_command_in_one_line_with_its_name(
     code, monkeypatch, capfd

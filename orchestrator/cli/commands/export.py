@@ -7,6 +7,7 @@ import typer
 
 from orchestrator.cli.interruption import in_a_child
 from orchestrator.cli.options import CheckpointPath
+from sdnet.cli.command_line import refuse_what_mindspore_fails_on
 from sdnet.paths import path_option
 
 
@@ -23,4 +24,5 @@ def export(
 
         return exported_line(out, export_checkpoint(checkpoint, out, format_))
 
+    refuse_what_mindspore_fails_on()
     print(in_a_child(work))

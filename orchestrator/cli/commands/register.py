@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli.options import AsJson, ClusterAddress, cluster_of
 from sdnet.cli.command_line import AdaptOption, MeasureOption, ModelOption, NetworkOption, SearchOption
+from sdnet.errors import one_line
 from sdnet.paths import path_option
 
 
@@ -44,6 +45,6 @@ def register(
         print(json.dumps(counts))
     else:
         said = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
-        print(f"{said}; see {out / TABLE}")
+        print(f"{said}; see {one_line(str(out / TABLE))}")
     if counts["not_trusted"] or counts["unusable"]:
         raise typer.Exit(3)

@@ -203,6 +203,33 @@ def test_a_module_that_python_runs_has_its_full_name_in_the_ranks(script: Module
     assert module_of(script.train) == "project.train_digits"
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (None, "is defined interactively; put it into a file"),  # `python -c`, a notebook
+        ("<stdin>", "is defined interactively; put it into a file"),  # `python - < script`
+        (
+            "/jobs/train.v2.py",
+            "is in the script /jobs/train.v2.py, and ranks cannot import a file of that name",
+        ),
+        ("/jobs/train", "is in the script /jobs/train, .*; let it end with .py, without another dot"),
+    ],
+)
+def test_a_script_that_the_ranks_cannot_import_is_refused_before_anything_starts(
+    file: str | None, message: str, script: ModuleType
+) -> None:
+    script.__file__ = file
+    with pytest.raises(InputError, match=message):
+        MindSporeTrainer(script.train, run_config=RunConfig(name="x"))
+
+
+def test_a_function_of_a_bare_exec_is_refused_as_interactive() -> None:
+    namespace: dict[str, Any] = {}
+    exec("def train(): pass", {}, namespace)  # noqa: S102
+    with pytest.raises(InputError, match="is defined interactively; put it into a file"):
+        MindSporeTrainer(namespace["train"], run_config=RunConfig(name="x"))
+
+
 def test_graphs_are_cached_on_request_only_as_mindspore_does_not_compare_them_with_the_code() -> None:
     assert not RecoveryConfig().compile_cache
 

@@ -111,6 +111,16 @@ def test_a_wrong_command_is_refused_in_one_line_before_anything_starts(
     assert not Path("out").exists()
 
 
+def test_a_line_break_in_the_name_of_the_output_folder_is_printed_as_an_escape(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("orchestrator.register.on_workers.register_pairs", lambda *_: [{"status": "trusted"}])
+    monkeypatch.setattr(sys, "argv", ["sdnet-orchestrate", "register", "pairs.csv", "-o", "two\nlines"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert capsys.readouterr().out == "1 trusted, 0 not trusted, 0 unusable; see two\\nlines/register.csv\n"
+
+
 @pytest.mark.parametrize(
     ("source", "row", "result"),
     [
