@@ -11,6 +11,7 @@ from sdnet.errors import InputError, shown
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 # `Path` folds the two slashes of a URL into one.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 _NO_HOME = "the home directory of that user is not known here, so give the full path"
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux
 
@@ -28,6 +29,8 @@ def path_problem(text: str) -> str:
     """Why `text` cannot be a path; empty if it can. Looks only at the text and this host's users."""
     if _URL.match(text):
         return "only a directory that every host reaches is supported: mount it and give its path"
+    if _WINDOWS.match(text):
+        return "that is a path of Windows: give the path on this host, as /mnt/c/runs"
     if "\0" in text:
         return "a path cannot contain a NUL character"
     try:

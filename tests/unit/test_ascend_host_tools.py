@@ -1,11 +1,12 @@
 """Tools and files of a host that hang, colour their output or may not be read: a problem, never a traceback."""
 
+import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 
+import psutil
 import pytest
 
 from orchestrator.ascend.inventory import host_tools
@@ -102,16 +103,62 @@ def test_files_that_this_user_may_not_read_are_no_traceback(tmp_path):
     assert refusal in others
 
 
-def test_a_tool_that_survives_its_kill_is_not_awaited(tmp_path, monkeypatch):
+def script_as_npu_smi(tmp_path, text):
     root = install(tmp_path, describe(1, devices=[0]))
-    (root / "usr/local/bin/npu-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+    (root / "usr/local/bin/npu-smi").write_text(f"#!/bin/sh\n{text}\n")
+    return AscendHostTools(root)
+
+
+def test_a_tool_that_survives_its_kill_is_not_awaited(tmp_path, monkeypatch):
+    found = script_as_npu_smi(tmp_path, "exec sleep 60")
     survivors: list[int] = []
     # A real process that hangs inside a driver ignores SIGKILL; a test cannot make one.
-    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: survivors.append(process.pid))
+    monkeypatch.setattr(os, "killpg", lambda group, signal_: survivors.append(group))
     monkeypatch.setattr(host_tools, "_TOOL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(host_tools, "_END_OF_KILLED_S", 0.1, raising=False)
+    monkeypatch.setattr(host_tools, "_KILLED_ENDS_WITHIN_S", 0.1)
     began = time.monotonic()
     with pytest.raises(ToolFailed, match="no end after 0 s; the driver may hang"):
-        AscendHostTools(root).npu_smi("info")
+        found.npu_smi("info")
     assert time.monotonic() - began < 30
     os.kill(survivors[0], signal.SIGKILL)
+
+
+def test_a_script_that_hangs_is_killed_with_its_children(tmp_path, monkeypatch):
+    found = script_as_npu_smi(tmp_path, f"sleep 60 &\necho $! >{tmp_path}/child\nwait")
+    monkeypatch.setattr(host_tools, "_TOOL_TIMEOUT_S", 2.0)
+    with pytest.raises(ToolFailed, match="no end after 2 s"):
+        found.npu_smi("info")
+    _wait_for_its_end(int((tmp_path / "child").read_text()))
+
+
+def _wait_for_its_end(pid):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        # In a container an orphan may stay a zombie.
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(5)
+        assert process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_output_without_an_end_is_refused_before_it_fills_the_memory(tmp_path):
+    found = script_as_npu_smi(tmp_path, "exec yes")
+    with pytest.raises(ToolFailed, match="it prints more than 4,000,000 bytes"):
+        found.npu_smi("info")
+
+
+@pytest.mark.parametrize(
+    ("script", "reported"),
+    [
+        ("echo '+---+'; echo '| 0 |'; echo '+===+'; exit 1", "exit code 1, no message"),
+        (
+            "echo '+---+'; echo 'dcmi init failed. ret is -8005'; echo; exit 3",
+            "exit code 3, dcmi init failed",
+        ),
+        ("echo a table; echo 'no rights' >&2; exit 1", "exit code 1, no rights"),
+        ("kill -SEGV $$", "killed by signal 11, no message"),
+    ],
+    ids=["after a good table", "words on its output", "words on its error output", "by a signal"],
+)
+def test_a_tool_that_fails_is_quoted_with_its_last_words(tmp_path, script, reported):
+    with pytest.raises(ToolFailed, match=f"`npu-smi info` failed: {reported}"):
+        script_as_npu_smi(tmp_path, script).npu_smi("info")

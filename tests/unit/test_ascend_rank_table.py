@@ -1,8 +1,10 @@
 """Rank tables: what we build is legal, what we read is understood, what we merge agrees."""
 
 import copy
+import dataclasses
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -142,13 +144,27 @@ def test_a_pair_across_the_rings_is_read_but_not_built():
         ([host(2, [0, 1], ip="192.168.1.{1}")], None, "each device needs its own address"),
         ([host(2, [0], ip="fe80::{1}")], None, "EI0001"),
         ([host(2, [0])], "910a", "same number of devices"),
-        ([host(2, [0], pod="0")], None, "1.0 and 1.2 cannot be merged"),
+        ([host(2, [0], pod="0")], None, "table 2 has a super_pod_list, table 1 has none; build them alike"),
     ],
 )
 def test_tables_that_contradict_each_other_do_not_merge(others, soc, reported):
     tables = [built([one], len(one.npus), "a3") for one in [host(1, [0, 1]), *others]]
     with pytest.raises(InputError, match=reported):
         merge_rank_tables(tables, soc)
+
+
+def test_tables_of_one_version_that_differ_in_super_pods_are_named_when_they_do_not_merge():
+    plain = table_from_dict(built([host(1, [0, 1])], 2).to_dict() | {"version": "1.2"})
+    pods = table_from_dict(TWO_PODS)
+    numbered = dataclasses.replace(pods, super_pods=())
+    files = [Path("a.json"), Path("b.json")]
+    for tables, reported in (
+        ([plain, pods], "b.json has a super_pod_list, a.json has none; build them alike"),
+        ([pods, numbered], "a.json has a super_pod_list, b.json has none; build them alike"),
+        ([plain, numbered], "b.json has dies with a super_device_id, a.json has none; build them alike"),
+    ):
+        with pytest.raises(InputError, match=reported):
+            merge_rank_tables(tables, files=files)
 
 
 def test_a_table_says_which_hosts_it_is_about():
@@ -170,7 +186,9 @@ def test_a_table_says_which_hosts_it_is_about():
         ("pipe.json", r"cannot be read \(not a file\)"),
         ("loop.json", "cannot be read"),
         ("link.json", r"its target .*/t.txt does not end in .json"),
-        ("latin.json", r"cannot be read \(not UTF-8\)"),
+        ("latin.json", "is not UTF-8, which HCCL reads; save it as UTF-8"),
+        ("utf16.json", "is not UTF-8, which HCCL reads; save it as UTF-8"),
+        ("utf16_without_mark.json", "is not UTF-8, which HCCL reads; save it as UTF-8"),
         ("huge.json", "has 100000001 bytes, more than any rank table; give a rank table file"),
     ],
 )
@@ -180,6 +198,8 @@ def test_a_file_that_hccl_cannot_open_is_refused(tmp_path, name, reported):
         (tmp_path / written).parent.mkdir(exist_ok=True)
         (tmp_path / written).write_text(legal)
     (tmp_path / "latin.json").write_bytes(b'{"x": "\xe9"}')
+    (tmp_path / "utf16.json").write_bytes(legal.encode("utf-16"))
+    (tmp_path / "utf16_without_mark.json").write_bytes(legal.encode("utf-16-le"))
     (tmp_path / "huge.json").touch()
     os.truncate(tmp_path / "huge.json", 100_000_001)
     (tmp_path / "folder.json").mkdir()

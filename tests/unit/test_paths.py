@@ -40,6 +40,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
             "only a directory that every host reaches is supported: mount it and give its path",
         ),
         ("file:/x", "only a directory that every host reaches is supported: mount it and give its path"),
+        ("C:\\runs", "that is a path of Windows: give the path on this host, as /mnt/c/runs"),
         ("a\0b", "a path cannot contain a NUL character"),
         ("/data/" + "\u4e2d" * 90, "a name in a path may have 255 bytes"),
         ("x/" * 3000, "a path may have 4095 bytes"),

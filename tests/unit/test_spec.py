@@ -207,6 +207,21 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("storage: no", "storage is no, which YAML reads as false; put it in quotes"),
         ("storage: 1e3", "storage is 1e3, which YAML reads as a number; put it in quotes"),
         ("storage: " + "x" * 200_000, "... (200002 characters); a text may have 4096 characters"),
+        *(
+            (f'storage: "./ru{sign}ns"', f"with the invisible character U+{ord(sign):04X}; remove it")
+            for sign in "\u00ad\u034f\u061c\u180e\u2061\u206f\u3164\ufff9\U000e0041"
+        ),
+        ("storage: |\n  ./runs", "which ends with a line break; write it on one line, or a block with |-"),
+        ("storage: C:\\runs", 'storage is "C:\\\\runs"; that is a path of Windows: give the path on this host'),
+        ("train: {lr: 0,004}", "train.004 is not a key of a job (value null); a comma begins another key"),
+        ("train: {epochs:5}", "train.epochs:5 is not a key of a job (value null); put a space after epochs:"),
+        ("train: epochs:5", 'train is "epochs:5"; put an ASCII colon and a space after epochs'),
+        ("train: epochs\uff1a5", "put an ASCII colon and a space after epochs"),
+        ("train: {lr: '0,004'}", 'train.lr is "0,004"; write the number without a comma; a fraction has a point'),
+        ("cluster: {workers: '2,4'}", 'cluster.workers is "2,4"; write a list: [2, 4]'),
+        ("checkpoint: {every_s: 5 min}", 'every_s is "5 min"; write the number of seconds without a unit'),
+        ("cluster: {cache: {limit_gb: 1TB}}", 'limit_gb is "1TB"; write the number of GB without a unit'),
+        ("data: {max_bad_images: 2.5%}", 'max_bad_images is "2.5%"; write a share: 0.025'),
         ("train: {epochs: 010}", 'train.epochs is "010"; readers of YAML differ about a leading 0'),
         ("train: {epochs: 1:30}", 'train.epochs is "1:30"; readers of YAML differ about colons'),
         ("train: {batch: 1_000}", 'train.batch is "1_000"; that is text here: write 1000'),

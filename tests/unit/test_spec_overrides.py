@@ -63,6 +63,7 @@ def test_the_text_of_an_override_is_what_the_shell_gave(job: Path, override: str
             ("data.images=/a\u3000",),
             '--set: data.images is "/a\\u3000"; remove the space around it',
         ),
+        (("name=\ufeffb",), '--set: name is "\\ufeffb", with the invisible character U+FEFF; remove it'),
         (("train.epochs=1\n---\n2",), "--set train.epochs begins a second document"),
         (("data={images: a, images: b}",), "--set data: images is given twice"),
         (

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import re
+import selectors
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,9 @@ _NPU_SMI = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/bin/npu-smi"
 _HCCN_TOOL = ("usr/local/Ascend/driver/tools/hccn_tool", "usr/local/bin/hccn_tool", "usr/bin/hccn_tool")
 _TOOL_TIMEOUT_S = 30.0
 _KILLED_ENDS_WITHIN_S = 1.0
+# The table of 64 busy devices has less than 100 kB.
+_MOST_BYTES = 4_000_000
+_SHOWN_CHARACTERS = 200
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -92,8 +98,7 @@ class AscendHostTools:
             )
         code, printed, complaint = _run_to_its_end([found, *arguments], called)
         if code:
-            last = (complaint.strip() or printed.strip() or "no message").splitlines()[-1]
-            raise ToolFailed(called, f"exit code {code}, {last[:200]}")
+            raise ToolFailed(called, _why(code, complaint, printed))
         return printed
 
 
@@ -105,21 +110,78 @@ def text_if_readable(path: Path) -> str:
         return ""
 
 
+def _why(code: int, complaint: str, printed: str) -> str:
+    """How the tool ended, and its last words: rows of a table are none."""
+    ended = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
+    said = [line.strip() for text in (printed, complaint) for line in text.splitlines()]
+    words = [line for line in said if line and not line.startswith(("+", "|"))]
+    return f"{ended}, {words[-1][:_SHOWN_CHARACTERS] if words else 'no message'}"
+
+
 def _run_to_its_end(command: list[str], called: str) -> tuple[int, str, str]:
-    """(exit code, output, error output) of a tool, without colours; ToolFailed when it does not start or end."""
+    """(exit code, output, error output) of a tool, without colours.
+
+    Raises ToolFailed when it does not start, does not end in time, or prints without end. Nothing of it
+    runs then: the tool may be a script, so its whole process group is killed.
+    """
     try:
         tool = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            process_group=0, env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except OSError as error:
         raise ToolFailed(called, str(error)) from None
     try:
-        printed, complaint = tool.communicate(timeout=_TOOL_TIMEOUT_S)
+        printed, complaint = _read_to_the_end(tool, called)
+    except BaseException:
+        _kill_group(tool)
+        raise
+    finally:
+        for pipe in (tool.stdout, tool.stderr):
+            if pipe is not None:
+                pipe.close()
+    return tool.returncode, printed, complaint
+
+
+def _read_to_the_end(tool: "subprocess.Popen[bytes]", called: str) -> tuple[str, str]:
+    """(output, error output) of a tool that has ended; ToolFailed when it does not end, or prints too much."""
+    deadline = time.monotonic() + _TOOL_TIMEOUT_S
+    pipes = [pipe for pipe in (tool.stdout, tool.stderr) if pipe is not None]
+    read = {pipe.fileno(): bytearray() for pipe in pipes}
+    with selectors.DefaultSelector() as waiting:
+        for pipe in pipes:
+            waiting.register(pipe, selectors.EVENT_READ)
+        while waiting.get_map():
+            for key, _ in waiting.select(max(0.0, deadline - time.monotonic())):
+                chunk = os.read(key.fd, 65536)
+                read[key.fd] += chunk
+                if not chunk:
+                    waiting.unregister(key.fileobj)
+                if len(read[key.fd]) > _MOST_BYTES:
+                    raise ToolFailed(called, f"it prints more than {_MOST_BYTES:,} bytes")
+            if time.monotonic() > deadline:
+                raise _no_end(called)
+    try:
+        tool.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        tool.kill()
-        # A process that hangs inside the driver does not react to SIGKILL, so its end is not awaited.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tool.wait(_KILLED_ENDS_WITHIN_S)
-        raise ToolFailed(called, f"no end after {_TOOL_TIMEOUT_S:.0f} s; the driver may hang") from None
-    return tool.returncode, _COLOUR.sub("", printed), _COLOUR.sub("", complaint)
+        raise _no_end(called) from None
+    printed, complaint = map(_text, read.values())
+    return printed, complaint
+
+
+def _text(output: bytearray) -> str:
+    """The output with line ends of Unix, without colours."""
+    return _COLOUR.sub("", re.sub("\r\n?", "\n", output.decode(errors="replace")))
+
+
+def _no_end(called: str) -> ToolFailed:
+    return ToolFailed(called, f"no end after {_TOOL_TIMEOUT_S:.0f} s; the driver may hang")
+
+
+def _kill_group(tool: "subprocess.Popen[bytes]") -> None:
+    # PermissionError: the tool has the rights of root. ProcessLookupError: it has just ended.
+    with contextlib.suppress(OSError):
+        os.killpg(tool.pid, signal.SIGKILL)
+    # A process that hangs inside the driver does not react to SIGKILL, so its end is not awaited.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        tool.wait(_KILLED_ENDS_WITHIN_S)

@@ -59,12 +59,20 @@ def read_table_text(path: Path) -> str:
             raise InputError(
                 f"{path}: {UNREADABLE}: has {found.st_size} bytes, more than any rank table; give a rank table file"
             )
-        return Path(resolved).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        text = Path(resolved).read_text(encoding="utf-8")
+    except OSError as error:
         raise InputError(
-            f"{path}: {UNREADABLE}: cannot be read ({reason}); give a readable rank table"
+            f"{path}: {UNREADABLE}: cannot be read ({error.strerror}); give a readable rank table"
         ) from None
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+    if "\0" in text[:4]:  # UTF-16 without its mark
+        raise _not_utf8(path)
+    return text
+
+
+def _not_utf8(path: Path) -> InputError:
+    return InputError(f"{path}: {UNREADABLE}: is not UTF-8, which HCCL reads; save it as UTF-8")
 
 
 def table_of_text(text: str) -> Any:

@@ -106,7 +106,7 @@ def merge(
     out: OutOption = None,
 ) -> None:
     """Merge several tables into one; ranks are renumbered in the order of the files."""
-    merged = merge_rank_tables([read_rank_table(path) for path in tables], soc)
+    merged = merge_rank_tables([read_rank_table(path) for path in tables], soc, tables)
     for warning in judge_table(merged.to_dict(), soc).warnings:
         typer.echo(f"merged rank table: warning: {warning}", err=True)
     _emit(merged, out)

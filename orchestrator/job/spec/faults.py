@@ -50,6 +50,10 @@ _LEFT_OUT = {
 }
 _OCTAL = re.compile(r"[-+]?0[0-9_]+")
 _BASE_60 = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?")
+_WITH_COMMA = re.compile(r"[-+]?[0-9]+(,[0-9]+)+")
+_WITH_UNIT = re.compile(r"([-+]?[0-9]+\.?[0-9]*) ?(%|[A-Za-z]+)")
+_UNITS = {"_s": "seconds", "_gb": "GB", "_px": "pixels", "_pixels": "pixels", "_deg": "degrees"}
+_COLONS = re.compile("[:\uff1a]")  # ASCII, and the full-width one of Chinese and Japanese keyboards
 
 Fault = tuple[Path, str]
 
@@ -148,7 +152,7 @@ def _fault(path: Path, items: list[ErrorDetails], job: type[BaseModel], values: 
     name, item = name_of(path) or "the job", items[0]
     value = item["input"]
     if item["type"] in _UNKNOWN_KEY:
-        return path, f"{name} is not a key of a job (value {shown(value)}); {_instead(path, job)}"
+        return path, f"{name} is not a key of a job (value {shown(value)}); {_instead(path, value, job)}"
     if item["type"].startswith("missing") and isinstance(path[-1], int):
         return path[:-1], f"{name_of(path[:-1])} must hold at least {path[-1] + 1} values"
     if item["type"].startswith("missing"):
@@ -163,7 +167,7 @@ def _fault(path: Path, items: list[ErrorDetails], job: type[BaseModel], values: 
     if item["type"] == "string_type" and isinstance(value, bool | int | float) and written:
         kind = shown(value) if isinstance(value, bool) else "a number"
         return path, f"{name} is {shown(written)[1:-1]}, which YAML reads as {kind}; put it in quotes"
-    return path, f"{name} is {shown(value)}; {_meant(value, items) or _must(items)}"
+    return path, f"{name} is {shown(value)}; {_meant(path, items, job) or _must(items)}"
 
 
 def _must(items: list[ErrorDetails]) -> str:
@@ -175,26 +179,59 @@ def _must(items: list[ErrorDetails]) -> str:
     return f"it must {' or '.join(dict.fromkeys(asked))}"
 
 
-def _meant(value: object, items: list[ErrorDetails]) -> str:
-    """How to write the number that a text like '5', 010 or 1:30 probably means; empty for other values."""
-    if not any(item["type"].startswith(("int_", "float_")) for item in items):
-        return ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
+    """How to write the number or the section that a text probably means; empty for other values."""
+    value = items[0]["input"]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and _asks_for_number(items):
         return f"write {value:.0f}, a whole number"
     if not isinstance(value, str):
         return ""
-    if _OCTAL.fullmatch(value):
+    if _asks_for_number(items) and _WITH_COMMA.fullmatch(value):
+        listed = any(item["type"].startswith("tuple_") for item in items)
+        return (
+            f"write a list: [{value.replace(',', ', ')}]"
+            if listed
+            else "write the number without a comma; a fraction has a point, as 0.5"
+        )
+    if _asks_for_number(items):
+        return _meant_number(value, str(path[-1]))
+    key = _COLONS.split(value)[0].strip()
+    return f"put an ASCII colon and a space after {key}" if key != value and key in _keys(path, job) else ""
+
+
+def _asks_for_number(items: list[ErrorDetails]) -> bool:
+    return any(item["type"].startswith(("int_", "float_")) for item in items)
+
+
+def _meant_number(text: str, key: str) -> str:
+    """How to write a text like '5', 010, 1:30 or 30s as a number; empty for other texts."""
+    if _OCTAL.fullmatch(text):
         return "readers of YAML differ about a leading 0, which can mean octal: write it without"
-    if _BASE_60.fullmatch(value):
+    if _BASE_60.fullmatch(text):
         return "readers of YAML differ about colons, which can mean base 60: write one number"
     try:
-        number = int(value, 0) if "x" in value.lower() or "b" in value.lower() else float(value)
+        number = int(text, 0) if "x" in text.lower() or "b" in text.lower() else float(text)
     except ValueError:
-        return ""
+        return _without_unit(text, key)
     return f"that is text here: write {number:.12g}" if math.isfinite(number) else ""
 
 
-def _instead(path: Path, job: type[BaseModel]) -> str:
+def _without_unit(text: str, key: str) -> str:
+    found = _WITH_UNIT.fullmatch(text)
+    if not found:
+        return ""
+    if found[2] == "%":
+        return f"write a share: {float(found[1]) / 100:.12g}"
+    unit = next((f" of {name}" for end, name in _UNITS.items() if key.endswith(end)), "")
+    return f"write the number{unit} without a unit"
+
+
+def _instead(path: Path, value: object, job: type[BaseModel]) -> str:
+    key, colon, _ = str(path[-1]).partition(":")
+    if value is None and colon and key in _keys(path[:-1], job):
+        return f"put a space after {key}:"
+    if value is None and key.isdecimal():
+        return "a comma begins another key: write a fraction with a point, as 0.5"
     section, dot, inner = str(path[-1]).partition(".")
     if dot and inner in _keys((*path[:-1], section), job):
         return f"write `{section}:`, and below it, indented, `{inner}:`"

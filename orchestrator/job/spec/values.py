@@ -13,9 +13,11 @@ from sdnet.paths import printable_path
 _DEEPEST_KEY = 10
 _LONGEST_TEXT = 4096
 _YAML_SPACE = " \t\r\n"  # `strip` alone also removes U+00A0 and U+3000, which may end the name of a folder
-# Invisible characters, with which a path names another folder: controls, zero-width and direction marks.
+# Invisible characters, with which a path names another folder: controls, zero-width and direction marks, soft
+# hyphens, fillers, tags. Not the joiners (U+200C, U+200D) and variation selectors, which some scripts need.
 _INVISIBLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _UNEXPANDED = re.compile(r"\$[A-Za-z_{(]|\{\{")
 _TYPOGRAPHIC_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
@@ -108,6 +110,10 @@ def _problem(text: str) -> str:
         return "is empty; give a value, or leave the key out"
     if len(text) > _LONGEST_TEXT:
         return f"is {shown(text)}; a text may have {_LONGEST_TEXT} characters"
+    if text.endswith("\n") and text[:-1].isprintable():
+        return (
+            f"is {shown(text)}, which ends with a line break; write it on one line, or a block with |- or >-"
+        )
     if invisible:
         return f"is {shown(text)}, with the invisible character U+{ord(invisible[0]):04X}; remove it"
     if text != text.strip():
@@ -151,7 +157,8 @@ def _value(text: str, source: str) -> Node:
 
     Examples: `[::1]:6379`, `@scratch`, and the name of a folder that is not UTF-8.
     """
-    if any("\ud800" <= sign <= "\udfff" for sign in text):
+    # libyaml would drop a byte-order mark.
+    if text.startswith("\ufeff") or any("\ud800" <= sign <= "\udfff" for sign in text):
         return Node(text)
     try:
         node = read_yaml(text, lambda line: source)
