@@ -93,7 +93,7 @@ def prepare(
     from sdnet.preparation.copies import notes_on_copies
     from sdnet.preparation.prepare import prepare as prepare_data
     from sdnet.preparation.synthetic import make_tree
-    from sdnet.preparation.work import notes, plan_work
+    from sdnet.preparation.work import Work, notes, plan_work
 
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
@@ -110,12 +110,17 @@ def prepare(
         scene_pattern=scene_pattern,
     )
     read = ImageConfig(layout=cast(Layout, layout), max_pixels=max_pixels)
+
+    def work_of(folder: Path) -> Work:
+        return plan_work(folder, out, patches, split, max_bad_images, read)
+
+    work = work_of(images) if images is not None else None  # before `out` is made: a refusal leaves no folder
     make_folder(out)
     with alone_in(out), _synthetic_folder(out) as synthetic:
-        if images is None:
+        if work is None:
             # make_tree builds next to its target, so keep its target one level down.
             make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
-        work = plan_work(images or Path(synthetic) / "tree", out, patches, split, max_bad_images, read)
+            work = work_of(Path(synthetic) / "tree")
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)

@@ -15,8 +15,7 @@ from sdnet.images.tiff_header import is_tiff, tiff_header
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette image stores one index a pixel
-# What OpenCV's decoder takes a gamma from: it would then convert colours to grey in linear light.
-_PNG_GAMMA = (b"gAMA", b"sRGB", b"iCCP", b"cICP")
+_ANCILLARY = 0x20  # bit of a chunk's first letter: a decoder need not know it
 _PNG_IGNORED = b"prIv"  # no decoder knows this kind of chunk, and each must skip it
 _PNG_MOST_CHUNKS, _PNG_MOST_BYTES = 1000, 1 << 24
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -47,18 +46,22 @@ def _png(content: HeaderBytes) -> ImageHeader:
     length, kind, width, height, bits, colour = content.unpack(">I4sIIBB", len(_PNG))
     if kind != b"IHDR" or length != 13 or colour not in _PNG_BANDS:
         raise BadHeader("is a damaged PNG (its header chunk)")
-    return ImageHeader("PNG", width, height, _PNG_BANDS[colour], bits, edits=_without_gamma(content))
+    return ImageHeader("PNG", width, height, _PNG_BANDS[colour], bits, edits=_without_remarks(content))
 
 
-def _without_gamma(content: HeaderBytes) -> tuple[tuple[int, bytes], ...]:
-    """Edits that hide the gamma of a PNG: equal pixels give equal greys, whichever program wrote the file."""
+def _without_remarks(content: HeaderBytes) -> tuple[tuple[int, bytes], ...]:
+    """Edits that hide what a PNG says beside its pixels.
+
+    A gamma (gAMA, sRGB, iCCP, cICP) would make the decoder convert colours to grey in linear light, and equal pixels
+    must give equal greys, whichever program wrote the file. An invalid chunk would make libpng print a warning.
+    """
     edits, position = [], len(_PNG)
     for _ in range(_PNG_MOST_CHUNKS):
         try:
             (length,), kind = content.unpack(">I", position), content.at(position + 4, 4)
             if not kind.isalpha() or kind == b"IDAT" or length > _PNG_MOST_BYTES:
                 break
-            if kind in _PNG_GAMMA:
+            if kind[0] & _ANCILLARY and kind != b"tRNS":  # transparency, which belongs to the pixels
                 ignored = _PNG_IGNORED + content.at(position + 8, length)
                 edits.append((position + 4, ignored + struct.pack(">I", zlib.crc32(ignored))))
         except BadHeader:

@@ -27,6 +27,7 @@ from sdnet.preparation.work import Work, orphans, refuse_too_many
 
 _SHARD = re.compile(r"(?:train|test)-\d{5,}\.(?:npz|json)")
 _RESULTS = ("train.npz", "test.npz", "manifest.json")
+_MANIFEST = {"pairs": int, "patches": dict, "scenes": dict, "skipped": list, "constant": dict, "files": dict}
 _CHUNK = 4096  # patches in memory at once while merging: 32 MiB
 
 
@@ -136,10 +137,24 @@ def _read_good_manifest(out: Path, fingerprint: str) -> dict[str, object] | None
     try:
         manifest: dict[str, Any] = read_json(out / "manifest.json")
         same = manifest["fingerprint"] == fingerprint
-        whole = same and all(_size_and_sum(out / name) == known for name, known in manifest["files"].items())
+        whole = (
+            same
+            and _is_manifest(manifest)
+            and all(_size_and_sum(out / name) == known for name, known in manifest["files"].items())
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # missing or damaged: it is made again
     return manifest if whole else None
+
+
+def _is_manifest(content: dict[str, Any]) -> bool:
+    """Whether it has what readers of a manifest use. Older versions wrote no `copies`."""
+    return (
+        all(isinstance(content.get(key), kind) for key, kind in _MANIFEST.items())
+        and all(isinstance(content["patches"].get(side), int) for side in ("train", "test"))
+        and isinstance(content.get("copies", {}), dict)
+        and content["files"].keys() == {"train.npz", "test.npz"}
+    )
 
 
 def _fingerprint(work: Work, reports: dict[str, ShardReport]) -> str:

@@ -103,9 +103,11 @@ def _by_name(images: Iterable[Image]) -> tuple[dict[tuple[str, str], Path], dict
         of_sensor = sar if image.sensor == "sar" else optical
         other = of_sensor.setdefault((_composed(image.scene), _composed(image.name)), image.path)
         if other != image.path:
-            raise InputError(
-                f"{min(image.path, other)} and {max(image.path, other)} have the same name; rename or remove one"
-            )
+            paths = sorted((image.path, other))
+            # Both forms look the same on a screen.
+            look_alike = len({_composed(str(path)) for path in paths}) == 1
+            unlike = " in two forms of Unicode (NFC and NFD)" if look_alike else ""
+            raise InputError(f"{paths[0]} and {paths[1]} have the same name{unlike}; rename or remove one")
     return optical, sar
 
 

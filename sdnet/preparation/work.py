@@ -144,6 +144,8 @@ def images_changed(work: Work) -> bool | None:
         pairs = read_json(work.out / "manifest.json")["pairs"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if not isinstance(pairs, int):
+        return None
     if pairs != len(work.listing.pairs):
         return True
     outdated = [shard for shard in work.shards if is_outdated(shard, work.directory, work.patches)]

@@ -111,6 +111,16 @@ def test_the_gamma_that_a_png_states_changes_no_grey(read, chunks, mode):
     np.testing.assert_array_equal(read(plain[:head] + chunks + plain[head:]), read(plain))
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [(b"sBIT", b"\x10"), (b"pHYs", bytes(3)), (b"bKGD", bytes(6)), (b"tIME", bytes(7)), (b"eXIf", b"xx")],
+)  # fmt: skip
+def test_an_invalid_remark_in_a_png_changes_no_grey_and_prints_nothing(read, place, capfd, kind, body):
+    plain = cv2.imencode(".png", place[0])[1].tobytes()
+    np.testing.assert_array_equal(read(plain[:33] + png_chunk(kind, body) + plain[33:]), place[0])
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_animated_png_is_bad(read):
     frames = [Pillow.fromarray(GREY), Pillow.fromarray(255 - GREY)]
     file = io.BytesIO()

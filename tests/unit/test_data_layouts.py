@@ -123,6 +123,14 @@ def test_partners_may_spell_an_accent_in_either_form_of_unicode(tmp_path):
     assert [pair.scene for pair in pairs] == scenes
 
 
+def test_a_name_in_both_forms_of_unicode_is_refused_with_the_reason_why_the_paths_look_alike(tmp_path):
+    touch(tmp_path, "s1/caf\u00e9_1.png", "s1/cafe\u0301_1.png", "s2/caf\u00e9_1.png")
+    with pytest.raises(
+        InputError, match=r"have the same name in two forms of Unicode \(NFC and NFD\); rename"
+    ):
+        find_pairs(tmp_path)
+
+
 def test_folders_of_osdataset_may_hold_a_folder_for_each_sensor(tmp_path):
     touch(tmp_path, "test/sar/sar3.png", "test/opt/opt3.png", "val/sar_4.png", "val/opt_4.png")
     assert [pair.name for pair in find_pairs(tmp_path).pairs] == ["test_3", "val_4"]

@@ -15,7 +15,7 @@ from sdnet.config import PatchConfig, SplitConfig
 from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 from sdnet.preparation.prepare import draw_negatives, prepare
-from sdnet.preparation.work import plan_work
+from sdnet.preparation.work import images_changed, plan_work
 from tests.unit.prepare.prepared import PATCHES, RESULTS, SPLIT, again, images_of, results
 
 
@@ -166,6 +166,22 @@ def test_a_manifest_or_shards_of_another_program_do_not_let_results_be_replaced(
     with pytest.raises(InputError, match=r"manifest\.json is there and was not made by this program"):
         prepare(work)
     assert all((out / name).read_text() == mine[name] for name in ("manifest.json", "shards/000.tar"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pairs", "36"), ("patches", {}), ("patches", [1]), ("scenes", 3), ("skipped", None), ("constant", []),
+        ("files", {}), ("copies", []),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_was_edited_is_made_again(copy, key, value):
+    before = results(copy)
+    edited = {**json.loads(before["manifest.json"]), key: value}
+    (copy / "out/manifest.json").write_text(json.dumps(edited))
+    assert not images_changed(plan_work(copy / "images", copy / "out", PATCHES, SPLIT, 0.0))
+    again(copy)
+    assert results(copy) == before
 
 
 def test_results_of_a_killed_process_are_made_again_although_the_manifest_is_missing(copy):

@@ -89,6 +89,12 @@ def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(
     assert printed.out == ""
 
 
+def test_images_that_are_refused_leave_no_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "images").mkdir()
+    line = refusal(f"prepare --images {tmp_path}/images --out {tmp_path}/out", monkeypatch, capsys)
+    assert "images holds no pair" in line and not (tmp_path / "out").exists()
+
+
 # `prepare` up to the moment when its folder of synthetic images is there.
 _PREPARES = """
 import signal, sys
