@@ -29,3 +29,14 @@ class CorruptData(OrchestratorError):
 
 class InvariantBroken(OrchestratorError):
     """This program contradicts itself; please report it."""
+
+
+def headline(error: BaseException) -> str:
+    """The first line of an error's text that says something, without line ends; empty if there is none.
+
+    MindSpore writes a rule of dashes, a title such as `- Memory not enough:`, a rule, and then the text. A line that
+    ends with a colon is returned with the next one.
+    """
+    stripped = (line.strip().removeprefix("- ") for line in str(error).splitlines())
+    lines = [line for line in stripped if line.strip("-")]
+    return " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])

@@ -107,10 +107,16 @@ class Session:
         """Load the newest valid checkpoint and return the number of global steps done; 0 if there is none.
 
         All ranks load the same checkpoint. `load` receives the dictionary that was passed to `step`, with new arrays.
-        Raises InputError at a second call.
+        Raises InputError at a second call, and for a `load` that is no function: without a checkpoint nothing would
+        call it.
         """
         if self._asked:
             raise InputError("session.restore was called twice; call it once, before the loop")
+        if not callable(load):
+            raise InputError(
+                f"session.restore got a {type(load).__name__}; pass the function that loads a state, such as "
+                "train_step.load"
+            )
         self._asked = True
         if self._restored is None:
             self._link.beat("compiling", 0)

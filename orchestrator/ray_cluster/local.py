@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import secrets
 import sys
 from contextlib import suppress
@@ -13,6 +14,8 @@ from sdnet.paths import printable_path
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+_LEAST_OBJECT_STORE = 128 << 20
+_OBJECT_STORES_IN_LIMIT = 16
 
 
 def prepare_token() -> None:
@@ -56,9 +59,22 @@ def start_ray(folder: Path, *, on_loopback: bool) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            object_store_memory=_object_store_bytes(),
             _temp_dir=str(folder),
             _node_ip_address=LOOPBACK if on_loopback else None,
         )
+
+
+def _object_store_bytes() -> int | None:
+    """The size of Ray's object store where the shell limits addresses (`ulimit -v`); None for Ray's default.
+
+    By default the store is 30 % of the host's memory, and the raylet maps it twice. If the limit does not allow
+    that, `ray.init` waits for ever. Our jobs put only small objects into the store.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return max(_LEAST_OBJECT_STORE, limit // _OBJECT_STORES_IN_LIMIT)
 
 
 def interrupt_nobody() -> None:

@@ -89,8 +89,8 @@ def _start(cluster: WantedCluster, ending: ExitStack) -> None:
         if not isinstance(error, known) and type(error) is not Exception:
             raise
         raise InputError(
-            f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory or few "
-            "open files: `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`"
+            f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory, few "
+            "open files or few addresses: `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`, `ulimit -v`"
         ) from None
 
 

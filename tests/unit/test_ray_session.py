@@ -1,11 +1,14 @@
 """A session that Ray would run without authentication is refused before Ray is asked."""
 
 import os
+import resource
 import sys
+from pathlib import Path
 
 import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.ray_cluster import local
 from orchestrator.ray_cluster.local import interrupt_nobody
 from orchestrator.ray_cluster.session import ray_session
 from sdnet.errors import InputError
@@ -32,6 +35,20 @@ def test_a_deleted_current_directory_is_named_before_ray_starts(monkeypatch, tmp
         ray_session(ClusterSpec()),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("limit", "store"), [(resource.RLIM_INFINITY, None), (8 << 30, 512 << 20), (1 << 30, 128 << 20)]
+)
+def test_where_the_shell_limits_addresses_ray_gets_a_small_object_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int, store: int | None
+) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr("ray.init", lambda **options: given.update(options))
+    monkeypatch.setattr(local, "interrupt_nobody", lambda: None)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    local.start_ray(tmp_path, on_loopback=True)
+    assert given["object_store_memory"] == store
 
 
 def test_a_user_may_run_a_job_in_the_idle_class() -> None:

@@ -22,7 +22,7 @@ from orchestrator.engine.rank.restore import choose_and_read
 from orchestrator.engine.rank.saver import CheckpointNotSaved, Saver, SaveTimes
 from orchestrator.engine.session import HostIsDrained, LaunchEnds, Session, set_session
 from orchestrator.engine.state_format import StateFormat
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, headline
 from orchestrator.storage import Lease, RunLost, Storage, StorageError, StorageMisused
 from orchestrator.storage.host_cache import HostCache
 from orchestrator.telemetry.event import Event
@@ -195,7 +195,7 @@ def _classified(error: BaseException, rank: int, step: int) -> RankFailed:
     """The error with its kind. An error of an unknown type comes from the training function."""
     kind = next((kind for known, kind in _KINDS if isinstance(error, known)), FailureKind.STEP_FAILED)
     about = error.rank if isinstance(error, HostIsDrained) else rank
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = headline(error)
     named = kind is FailureKind.STEP_FAILED and text
     detail = f"{type(error).__name__}: {text}" if named else text or type(error).__name__
     return RankFailed(kind, detail[:300], step, about)

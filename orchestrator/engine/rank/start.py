@@ -19,7 +19,7 @@ from orchestrator.engine.rank.link import open_link
 from orchestrator.engine.rank.scheduler import start_scheduler
 from orchestrator.engine.rank.store import connect_store, join_through_store, open_store
 from orchestrator.engine.rank.wakeful import wakeful
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, headline
 from orchestrator.process_identity import start_ticks
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def _rendezvous_errors(rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        detail = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        detail = headline(error) or "no reason given"
         raise RendezvousFailed(rank, detail[:200]) from error
 
 

@@ -31,7 +31,7 @@ from orchestrator.engine.control.ports import LaunchStopped
 from orchestrator.engine.rank.scheduler import SchedulerDidNotStart
 from orchestrator.engine.rank.store import StoreDidNotOpen
 from orchestrator.engine.ray_train.ray_core import Death, why_it_died
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, headline
 from orchestrator.storage import RunLost, StorageError, StorageMisused
 
 _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
@@ -116,5 +116,4 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _line(error: BaseException) -> str:
     """The first line of the error's message; Ray's messages continue with tracebacks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return (headline(error) or type(error).__name__)[:300]

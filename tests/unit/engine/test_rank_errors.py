@@ -52,6 +52,14 @@ def test_an_error_of_the_training_function_names_its_class_and_comes_in_one_line
     assert str(_classified(SystemExit(0), 3, 7)) == "SystemExit: 0"
 
 
+def test_an_error_of_mindspore_is_named_by_its_title_and_text_and_not_by_a_rule_of_dashes() -> None:
+    rule = "-" * 52
+    text = f"\n{rule}\n- Memory not enough:\n{rule}\nMemory isn't enough, alloc size: 8B.\n\n{rule}\n- C++ Call Stack:"
+    failed = _classified(RuntimeError(text), 0, 0)
+    assert str(failed) == "RuntimeError: Memory not enough: Memory isn't enough, alloc size: 8B."
+    assert str(_classified(ValueError("-1 is negative"), 0, 0)) == "ValueError: -1 is negative"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), AssertionError(), MemoryError()])
 def test_an_error_without_a_message_is_named_by_its_class(error: BaseException) -> None:
     assert str(_classified(error, 3, 7)) == type(error).__name__

@@ -82,6 +82,16 @@ def test_the_session_is_known_in_the_training_thread_only() -> None:
         get_session()
 
 
+def test_what_cannot_load_a_state_is_refused_also_when_there_is_no_checkpoint() -> None:
+    session, _, _ = session_of(MemoryStorage(), restore=False)
+    not_a_function: Any = None
+    with pytest.raises(
+        InputError, match="session.restore got a NoneType; pass the function that loads a state"
+    ):
+        session.restore(not_a_function)
+    session.close()
+
+
 @pytest.mark.parametrize(
     ("step", "state", "metrics", "message"),
     [
