@@ -55,6 +55,11 @@ def _listed(source: Path) -> Iterator[PairFiles]:
     except (UnicodeDecodeError, csv.Error):
         raise InputError(f"{source} is not a CSV file in UTF-8; give a folder or a CSV file") from None
     for number, row in rows:
+        if not {"optical", "sar"} <= set(row):
+            named = shown([column for column in row if column is not None])
+            raise InputError(
+                f"{source} has the columns {named}; write `optical,sar` in its first line, with a comma"
+            )
         if None in row:  # the key of DictReader for cells without a column
             raise InputError(
                 f"{source}, line {number}, has more cells than the header; quote a path that contains a comma"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 
 from sdnet.errors import InputError
 from sdnet.files import alone_in, make_folder
@@ -41,12 +42,13 @@ def register_files(
     lock: keeps other processes out of `out`. False where the caller does, as for the tasks of a cluster: a host
     that is cut off may hold the lock of its pair when another one takes the pair over.
     Raises InputError for files or a folder that cannot be used, for an image that is one of the results, and if
-    another process registers into the folder.
+    another process registers into the folder. The same image twice is refused too: it matches itself.
     """
     cv2.setNumThreads(1)  # processes run in parallel already, and one thread gives a fixed order
     refuse_results_as_inputs((optical, sar), result_paths(out))
     first = read_source(optical)
     second = read_source(sar, None if first.geo is None else first.geo.crs)
+    _refuse_one_image(first, second)
     start = _initial(first, second)
     make_folder(out)
     with alone_in(out) if lock else nullcontext():
@@ -54,6 +56,11 @@ def register_files(
         found = register_images(first.image, second.image, config, net, start)
         origin = {} if net is None else net.origin
         return write_outputs(out, first, second, config, found, origin)
+
+
+def _refuse_one_image(optical: Source, sar: Source) -> None:
+    if np.array_equal(optical.pixels, sar.pixels) and optical.pixels.min() != optical.pixels.max():
+        raise InputError(f"{sar.path} is the same image as {optical.path}; give an optical and a SAR image")
 
 
 def _initial(optical: Source, sar: Source) -> Transform:

@@ -22,7 +22,14 @@ from sdnet.registration.config import (
 from sdnet.registration.fitting.joint import fit_jointly
 from sdnet.registration.fitting.piecewise import with_local_shifts
 from sdnet.registration.fitting.robust import LEAST_POINTS, agreeing, residuals, sample_affine
-from sdnet.registration.fitting.trust import LEAST_EVIDENCE, Verdict, evidence, judge, why_too_coarse
+from sdnet.registration.fitting.trust import (
+    BEYOND_DOUBT,
+    LEAST_EVIDENCE,
+    Verdict,
+    evidence,
+    judge,
+    why_too_coarse,
+)
 from sdnet.registration.images import Image
 from sdnet.registration.matching.features import Descriptors, Features, Templates
 from sdnet.registration.matching.search import apart, compare
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
     from sdnet.registration.matching.network import Network
 
 _CANDIDATES = 3
-_BEYOND_DOUBT = 30.0  # evidence at which no other candidate is tried
 _FOLDS = 4
 # For `piecewise`: the largest shift by relief, and the number of points.
 _RELIEF_PX, _RELIEF_POINTS = 24, 256
@@ -97,8 +103,8 @@ def register_images(
         coarse = _coarse(optical, sar, start, passes.coarse)
         if coarse is not None:
             found.append(coarse)
-            if coarse.evidence > _BEYOND_DOUBT:
-                break
+            if coarse.evidence > BEYOND_DOUBT:
+                break  # no other candidate is tried
     if not found:
         return _refused(begun, "too few coarse tie points")
     best = max(found, key=lambda coarse: coarse.evidence)
@@ -171,7 +177,7 @@ def _finish(
     fit = agreeing(ties, transform, level.tolerance_px)
     seen = [one.take(inside) for one in chain]
     held_out_px = _held_out(seen, ties, start, config.model, optical.shape)
-    verdict = judge(coarse.evidence, fit, optical.shape, initial)
+    verdict = judge(coarse.evidence, fit, optical.shape, initial, wide=config.search == "wide")
     return Registration(fit.transform, ties, fit.inliers, held_out_px, verdict, time.perf_counter() - begun)
 
 

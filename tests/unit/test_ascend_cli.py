@@ -52,6 +52,26 @@ def test_a_table_is_built_from_the_hosts_of_a_job_and_found_legal(job, tmp_path)
     assert (reported.exit_code, reported.output) == (0, f"{out}: legal on 910a\n")
 
 
+def test_a_table_of_this_host_comes_with_a_warning_for_each_device_that_is_left_out(tmp_path, monkeypatch):
+    host = describe(1, devices=range(4))
+    host["devices"][2] |= {"health": "OFFLINE"}
+    host["devices"][3] |= {"processes": [[77, "python", 10]]}
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path, host)))
+    built = run("build", "--address", "a")
+    assert len(json.loads(built.stdout)["server_list"][0]["device"]) == 2
+    assert built.stderr.splitlines() == [
+        "rank table: warning: a: NPU 2 is left out (health OFFLINE)",
+        "rank table: warning: a: NPU 3 is left out (busy: process 77 python)",
+    ]
+
+
+def test_a_table_without_addresses_comes_with_a_warning_that_names_the_tool(tmp_path, monkeypatch):
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path, describe(1, devices=[0]), tools=["npu-smi"])))
+    built = run("build")
+    assert built.exit_code == 0 and "device_ip" not in built.stdout
+    assert "rank table: warning: 127.0.0.1: NPU 0 has no address; tried: `hccn_tool -i 0" in built.stderr
+
+
 def test_tables_that_hosts_wrote_of_themselves_merge_into_one(tmp_path, monkeypatch):
     for number in (1, 2):
         this_host(tmp_path, monkeypatch, number, devices=[0, 1])
@@ -73,7 +93,7 @@ def test_a_table_of_one_host_needs_no_network_cables(tmp_path, monkeypatch):
     for device in host["devices"]:
         device |= {"health": "Alarm", "codes": ["81078603"], "link": "DOWN", "ip": None}
     monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "host", host)))
-    (server,) = json.loads(run("build", "--soc", "910a").output)["server_list"]
+    (server,) = json.loads(run("build", "--soc", "910a").stdout)["server_list"]
     assert server["device"] == [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]
 
 

@@ -140,6 +140,13 @@ def _wait_for_its_end(pid):
         assert process.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_tool_that_this_user_cannot_start_is_named(tmp_path):
+    found = script_as_npu_smi(tmp_path, "")
+    (tmp_path / "usr/local/bin/npu-smi").write_text("#!/nonexistent\n")
+    with pytest.raises(ToolFailed, match="/usr/local/bin/npu-smi cannot be started \\(No such file"):
+        found.npu_smi("info")
+
+
 def test_output_without_an_end_is_refused_before_it_fills_the_memory(tmp_path):
     found = script_as_npu_smi(tmp_path, "exec yes")
     with pytest.raises(ToolFailed, match="it prints more than 4,000,000 bytes"):

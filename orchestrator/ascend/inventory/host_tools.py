@@ -130,7 +130,7 @@ def _run_to_its_end(command: list[str], called: str) -> tuple[int, str, str]:
             process_group=0, env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except OSError as error:
-        raise ToolFailed(called, str(error)) from None
+        raise ToolFailed(called, f"{command[0]} cannot be started ({error.strerror})") from None
     try:
         printed, complaint = _read_to_the_end(tool, called)
     except BaseException:

@@ -87,6 +87,7 @@ def build(
         host = found.host(needs_network=False)
         # If none is usable, ask for all: the error then says why each is left out.
         places = place([host], workers or len(host.usable) or len(host.npus), chip)
+        _warn_of_missing(found, host)
     elif cluster.hosts:
         hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]
         places = place(hosts, workers or cluster.max_workers, chip, cluster.workers_per_host)
@@ -215,6 +216,13 @@ def _this_host(address: str, devices: str | None) -> HostInventory:
             raise InputError(f"--devices {devices}: this host has {there}; name some of them, as 0-3,6")
         found = found.only(wanted)
     return found
+
+
+def _warn_of_missing(found: HostInventory, host: AscendHost) -> None:
+    """Report what the table lacks: devices that are left out, and what the tools could not tell."""
+    left_out = [f"NPU {npu.device_id} is left out ({npu.unusable})" for npu in host.npus if npu.unusable]
+    for text in [f"{host.address}: {text}" for text in left_out] + list(found.problems):
+        typer.echo(f"rank table: warning: {text}", err=True)
 
 
 def _emit(table: RankTable, out: Path | None) -> None:

@@ -38,7 +38,7 @@ class Source:
 
 
 def read_source(path: Path, crs: str | None = None) -> Source:
-    """Read an image of 8 or 16 bit integers or floats, grey or in colour.
+    """Read an image of uint8, uint16, int16, float32 or float64, grey or in colour.
 
     crs: a coordinate system, as WKT, to which a GeoTIFF is reprojected if it has another one.
     Raises InputError for a file that is missing, damaged, too small, too large or unsupported, and for a

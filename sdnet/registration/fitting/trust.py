@@ -13,6 +13,10 @@ _SAMPLE = 3  # tie points that define an affine transform
 LEAST_EVIDENCE = 12.0
 # Share of the fine tie points that must agree; by chance 7 % would.
 LEAST_SHARE = 0.2
+# The wide search tries thousands of positions and keeps the most similar one, so even wrong tie points agree there.
+# Wrong pairs had evidence to 25 and shares to 51 %; right ones have more of one of the two.
+BEYOND_DOUBT = 30.0
+LEAST_SHARE_IF_WIDE = 0.75
 # The longest allowed side of a SAR pixel, in optical pixels. Of 80 wrong pairs none was trusted at 1, one at 2 and
 # ten at 4, where neighbouring templates see the same few SAR pixels. The rest allows for map projections.
 _LONGEST_SAR_PIXEL = 2.1
@@ -27,18 +31,27 @@ class Verdict:
     reason: str
 
 
-def judge(found: float, fit: Fit, shape: tuple[int, int], initial: Transform) -> Verdict:
+def judge(
+    found: float, fit: Fit, shape: tuple[int, int], initial: Transform, *, wide: bool = False
+) -> Verdict:
     """Trust a fit to fine tie points, or say why not.
 
     found: evidence of the coarse tie points, at least LEAST_EVIDENCE.
     shape: of the optical image.
     initial: where the search started. By georeferences, it has the scale between the two images.
+    wide: the search tried all rotations and shifts.
     """
     share = float(fit.inliers.mean())
+    doubtful = wide and found < BEYOND_DOUBT
     middle = np.array(shape) / 2.0
     areas = [abs(np.linalg.det(one.jacobian(middle))) for one in (fit.transform, initial)]
     if share < LEAST_SHARE:
         reason = f"only {share:.0%} of the fine tie points agree (at least {LEAST_SHARE:.0%})"
+    elif doubtful and share < LEAST_SHARE_IF_WIDE:
+        reason = (
+            f"only {share:.0%} of the fine tie points agree (at least {LEAST_SHARE_IF_WIDE:.0%} after a wide "
+            f"search with evidence {found:.1f} < {BEYOND_DOUBT})"
+        )
     elif not 0.5 < areas[0] / areas[1] < 2:
         reason = "the transform shrinks or stretches the image more than twice"
     else:

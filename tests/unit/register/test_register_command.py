@@ -187,6 +187,13 @@ def test_images_that_do_not_overlap_are_refused(cli, images, tmp_path) -> None:
     assert code == 2 and "far.tif does not overlap" in error and not (tmp_path / "out").exists()
 
 
+def test_the_same_image_twice_is_refused_because_it_matches_itself(cli, images, tmp_path) -> None:
+    cv2.imwrite(str(tmp_path / "copy.tif"), cv2.imread(str(images / "sar.png"), cv2.IMREAD_UNCHANGED))
+    code, _, said = cli(images / "sar.png", tmp_path / "copy.tif", "-o", tmp_path / "out")
+    assert code == 2 and f"copy.tif is the same image as {images / 'sar.png'}; give an optical" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_georeference_alone_is_refused(cli, images, tmp_path) -> None:
     code, _, error = cli(images / "optical.tif", images / "sar.png", "-o", tmp_path / "out")
     assert code == 2 and "sar.png has no georeference" in error

@@ -62,7 +62,11 @@ def test_a_folder_of_pairs_is_listed_as_for_training(tmp_path: Path) -> None:
     [
         ("", "lists no pair"),
         ("optical,sar\n", "lists no pair"),
-        ("optical;sar\na;b\n", "line 2, has no `optical` or no `sar`"),
+        ("optical;sar\na;b\n", r'has the columns \["optical;sar"\]; write `optical,sar` in its first line'),
+        (
+            "Optical,SAR\na,b\n",
+            r'has the columns \["Optical", "SAR"\]; write `optical,sar` in its first line',
+        ),
         ("optical,sar\na.png\n", "line 2, has no `optical` or no `sar`"),
         ("optical,sar\na.png,b.png\na.tif,c.png\n", 'has two pairs named "a"; add a column `name`'),
         ("optical,sar\n\na.png\n", "line 3, has no `optical` or no `sar`"),

@@ -94,6 +94,14 @@ def test_images_of_two_places_are_not_trusted_and_the_reason_says_so(search) -> 
     assert "no better than by chance" in found.verdict.reason or "too few" in found.verdict.reason
 
 
+def test_a_wrong_pair_that_looks_similar_at_one_of_all_positions_is_not_trusted() -> None:
+    optical, _ = pair(400, np.array([[1, 0, 9.25], [0, 1, -6.5], [0, 0, 1.0]]))
+    _, stranger = pair(400, np.array([[1, 0, 9.25], [0, 1, -6.5], [0, 0, 1.0]]), seed=9)
+    found = sdnet.register(optical, stranger, search="wide", measure="cfog")
+    assert found.verdict.evidence > 15 and not found.verdict.trusted
+    assert "of the fine tie points agree (at least 75% after a wide search" in found.verdict.reason
+
+
 def test_images_without_structure_are_not_trusted() -> None:
     flat = np.full((256, 256), 90, np.uint8)
     found = sdnet.register(flat, flat)
