@@ -1,12 +1,13 @@
 """The entry of `sdnet` and of `python -m sdnet`."""
 
-from sdnet.cli.imports import leave_if_pythonpath_may_be_wrong
+from sdnet.cli.imports import leave_if_pythonpath_may_be_wrong, let_warnings_raise_nothing
 from sdnet.cli.interruption import end_at_once_on_signals, hold_signals
 
 
 def main() -> None:
     """Run the command line. An interrupted import is a traceback, so signals wait until all modules are there."""
     hold_signals()
+    let_warnings_raise_nothing()
     try:
         from sdnet.cli.program import main as run
 

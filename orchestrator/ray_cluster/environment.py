@@ -4,8 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from sdnet.errors import InputError
 from sdnet.paths import refuse_deleted_folder
@@ -29,7 +27,6 @@ _ENVIRONMENT = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "4",
 }
-_WARNINGS = "PYTHONWARNINGS"
 _AUTH_MODES = ("token", "disabled")
 _POLLING = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 # A setting of Ray's C++ code has its name in lower case.
@@ -66,27 +63,6 @@ def check_environment() -> None:
             f"RAY_TRAIN_V2_ENABLED is {version_2!r}, and training needs version 2 of Ray Train; unset it"
         )
     _check_numbers()
-
-
-@contextmanager
-def warnings_raise_nothing() -> Iterator[None]:
-    """Hide the filters of PYTHONWARNINGS that make errors of warnings, from processes that start in this block.
-
-    Ray's dashboard would end at the first deprecated name of a library, and Ray would not start.
-    """
-    given = os.environ.get(_WARNINGS)
-    if given is not None:
-        os.environ[_WARNINGS] = ",".join(one for one in given.split(",") if not _raises(one))
-    try:
-        yield
-    finally:
-        if given is not None:
-            os.environ[_WARNINGS] = given
-
-
-def _raises(warning_filter: str) -> bool:
-    action = warning_filter.partition(":")[0].strip().lower()
-    return action != "" and "error".startswith(action)  # Python accepts the first letters
 
 
 def _check_numbers() -> None:

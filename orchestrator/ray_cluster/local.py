@@ -8,7 +8,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.ray_cluster.environment import warnings_raise_nothing
 from sdnet.paths import printable_path
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def start_ray(folder: Path, *, on_loopback: bool) -> None:
     )
 
     interrupt_nobody()
-    with warnings_raise_nothing(), ray_for_one_job(), command_line_shown_as(printable_command_line()):
+    with ray_for_one_job(), command_line_shown_as(printable_command_line()):
         ray.init(
             address="local",
             job_config=job_settings(),

@@ -47,7 +47,10 @@ def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = 
     try:
         optical, sar = _by_name(images_of(root, layout))
     except OSError as error:
-        raise InputError(f"images {error.filename or root} cannot be listed ({error.strerror})") from None
+        raise InputError(
+            f"images {error.filename or root} cannot be listed ({error.strerror}); "
+            "let this user read it, or mount its storage"
+        ) from None
     pairs = [Pair(*key, optical[key], sar[key]) for key in optical.keys() & sar.keys()]
     if not pairs:
         raise InputError(

@@ -130,3 +130,16 @@ def test_patterns_that_cannot_be_meant_are_refused(train, test, message):
 def test_one_or_two_scenes_cannot_be_split(scenes, said):
     with pytest.raises(InputError, match=f"{said}; a split by scene needs at least 3"):
         split_scenes(scenes, SplitConfig())
+
+
+def test_a_folder_that_cannot_be_listed_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(root: Path, layout: str) -> None:
+        raise PermissionError(13, "Permission denied", str(root / "s1"))
+
+    monkeypatch.setattr("sdnet.preparation.sen12.images_of", refuse)
+    with pytest.raises(
+        InputError, match=r"/s1 cannot be listed \(Permission denied\); let this user read it"
+    ):
+        find_pairs(tmp_path)

@@ -58,18 +58,6 @@ def test_a_host_too_slow_to_try_a_setting_is_not_refused(monkeypatch: pytest.Mon
     check_environment()
 
 
-def test_processes_of_ray_start_without_the_filters_that_make_errors_of_warnings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore:old,error::DeprecationWarning, e")
-    with environment.warnings_raise_nothing():
-        assert os.environ["PYTHONWARNINGS"] == "ignore:old"
-    assert os.environ["PYTHONWARNINGS"] == "ignore:old,error::DeprecationWarning, e"
-    monkeypatch.delenv("PYTHONWARNINGS")
-    with environment.warnings_raise_nothing():
-        assert "PYTHONWARNINGS" not in os.environ
-
-
 @pytest.mark.parametrize("command", ["launch", "preprocess"])
 def test_a_command_refuses_such_a_setting_in_one_line(tmp_path: Path, command: str) -> None:
     job = tmp_path / "job.yaml"

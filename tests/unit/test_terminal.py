@@ -197,6 +197,20 @@ def test_a_package_of_another_python_on_the_path_is_one_line(
     assert done.stderr.endswith("which may name packages of another Python; unset it\n")
 
 
+def test_filters_that_make_errors_of_warnings_are_removed_and_others_stay() -> None:
+    program = (
+        "import os, warnings; from sdnet.cli.imports import let_warnings_raise_nothing; "
+        "let_warnings_raise_nothing(); warnings.warn('old', DeprecationWarning); "
+        "warnings.warn('new', UserWarning); print(os.environ['PYTHONWARNINGS'])"
+    )
+    filters = "ignore::UserWarning,error::DeprecationWarning,e"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, "PYTHONWARNINGS": filters}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "ignore::UserWarning\n") and "new" not in done.stderr
+
+
 @pytest.mark.parametrize("code", [errno.EFBIG, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOTCONN])
 def test_a_file_that_cannot_be_used_ends_a_command_in_one_line_with_its_name(
     code, monkeypatch, capfd
