@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -10,6 +11,8 @@ from typing import NoReturn
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STDERR = 2
+# What our thread sends to the main thread for a SIGINT. No library uses it.
+_CTRL_C = signal.SIGRTMIN
 # The last signal that became an exception, and a duplicate of standard error from before it was closed.
 _last_received: int | None = None
 _stderr_before: int | None = None
@@ -27,6 +30,40 @@ def hold_signals() -> None:
 def admit_signals() -> None:
     """Let this thread, the main one, receive ENDING_SIGNALS. One that waited arrives now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
+@contextmanager
+def signals_admitted_beside_mindspore() -> Iterator[None]:
+    """Let the main thread, which runs this block, receive ENDING_SIGNALS although MindSpore takes SIGINT.
+
+    With each graph MindSpore replaces the handler of SIGINT by one that sends SIGTERM to this process, so Ctrl-C
+    would end with the exit code of SIGTERM. So all threads block SIGINT, which then reaches no handler. A thread
+    of ours waits for it and sends another signal to the main thread.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a blocked signal is not ignored
+        admit_signals()
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    main, ended = threading.get_ident(), threading.Event()
+
+    def forward() -> None:
+        while signal.sigwait([signal.SIGINT]) and not ended.is_set():
+            signal.pthread_kill(main, _CTRL_C)
+
+    before = signal.signal(_CTRL_C, lambda signum, frame: interrupt_silently(signal.SIGINT, frame))
+    forwarding = threading.Thread(target=forward, name="Ctrl-C", daemon=True)
+    forwarding.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGHUP])
+    try:
+        yield
+    finally:
+        ended.set()
+        with suppress(ProcessLookupError):  # a Ctrl-C has just ended the thread
+            signal.pthread_kill(forwarding.ident or 0, signal.SIGINT)
+        forwarding.join()
+        admit_signals()
+        signal.signal(_CTRL_C, before)
 
 
 def end_at_once_on_signals() -> None:

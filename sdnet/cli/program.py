@@ -28,7 +28,7 @@ from sdnet.cli.command_line import (
     refuse_what_mindspore_fails_on,
     run_command,
 )
-from sdnet.cli.interruption import admit_signals, interruptible_in_one_line
+from sdnet.cli.interruption import interruptible_in_one_line, signals_admitted_beside_mindspore
 from sdnet.cli.streams import standard_streams
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
@@ -279,10 +279,10 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        admit_signals()
-        refuse_small_address_space()
-        refuse_empty(sys.argv[1:])
-        return run_command(app)
+        with signals_admitted_beside_mindspore():
+            refuse_small_address_space()
+            refuse_empty(sys.argv[1:])
+            return run_command(app)
     except InputError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2

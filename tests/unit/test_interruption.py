@@ -130,10 +130,14 @@ main()
 """
 )
 
-# `export`, with a network that MindSpore compiles again and again: each time it takes SIGINT for itself.
+# A command with a network that MindSpore compiles again and again: each time it takes SIGINT for itself.
 _COMPILES = """
 import sys, types
+from sdnet.cli.interruption import hold_signals
+hold_signals()  # as `main` does before it imports a library that starts threads
 from orchestrator import cli
+from sdnet import __main__ as sdnet
+from sdnet.cli import program
 
 def compile_for_ever(*arguments):
     import numpy as np
@@ -149,8 +153,13 @@ def compile_for_ever(*arguments):
         size += 1
 
 sys.modules["sdnet.export"] = types.SimpleNamespace(export_checkpoint=compile_for_ever)
-sys.argv = ["sdnet-orchestrate", "export", "--checkpoint", "x", "--out", "y.mindir"]
-cli.main()
+program._use_graphs = compile_for_ever
+main, arguments = {
+    "sdnet": (sdnet.main, ["eval", "--checkpoint", "x", "--data", "y"]),
+    "sdnet-orchestrate": (cli.main, ["export", "--checkpoint", "x", "--out", "y.mindir"]),
+}["PROGRAM"]
+sys.argv = ["PROGRAM", *arguments]
+main()
 """
 
 
@@ -236,15 +245,16 @@ def test_a_library_that_a_signal_interrupts_prints_nothing_after_it(program: str
     assert process.returncode == 143
 
 
+@pytest.mark.parametrize("program", ["sdnet", "sdnet-orchestrate"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_while_mindspore_compiles_ends_export_in_one_line(
-    tmp_path: Path, signum: signal.Signals
+def test_a_signal_while_mindspore_compiles_ends_a_command_in_one_line(
+    tmp_path: Path, signum: signal.Signals, program: str
 ) -> None:
     # A file, because MindSpore reads the source of what it compiles.
-    program = tmp_path / "compiles.py"
-    program.write_text(_COMPILES)
+    script = tmp_path / "compiles.py"
+    script.write_text(_COMPILES.replace("PROGRAM", program))
     with started(
-        f"import os, runpy; os.chdir({str(tmp_path)!r}); runpy.run_path({str(program)!r})"
+        f"import os, runpy; os.chdir({str(tmp_path)!r}); runpy.run_path({str(script)!r})"
     ) as process:
         assert process.stdout is not None
         while process.stdout.readline().strip() != "5":
@@ -252,7 +262,7 @@ def test_a_signal_while_mindspore_compiles_ends_export_in_one_line(
         process.send_signal(signum)
         _, errors = process.communicate()
     assert [path.name for path in tmp_path.iterdir()] == ["compiles.py"]
-    assert (process.returncode, errors) == (128 + signum, "sdnet-orchestrate: interrupted\n")
+    assert (process.returncode, errors) == (128 + signum, f"{program}: interrupted\n")
 
 
 def test_what_a_child_returns_raises_or_dies_of_is_known_to_its_parent() -> None:
