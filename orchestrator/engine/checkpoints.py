@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -43,9 +44,9 @@ class Encoded:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Metrics of these weights, such as a validation loss; may be empty."""
-        metrics: Mapping[str, float] = self.fields.get("metrics", {})
-        return metrics
+        """Metrics of these weights, such as a validation loss; may be empty. NaN: the value was not finite."""
+        stored: Mapping[str, float | None] = self.fields.get("metrics", {})
+        return {name: math.nan if value is None else value for name, value in stored.items()}
 
 
 class CheckpointsLost(InputError):

@@ -147,7 +147,7 @@ class Session:
             state: returns the complete state after this step: NumPy arrays and JSON values by name, equal on all
                 ranks. Called only on rank 0, and only when it is saved: in this call, or after the training
                 function has returned. Arrays must be copies.
-            metrics: finite numbers to show, such as a loss; stored with the next checkpoint.
+            metrics: numbers to show, such as a loss; stored with the next checkpoint, as null if not finite.
             save: save now, even if the interval has not passed.
             work_s: seconds of this rank's own work, without waiting for other ranks; shows which rank is slow.
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import reprlib
 import zipfile
 from collections.abc import Mapping
@@ -43,7 +44,8 @@ class NpzFormat:
         np.savez(buffer, **{f"a{number}": array for number, array in enumerate(arrays.values())})
         fields: dict[str, Any] = {
             "step": step,
-            "metrics": dict(metrics),
+            # JSON has no NaN and no infinity.
+            "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
             "arrays": list(arrays),
             _VALUES: values,
         }

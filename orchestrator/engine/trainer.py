@@ -21,7 +21,7 @@ from orchestrator.engine.arguments import (
     check_type,
     run_directory,
 )
-from orchestrator.engine.checkpoints import checkpoint_names, read_fields
+from orchestrator.engine.checkpoints import Encoded, checkpoint_names, read_fields
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings
 from orchestrator.engine.control.size import RankNeeds
@@ -237,7 +237,7 @@ class MindSporeTrainer:
             path=self._root,
             checkpoint=names[-1] if names else None,
             step=int(fields.get("step", 0)),
-            metrics=fields.get("metrics", {}),
+            metrics=Encoded({}, fields).metrics,
             value=value,
         )
 

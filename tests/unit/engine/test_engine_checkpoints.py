@@ -1,5 +1,7 @@
 """Checkpoints in storage: what makes one valid, what makes one corrupt, and what pruning leaves."""
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,18 @@ def test_a_state_comes_back_as_it_was(arrays: State, values: State) -> None:
             assert found[key].dtype == value.dtype and found[key].tobytes() == value.tobytes()
         else:
             assert found[key] == value
+
+
+def test_a_metric_that_is_not_finite_is_stored_as_json_and_read_as_nan() -> None:
+    storage = MemoryStorage()
+    name = saved(storage, 1, loss=0.5, precision=math.nan, gap=-math.inf)
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    json.loads(storage.objects[f"checkpoints/{name}/state.json"], parse_constant=refuse)
+    read = read_checkpoint(storage, name).metrics
+    assert read["loss"] == 0.5 and math.isnan(read["precision"]) and math.isnan(read["gap"])
 
 
 def test_equal_states_have_equal_bytes() -> None:
