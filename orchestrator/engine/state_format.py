@@ -71,6 +71,8 @@ def _check(state: State) -> None:
     """Refuse a state that would not come back as it is. Raises InputError."""
     if not isinstance(state, Mapping):
         raise InputError(f"state is a {type(state).__name__}; return a dictionary of arrays and JSON values")
+    if not state:
+        raise InputError("state is empty, so a resume would begin with new weights; return them by name")
     for name, value in state.items():
         if not isinstance(name, str):
             raise InputError(f"state has the key {name!r}; use text, such as parameter.name")

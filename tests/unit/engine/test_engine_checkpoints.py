@@ -42,7 +42,7 @@ ARRAYS = st.dictionaries(
 
 @given(arrays=ARRAYS, values=st.dictionaries(st.text(max_size=4), st.integers() | st.text() | st.none()))
 def test_a_state_comes_back_as_it_was(arrays: State, values: State) -> None:
-    state = {**values, **arrays}
+    state = {"step": 7, **values, **arrays}
     storage = MemoryStorage()
     name = write_checkpoint(storage, FORMAT.encode(state, 7, {"loss": 0.5}))
     read = read_checkpoint(storage, name)
@@ -165,6 +165,7 @@ def test_unavailable_storage_is_not_a_corrupt_checkpoint() -> None:
     [
         (None, "state is a NoneType; return a dictionary"),
         ([np.zeros(2)], "state is a list; return a dictionary"),
+        ({}, "state is empty, so a resume would begin with new weights; return them by name"),
         ({"weight": object()}, "'weight' is neither an array nor a JSON value .*make it a NumPy array"),
         ({"weight": np.float32(1)}, "'weight' is neither an array nor a JSON value"),
         ({"moments": {"weight": np.zeros(2)}}, "'moments' is neither an array nor a JSON value"),
