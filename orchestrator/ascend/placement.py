@@ -231,8 +231,10 @@ def _refusal(hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int 
             + ", ".join(left_out[:_NAMED_IN_A_REFUSAL])
             + (f" and {more} more" if more > 0 else "")
         )
+    if soc == "910a" or usable >= workers:
+        text += f"; {device_groups.rule(soc)}"
     if soc == "910a":
-        text += f"; {device_groups.rule(soc)}, the same number on each host"
+        text += ", the same number on each host"
     best = largest_group(hosts, workers, soc, per_host)
     return f"{text}; " + (
         f"set cluster.workers to {best}, the largest group that fits" if best else "none fits"

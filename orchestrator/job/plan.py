@@ -1,7 +1,7 @@
 """Plans a job without any change on disk or on the cluster: ranks, environments, rank table, needs.
 
-Pure, except that it reads the data as `launch` does. Values that only the running cluster knows are marked: the port
-of the scheduler, and the hosts if the job names none.
+Pure, except that it reads the data and the run directory as `launch` does. Values that only the running cluster knows
+are marked: the port of the scheduler, and the hosts if the job names none.
 """
 
 import os
@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.ascend.rank_table.table import RankTable, build_rank_table
-from orchestrator.job.inputs import Supply, batch_problem, notes_of, supply_of
+from orchestrator.job.checkpoints import refuse_another_job
+from orchestrator.job.inputs import Supply, batch_problem, notes_of, refuse_changed_since_finished, supply_of
 from orchestrator.job.local_data import Copies, planned_copies
 from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
@@ -17,6 +18,8 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 from orchestrator.ray_cluster.address import address_to_join
 from orchestrator.report.shifts import shifts_line
+from orchestrator.report.summary import read_summary
+from orchestrator.storage import StorageError
 from sdnet.errors import InputError
 
 _PATCH_BYTES = 64 * 128
@@ -86,6 +89,7 @@ def build_plan(spec: JobSpec) -> Plan:
     ranks = planned_ranks(spec.cluster, run, places)
     copies = planned_copies(spec, run, supply, _PATCH_BYTES)
     needs = {**_needs(spec, supply, len(ranks)), "copied_bytes_per_host": copies.size_bytes}
+    run_problem, run_notes = _judged(spec, run)
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
@@ -95,12 +99,27 @@ def build_plan(spec: JobSpec) -> Plan:
         shards=supply.shards,
         needs=needs,
         rank_table=table,
-        notes=notes_of(spec, supply),
-        problem=batch_problem(spec, supply)
+        notes=(*notes_of(spec, supply), *run_notes),
+        problem=run_problem
+        or batch_problem(spec, supply)
         or _size_problem(spec.cluster)
         or copies.problem(spec.cluster.cache),
         warning=_memory_warning(spec.cluster, needs) or _address_warning(spec.cluster),
     )
+
+
+def _judged(spec: JobSpec, run: RunDirectory) -> tuple[str, tuple[str, ...]]:
+    """Why `launch` would refuse the run directory as it is, and notes on it."""
+    try:
+        run.refuse_without_rights()
+        refuse_another_job(spec, run)
+        summary = read_summary(run)
+        if summary is None or summary["status"] != "succeeded":
+            return "", ()
+        refuse_changed_since_finished(spec, run)
+    except (InputError, StorageError) as error:
+        return str(error), ()
+    return "", (f"{run.root} is finished, so a launch does nothing",)
 
 
 def _size_problem(cluster: ClusterSpec) -> str:

@@ -103,6 +103,14 @@ class RunDirectory:
             reason = os.strerror(errno.EEXIST if first == self.root else errno.ENOTDIR)
             raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
 
+    def refuse_without_rights(self) -> None:
+        """Raise InputError, as `make_root` would, if this user may not write into a directory that exists."""
+        first = next(path for path in (self.root, *self.root.parents) if path.exists())
+        # A host without the mount has no storage directory, and says nothing about the rights there.
+        if first in (self.root, self.root.parent) and not os.access(first, os.R_OK | os.W_OK | os.X_OK):
+            reason = os.strerror(errno.EACCES)
+            raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
+
     def create(self) -> None:
         """Make the directory and its folders, and prove that a run can use them.
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 _KNOCK_S = 5.0
 _ANSWER_S = 10.0
 _LONGEST_TOKEN = 4096  # gRPC refuses headers of more than 8 kB
+# Ray reads these files: certificate, private key, certificate of the authority.
+_CERTIFICATES = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 _ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
@@ -22,14 +25,20 @@ def check_cluster(address: str, name: str) -> None:
 
     name: what the user calls the address. Raises InputError when nothing or something else answers there, when our
     token is missing or refused, and when RAY_AUTH_MODE is token and the cluster accepts calls without one. With TLS
-    only the TCP connection is tried.
+    only the TLS handshake is tried, and certificates are not judged.
     """
     _knock(address, name)
-    if os.environ.get("RAY_USE_TLS", "0") != "0":
-        return  # only Ray's own client has the certificates
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "", "false"):
+        _shake_hands(address, name)
+        return
     if _accepts(address, "", name):
         _judge_open_cluster(name)
         return
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        raise InputError(
+            f"cluster.address is {name} and that cluster asks for a token, which is not sent because "
+            "RAY_AUTH_MODE is disabled; set RAY_AUTH_MODE to token, or unset it"
+        )
     token = our_token(name)
     if not token:
         raise InputError(
@@ -49,9 +58,12 @@ def warn_of_readable_token(environment: Mapping[str, str]) -> None:
         return
     path = token_file(environment)
     try:
-        mode = stat.S_IMODE(path.stat().st_mode) if path is not None else 0
+        found = None if path is None else path.stat()
     except OSError:
         return  # a missing file is reported where the token is needed
+    if found is None or not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return  # what is no token is reported there, too
+    mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         logger.warning(
             "%s contains the Ray token, and other users can read it (mode %04o); run `chmod 600 %s`",
@@ -99,7 +111,7 @@ def our_token(name: str) -> str:
     except ray.exceptions.AuthenticationError:
         raise InputError(
             f"cluster.address is {name} and RAY_AUTH_TOKEN_PATH is {os.environ['RAY_AUTH_TOKEN_PATH']!r}, "
-            "which is empty or cannot be read; name the file with the cluster's token"
+            "whose first line is empty, or which cannot be read; name the file with the cluster's token"
         ) from None
     # It is sent in an HTTP header. A file from another editor may be UTF-16, or begin with a byte order mark.
     if not (token.isascii() and token.isprintable() and len(token) <= _LONGEST_TOKEN):
@@ -137,11 +149,38 @@ def _token_source(environment: Mapping[str, str]) -> str:
 
 
 def _knock(address: str, name: str) -> None:
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        _connected(address).close()
     except OSError as error:
         raise _no_cluster(name, error.strerror or str(error)) from None
+
+
+def _connected(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S)
+
+
+def _shake_hands(address: str, name: str) -> None:
+    """Refuse certificates that are not there, and a cluster without TLS: Ray would try for ever."""
+    files = {variable: os.environ.get(variable, "") for variable in _CERTIFICATES}
+    for variable, file in files.items():
+        if not os.access(file, os.R_OK):
+            raise InputError(
+                f"RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r} and {variable} is {file!r}, which is no file that can "
+                f"be read; set {', '.join(_CERTIFICATES)}, or unset RAY_USE_TLS if the cluster does not use TLS"
+            )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        context.load_cert_chain(files[_CERTIFICATES[0]], files[_CERTIFICATES[1]])
+        with _connected(address) as connection, context.wrap_socket(connection):
+            pass
+    except OSError as error:  # ssl.SSLError, too
+        raise InputError(
+            f"cluster.address is {name} and RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r}, but no TLS connection is "
+            f"possible there ({error.strerror or error}); unset RAY_USE_TLS if the cluster does not use TLS, or "
+            "give the cluster's certificates"
+        ) from None
 
 
 def _accepts(address: str, token: str, name: str) -> bool:

@@ -1,5 +1,6 @@
 """A job joins a Ray cluster only when the cluster answers, takes its token, and asks for one."""
 
+import datetime
 import logging
 import os
 import socket
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
@@ -115,9 +120,54 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
     assert capfd.readouterr().err == ""
 
 
+def write_certificate(certificate: Path, key: Path) -> None:
+    """A certificate that signs itself, and its private key, both in PEM."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now, now + datetime.timedelta(1))
+    certificate.write_bytes(builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM))
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_a_cluster_without_tls_is_refused_where_ray_would_try_for_ever(
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address = head(TOKEN)
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    with pytest.raises(
+        InputError, match="RAY_USE_TLS is '1' and RAY_TLS_SERVER_CERT is '', which is no file"
+    ):
+        check_cluster(address, "'h:1'")
+    write_certificate(tmp_path / "cert", tmp_path / "key")
+    for variable, file in (("SERVER_CERT", "cert"), ("SERVER_KEY", "key"), ("CA_CERT", "cert")):
+        monkeypatch.setenv(f"RAY_TLS_{variable}", str(tmp_path / file))
+    with pytest.raises(InputError, match="'h:1' and RAY_USE_TLS is '1', but no TLS connection is possible"):
+        check_cluster(address, "'h:1'")
+    credentials = grpc.ssl_server_credentials(
+        (((tmp_path / "key").read_bytes(), (tmp_path / "cert").read_bytes()),)
+    )
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    check_cluster(f"127.0.0.1:{port}", "'h:1'")
+    server.stop(0).wait()
+
+
+def test_a_cluster_with_tokens_is_refused_where_none_is_sent(
+    head: Head, monkeypatch: pytest.MonkeyPatch, token: Callable[[str], None]
+) -> None:
+    token(TOKEN)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(
+        InputError, match="asks for a token, which is not sent because RAY_AUTH_MODE is disabled"
+    ):
+        check_cluster(head(TOKEN), "'h:1'")
+
+
 def test_a_token_file_that_is_not_there_is_named(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
-    with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH is '/nowhere/token', which is empty or cannot"):
+    with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH is '/nowhere/token', whose first line"):
         check_cluster(head(TOKEN), "'h:1'")
 
 

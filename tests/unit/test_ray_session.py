@@ -2,6 +2,7 @@
 
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,3 +61,21 @@ def test_a_user_may_run_a_job_in_the_idle_class() -> None:
         return f"{before} {os.sched_getscheduler(0)}"
 
     assert as_nobody(classes) == f"{os.SCHED_BATCH} {os.SCHED_IDLE}"
+
+
+# Ray waits for a server without a limit, and its C++ code is not interrupted by a handler in Python.
+_HANGS = """
+import os, signal, threading
+from orchestrator.ray_cluster import signal_handlers
+signal_handlers._HANGS_AFTER_S = 0.1
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with signal_handlers.keeping_signal_handlers():
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+"""
+
+
+def test_a_signal_ends_a_start_of_ray_that_hangs_and_an_ignored_one_does_not() -> None:
+    ended = subprocess.run([sys.executable, "-c", _HANGS], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (143, "sdnet-orchestrate: interrupted\n")

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.engine.control.size import RankNeeds, room_of
 from orchestrator.job.spec.faults import Fault, refusal, type_faults, value_faults
+from orchestrator.job.spec.host_spec import HostSpec, refuse_impossible_ids
 from orchestrator.job.spec.section import PathText, Section
 from orchestrator.job.spec.values import JobValues, values_of_dict, values_of_file
 from orchestrator.ray_cluster.address import host_and_port
@@ -34,28 +35,9 @@ from sdnet.recipes import RECIPES, patches_for
 
 MOST_NAME = 100
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}")
-_DEVICE = re.compile(r"0|[1-9][0-9]{0,4}")
 # Larger numbers can only be mistakes. Without this limit they would cost memory and time before anything fails.
 MOST_WORKERS = 10_000
 _YEAR_S = 366 * 24 * 3600
-
-
-class HostSpec(Section):
-    """An Ascend host as the user states it; `devices` maps physical ids to device addresses."""
-
-    address: str
-    devices: dict[int, str] = Field(min_length=1)
-
-    @field_validator("devices", mode="before")
-    @classmethod
-    def _plain_ids(cls, value: object) -> object:
-        """Refuse ids that have another number in another reader of YAML, like 010."""
-        if not isinstance(value, dict):
-            return value
-        for device in value:
-            if not _DEVICE.fullmatch(str(device)):
-                raise ValueError(f"{shown(device)} is no device id; write a whole number, as 0 or 12")
-        return {int(device): address for device, address in value.items()}
 
 
 class CacheSpec(Section):
@@ -104,6 +86,7 @@ class ClusterSpec(Section):
         only_for = {"store": "cpu", "rank_table": "ascend"}.get(self.rendezvous, self.device)
         if self.device != only_for:
             raise ValueError(f"rendezvous is {self.rendezvous}, which needs device {only_for}; use auto")
+        refuse_impossible_ids(self.hosts, self.soc)
         return self
 
     @property

@@ -12,6 +12,7 @@ import yaml
 from orchestrator.job.checkpoints import refuse_another_job
 from orchestrator.job.inputs import work_of
 from orchestrator.job.launch import launch
+from orchestrator.job.plan import build_plan
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
@@ -66,6 +67,21 @@ def refusal(spec: JobSpec, run: RunDirectory) -> str:
 def test_another_job_is_refused_with_what_differs(make, run, sections, said):
     found = refusal(make(**sections), run)
     assert found.startswith("RUN contains a job with ") and said in found
+
+
+def test_a_plan_says_what_a_launch_would_do_with_the_run_that_is_there(make, run, tmp_path, monkeypatch):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=3))
+    prepare(work_of(make().data, tmp_path / "images", run))
+    assert build_plan(make()).notes[-1] == f"{run.root} is finished, so a launch does nothing"
+    other = make(train={"lr": 0.001})
+    assert refusal(other, run).replace("RUN", str(run.root)) in build_plan(other).problem
+    first, second, *_ = sorted((tmp_path / "images").glob("*/s1_*/*.png"))
+    first.write_bytes(second.read_bytes())
+    assert "changed after" in build_plan(make()).problem
+    run.job.write_text("[")
+    assert f"{run.job} cannot be read" in build_plan(make()).problem
+    monkeypatch.setattr("os.access", lambda path, mode: path != run.root)
+    assert f"storage {run.root} cannot be written (Permission denied)" in build_plan(make()).problem
 
 
 @pytest.mark.parametrize(
