@@ -14,9 +14,9 @@ LEAST_EVIDENCE = 12.0
 # Share of the fine tie points that must agree; by chance 7 % would.
 LEAST_SHARE = 0.2
 # The wide search tries thousands of positions and keeps the most similar one, so even wrong tie points agree there.
-# Wrong pairs had evidence to 25 and shares to 51 %; right ones have more of one of the two.
+# Wrong pairs had evidence to 25 and shares to 51 %; most right ones have more of one of the two.
 BEYOND_DOUBT = 30.0
-LEAST_SHARE_IF_WIDE = 0.75
+LEAST_SHARE_IF_WIDE = 0.6
 # The longest allowed side of a SAR pixel, in optical pixels. Of 80 wrong pairs none was trusted at 1, one at 2 and
 # ten at 4, where neighbouring templates see the same few SAR pixels. The rest allows for map projections.
 _LONGEST_SAR_PIXEL = 2.1
