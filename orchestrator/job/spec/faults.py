@@ -7,7 +7,6 @@ of their file.
 import dataclasses
 import difflib
 import functools
-import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
@@ -15,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from orchestrator.job.spec.meant_number import meant_number
 from orchestrator.job.spec.values import JobValues, text_faults
 from orchestrator.job.spec.yaml_file import Path, name_of
 from sdnet.errors import InputError, shown
@@ -48,11 +48,7 @@ _LEFT_OUT = {
     "data.split.train_scenes": "a share of the scenes",
     "data.split.test_scenes": "a share of the scenes",
 }
-_OCTAL = re.compile(r"[-+]?0[0-9_]+")
-_BASE_60 = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?")
 _WITH_COMMA = re.compile(r"[-+]?[0-9]+(,[0-9]+)+")
-_WITH_UNIT = re.compile(r"([-+]?[0-9]+\.?[0-9]*) ?(%|[A-Za-z]+)")
-_UNITS = {"_s": "seconds", "_gb": "GB", "_px": "pixels", "_pixels": "pixels", "_deg": "degrees"}
 _COLONS = re.compile("[:\uff1a]")  # ASCII, and the full-width one of Chinese and Japanese keyboards
 
 Fault = tuple[Path, str]
@@ -194,36 +190,13 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
             else "write the number without a comma; a fraction has a point, as 0.5"
         )
     if _asks_for_number(items):
-        return _meant_number(value, str(path[-1]))
+        return meant_number(value, str(path[-1]))
     key = _COLONS.split(value)[0].strip()
     return f"put an ASCII colon and a space after {key}" if key != value and key in _keys(path, job) else ""
 
 
 def _asks_for_number(items: list[ErrorDetails]) -> bool:
     return any(item["type"].startswith(("int_", "float_")) for item in items)
-
-
-def _meant_number(text: str, key: str) -> str:
-    """How to write a text like '5', 010, 1:30 or 30s as a number; empty for other texts."""
-    if _OCTAL.fullmatch(text):
-        return "readers of YAML differ about a leading 0, which can mean octal: write it without"
-    if _BASE_60.fullmatch(text):
-        return "readers of YAML differ about colons, which can mean base 60: write one number"
-    try:
-        number = int(text, 0) if "x" in text.lower() or "b" in text.lower() else float(text)
-    except ValueError:
-        return _without_unit(text, key)
-    return f"that is text here: write {number:.12g}" if math.isfinite(number) else ""
-
-
-def _without_unit(text: str, key: str) -> str:
-    found = _WITH_UNIT.fullmatch(text)
-    if not found:
-        return ""
-    if found[2] == "%":
-        return f"write a share: {float(found[1]) / 100:.12g}"
-    unit = next((f" of {name}" for end, name in _UNITS.items() if key.endswith(end)), "")
-    return f"write the number{unit} without a unit"
 
 
 def _instead(path: Path, value: object, job: type[BaseModel]) -> str:

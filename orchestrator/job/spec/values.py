@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from orchestrator.job.spec.yaml_file import Node, NotYaml, Path, name_of, read_yaml, read_yaml_file
+from orchestrator.job.spec.yaml_syntax import NOT_EXPANDED, UNEXPANDED
 from sdnet.errors import InputError, shown
 from sdnet.paths import printable_path
 
@@ -19,7 +20,6 @@ _INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_UNEXPANDED = re.compile(r"\$[A-Za-z_{(]|\{\{")
 _TYPOGRAPHIC_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
 
 
@@ -120,11 +120,8 @@ def _problem(text: str) -> str:
         return f"is {shown(text)}; remove the space around it"
     if text[0] in _TYPOGRAPHIC_QUOTES or text[-1] in _TYPOGRAPHIC_QUOTES:
         return f"is {shown(text)}, in typographic quotes; use ' or \""
-    if _UNEXPANDED.search(text):
-        return (
-            f"is {shown(text)}; variables and templates are not expanded here: write the value, or let the "
-            "shell expand it in --set"
-        )
+    if UNEXPANDED.search(text):
+        return f"is {shown(text)}; {NOT_EXPANDED}"
     return ""
 
 
