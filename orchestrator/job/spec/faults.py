@@ -7,13 +7,17 @@ of their file.
 import dataclasses
 import difflib
 import functools
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.inventory.device_report import soc_of
 from orchestrator.job.spec.meant_number import meant_number
 from orchestrator.job.spec.values import JobValues, text_faults
 from orchestrator.job.spec.yaml_file import Path, name_of
@@ -163,6 +167,9 @@ def _fault(path: Path, items: list[ErrorDetails], job: type[BaseModel], values: 
     if item["type"] == "string_type" and isinstance(value, bool | int | float) and written:
         kind = shown(value) if isinstance(value, bool) else "a number"
         return path, f"{name} is {shown(written)[1:-1]}, which YAML reads as {kind}; put it in quotes"
+    if item["type"] == "string_type" and isinstance(value, dict | list) and written:
+        quoted = shlex.quote(f"{name}={json.dumps(written, ensure_ascii=False)}")
+        return path, f"{name} is {shown(value)}; it must be text: put it in quotes, as --set {quoted}"
     return path, f"{name} is {shown(value)}; {_meant(path, items, job) or _must(items)}"
 
 
@@ -178,6 +185,8 @@ def _must(items: list[ErrorDetails]) -> str:
 def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
     """How to write the number or the section that a text probably means; empty for other values."""
     value = items[0]["input"]
+    if path == ("cluster", "soc") and isinstance(value, str):
+        return _meant_chip(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and _asks_for_number(items):
         return f"write {value:.0f}, a whole number"
     if not isinstance(value, str):
@@ -193,6 +202,14 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
         return meant_number(value, str(path[-1]))
     key = _COLONS.split(value)[0].strip()
     return f"put an ASCII colon and a space after {key}" if key != value and key in _keys(path, job) else ""
+
+
+def _meant_chip(model: str) -> str:
+    """The chip family of a model such as 910B3; empty if unknown, and for 910B, which is two families."""
+    family = soc_of(model)
+    if family is None or (model.lower() in get_args(Soc) and family != model.lower()):
+        return ""
+    return f"that chip is of the family {family}: write {family}"
 
 
 def _asks_for_number(items: list[ErrorDetails]) -> bool:
