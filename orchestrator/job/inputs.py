@@ -68,7 +68,7 @@ def _unused_cluster_keys(spec: JobSpec) -> Iterator[str]:
     given = {"hosts": bool(cluster.hosts), "collective": cluster.collective != "auto"}
     unused = [f"cluster.{key}" for key, is_given in given.items() if is_given and cluster.device == "cpu"]
     if unused:
-        yield f"cluster.device is cpu, so {' and '.join(unused)} has no effect: the ranks compute on CPUs"
+        yield f"cluster.device is cpu, so {_without_effect(unused)}: the ranks compute on CPUs"
 
 
 def _unused_data_keys(spec: JobSpec) -> Iterator[str]:
@@ -80,7 +80,11 @@ def _unused_data_keys(spec: JobSpec) -> Iterator[str]:
     unused = [f"data.{key}" for key in keys if getattr(data, key) != getattr(left_out, key)]
     if unused:
         what = "patches that are cut already" if source == "prepared" else "images"
-        yield f"data.{source} gives {what}, so {' and '.join(unused)} has no effect"
+        yield f"data.{source} gives {what}, so {_without_effect(unused)}"
+
+
+def _without_effect(keys: list[str]) -> str:
+    return f"{' and '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect"
 
 
 def supply_of(data: DataSpec) -> Supply:

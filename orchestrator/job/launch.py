@@ -39,7 +39,7 @@ from orchestrator.telemetry.events import RunFinished, RunStarted
 from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merge_events
 from orchestrator.telemetry.state import read_state, write_state
 from sdnet.errors import InputError
-from sdnet.preparation.copies import notes_on_copies
+from sdnet.preparation.prepare import notes_on_result
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def preprocess_only(spec: JobSpec) -> dict[str, Any]:
 
             _print(notes)
             manifest = preprocess(spec, run, events.record, owning.check)
-            _print(notes_on_copies(manifest))
+            _print(notes_on_result(manifest))
             return manifest
 
 
@@ -122,7 +122,7 @@ def _run_stages(
         from orchestrator.job.stages.train import train
 
         _print(notes)
-        _print(notes_on_copies(preprocess(spec, run, events.record, owning.check)))
+        _print(notes_on_result(preprocess(spec, run, events.record, owning.check)))
         refuse_other_data(run, *data_files(run))
         last = train(spec, run, events.record, owning.lease)
         wait_for_last_epoch(run.storage, last.step)

@@ -90,7 +90,7 @@ def prepare(
     ] = 0.01,
 ) -> None:
     """Cut patches from image pairs into train.npz and test.npz."""
-    from sdnet.preparation.copies import notes_on_copies
+    from sdnet.preparation.prepare import notes_on_result
     from sdnet.preparation.prepare import prepare as prepare_data
     from sdnet.preparation.synthetic import make_tree
     from sdnet.preparation.work import Work, notes, plan_work
@@ -124,7 +124,7 @@ def prepare(
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
-        for note in notes_on_copies(manifest):
+        for note in notes_on_result(manifest):
             print(f"note: {note}", file=sys.stderr)
     counts, of = manifest["patches"], "" if images else " of synthetic pairs"
     print(f"{counts['train']} training and {counts['test']} test patches{of} in {one_line(str(out))}")

@@ -147,9 +147,9 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
     try:
         image = cv2.imdecode(content, flags)
     except cv2.error as error:
-        raise BadHeader(f"is not an image that OpenCV decodes ({error.err})") from None
+        raise header.not_decoded(len(data), error.err) from None
     if image is None:
-        raise BadHeader("is not an image that OpenCV decodes")
+        raise header.not_decoded(len(data))
     if image.shape[:2] != (header.height, header.width):
         raise BadHeader(f"announces {header.width} x {header.height} px and decodes to {_size(image)}")
     return stretch(image, header.no_data) if deep else image
@@ -162,7 +162,7 @@ def refuse_incomplete(data: bytes) -> None:
     elif data.startswith(b"\xff\xd8"):
         reason = _incomplete_jpeg(data)
     else:
-        reason = ""  # the other decoders report truncation
+        reason = ""  # the other decoders fail, and `not_decoded` gives the reason
     if reason:
         raise BadHeader(reason)
 

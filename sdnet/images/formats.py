@@ -22,6 +22,7 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
 # OpenCV reads the masks of red, green and blue behind a long header. Behind a short one it assumes these.
 _BMP_SHORT = ((40, 3), (52, 3), (40, 6))  # size of the header, and the compression that announces masks
+_BMP_PLAIN = (0, 3)  # compressions that store every pixel: none, and none with masks
 _BMP_MASKS = (0xFF0000, 0xFF00, 0xFF)
 _PNM_TOKENS = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:(?:\s|#[^\n]*\n)+(\d+))?")
 
@@ -95,11 +96,16 @@ def _only_8(bits: int) -> str:
 def _bmp(content: HeaderBytes) -> ImageHeader:
     if content.unpack("<I", 14) == (12,):  # OS/2's short header
         width, height, bits = content.unpack("<HH2xH", 18)
+        compression = 0
     else:
-        width, height, bits = content.unpack("<ii2xH", 18)
+        width, height, bits, compression = content.unpack("<ii2xHI", 18)
     if bits == 32 and content.unpack("<I12xI", 14) in _BMP_SHORT and content.unpack("<III", 54) != _BMP_MASKS:
         raise BadHeader("is a BMP that does not store blue, green and red in this order; write a PNG")
-    return ImageHeader("BMP", abs(width), abs(height), 3 if bits > 8 else 1, min(bits, 8))
+    said, start = content.unpack("<I4xI", 2)
+    # Some writers give 0 for the size of the file, so only a compressed one relies on it.
+    rows = (abs(width) * bits + 31) // 32 * 4 * abs(height)
+    whole = start + rows if compression in _BMP_PLAIN else said
+    return ImageHeader("BMP", abs(width), abs(height), 3 if bits > 8 else 1, min(bits, 8), whole_bytes=whole)
 
 
 def _pnm(content: HeaderBytes) -> ImageHeader:
@@ -122,7 +128,7 @@ def _webp(content: HeaderBytes) -> ImageHeader:
         width, height = (int.from_bytes(content.at(offset, 3), "little") + 1 for offset in (24, 27))
     else:
         raise BadHeader("is a damaged WebP (its first chunk)")
-    return ImageHeader("WebP", width, height, 3, 8)
+    return ImageHeader("WebP", width, height, 3, 8, whole_bytes=8 + content.unpack("<I", 4)[0])
 
 
 def _jpeg_2000(content: HeaderBytes) -> ImageHeader:

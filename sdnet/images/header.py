@@ -23,6 +23,8 @@ class ImageHeader:
     edits: (offset, bytes) to write over the file's bytes before they are decoded, for PNG and TIFF.
     no_data: the sample value that marks unknown pixels, if the file names one.
     refusal: why the image cannot be used although it may be intact, or empty.
+    whole_bytes: the least size of the whole file by this header, 0 if it does not say. Some writers give a wrong one,
+    so it only explains why a file was not decoded.
     """
 
     format: str
@@ -34,10 +36,17 @@ class ImageHeader:
     edits: tuple[tuple[int, bytes], ...] = ()
     no_data: float | None = None
     refusal: str = ""
+    whole_bytes: int = 0
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    def not_decoded(self, size: int, why: str = "") -> BadHeader:
+        """The error for a file of `size` bytes that OpenCV did not decode. why: what OpenCV said, or empty."""
+        if size < self.whole_bytes:
+            return BadHeader(f"is a truncated {self.format} ({size} of {self.whole_bytes} bytes)")
+        return BadHeader(f"is not an image that OpenCV decodes{f' ({why})' if why else ''}")
 
 
 class HeaderBytes:

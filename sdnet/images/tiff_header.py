@@ -79,6 +79,7 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
         or _missing_parts(fields)
         or _small_tiles(fields, bits[0] if bits else 0)
         or _cut_off(content, fields),
+        whole_bytes=_end_of_parts(fields),
     )
 
 
@@ -158,16 +159,20 @@ def _cut_off(content: HeaderBytes, fields: dict[int, _Field]) -> str:
     """
     if _first(fields, _PLANAR, 1) != 2:
         return ""
-    place, sizes = (_TILES, _TILE_BYTES) if _TILES in fields else (_STRIPS, _STRIP_BYTES)
-    if sizes not in fields:
-        return ""
-    parts = zip(fields[place].values, fields[sizes].values, strict=False)
-    end = max((begin + size for begin, size in parts), default=0)
     try:
-        content.at(max(end - 1, 0), 1)
+        content.at(max(_end_of_parts(fields) - 1, 0), 1)
     except BadHeader:
         return "is a truncated TIFF (its last strip or tile is cut off)"
     return ""
+
+
+def _end_of_parts(fields: dict[int, _Field]) -> int:
+    """Where the last strip or tile ends in the file, 0 if no tag says so."""
+    place, sizes = (_TILES, _TILE_BYTES) if _TILES in fields else (_STRIPS, _STRIP_BYTES)
+    if place not in fields or sizes not in fields:
+        return 0
+    parts = zip(fields[place].values, fields[sizes].values, strict=False)
+    return max((begin + size for begin, size in parts), default=0)
 
 
 def _edits(fields: dict[int, _Field], deep_rgb: bool) -> tuple[tuple[int, bytes], ...]:

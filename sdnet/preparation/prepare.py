@@ -20,10 +20,10 @@ from sdnet.data.store import PATCH_SHAPE, open_patches, read_images, write_patch
 from sdnet.errors import InputError
 from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
 from sdnet.preparation.alignment import SceneShift
-from sdnet.preparation.copies import copies_table
+from sdnet.preparation.copies import copies_table, notes_on_copies
 from sdnet.preparation.scenes import alignment_table, estimate_shifts, places_of
 from sdnet.preparation.shards import Shard, ShardReport, make_shard, patches_path, read_good_shard
-from sdnet.preparation.work import Work, orphans, refuse_too_many
+from sdnet.preparation.work import NO_PARTNER, Work, orphans, refuse_too_many, some_of
 
 _SHARD = re.compile(r"(?:train|test)-\d{5,}\.(?:npz|json)")
 _RESULTS = ("train.npz", "test.npz", "manifest.json")
@@ -40,6 +40,17 @@ def prepare(work: Work) -> dict[str, Any]:
         for shard in work.shards
     }
     return finish(work, reports)
+
+
+def notes_on_result(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """Warnings about a result: images that could not be used, and copies. One sentence each; empty if none.
+
+    Images without a partner are not named: `work.notes` names them before the work begins.
+    """
+    skipped = [item for item in manifest["skipped"] if item["reason"] != NO_PARTNER]
+    bad = [f"{item['image']} {item['reason']}" for item in skipped]
+    notes = (f"{len(bad)} image(s) cannot be used and are left out: {some_of(bad)}",) if bad else ()
+    return (*notes, *notes_on_copies(manifest))
 
 
 def make_place(work: Work) -> None:

@@ -43,7 +43,9 @@ def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = 
     ambiguous.
     """
     if not root.is_dir():
-        raise InputError(f"images {root} is not a folder; give a SEN1-2 tree, or a folder with s1/ and s2/")
+        name = str(root)
+        name = name if name == name.strip() else shown(name)  # without quotes, a space is not seen
+        raise InputError(f"images {name} is not a folder; give a SEN1-2 tree, or a folder with s1/ and s2/")
     try:
         optical, sar = _by_name(images_of(root, layout))
     except OSError as error:

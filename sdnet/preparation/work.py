@@ -20,6 +20,7 @@ from sdnet.preparation.shards import (
 
 _IMAGES = ImageConfig()
 _BAD_NAMED = 10
+NO_PARTNER = "has no partner"
 _NAMED_IN_NOTES = 3
 
 
@@ -166,8 +167,7 @@ def orphans(work: Work) -> list[dict[str, str]]:
     """Images without a partner, as the manifest lists them."""
     root = work.shards[0].root
     return [
-        {"image": path.relative_to(root).as_posix(), "reason": "has no partner"}
-        for path in work.listing.orphans
+        {"image": path.relative_to(root).as_posix(), "reason": NO_PARTNER} for path in work.listing.orphans
     ]
 
 

@@ -235,6 +235,15 @@ def test_wrong_input_is_reported_in_one_line(job, tmp_path, monkeypatch):
         run("validate", tmp_path / "none.json")
     with pytest.raises(InputError, match="--devices 0 is for this host alone"):
         run("build", job, "--devices", "0")
+    with pytest.raises(
+        InputError, match=r"--address 9\.9\.9\.9 is for this host alone; .* names its addresses in"
+    ):
+        run("build", job, "--address", "9.9.9.9")
+    with pytest.raises(
+        ValueError, match=r"none/t\.json cannot be written .*; name a file in a folder that is there"
+    ):
+        run("build", job, "--out", tmp_path / "none" / "t.json")
+    assert not (tmp_path / "none").exists()
     job.write_text("name: two\n")
     with pytest.raises(InputError, match="names no cluster.hosts"):
         run("build", job)

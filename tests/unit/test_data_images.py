@@ -273,6 +273,21 @@ def test_a_text_pnm_may_end_without_a_line_end_but_not_without_a_pixel(read):
         read(text.rpartition(b" ")[0])
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "BMP", "WebP"])
+def test_half_a_file_is_called_truncated_with_its_number_of_bytes(read, kind):
+    content = tiff(GREY) if kind == "TIFF" else pillow_bytes(COLOURS, kind)
+    with pytest.raises(
+        BadImage, match=rf"is a truncated {kind} \({len(content) - 200} of {len(content)} bytes\)"
+    ):
+        read(content[:-200])
+
+
+def test_a_bmp_that_announces_a_wrong_size_of_its_file_is_read(read):
+    content = pillow_bytes(GREY, "BMP")
+    for size in (0, 1 << 30):
+        np.testing.assert_array_equal(read(content[:2] + struct.pack("<I", size) + content[6:]), GREY)
+
+
 def test_a_signalling_nan_is_no_measurement_and_no_warning(read):
     image = (RAMP + 1).astype(np.float32)
     image[0, 0] = np.array([0x7FA00000], np.uint32).view(np.float32)[0]

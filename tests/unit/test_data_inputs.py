@@ -83,10 +83,10 @@ def test_a_job_without_images_says_that_its_pairs_are_synthetic(make):
 
 def test_ascend_keys_that_a_job_on_cpus_does_not_use_are_named(make, images):
     hosts = ({"address": "10.0.0.1", "devices": {0: "192.168.1.8"}},)
-    note = "cluster.device is cpu, so {} has no effect: the ranks compute on CPUs"
+    note = "cluster.device is cpu, so {} no effect: the ranks compute on CPUs"
     for cluster, keys in (
-        ({"hosts": hosts}, "cluster.hosts"),
-        ({"hosts": hosts, "collective": "mccl"}, "cluster.hosts and cluster.collective"),
+        ({"hosts": hosts}, "cluster.hosts has"),
+        ({"hosts": hosts, "collective": "mccl"}, "cluster.hosts and cluster.collective have"),
     ):
         spec = make(images=str(images))
         spec = spec.model_copy(update={"cluster": ClusterSpec.model_validate(cluster)})
@@ -101,7 +101,7 @@ def test_ascend_keys_that_a_job_on_cpus_does_not_use_are_named(make, images):
         (
             {"prepared": "here", "patches": {"per_pair": 4}, "split": {"seed": 1}, "max_bad_images": 0.5},
             "data.prepared gives patches that are cut already, so data.patches and data.split and "
-            "data.max_bad_images has no effect",
+            "data.max_bad_images have no effect",
         ),
         ({"images": "there", "synthetic": {"seed": 1}}, "data.images gives images, so data.synthetic has no effect"),
         (

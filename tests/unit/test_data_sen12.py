@@ -78,6 +78,8 @@ def test_a_folder_without_pairs_and_a_missing_folder_are_refused_with_the_layout
     touch(tmp_path, "s1/a.png", "s2/b.png")
     with pytest.raises(InputError, match=r"holds no pair \(1 optical, 1 SAR images\); SAR belongs in s1_"):
         find_pairs(tmp_path)
+    with pytest.raises(InputError, match=r'images " " is not a folder; give a SEN1-2 tree'):
+        find_pairs(Path(" "))
     with pytest.raises(InputError, match=r"none is not a folder; give a SEN1-2 tree"):
         find_pairs(tmp_path / "none")
 

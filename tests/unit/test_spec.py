@@ -247,6 +247,9 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("train.epochs: 3", "train.epochs is not a key of a job (value 3); write `train:`, and below it"),
         ("train: {lr: inf}", 'train.lr is "inf"; it must be a number'),
         ("train: {lr: nan}", 'train.lr is "nan"; it must be a number'),
+        ("cluster: {soc: 910B3}", 'cluster.soc is "910B3"; that chip is of the family 910b: write 910b'),
+        ("cluster: {soc: 910B}", "cluster.soc is \"910B\"; it must be '910a', '910b' or 'a3'"),
+        ("train: {lr: 1e\u22123}", "it has the sign U+2212 (MINUS SIGN): write 1e-3, in ASCII"),
     ],
 )  # fmt: skip
 def test_what_would_make_another_job_is_refused_with_its_line(job: Path, line: str, said: str) -> None:

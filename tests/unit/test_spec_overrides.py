@@ -48,6 +48,13 @@ def test_the_text_of_an_override_is_what_the_shell_gave(job: Path, override: str
             "--set: data.images has no value; give one, or leave the key out for synthetic pairs",
         ),
         (
+            ("data.images=/x/a: b",),
+            """data.images is {"/x/a": "b"}; it must be text: put it in quotes, as --set 'data.images="/x/a: b"'""",
+        ),
+        (("data.images=[x]",), """["x"]; it must be text: put it in quotes, as --set 'data.images="[x]"'"""),
+        ((" train.epochs=3",), '--set " train.epochs=3" has a space in its key; write "train.epochs" before'),
+        (("train.epochs =3",), '--set "train.epochs =3" has a space in its key; write "train.epochs" before'),
+        (
             ("data.images=/a #2",),
             '--set data.images is "/a #2"; YAML takes `#` for a comment: put the value in',
         ),

@@ -79,6 +79,14 @@ def test_what_would_mean_something_else_is_refused_with_its_line(text: str, said
         ("a:\n\tb: 1", "indent with spaces, not with tabs"),
         ("a: 1\nb\uff1a2\n", "it has a full-width sign such as '\uff1a': type the ASCII one"),
         ("a: [::1]:6379", "begins with a sign like [ { @ % * in quotes"),
+        ("a: {b: ${C:-3}}", "variables and templates are not expanded here: write the value"),
+        ("a: 1\n<<<<<<< HEAD\nb: 2\n", "line 2 has the conflict mark <<<<<<< of Git; merge the two versions"),
+        ("a: 1\n=======\nb: 2\n", "line 2 has the conflict mark ======= of Git"),
+        ("a: 1\n>>>>>>> topic\n", "line 2 has the conflict mark >>>>>>> of Git"),
+        (
+            "a: 1\n\ufeffb: 2\n",
+            "line 2 begins with a byte-order mark (U+FEFF), as where two files were joined",
+        ),
     ],
 )
 def test_a_syntax_error_has_its_line_and_a_remedy(text: str, said: str) -> None:

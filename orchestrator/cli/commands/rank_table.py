@@ -31,6 +31,7 @@ from orchestrator.errors import InputError
 from orchestrator.job.run_directory import write_atomically
 from orchestrator.job.spec.job_spec import load_spec
 from sdnet.errors import one_line
+from sdnet.files import check_place
 from sdnet.paths import path_option
 
 rank_table_app = typer.Typer(
@@ -39,6 +40,7 @@ rank_table_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_THIS_HOST = "127.0.0.1"
 AnySocOption = Annotated[
     Soc | None,
     typer.Option("--soc", help="Apply this chip's group rules too; left out, only the general ones."),
@@ -61,8 +63,9 @@ def build(
         ),
     ] = None,
     address: Annotated[
-        str, typer.Option(help="This host's address in the table, when it is asked.")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(help="This host's address in the table, when it is asked.", show_default=_THIS_HOST),
+    ] = None,
     devices: Annotated[
         str | None,
         typer.Option(help="Take only these, by physical id (/dev/davinci*), as 0-3,6."),
@@ -76,12 +79,13 @@ def build(
     """Build a table for the hosts of a job, or for this host as its tools describe it."""
     cluster = None if job is None else load_spec(job).cluster
     chip: Soc = soc or (cluster.soc if cluster else "910b")
-    if cluster is not None and devices is not None:
-        raise InputError(
-            f"--devices {devices} is for this host alone; {job} names its devices in cluster.hosts"
-        )
+    for option, value, key in (("--devices", devices, "devices"), ("--address", address, "addresses")):
+        if cluster is not None and value is not None:
+            raise InputError(
+                f"{option} {value} is for this host alone; {job} names its {key} in cluster.hosts"
+            )
     if cluster is None:
-        found = _this_host(address, devices)
+        found = _this_host(address or _THIS_HOST, devices)
         chip = _chip_of(found, soc)
         # A single host needs no cables. `check` tests whether hosts reach each other.
         host = found.host(needs_network=False)
@@ -231,8 +235,8 @@ def _emit(table: RankTable, out: Path | None) -> None:
         return
     if why := why_hccl_skips_path(resolved_path(out)):
         raise InputError(f"--out {out} {why}")
+    check_place(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, table.to_json())
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); give a writable path") from None

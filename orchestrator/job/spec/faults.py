@@ -7,14 +7,18 @@ of their file.
 import dataclasses
 import difflib
 import functools
-import math
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.inventory.device_report import soc_of
+from orchestrator.job.spec.meant_number import meant_number
 from orchestrator.job.spec.values import JobValues, text_faults
 from orchestrator.job.spec.yaml_file import Path, name_of
 from sdnet.errors import InputError, shown
@@ -48,11 +52,7 @@ _LEFT_OUT = {
     "data.split.train_scenes": "a share of the scenes",
     "data.split.test_scenes": "a share of the scenes",
 }
-_OCTAL = re.compile(r"[-+]?0[0-9_]+")
-_BASE_60 = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?")
 _WITH_COMMA = re.compile(r"[-+]?[0-9]+(,[0-9]+)+")
-_WITH_UNIT = re.compile(r"([-+]?[0-9]+\.?[0-9]*) ?(%|[A-Za-z]+)")
-_UNITS = {"_s": "seconds", "_gb": "GB", "_px": "pixels", "_pixels": "pixels", "_deg": "degrees"}
 _COLONS = re.compile("[:\uff1a]")  # ASCII, and the full-width one of Chinese and Japanese keyboards
 
 Fault = tuple[Path, str]
@@ -167,6 +167,9 @@ def _fault(path: Path, items: list[ErrorDetails], job: type[BaseModel], values: 
     if item["type"] == "string_type" and isinstance(value, bool | int | float) and written:
         kind = shown(value) if isinstance(value, bool) else "a number"
         return path, f"{name} is {shown(written)[1:-1]}, which YAML reads as {kind}; put it in quotes"
+    if item["type"] == "string_type" and isinstance(value, dict | list) and written:
+        quoted = shlex.quote(f"{name}={json.dumps(written, ensure_ascii=False)}")
+        return path, f"{name} is {shown(value)}; it must be text: put it in quotes, as --set {quoted}"
     return path, f"{name} is {shown(value)}; {_meant(path, items, job) or _must(items)}"
 
 
@@ -182,6 +185,8 @@ def _must(items: list[ErrorDetails]) -> str:
 def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
     """How to write the number or the section that a text probably means; empty for other values."""
     value = items[0]["input"]
+    if path == ("cluster", "soc") and isinstance(value, str):
+        return _meant_chip(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and _asks_for_number(items):
         return f"write {value:.0f}, a whole number"
     if not isinstance(value, str):
@@ -194,36 +199,21 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
             else "write the number without a comma; a fraction has a point, as 0.5"
         )
     if _asks_for_number(items):
-        return _meant_number(value, str(path[-1]))
+        return meant_number(value, str(path[-1]))
     key = _COLONS.split(value)[0].strip()
     return f"put an ASCII colon and a space after {key}" if key != value and key in _keys(path, job) else ""
 
 
+def _meant_chip(model: str) -> str:
+    """The chip family of a model such as 910B3; empty if unknown, and for 910B, which is two families."""
+    family = soc_of(model)
+    if family is None or (model.lower() in get_args(Soc) and family != model.lower()):
+        return ""
+    return f"that chip is of the family {family}: write {family}"
+
+
 def _asks_for_number(items: list[ErrorDetails]) -> bool:
     return any(item["type"].startswith(("int_", "float_")) for item in items)
-
-
-def _meant_number(text: str, key: str) -> str:
-    """How to write a text like '5', 010, 1:30 or 30s as a number; empty for other texts."""
-    if _OCTAL.fullmatch(text):
-        return "readers of YAML differ about a leading 0, which can mean octal: write it without"
-    if _BASE_60.fullmatch(text):
-        return "readers of YAML differ about colons, which can mean base 60: write one number"
-    try:
-        number = int(text, 0) if "x" in text.lower() or "b" in text.lower() else float(text)
-    except ValueError:
-        return _without_unit(text, key)
-    return f"that is text here: write {number:.12g}" if math.isfinite(number) else ""
-
-
-def _without_unit(text: str, key: str) -> str:
-    found = _WITH_UNIT.fullmatch(text)
-    if not found:
-        return ""
-    if found[2] == "%":
-        return f"write a share: {float(found[1]) / 100:.12g}"
-    unit = next((f" of {name}" for end, name in _UNITS.items() if key.endswith(end)), "")
-    return f"write the number{unit} without a unit"
 
 
 def _instead(path: Path, value: object, job: type[BaseModel]) -> str:

@@ -3,10 +3,11 @@
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
 from orchestrator.job.spec.yaml_file import Node, NotYaml, Path, name_of, read_yaml, read_yaml_file
+from orchestrator.job.spec.yaml_syntax import NOT_EXPANDED, UNEXPANDED
 from sdnet.errors import InputError, shown
 from sdnet.paths import printable_path
 
@@ -19,7 +20,6 @@ _INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_UNEXPANDED = re.compile(r"\$[A-Za-z_{(]|\{\{")
 _TYPOGRAPHIC_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
 
 
@@ -46,7 +46,10 @@ class JobValues:
         return self.source if node is None or node is self.root else f"{self.source} line {node.line}"
 
     def written(self, path: Path) -> str | None:
-        """How a plain scalar at the path is spelled, for example `no` for False; None when that is unknown."""
+        """How the value is spelled, for example `no` for False; None when that is unknown.
+
+        Known of plain scalars, and of lists and sections that `--set` gave.
+        """
         for given, node in self.overridden.items():
             if given == path[: len(given)]:
                 return node.at(path[len(given) :]).written
@@ -120,11 +123,8 @@ def _problem(text: str) -> str:
         return f"is {shown(text)}; remove the space around it"
     if text[0] in _TYPOGRAPHIC_QUOTES or text[-1] in _TYPOGRAPHIC_QUOTES:
         return f"is {shown(text)}, in typographic quotes; use ' or \""
-    if _UNEXPANDED.search(text):
-        return (
-            f"is {shown(text)}; variables and templates are not expanded here: write the value, or let the "
-            "shell expand it in --set"
-        )
+    if UNEXPANDED.search(text):
+        return f"is {shown(text)}; {NOT_EXPANDED}"
     return ""
 
 
@@ -145,6 +145,9 @@ def _overridden(
 def _read(override: str) -> tuple[tuple[str, ...], Node]:
     key, equals, text = override.partition("=")
     path = tuple(key.split("."))
+    plain = ".".join(part.strip() for part in path)
+    if equals and plain != key:
+        raise InputError(f"--set {shown(override)} has a space in its key; write {shown(plain)} before the =")
     if not equals or not all(path):
         raise InputError(f"--set {shown(override)} has no key=value; write it like --set train.epochs=5")
     if len(path) > _DEEPEST_KEY:
@@ -167,7 +170,7 @@ def _value(text: str, source: str) -> Node:
     if node.written is not None and node.written != text:
         meaning = "`#` for a comment" if "#" in text else "`&` for the name of an anchor"
         raise InputError(f"{source} is {shown(text)}; YAML takes {meaning}: put the value in quotes")
-    return node
+    return replace(node, written=text) if isinstance(node.value, dict | list) else node
 
 
 def _put(values: dict[str, object], path: tuple[str, ...], value: object) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path as FilePath
 import yaml
 
 from orchestrator.job.spec.yaml_scalars import Scalar, is_integer, scalar_of
+from orchestrator.job.spec.yaml_syntax import cause_of
 from sdnet.errors import InputError, shown
 
 Path = tuple[str | int, ...]
@@ -46,7 +47,8 @@ class Node:
     """A value of a document, and where it is.
 
     value: text, number, bool or None; a list of nodes; or nodes by their keys. line: from 1.
-    written: a plain scalar as it is spelled, None for any other value. size: values in it.
+    written: a plain scalar, or a whole list or section of `--set`, as it is
+    spelled; None for any other value. size: values in it.
     """
 
     value: "Scalar | list[Node] | dict[str, Node]"
@@ -152,21 +154,8 @@ class _Composer:
             raise self._syntax(error) from None
 
     def _syntax(self, error: yaml.YAMLError) -> NotYaml:
-        mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
-        line = mark.line if mark else 0
-        # The parser notices a missing bracket or colon later, often at the end of the file.
-        if begun and (line >= len(self._lines) or "simple key" in getattr(error, "context", "")):
-            line = begun.line
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        remedy = (
-            "correct it, and put a value that contains `: ` or begins with a sign like [ { @ % * in quotes"
-        )
-        written = self._lines[line] if line < len(self._lines) else ""
-        if any(sign in written for sign in "：，［］｛｝＃"):
-            remedy = "it has a full-width sign such as '：': type the ASCII one"
-        elif "\t" in written:
-            remedy = "indent with spaces, not with tabs"
-        return NotYaml(f"{self._place(line + 1)} is not YAML ({problem}); {remedy}")
+        line, cause = cause_of(error, self._lines)
+        return NotYaml(f"{self._place(line + 1)} {cause}")
 
     def _refusal(self, event: yaml.Event, problem: str) -> InputError:
         return self._refusal_at(_line_of(event), problem)

@@ -105,7 +105,7 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
     try:
         pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise BadHeader(f"is not an image that OpenCV decodes ({error.err})") from None
+        raise header.not_decoded(len(data), error.err) from None
     if pixels is None:
-        raise BadHeader("is not an image that OpenCV decodes")
+        raise header.not_decoded(len(data))
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, [2, 1, 0]])

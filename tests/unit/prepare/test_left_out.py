@@ -13,7 +13,7 @@ from sdnet.data.store import open_patches
 from sdnet.errors import InputError
 from sdnet.preparation import shards
 from sdnet.preparation.copies import notes_on_copies
-from sdnet.preparation.prepare import prepare
+from sdnet.preparation.prepare import notes_on_result, prepare
 from sdnet.preparation.work import plan_work
 from tests.unit.prepare.prepared import PATCHES, SPLIT, again, images_of
 
@@ -29,6 +29,10 @@ def test_bad_images_are_skipped_counted_and_listed_with_their_reason(copy):
         {"image": truncated.relative_to(root).as_posix(), "reason": "is a truncated PNG (no end chunk)"},
         {"image": orphan.relative_to(root).as_posix(), "reason": "has no partner"},
     ]
+    assert notes_on_result(manifest) == (
+        f"1 image(s) cannot be used and are left out: {truncated.relative_to(root).as_posix()} "
+        "is a truncated PNG (no end chunk)",
+    )
     assert manifest["pairs"] == 35 and manifest["patches"] == {"train": 72, "test": 64 + 96}
 
 

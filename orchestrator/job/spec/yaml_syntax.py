@@ -1,0 +1,53 @@
+"""Explains a syntax error of YAML by what people really write: where its cause is, and how to remove it.
+
+libyaml reports the place where it could not continue, which is often behind the cause.
+"""
+
+import re
+
+import yaml
+
+UNEXPANDED = re.compile(r"\$[A-Za-z_{(]|\{\{")
+NOT_EXPANDED = (
+    "variables and templates are not expanded here: write the value, or let the shell expand it in --set"
+)
+_CONFLICT = re.compile(r"(<{7}|>{7}|\|{7})( .*)?|={7}")
+# Only with a bracket does a variable break the syntax.
+_TEMPLATE = re.compile(r"\$[{(]|\{\{")
+_BYTE_ORDER_MARK = "\ufeff"
+_GENERAL = "correct it, and put a value that contains `: ` or begins with a sign like [ { @ % * in quotes"
+
+
+def cause_of(error: yaml.YAMLError, lines: list[str]) -> tuple[int, str]:
+    """The index of the line with the cause, and what is wrong there with the remedy. lines: of the whole text."""
+    for index, written in enumerate(lines):
+        if _CONFLICT.fullmatch(written):
+            return (
+                index,
+                f"has the conflict mark {written[:7]} of Git; merge the two versions, and remove the marks",
+            )
+        if index and written.startswith(_BYTE_ORDER_MARK):
+            return index, (
+                "begins with a byte-order mark (U+FEFF), as where two files were joined; remove the mark, and "
+                "keep one of the two jobs"
+            )
+    line = _line_of(error, lines)
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())
+    return line, f"is not YAML ({problem}); {_remedy(lines[line] if line < len(lines) else '')}"
+
+
+def _line_of(error: yaml.YAMLError, lines: list[str]) -> int:
+    mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    line = mark.line if mark else 0
+    # The parser notices a missing bracket or colon later, often at the end of the file.
+    if begun and (line >= len(lines) or "simple key" in getattr(error, "context", "")):
+        line = begun.line
+    return int(line)
+
+
+def _remedy(written: str) -> str:
+    if any(sign in written for sign in "：，［］｛｝＃"):
+        return "it has a full-width sign such as '：': type the ASCII one"
+    if "\t" in written:
+        return "indent with spaces, not with tabs"
+    return NOT_EXPANDED if _TEMPLATE.search(written) else _GENERAL
