@@ -31,6 +31,8 @@ _KILLED_ENDS_WITHIN_S = 1.0
 # The table of 64 busy devices has less than 100 kB.
 _MOST_BYTES = 4_000_000
 _SHOWN_CHARACTERS = 200
+# npu-smi sees no device at all then. Lines of the driver's logger may stand before this one.
+_NO_ACCESS = re.compile(r"\bdcmi\b.*\bfailed\b", re.IGNORECASE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -131,9 +133,20 @@ def text_if_readable(path: Path) -> str:
         return ""
 
 
+def why_no_access(printed: str) -> str:
+    """What npu-smi says when it cannot reach the devices of the host, and what to do; empty otherwise."""
+    line = next((line.strip() for line in printed.splitlines() if _NO_ACCESS.search(line)), "")
+    return line and (
+        f"{line[:_SHOWN_CHARACTERS]}; another container may hold the devices, or this one lacks the rights: "
+        "stop the other one, or start this one with the devices or --privileged"
+    )
+
+
 def _why(code: int, complaint: str, printed: str) -> str:
     """How the tool ended, and its last words: rows of a table are none."""
     ended = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
+    if refused := why_no_access(f"{printed}\n{complaint}"):
+        return f"{ended}, {refused}"
     said = [line.strip() for text in (printed, complaint) for line in text.splitlines()]
     words = [line for line in said if line and not line.startswith(("+", "|"))]
     return f"{ended}, {words[-1][:_SHOWN_CHARACTERS] if words else 'no message'}"
