@@ -113,8 +113,12 @@ def _package_versions() -> dict[str, str | None]:
 
 def _ascend_versions(tools: AscendHostTools, inventory: HostInventory) -> dict[str, str | None]:
     driver = _version_in(tools.driver_version) or inventory.npu_smi_version
-    cann = next((found for path in tools.cann_versions if (found := _version_in(path))), None)
-    return {"cann": cann, "driver": driver}
+    return {"cann": version_of_cann(tools), "driver": driver}
+
+
+def version_of_cann(tools: AscendHostTools) -> str | None:
+    """The version of the CANN that processes of this host use; None when no file states it."""
+    return next((found for path in tools.cann_versions() if (found := _version_in(path))), None)
 
 
 def _version_in(path: Path) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory, hosts_to_place_on, soc_of
+from orchestrator.ascend.inventory.host_tools import CANN_PLACES
 from orchestrator.ascend.placement import largest_group, place
 from orchestrator.ascend.rank_table.table import build_rank_table
 from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts
@@ -101,7 +102,10 @@ def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
     seen = ", ".join(f"{name} {version or 'missing'}" for name, version in facts.versions.items())
     missing = [name for name in _MUST_AGREE if name in facts.versions and facts.versions[name] is None]
     if missing:
-        return Finding(host, "versions", "fail", seen, f"install {', '.join(missing)}")
+        remedy = f"install {', '.join(missing)}"
+        if "cann" in missing:
+            remedy += f", or source CANN's set_env.sh before Ray starts; looked in {', '.join(CANN_PLACES)}"
+        return Finding(host, "versions", "fail", seen, remedy)
     other = [name for name in _MUST_AGREE if facts.versions.get(name) != reference.versions.get(name)]
     if other:
         versions = ", ".join(f"{name} {reference.versions.get(name)}" for name in other)

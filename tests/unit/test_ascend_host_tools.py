@@ -159,7 +159,7 @@ def test_output_without_an_end_is_refused_before_it_fills_the_memory(tmp_path):
         ("echo '+---+'; echo '| 0 |'; echo '+===+'; exit 1", "exit code 1, no message"),
         (
             "echo '+---+'; echo 'dcmi init failed. ret is -8005'; echo; exit 3",
-            "exit code 3, dcmi init failed",
+            "exit code 3, dcmi init failed. ret is -8005; another container may hold the devices",
         ),
         ("echo a table; echo 'no rights' >&2; exit 1", "exit code 1, no rights"),
         ("kill -SEGV $$", "killed by signal 11, no message"),

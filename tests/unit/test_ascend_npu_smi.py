@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.ascend.inventory import hccn, npu_smi
+from orchestrator.ascend.inventory.host_tools import ToolFailed
 from orchestrator.ascend.inventory.npu_smi import ChipIds, Health, UnreadableOutput
 from orchestrator.ascend.inventory.npu_smi_table import ListedDevice, parse_info
 from tests.ascend_fakes import tools
@@ -78,13 +79,26 @@ def test_a_process_on_a_device_of_another_container_is_ignored():
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "dcmi module initialize failed. ret is -8005",
+        "dcmi model initialized failed, because the device is used. ret is -8020",
+    ],
+)
+def test_npu_smi_without_access_is_quoted_without_the_noise_before_it_and_with_the_remedy(line):
+    with pytest.raises(ToolFailed) as refused:
+        parse_info(f"DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)\n{line}\n")
+    assert str(refused.value) == (
+        f"`npu-smi info` failed: {line}; another container may hold the devices, or this one lacks the "
+        "rights: stop the other one, or start this one with the devices or --privileged"
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "reported"),
     [
         ("", "(no table of devices in it)"),
-        (
-            "dcmi model initialized failed, because the device is used. ret is -8020\n",
-            "(no table of devices in it; it printed 'dcmi model initialized failed, because the device",
-        ),
+        ("the driver is busy\n", "(no table of devices in it; it printed 'the driver is busy')"),
         (
             recorded("910b_23").rstrip().rpartition("\n")[0],
             "(it ends before its last frame, with '| No running processes",

@@ -9,8 +9,16 @@ import pytest
 
 from orchestrator.ascend.inventory.device_report import DeviceReport, HostInventory
 from orchestrator.ascend.inventory.fault_codes import faults_of
-from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
-from orchestrator.check.facts import HCCL_BASE_PORT, HCCL_PORTS, HostFacts, Questions, StorageFacts, gather
+from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE, AscendHostTools
+from orchestrator.check.facts import (
+    HCCL_BASE_PORT,
+    HCCL_PORTS,
+    HostFacts,
+    Questions,
+    StorageFacts,
+    gather,
+    version_of_cann,
+)
 from orchestrator.check.judge import Needs, judge_capacity, judge_group, judge_host
 from orchestrator.check.ping import neighbours, ping_from_host
 from orchestrator.engine.host.every_host import Answer
@@ -71,6 +79,7 @@ def test_a_healthy_host_has_every_row_and_no_remedy():
     ("change", "check", "state", "reported"),
     [
         ({"versions": {**VERSIONS, "mindspore": None}}, "versions", "fail", "install mindspore"),
+        ({"versions": {**VERSIONS, "cann": None}}, "versions", "fail", "looked in $ASCEND_HOME_PATH, "),
         ({"versions": {**VERSIONS, "ray": "2.50.0"}}, "versions", "fail", "first host has ray 2.60.0"),
         ({"versions": {**VERSIONS, "driver": "23"}}, "versions", "warn", "first host has driver None"),
         ({"clock": (1003.1, 1003.9)}, "clock", "warn", "chrony"),
@@ -238,6 +247,60 @@ def test_each_device_pings_the_one_at_its_place_on_the_next_host(tmp_path, monke
     assert "exit code 1" in str(ping_from_host("10.0.0.1", {"10.0.0.1": {7: "192.168.9.9"}})[7])
 
 
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("usr/local/Ascend/cann/version.cfg", "[CANN]\nversion=8.5.0\n"),
+        ("usr/local/Ascend/cann/version.info", "Version=8.5.0\nversion_dir=cann-8.5.0\n"),
+        (
+            "usr/local/Ascend/cann/aarch64-linux/ascend_toolkit_install.info",
+            "package_name=t\nversion=8.5.0\n",
+        ),
+        ("usr/local/Ascend/cann/compiler/version.info", "Version=8.5.0\n"),
+        ("usr/local/Ascend/ascend-toolkit/latest/version.info", "Version=8.5.0\n"),
+        ("usr/local/Ascend/version.info", "Version=8.5.0\n"),
+        ("home/user/Ascend/cann/version.cfg", "version=8.5.0\n"),
+        ("home/user/Ascend/ascend-toolkit/latest/version.cfg", "version=8.5.0\n"),
+    ],
+)
+def test_cann_is_found_where_its_releases_install_it(tmp_path, monkeypatch, place, text):
+    no_cann_variables(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path / "home/user"))
+    write(tmp_path / place, text)
+    assert version_of_cann(AscendHostTools(tmp_path)) == "8.5.0"
+
+
+def test_the_cann_of_set_env_comes_before_the_installed_ones(tmp_path, monkeypatch):
+    no_cann_variables(monkeypatch)
+    tools = AscendHostTools(tmp_path / "root")
+    write(tools.root / "usr/local/Ascend/ascend-toolkit/latest/version.cfg", "version=8.0\n")
+    write(tools.root / "usr/local/Ascend/cann/version.cfg", "version=8.5\n")
+    assert version_of_cann(tools) == "8.5"
+    for variable, version in (("ASCEND_TOOLKIT_HOME", "9.0"), ("ASCEND_HOME_PATH", "9.1")):
+        write(tmp_path / variable / "version.cfg", f"version={version}\n")
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert version_of_cann(tools) == version
+    monkeypatch.setenv("ASCEND_HOME_PATH", "not/absolute")
+    assert version_of_cann(tools) == "9.0"
+
+
+def test_a_home_outside_of_another_root_holds_no_cann_of_that_host(tmp_path, monkeypatch):
+    no_cann_variables(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "Ascend/cann/version.cfg", "version=8.5\n")
+    assert version_of_cann(AscendHostTools(tmp_path / "root")) is None
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def no_cann_variables(monkeypatch):
+    for variable in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 def questions(probe, **change):
     asked = Questions(probe=probe, token="t", data=None, ascend=False, stated={}, clean=False)
     return dataclasses.replace(asked, **change)
@@ -253,6 +316,7 @@ def test_a_host_reports_what_it_sees_and_leaves_the_storage_as_it_was(tmp_path, 
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     monkeypatch.setenv(ROOT_VARIABLE, str(root))
+    no_cann_variables(monkeypatch)
     facts = gather("10.0.0.1", questions(tmp_path, ascend=True, data=tmp_path / "none"))
     assert (facts.versions["driver"], facts.versions["cann"]) == ("24.1.rc3", "8.0.0")
     assert facts.storage.error == ""

@@ -8,12 +8,21 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
 
 ROOT_VARIABLE = "SDNET_ASCEND_ROOT"
+# set_env.sh of CANN sets both. Below /usr/local for root, below the home directory for other users; CANN 8.5
+# renamed ascend-toolkit/latest to cann.
+_CANN_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
+_CANN_DIRECTORIES = ("Ascend/cann", "Ascend/ascend-toolkit/latest")
+CANN_PLACES = (
+    *(f"${name}" for name in _CANN_VARIABLES),
+    *(f"{parent}/{name}" for parent in ("/usr/local", "$HOME") for name in _CANN_DIRECTORIES),
+)
 
 _NPU_SMI = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/bin/npu-smi")
 _HCCN_TOOL = ("usr/local/Ascend/driver/tools/hccn_tool", "usr/local/bin/hccn_tool", "usr/bin/hccn_tool")
@@ -22,6 +31,8 @@ _KILLED_ENDS_WITHIN_S = 1.0
 # The table of 64 busy devices has less than 100 kB.
 _MOST_BYTES = 4_000_000
 _SHOWN_CHARACTERS = 200
+# npu-smi sees no device at all then. Lines of the driver's logger may stand before this one.
+_NO_ACCESS = re.compile(r"\bdcmi\b.*\bfailed\b", re.IGNORECASE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -41,7 +52,7 @@ class AscendHostTools:
     """Tools and files of a host under `root`, which is / except where tests put fakes.
 
     A container with the driver in another place, or a test, sets SDNET_ASCEND_ROOT for the processes of
-    that host. If the root is /, tools on PATH are preferred.
+    that host. If the root is /, tools on PATH are preferred. $ASCEND_HOME_PATH counts with any root.
     """
 
     root: Path = Path("/")
@@ -58,15 +69,27 @@ class AscendHostTools:
     def driver_version(self) -> Path:
         return self.root / "usr/local/Ascend/driver/version.info"
 
-    @property
-    def cann_versions(self) -> tuple[Path, ...]:
-        """Files that say which CANN is installed, the newer layout first."""
-        toolkit = self.root / "usr/local/Ascend/ascend-toolkit/latest"
-        return (
-            toolkit / "version.cfg",
-            toolkit / "version.info",
-            self.root / "usr/local/Ascend/version.info",
-        )
+    def cann_versions(self) -> Iterator[Path]:
+        """Files that may say which CANN is installed, those of the CANN that processes use here first."""
+        for place in self._cann_directories():
+            yield place / "version.cfg"
+            yield place / "version.info"
+            yield from sorted(place.glob("*-linux/ascend_*_install.info"))
+            # MindSpore itself reads this one.
+            yield place / "compiler/version.info"
+        yield self.root / "usr/local/Ascend/version.info"
+
+    def _cann_directories(self) -> Iterator[Path]:
+        """CANN_PLACES on this host. The variables count as they are, also when `root` is another directory."""
+        for name in _CANN_VARIABLES:
+            if (value := os.environ.get(name, "")).startswith("/"):
+                yield Path(value)
+        homes = [self.root / "usr/local"]
+        home = Path(os.environ.get("HOME", ""))
+        # A host with another root has no homes outside of it.
+        if home.is_absolute() and home.is_relative_to(self.root):
+            homes.append(home)
+        yield from (parent / name for parent in homes for name in _CANN_DIRECTORIES)
 
     def device_nodes(self) -> tuple[int, ...]:
         """Physical ids of the devices in /dev, ascending."""
@@ -110,9 +133,20 @@ def text_if_readable(path: Path) -> str:
         return ""
 
 
+def why_no_access(printed: str) -> str:
+    """What npu-smi says when it cannot reach the devices of the host, and what to do; empty otherwise."""
+    line = next((line.strip() for line in printed.splitlines() if _NO_ACCESS.search(line)), "")
+    return line and (
+        f"{line[:_SHOWN_CHARACTERS]}; another container may hold the devices, or this one lacks the rights: "
+        "stop the other one, or start this one with the devices or --privileged"
+    )
+
+
 def _why(code: int, complaint: str, printed: str) -> str:
     """How the tool ended, and its last words: rows of a table are none."""
     ended = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
+    if refused := why_no_access(f"{printed}\n{complaint}"):
+        return f"{ended}, {refused}"
     said = [line.strip() for text in (printed, complaint) for line in text.splitlines()]
     words = [line for line in said if line and not line.startswith(("+", "|"))]
     return f"{ended}, {words[-1][:_SHOWN_CHARACTERS] if words else 'no message'}"

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from orchestrator.ascend.inventory.host_tools import ToolFailed, why_no_access
 from orchestrator.ascend.inventory.npu_smi import UnreadableOutput, shortened
 
 _PAIR = re.compile(r"([0-9]{1,9}|NA|-)\s*/\s*([0-9]{1,9}|NA|-)")
@@ -74,7 +75,7 @@ class _Frame:
 
 
 def parse_info(text: str) -> NpuSmiInfo:
-    """Read `npu-smi info`; raises UnreadableOutput when it is incomplete."""
+    """Read `npu-smi info`; raises UnreadableOutput when it is incomplete, ToolFailed when it has no access."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     drawn = [line for line in lines if line.startswith(("+", "|"))]
     # A message of the driver without a line break at its end. The row after it may name a busy device.
@@ -84,6 +85,9 @@ def parse_info(text: str) -> NpuSmiInfo:
     frames = _frames(drawn)
     of_devices = [frame for frame in frames if not frame.lists_processes]
     if not of_devices:
+        # Some versions end with code 0 then.
+        if refused := why_no_access(text):
+            raise ToolFailed(_TOOL, refused)
         printed = f"; it printed {shortened(lines[0])}" if lines else ""
         raise UnreadableOutput(_TOOL, f"no table of devices in it{printed}")
     if not drawn[-1].startswith("+"):
