@@ -16,13 +16,13 @@ from orchestrator.ascend.inventory.host_inventory import take_inventory
 from orchestrator.ascend.inventory.id_lists import stated_ids
 from orchestrator.ascend.placement import AscendHost, place
 from orchestrator.ascend.rank_table.fault import Fault
+from orchestrator.ascend.rank_table.merge import merge_rank_tables
 from orchestrator.ascend.rank_table.rules import judge_table, judge_text
 from orchestrator.ascend.rank_table.table import (
     RankTable,
     TableDevice,
     TableServer,
     build_rank_table,
-    merge_rank_tables,
     read_rank_table,
 )
 from orchestrator.ascend.rank_table.text import read_table_text, resolved_path, why_hccl_skips_path
