@@ -71,13 +71,19 @@ class Place:
 
 
 def place(
-    hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None = None
+    hosts: Sequence[AscendHost],
+    workers: int,
+    soc: Soc,
+    per_host: int | None = None,
+    *,
+    setting: str = "cluster.workers",
 ) -> tuple[Place, ...]:
     """Give `workers` ranks a device each, in the order of the ranks.
 
     Hosts get equal numbers of ranks if possible (on 910A always). Prefers the fewest hosts, then the
-    fewest super pods, then the first by server_id. per_host fixes the number on each host.
-    Raises InputError when no legal group exists; the message names the largest one that does.
+    fewest super pods, then the first by server_id. per_host fixes the number on each host. setting: where the
+    user states `workers`. Raises InputError when no legal group exists; the message names the largest one
+    that does, and the setting.
     """
     _check_unique(hosts)
     if workers < 1:
@@ -86,7 +92,9 @@ def place(
     if chosen is None and soc != "910a":
         chosen = _unequal_groups(hosts, workers, soc, per_host)
     if chosen is None:
-        raise InputError(_refusal(hosts, workers, soc, per_host))
+        best = largest_group(hosts, workers, soc, per_host)
+        remedy = f"set {setting} to {best}, the largest group that fits" if best else "none fits"
+        raise InputError(f"{_misfit(hosts, workers, soc, per_host)}; {remedy}")
     return _ranked(chosen)
 
 
@@ -214,7 +222,8 @@ def _ranked(chosen: Mapping[AscendHost, tuple[int, ...]]) -> tuple[Place, ...]:
     return tuple(places)
 
 
-def _refusal(hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None) -> str:
+def _misfit(hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int | None) -> str:
+    """That the ranks do not fit, what is left out, and the rule of the chip."""
     left_out = [
         f"{host.address} NPU {npu.device_id} ({npu.unusable})"
         for host in sorted(hosts, key=lambda host: host.server_id)
@@ -235,7 +244,4 @@ def _refusal(hosts: Sequence[AscendHost], workers: int, soc: Soc, per_host: int 
         text += f"; {device_groups.rule(soc)}"
     if soc == "910a":
         text += ", the same number on each host"
-    best = largest_group(hosts, workers, soc, per_host)
-    return f"{text}; " + (
-        f"set cluster.workers to {best}, the largest group that fits" if best else "none fits"
-    )
+    return text

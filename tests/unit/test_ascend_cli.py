@@ -122,6 +122,24 @@ def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
         run("build", "--devices", "7-8")
 
 
+@pytest.mark.parametrize("asked", [["--workers", 3], ["--devices", "0-2"]])
+def test_a_group_that_does_not_fit_this_host_names_the_option_and_no_key_of_a_job(
+    tmp_path, monkeypatch, asked
+):
+    this_host(tmp_path, monkeypatch, soc="910a", devices=[0, 1, 2])
+    with pytest.raises(InputError, match="; set --workers to 2, the largest group that fits"):
+        run("build", *asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting"), [([], "cluster.workers"), (["--workers", 3], "--workers")], ids=["job", "option"]
+)
+def test_a_group_that_does_not_fit_a_job_names_where_its_size_is_stated(job, asked, setting):
+    job.write_text(JOB.replace("workers: 4", "workers: 3"))
+    with pytest.raises(InputError, match=f"; set {setting} to 2, the largest group that fits"):
+        run("build", job, *asked)
+
+
 @pytest.mark.parametrize(
     ("devices", "reported"),
     [

@@ -4,7 +4,8 @@ import pytest
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.placement import AscendHost, Npu, place
-from orchestrator.ascend.rank_table.table import build_rank_table, merge_rank_tables
+from orchestrator.ascend.rank_table.merge import merge_rank_tables
+from orchestrator.ascend.rank_table.table import build_rank_table
 from orchestrator.errors import InputError
 from orchestrator.job.planned_ranks import ascend_places
 from orchestrator.job.spec.job_spec import spec_from_dict

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.ascend.placement import AscendHost, Npu, Place, place
+from orchestrator.ascend.rank_table.merge import merge_rank_tables
 from orchestrator.ascend.rank_table.rules import faults_in_table, faults_in_text
 from orchestrator.ascend.rank_table.table import (
     build_rank_table,
     hosts_of_table,
-    merge_rank_tables,
     read_rank_table,
     table_from_dict,
 )
@@ -140,8 +140,12 @@ def test_a_pair_across_the_rings_is_read_but_not_built():
 @pytest.mark.parametrize(
     ("others", "soc", "reported"),
     [
-        ([host(1, [0, 1])], None, "name each server once"),
-        ([host(2, [0, 1], ip="192.168.1.{1}")], None, "each device needs its own address"),
+        ([host(1, [0, 1])], None, "table 1 and table 2 both contain the server .*; leave one out"),
+        (
+            [host(2, [0, 1], ip="192.168.1.{1}")],
+            None,
+            r"own address .*; server_list\[0\] is from table 1, server_list\[1\] is from table 2$",
+        ),
         ([host(2, [0], ip="fe80::{1}")], None, "EI0001"),
         ([host(2, [0])], "910a", "same number of devices"),
         ([host(2, [0], pod="0")], None, "table 2 has a super_pod_list, table 1 has none; build them alike"),

@@ -69,6 +69,22 @@ def test_text_that_hccl_cannot_parse_is_refused_in_one_line(text, reported):
     assert "\n" not in str(fault) and len(str(fault)) < 400
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "value", "first"),
+    [
+        ('{"status": "a", "status": "b"}', "$.status", "b", "'a'"),
+        ('{"x": [{}, {"a": 1, "a": 2}], "y": {"a": 3, "a": 4}}', "$.x[1].a", 2, "1"),
+        ('{"x": {"a": 1, "a": 2}, "x": 3}', "$.x", 3, "{'a': 2}"),
+        ('{"a b": 1, "a b": 2}', "$['a b']", 2, "1"),
+    ],
+    ids=["at the top", "inside", "in a value that is lost", "a key with a blank"],
+)
+def test_a_key_that_appears_twice_has_its_path_and_both_values(text, path, value, first):
+    (fault,) = judge_text(text).faults
+    assert (fault.path, fault.value) == (path, value)
+    assert f"the key appears twice in one object, first with {first}, and HCCL takes the last" in fault.fix
+
+
 def test_a_byte_order_mark_and_a_pair_of_surrogates_are_legal():
     text = "\ufeff" + json.dumps(one(name="\U0001f680"))
     assert judge_text(text).faults == ()

@@ -1,4 +1,4 @@
-"""HCCL's rank table: builds it from places, writes, reads and merges it. Pure, except for reading a file.
+"""HCCL's rank table: builds it from places, writes and reads it. Pure, except for reading a file.
 
 Versions 1.0 (servers) and 1.2 (super pods of A3). The rank of a device is its position, so a
 table in memory cannot have wrong ranks. `rules.py` validates files of other programs.
@@ -153,47 +153,6 @@ def table_from_dict(table: dict[str, Any]) -> RankTable:
         for pod in table["super_pod_list"]
     )
     return RankTable(servers=servers, super_pods=pods)
-
-
-def merge_rank_tables(
-    tables: Sequence[RankTable], soc: Soc | None = None, files: Sequence[Path] = ()
-) -> RankTable:
-    """One table of all servers, with new ranks in the order of the tables.
-
-    The devices of the first table are the first ranks. HCCL wants the servers of a super pod together, so a
-    server moves up to its pod if an earlier table has servers of that pod. Raises InputError when the result
-    breaks a rule: a server twice, an address twice, a missing address, tables with and without super pods.
-    files: where the tables come from, for that message.
-    """
-    _refuse_mixed(tables, [str(file) for file in files] or [f"table {i + 1}" for i in range(len(tables))])
-    servers = [server for table in tables for server in table.servers]
-    pods: dict[str, list[str]] = {}
-    for table in tables:
-        for pod in table.super_pods:
-            pods.setdefault(pod.super_pod_id, []).extend(pod.server_ids)
-    place_of = {server_id: place for place, ids in enumerate(pods.values()) for server_id in ids}
-    merged = RankTable(
-        # sorted() is stable: without super pods the order does not change.
-        servers=tuple(sorted(servers, key=lambda server: place_of.get(server.server_id, -1))),
-        super_pods=tuple(
-            SuperPod(super_pod_id=pod_id, server_ids=tuple(ids)) for pod_id, ids in pods.items()
-        ),
-    )
-    refuse_faults(merged, soc, "merged rank table")
-    return merged
-
-
-def _refuse_mixed(tables: Sequence[RankTable], names: Sequence[str]) -> None:
-    """Raise InputError if only some tables have super pods, or numbers of dies. A file's version does not decide."""
-    first = tables[0]
-    for table, name in zip(tables, names, strict=True):
-        for has, other, what in (
-            (first.super_pods, table.super_pods, "a super_pod_list"),
-            (first.version == "1.2", table.version == "1.2", "dies with a super_device_id"),
-        ):
-            if bool(has) != bool(other):
-                one, another = (names[0], name) if has else (name, names[0])
-                raise InputError(f"{one} has {what}, {another} has none; build them alike")
 
 
 def hosts_of_table(table: RankTable) -> tuple[AscendHost, ...]:

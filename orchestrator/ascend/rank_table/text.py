@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import reprlib
 import stat
 from pathlib import Path
 from typing import Any
@@ -81,21 +82,21 @@ def table_of_text(text: str) -> Any:
     Stricter than Python: NaN, Infinity, numbers beyond a double and lone surrogates are not JSON for
     HCCL. A key that appears twice in one object is refused, because HCCL silently takes the last one.
     """
+    repeated = _RepeatedKeys()
     try:
         table = json.loads(
             # HCCL skips one byte-order mark.
             text.removeprefix("\ufeff"),
-            object_pairs_hook=_object,
+            object_pairs_hook=repeated.object_of,
             parse_constant=_refuse_constant,
             parse_float=_number,
         )
         json.dumps(table, ensure_ascii=False).encode()
-    except _DuplicateKey as error:
-        fix = "the key appears twice in one object, and HCCL takes the last; remove one of them"
-        raise FaultyTable(Fault(UNREADABLE, f"$..{error.key[:_SHOWN_CHARACTERS]}", error.key, fix)) from None
     except (ValueError, RecursionError, OverflowError) as error:
         fix = f"this is not JSON ({_reason(error)}); write a new table"
         raise FaultyTable(Fault(UNREADABLE, "$", text[:_SHOWN_CHARACTERS], fix)) from None
+    if fault := repeated.first_fault(table):
+        raise FaultyTable(fault)
     return table
 
 
@@ -110,19 +111,55 @@ def _reason(error: Exception) -> str:
     return "a number of too many digits"
 
 
-class _DuplicateKey(Exception):
-    def __init__(self, key: str):
-        super().__init__(key)
-        self.key = key
+class _RepeatedKeys:
+    """Notes the objects of a text that have a key twice: the parser does not know their paths yet."""
+
+    def __init__(self) -> None:
+        # By id() of the object; the object itself is kept, so that no other one gets its id.
+        self._found: dict[int, tuple[dict[str, Any], str, Any]] = {}
+
+    def object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object of these pairs, with the last value of each key."""
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                self._found.setdefault(id(values), (values, key, values[key]))
+            values[key] = value
+        return values
+
+    def first_fault(self, table: Any) -> Fault | None:
+        """The fault of the first such object of the parsed table, or None."""
+        if not self._found:
+            return None
+        left = [("$", table)]
+        while left:
+            path, value = left.pop()
+            if id(value) in self._found:
+                values, key, first = self._found[id(value)]
+                fix = (
+                    f"the key appears twice in one object, first with {_shown(first)}, and HCCL takes the last; "
+                    "remove one of them"
+                )
+                return Fault(UNREADABLE, f"{path}{_step(key)}", values[key], fix)
+            left.extend(reversed([(path + step, inner) for step, inner in _inside(value)]))
+        return None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise _DuplicateKey(key)
-        values[key] = value
-    return values
+def _inside(value: Any) -> list[tuple[str, Any]]:
+    """(step of the path, value) of each value in an object or a list."""
+    if isinstance(value, dict):
+        return [(_step(key), inner) for key, inner in value.items()]
+    return [(f"[{index}]", inner) for index, inner in enumerate(value)] if isinstance(value, list) else []
+
+
+def _step(key: str) -> str:
+    return f".{key}" if key.isidentifier() and len(key) <= _SHOWN_CHARACTERS else f"[{_shown(key)}]"
+
+
+def _shown(value: Any) -> str:
+    # Bounded in size and depth, unlike repr().
+    text = reprlib.repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def _refuse_constant(name: str) -> None:

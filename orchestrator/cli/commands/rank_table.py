@@ -16,13 +16,13 @@ from orchestrator.ascend.inventory.host_inventory import take_inventory
 from orchestrator.ascend.inventory.id_lists import stated_ids
 from orchestrator.ascend.placement import AscendHost, place
 from orchestrator.ascend.rank_table.fault import Fault
+from orchestrator.ascend.rank_table.merge import merge_rank_tables
 from orchestrator.ascend.rank_table.rules import judge_table, judge_text
 from orchestrator.ascend.rank_table.table import (
     RankTable,
     TableDevice,
     TableServer,
     build_rank_table,
-    merge_rank_tables,
     read_rank_table,
 )
 from orchestrator.ascend.rank_table.text import read_table_text, resolved_path, why_hccl_skips_path
@@ -90,11 +90,14 @@ def build(
         # A single host needs no cables. `check` tests whether hosts reach each other.
         host = found.host(needs_network=False)
         # If none is usable, ask for all: the error then says why each is left out.
-        places = place([host], workers or len(host.usable) or len(host.npus), chip)
+        ranks = workers or len(host.usable) or len(host.npus)
+        places = place([host], ranks, chip, setting="--workers")
         _warn_of_missing(found, host)
     elif cluster.hosts:
         hosts = [AscendHost.stated(host.address, host.devices) for host in cluster.hosts]
-        places = place(hosts, workers or cluster.max_workers, chip, cluster.workers_per_host)
+        setting = "--workers" if workers else "cluster.workers"
+        ranks = workers or cluster.max_workers
+        places = place(hosts, ranks, chip, cluster.workers_per_host, setting=setting)
     else:
         raise InputError(f"{job} names no cluster.hosts; give them, or run `rank-table build` on each host")
     _emit(build_rank_table(places, chip), out)
