@@ -184,6 +184,19 @@ def test_wrong_options_of_prepare_are_refused(option, message, tmp_path, monkeyp
     assert message in line
 
 
+def test_prepare_names_an_image_that_it_skipped(tmp_path, monkeypatch, capsys):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=4))
+    bad = sorted(tmp_path.glob("images/**/*.png"))[0]
+    bad.write_bytes(b"")
+    arguments = ["prepare", "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments, "--max-bad-images", "0.2"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    name = bad.relative_to(tmp_path / "images").as_posix()
+    note = f"note: 1 image(s) cannot be used and are left out: {name} is empty\n"
+    assert note in capsys.readouterr().err
+
+
 def test_prepare_says_that_its_pairs_are_synthetic(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sdnet", "prepare", "--out", str(tmp_path / "out"), "--per-pair", "1"])
     with pytest.raises(SystemExit, match="0"):
