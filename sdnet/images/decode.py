@@ -17,6 +17,7 @@ from sdnet.images.formats import read_header
 from sdnet.images.header import BadHeader, ImageHeader
 
 _STORAGE_IS_AWAY = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
+_TEXT_PNM = (b"P1", b"P2", b"P3")
 _PNG = b"\x89PNG\r\n\x1a\n"
 # A larger absolute value marks missing data, such as the lowest float32, which GDAL writes.
 NOT_A_MEASUREMENT = 1e30
@@ -65,8 +66,8 @@ def read_grey(path: Path, max_pixels: int) -> np.ndarray:
             _refuse(header, os.fstat(file.fileno()).st_size, max_pixels)
             file.seek(0)
             data = file.read()
-        if header.format == "PNM":
-            data += b"\n"  # OpenCV cannot decode a text PNM that ends right behind its last number
+        if data.startswith(_TEXT_PNM):
+            data += b"\n"  # OpenCV cannot decode one that ends right behind its last number
         refuse_incomplete(data)
         return _decode(data, header)
     except BadHeader as error:

@@ -273,6 +273,16 @@ def test_a_text_pnm_may_end_without_a_line_end_but_not_without_a_pixel(read):
         read(text.rpartition(b" ")[0])
 
 
+@pytest.mark.parametrize(
+    ("head", "samples"), [(b"P4 30 20\n", 80), (b"P5 30 20 255\n", 600), (b"P6 30 20 65535\n", 3600)]
+)
+def test_a_binary_pnm_without_its_last_byte_is_truncated_and_not_filled_up(read, head, samples):
+    whole = head + bytes(range(256)) * (samples // 256) + bytes(samples % 256)
+    assert read(whole).shape == (20, 30)
+    with pytest.raises(BadImage, match=rf"is a truncated PNM \({len(whole) - 1} of {len(whole)} bytes\)"):
+        read(whole[:-1])
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "BMP", "WebP"])
 def test_half_a_file_is_called_truncated_with_its_number_of_bytes(read, kind):
     content = tiff(GREY) if kind == "TIFF" else pillow_bytes(COLOURS, kind)
