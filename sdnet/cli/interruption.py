@@ -4,15 +4,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STDERR = 2
-# What our thread sends to the main thread for a SIGINT. No library uses it.
-_CTRL_C = signal.SIGRTMIN
+# Signals that no library uses: one from our thread to the main thread for a SIGINT, one that ends our thread.
+_CTRL_C, _WAKE = int(signal.SIGRTMIN), int(signal.SIGRTMIN) + 1
 # The last signal that became an exception, and a duplicate of standard error from before it was closed.
 _last_received: int | None = None
 _stderr_before: int | None = None
@@ -33,35 +33,45 @@ def admit_signals() -> None:
 
 
 @contextmanager
+def received_by_a_thread(signals: Iterable[signal.Signals], act: Callable[[int], None]) -> Iterator[None]:
+    """Call `act` in a thread of its own for each of these signals that arrives during the block.
+
+    No handler is called, also none that a library installs, if all threads block the signals; this one does in the
+    block. A signal that is ignored, as `nohup` does with SIGHUP, stays ignored, although a blocked one would arrive.
+    """
+    heeded = [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [*heeded, _WAKE])
+
+    def receive() -> None:
+        while (signum := signal.sigwait([*heeded, _WAKE])) != _WAKE:
+            act(signum)
+
+    receiving = threading.Thread(target=receive, name="signals", daemon=True)
+    receiving.start()
+    try:
+        yield
+    finally:
+        signal.pthread_kill(receiving.ident or 0, _WAKE)
+        receiving.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def signals_admitted_beside_mindspore() -> Iterator[None]:
     """Let the main thread, which runs this block, receive ENDING_SIGNALS although MindSpore takes SIGINT.
 
     With each graph MindSpore replaces the handler of SIGINT by one that sends SIGTERM to this process, so Ctrl-C
-    would end with the exit code of SIGTERM. So all threads block SIGINT, which then reaches no handler. A thread
-    of ours waits for it and sends another signal to the main thread.
+    would end with the exit code of SIGTERM. So a thread receives SIGINT and sends another signal to the main thread.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a blocked signal is not ignored
-        admit_signals()
-        yield
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    main, ended = threading.get_ident(), threading.Event()
-
-    def forward() -> None:
-        while signal.sigwait([signal.SIGINT]) and not ended.is_set():
-            signal.pthread_kill(main, _CTRL_C)
-
+    main = threading.get_ident()
+    # A Ctrl-C that waits already is passed on at once, and must not interrupt the start of the thread.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [_CTRL_C])
     before = signal.signal(_CTRL_C, lambda signum, frame: interrupt_silently(signal.SIGINT, frame))
-    forwarding = threading.Thread(target=forward, name="Ctrl-C", daemon=True)
-    forwarding.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGHUP])
     try:
-        yield
+        with received_by_a_thread([signal.SIGINT], lambda _: signal.pthread_kill(main, _CTRL_C)):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [_CTRL_C, signal.SIGTERM, signal.SIGHUP])
+            yield
     finally:
-        ended.set()
-        with suppress(ProcessLookupError):  # a Ctrl-C has just ended the thread
-            signal.pthread_kill(forwarding.ident or 0, signal.SIGINT)
-        forwarding.join()
         admit_signals()
         signal.signal(_CTRL_C, before)
 
@@ -143,8 +153,7 @@ def interrupt_silently(signum: int, frame: FrameType | None) -> None:
 
     MindSpore's compiler prints many lines for an exception in its callbacks, and an interrupted import prints a
     traceback. `leave_interrupted` restores standard error for its one line. The compiler also writes a folder
-    `rank_0` with `analyze_fail.ir` into MS_OM_PATH, or else into the
-    current directory. Below os.devnull it cannot write one.
+    `rank_0` into MS_OM_PATH, or else into the current directory. Below os.devnull it cannot write one.
     """
     global _stderr_before
     os.environ["MS_OM_PATH"] = os.devnull

@@ -44,7 +44,7 @@ def train_in_folder(
     """
     _refuse_checkpoints(out)
     _refuse_run_of_a_launch(out)
-    if not out.exists():  # a refusal shall leave no empty folder
+    if not out.exists():  # a refusal must leave no empty folder
         steps_per_epoch(len(train), recipe.batch)
         check_patches(recipe, train)
     make_folder(out / "checkpoints")
@@ -90,7 +90,7 @@ def _refuse_run_of_a_launch(out: Path) -> None:
     heartbeat = lease.with_name(f"{lease.name}.heartbeat")
     before, deadline = _content(heartbeat), time.monotonic() + _SILENT_AFTER_S
     while before.get("ended") is False and time.monotonic() < deadline:
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_LOOK_EVERY_S)  # a file on a network file system sends no event
         now = _content(heartbeat)
         if now and now != before:
             owner = _content(lease)

@@ -115,12 +115,9 @@ def _pnm(content: HeaderBytes) -> ImageHeader:
     # OpenCV scales another maximum to 255 in text files only. A deep image is always stretched.
     plain = found[1] in b"14" or int((found[4] or b"255")[:6]) == 255
     width, height, bands = int(found[2]), int(found[3]), 3 if found[1] in b"36" else 1
-    row = (
-        (width + 7) // 8
-        if found[1] == b"4"
-        else width * bands * (1 if int((found[4] or b"1")[:6]) < 256 else 2)
-    )
-    whole = found.end() + 1 + row * height if found[1] in b"456" else 0
+    bits = 1 if found[1] == b"4" else 8 if int((found[4] or b"1")[:6]) < 256 else 16
+    rows = (width * bands * bits + 7) // 8 * height
+    whole = found.end() + 1 + rows if found[1] in b"456" else 0
     return ImageHeader("PNM", width, height, bands, 8 if plain else 16, whole_bytes=whole)
 
 

@@ -47,8 +47,8 @@ class Node:
     """A value of a document, and where it is.
 
     value: text, number, bool or None; a list of nodes; or nodes by their keys. line: from 1.
-    written: a plain scalar, or a whole list or section of `--set`, as it is
-    spelled; None for any other value. size: values in it.
+    written: a plain scalar, or a whole list or section of `--set`, as it is spelled; None for any other value.
+    size: values in it.
     """
 
     value: "Scalar | list[Node] | dict[str, Node]"
