@@ -20,7 +20,7 @@ from sdnet.registration.files.reading import read_source
 from sdnet.registration.files.warp import warp
 from sdnet.registration.transform import transform_from_dict
 from tests.made_pairs import pair
-from tests.unit.image_files import tiff
+from tests.unit.images.image_files import tiff
 
 EDGE = 320
 SHIFT = np.array([[1, 0, 9.25], [0, 1, -6.5], [0, 0, 1.0]])

@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -16,37 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from sdnet.images.decode import BadImage, read_grey, read_pair, stretch
-from sdnet.preparation.synthetic import make_pair
-from tests.unit.image_files import pillow_bytes, tiff
-
-LIMIT = 1 << 20
-RAMP = np.arange(20 * 30).reshape(20, 30)
-GREY = (RAMP % 251).astype(np.uint8)
-COLOURS = np.dstack([GREY, GREY // 2, 255 - GREY])
-
-
-@pytest.fixture(scope="module")
-def place() -> tuple[np.ndarray, np.ndarray]:
-    """Grey optical and SAR image of one place."""
-    optical, sar = make_pair(seed=1, scene=0, number=1)
-    return cv2.cvtColor(optical, cv2.COLOR_BGR2GRAY), sar
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Any:
-    """Reads the bytes of an image file."""
-
-    def read_bytes(content: bytes) -> np.ndarray:
-        path = tmp_path / "image.tif"
-        path.write_bytes(content)
-        return read_grey(path, LIMIT)
-
-    return read_bytes
-
-
-def written(path: Path, image: np.ndarray) -> Path:
-    assert cv2.imwrite(str(path), image)
-    return path
+from tests.unit.images.image_files import COLOURS, GREY, LIMIT, RAMP, pillow_bytes, tiff, written
 
 
 def test_rgb_becomes_grey_and_grey_stays_what_it_is(tmp_path, place):
@@ -56,26 +26,6 @@ def test_rgb_becomes_grey_and_grey_stays_what_it_is(tmp_path, place):
     colours[:, :, 2] = 200  # red, in OpenCV's order
     # 0.299 * 200 is 59.8; decoders cut or round it.
     assert set(np.unique(read_grey(written(tmp_path / "rgb.png", colours), LIMIT))) <= {59, 60}
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_image_is_bad_however_much_of_it_opencv_would_decode(tmp_path, place, suffix, share):
-    path = written(tmp_path / f"image{suffix}", place[0])
-    data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(BadImage) as refusal:
-        read_grey(path, LIMIT)
-    assert refusal.value.path == path and refusal.value.reason
-
-
-def test_a_png_with_one_flipped_bit_is_bad(tmp_path, place):
-    path = written(tmp_path / "image.png", place[0])
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(BadImage, match=r"damaged PNG \(checksum of its IDAT chunk\)"):
-        read_grey(path, LIMIT)
 
 
 def test_a_missing_image_a_folder_and_a_text_are_bad_and_say_why(tmp_path):
@@ -152,23 +102,6 @@ def test_an_image_that_is_its_own_partner_is_bad_unless_it_is_black(tmp_path, pl
         read_pair(optical, sar, LIMIT)
     black = written(tmp_path / "black.png", np.zeros_like(place[0]))
     assert not np.any(read_pair(black, black, LIMIT))
-
-
-def test_a_truncated_file_is_bad_although_its_thumbnail_has_an_end_marker(read, place):
-    whole = pillow_bytes(place[0], "JPEG")
-    thumbnail = pillow_bytes(place[0][:32, :32], "JPEG")
-    segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail
-    with_thumbnail = whole[:2] + segment + whole[2:]
-    np.testing.assert_array_equal(read(with_thumbnail), read(whole))
-    with pytest.raises(BadImage, match="is a truncated JPEG"):
-        read(with_thumbnail[:-2000])
-
-
-@pytest.mark.parametrize("behind", [b"\0" * 100, b"\xff\xd9" * 3, b"a second file \xff\xd8\xff\xe1"])
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100}])
-def test_bytes_behind_the_end_marker_of_a_jpeg_change_nothing(read, place, behind, options):
-    whole = pillow_bytes(place[0], "JPEG", **options)
-    np.testing.assert_array_equal(read(whole + behind), read(whole))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -263,39 +196,6 @@ def test_a_pnm_whose_greatest_value_is_not_255_is_stretched_whether_it_is_text_o
     colours = read(b"P6 30 20 %d\n" % maxval + np.repeat(image, 3).tobytes())
     np.testing.assert_array_equal(colours, binary)
     np.testing.assert_array_equal(read(b"P5 30 20 255\n" + image.tobytes()), image)
-
-
-def test_a_text_pnm_may_end_without_a_line_end_but_not_without_a_pixel(read):
-    pixels = np.arange(600, dtype=np.uint8).reshape(20, 30)
-    text = b"P2 30 20 255\n" + b" ".join(b"%d" % value for value in pixels.reshape(-1))
-    np.testing.assert_array_equal(read(text), pixels)
-    with pytest.raises(BadImage, match="is not an image that OpenCV decodes"):
-        read(text.rpartition(b" ")[0])
-
-
-@pytest.mark.parametrize(
-    ("head", "samples"), [(b"P4 30 20\n", 80), (b"P5 30 20 255\n", 600), (b"P6 30 20 65535\n", 3600)]
-)
-def test_a_binary_pnm_without_its_last_byte_is_truncated_and_not_filled_up(read, head, samples):
-    whole = head + bytes(range(256)) * (samples // 256) + bytes(samples % 256)
-    assert read(whole).shape == (20, 30)
-    with pytest.raises(BadImage, match=rf"is a truncated PNM \({len(whole) - 1} of {len(whole)} bytes\)"):
-        read(whole[:-1])
-
-
-@pytest.mark.parametrize("kind", ["TIFF", "BMP", "WebP"])
-def test_half_a_file_is_called_truncated_with_its_number_of_bytes(read, kind):
-    content = tiff(GREY) if kind == "TIFF" else pillow_bytes(COLOURS, kind)
-    with pytest.raises(
-        BadImage, match=rf"is a truncated {kind} \({len(content) - 200} of {len(content)} bytes\)"
-    ):
-        read(content[:-200])
-
-
-def test_a_bmp_that_announces_a_wrong_size_of_its_file_is_read(read):
-    content = pillow_bytes(GREY, "BMP")
-    for size in (0, 1 << 30):
-        np.testing.assert_array_equal(read(content[:2] + struct.pack("<I", size) + content[6:]), GREY)
 
 
 def test_a_signalling_nan_is_no_measurement_and_no_warning(read):

@@ -4,11 +4,17 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image as Pillow
 
+LIMIT = 1 << 20
+RAMP = np.arange(20 * 30).reshape(20, 30)
+GREY = (RAMP % 251).astype(np.uint8)
+COLOURS = np.dstack([GREY, GREY // 2, 255 - GREY])
 _KINDS = {"u": 1, "i": 2, "f": 3, "c": 6}
 _CODES = {2: "s", 3: "H", 4: "I"}
 
@@ -119,3 +125,8 @@ def pillow_bytes(image: np.ndarray, file_format: str, mode: str | None = None, *
     made, file = Pillow.fromarray(image), io.BytesIO()
     (made.convert(mode) if mode else made).save(file, file_format, **options)
     return file.getvalue()
+
+
+def written(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), image)
+    return path

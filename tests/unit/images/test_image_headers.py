@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from sdnet.images.decode import BadImage, read_grey
 from sdnet.images.formats import read_header
 from sdnet.images.header import BadHeader
-from tests.unit.image_files import announced, bmp_of_32_bits, pillow_bytes, png, tiff
+from tests.unit.images.image_files import announced, bmp_of_32_bits, pillow_bytes, png, tiff
 
 LIMIT = 1 << 20
 GREY = (np.arange(20 * 30).reshape(20, 30) % 251).astype(np.uint8)

@@ -1,0 +1,79 @@
+"""An image of which a part is missing is bad and says so; bytes behind a whole image change nothing."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from sdnet.images.decode import BadImage, read_grey
+from tests.unit.images.image_files import COLOURS, GREY, LIMIT, pillow_bytes, tiff, written
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_image_is_bad_however_much_of_it_opencv_would_decode(tmp_path, place, suffix, share):
+    path = written(tmp_path / f"image{suffix}", place[0])
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(BadImage) as refusal:
+        read_grey(path, LIMIT)
+    assert refusal.value.path == path and refusal.value.reason
+
+
+def test_a_png_with_one_flipped_bit_is_bad(tmp_path, place):
+    path = written(tmp_path / "image.png", place[0])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadImage, match=r"damaged PNG \(checksum of its IDAT chunk\)"):
+        read_grey(path, LIMIT)
+
+
+def test_a_truncated_file_is_bad_although_its_thumbnail_has_an_end_marker(read, place):
+    whole = pillow_bytes(place[0], "JPEG")
+    thumbnail = pillow_bytes(place[0][:32, :32], "JPEG")
+    segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail
+    with_thumbnail = whole[:2] + segment + whole[2:]
+    np.testing.assert_array_equal(read(with_thumbnail), read(whole))
+    with pytest.raises(BadImage, match="is a truncated JPEG"):
+        read(with_thumbnail[:-2000])
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 100, b"\xff\xd9" * 3, b"a second file \xff\xd8\xff\xe1"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100}])
+def test_bytes_behind_the_end_marker_of_a_jpeg_change_nothing(read, place, behind, options):
+    whole = pillow_bytes(place[0], "JPEG", **options)
+    np.testing.assert_array_equal(read(whole + behind), read(whole))
+
+
+def test_a_text_pnm_may_end_without_a_line_end_but_not_without_a_pixel(read):
+    pixels = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    text = b"P2 30 20 255\n" + b" ".join(b"%d" % value for value in pixels.reshape(-1))
+    np.testing.assert_array_equal(read(text), pixels)
+    with pytest.raises(BadImage, match="is not an image that OpenCV decodes"):
+        read(text.rpartition(b" ")[0])
+
+
+@pytest.mark.parametrize(
+    ("head", "samples"), [(b"P4 30 20\n", 80), (b"P5 30 20 255\n", 600), (b"P6 30 20 65535\n", 3600)]
+)
+def test_a_binary_pnm_without_its_last_byte_is_truncated_and_not_filled_up(read, head, samples):
+    whole = head + bytes(range(256)) * (samples // 256) + bytes(samples % 256)
+    assert read(whole).shape == (20, 30)
+    with pytest.raises(BadImage, match=rf"is a truncated PNM \({len(whole) - 1} of {len(whole)} bytes\)"):
+        read(whole[:-1])
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "BMP", "WebP"])
+def test_half_a_file_is_called_truncated_with_its_number_of_bytes(read, kind):
+    content = tiff(GREY) if kind == "TIFF" else pillow_bytes(COLOURS, kind)
+    with pytest.raises(
+        BadImage, match=rf"is a truncated {kind} \({len(content) - 200} of {len(content)} bytes\)"
+    ):
+        read(content[:-200])
+
+
+def test_a_bmp_that_announces_a_wrong_size_of_its_file_is_read(read):
+    content = pillow_bytes(GREY, "BMP")
+    for size in (0, 1 << 30):
+        np.testing.assert_array_equal(read(content[:2] + struct.pack("<I", size) + content[6:]), GREY)
