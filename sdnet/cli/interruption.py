@@ -72,7 +72,7 @@ def signals_admitted_beside_mindspore() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [_CTRL_C, signal.SIGTERM, signal.SIGHUP])
             yield
     finally:
-        admit_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [_CTRL_C, *ENDING_SIGNALS])
         signal.signal(_CTRL_C, before)
 
 

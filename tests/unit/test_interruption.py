@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sdnet.cli.interruption import signals_admitted_beside_mindspore
+
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 # Waits for a signal that may also have come just before; `signal.pause` would then wait for ever.
@@ -228,6 +230,14 @@ def test_a_signal_while_the_interpreter_exits_prints_nothing(package: str) -> No
     with started(_EXITS.replace("PACKAGE", package)) as process:
         assert process.communicate()[1] == ""
     assert process.returncode == -signal.SIGINT
+
+
+def test_a_command_leaves_no_signal_blocked() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with signals_admitted_beside_mindspore():
+        inside = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.SIGINT in inside and signal.SIGTERM not in inside
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_what_the_first_signal_began_is_not_ended_by_the_next_ones() -> None:
