@@ -160,38 +160,59 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
     for train, test in files:
         if train.is_file() and test.is_file():
             refuse_other_data(run, train, test)
-    images = None if spec.data.images is None else images_folder(spec.data.images)
-    if images is None or not any(path.is_file() for path in images.rglob("*")):
+    if spec.data.images is None:
         return
+    if not any(path.is_file() for path in images_folder(spec.data.images).rglob("*")):
+        return
+    if _refuse_changed_images(spec, run, "was finished") is None:
+        logger.warning(
+            "images %s were not compared with those that %s was trained with: its shards are gone, or pairs "
+            "that it does not use were added or removed; if the images changed, launch with --restart",
+            spec.data.images,
+            run.root,
+        )
+
+
+def refuse_changed_since_checkpoint(spec: JobSpec, run: RunDirectory) -> None:
+    """Raise InputError if the images of a run with checkpoints have changed: before its data are replaced.
+
+    What cannot be compared is accepted here; `refuse_other_data` compares the patches that are made of it.
+    """
+    if spec.data.images is not None and _recorded_checksums(run):
+        _refuse_changed_images(spec, run, "saved its checkpoints")
+
+
+def _refuse_changed_images(spec: JobSpec, run: RunDirectory, what: str) -> bool | None:
+    """Raise InputError if the images give other patches now. Returns False, or None if that is not known."""
+    assert spec.data.images is not None
+    images = images_folder(spec.data.images)
     try:
         changed = images_changed(work_of(spec.data, images, run))
     except OSError as error:
         raise _unreadable(error, images) from None
     if changed:
         raise InputError(
-            f"images {spec.data.images} changed after {run.root} was finished; put them back, "
+            f"images {spec.data.images} changed after {run.root} {what}; put them back, "
             "give the job another `name`, or launch with --restart to begin again"
         )
-    if changed is None:
-        logger.warning(
-            "images %s were not compared with those that %s was trained with: its shards are gone; "
-            "if they changed, launch with --restart",
-            spec.data.images,
-            run.root,
-        )
+    return changed
 
 
 def have_only_moved(data: DataSpec, run: RunDirectory) -> bool:
-    """Whether these are the run's data at another path. Images must have kept their sizes and modification times.
+    """Whether these are the run's data at another path.
 
-    No image is read. False for data that cannot be used. Raises StorageUnavailable for a failure that may pass.
+    No image is read if all kept their sizes and modification times.
+    False for data that cannot be used. Raises StorageUnavailable for a failure that may pass.
     """
     try:
         if data.prepared is not None:
             recorded, files = _recorded_checksums(run), prepared_files(data.prepared)
             there = bool(recorded) and all(path.is_file() for path in files)
             return there and not data_mismatch(recorded, checksums_of(*files))
-        return data.images is not None and is_recorded(work_of(data, images_folder(data.images), run))
+        if data.images is None:
+            return False
+        work = work_of(data, images_folder(data.images), run)
+        return is_recorded(work) or images_changed(work) is False
     except InputError:
         return False
     except OSError as error:

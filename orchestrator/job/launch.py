@@ -16,6 +16,7 @@ from orchestrator.job.inputs import (
     check_inputs,
     notes_of,
     prepared_files,
+    refuse_changed_since_checkpoint,
     refuse_changed_since_finished,
     refuse_other_data,
 )
@@ -214,6 +215,7 @@ def _claim(spec: JobSpec, run: RunDirectory, owning: Ownership) -> tuple[str, ..
     supply = check_inputs(spec)
     if spec.data.prepared is not None:
         refuse_other_data(run, *prepared_files(spec.data.prepared))
+    refuse_changed_since_checkpoint(spec, run)
     owning.check()  # the check of the inputs may take long, and the name does not contain the lease's number
     run.storage.put(run.job.name, yaml_text(spec.values()).encode())
     return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()

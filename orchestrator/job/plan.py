@@ -10,7 +10,14 @@ from typing import Any
 
 from orchestrator.ascend.rank_table.table import RankTable, build_rank_table
 from orchestrator.job.checkpoints import refuse_another_job
-from orchestrator.job.inputs import Supply, batch_problem, notes_of, refuse_changed_since_finished, supply_of
+from orchestrator.job.inputs import (
+    Supply,
+    batch_problem,
+    notes_of,
+    refuse_changed_since_checkpoint,
+    refuse_changed_since_finished,
+    supply_of,
+)
 from orchestrator.job.local_data import Copies, planned_copies
 from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
@@ -115,6 +122,7 @@ def _judged(spec: JobSpec, run: RunDirectory) -> tuple[str, tuple[str, ...]]:
         refuse_another_job(spec, run)
         summary = read_summary(run)
         if summary is None or summary["status"] != "succeeded":
+            refuse_changed_since_checkpoint(spec, run)
             return "", ()
         refuse_changed_since_finished(spec, run)
     except (InputError, StorageError) as error:

@@ -7,6 +7,8 @@ report is written after the patches, so a shard without a matching report is mad
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 from sdnet.config import PatchConfig
 from sdnet.data.store import write_patches
 from sdnet.files import read_json, sha256_of, whole_file
-from sdnet.images.decode import BadImage, read_pair
+from sdnet.images.decode import BadImage, most_bytes, read_pair
 from sdnet.preparation.alignment import REACH_PX, agreement
 from sdnet.preparation.patches import Cut, cut_patches, is_constant
 from sdnet.preparation.sen12 import Pair
@@ -49,7 +51,8 @@ class ShardReport:
 
     sha256: of its file. skipped: bad images with their reasons. constant_images: images of one value
     only, whose pairs give no patch. constant_windows: windows left out for the same reason. pixels: a hash of
-    each pair's pixels, empty without patches; no hash at all in reports of older versions.
+    each pair's pixels, empty without patches; no hash at all in reports of older versions. contents: as
+    `contents_of`; empty in reports of older versions.
     """
 
     fingerprint: str
@@ -59,6 +62,7 @@ class ShardReport:
     constant_images: tuple[str, ...]
     constant_windows: int
     pixels: tuple[str, ...] = ()
+    contents: str = ""
 
     @property
     def patches(self) -> int:
@@ -91,7 +95,8 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
 
     Raises OSError when storage fails.
     """
-    known = fingerprint(shard, config)  # before the images are read, so that a later change is noticed
+    # Before the images are read, so that a later change is noticed.
+    known, contents = fingerprint(shard, config), contents_of(shard, config)
     cuts, surfaces, skipped, constant, pixels = [], [], [], [], []
     for pair in shard.pairs:
         surface, images = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32), None
@@ -130,8 +135,9 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
         tuple(constant),
         sum(cut.constant for cut in cuts),
         tuple(pixels),
+        contents,
     )
-    _write_report(report, shard, directory)
+    _write_report(asdict(report), shard, directory)
     return report
 
 
@@ -172,6 +178,7 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
             tuple(raw["constant_images"]),
             raw["constant_windows"],
             tuple(raw.get("pixels", ())),
+            raw.get("contents", ""),
         )
         whole = report.fingerprint == fingerprint(shard, config) and report.sha256 == sha256_of(
             patches_path(directory, shard)
@@ -186,15 +193,29 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
 
     It begins with the version of the rules, so that only fingerprints of one version are compared.
     """
+    return f"{_VERSION}-{_hash_of(shard, config, map(_size_and_time, _files(shard)))}"
+
+
+def contents_of(shard: Shard, config: PatchConfig) -> str:
+    """The same with the bytes of the files instead of their times: equal for a copy. Reads every file."""
+    most = most_bytes(shard.max_pixels)
+    with ThreadPoolExecutor() as pool:  # network storage answers slowly
+        return _hash_of(shard, config, pool.map(lambda path: _size_and_checksum(path, most), _files(shard)))
+
+
+def _files(shard: Shard) -> list[Path]:
+    return [path for pair in shard.pairs for path in (pair.optical, pair.sar)]
+
+
+def _hash_of(shard: Shard, config: PatchConfig, described: Iterable[tuple[int, object]]) -> str:
+    """Hash of the rules, the settings and the files. described: what identifies each file besides its path."""
     files = [
-        (_relative(path, shard.root), *_size_and_time(path))
-        for pair in shard.pairs
-        for path in (pair.optical, pair.sar)
+        (_relative(path, shard.root), *about) for path, about in zip(_files(shard), described, strict=True)
     ]
     cut = [config.size, config.per_pair, config.detect_on, float(config.min_distance_px)]
     cut += [config.stored_size, config.align]
     decisive = [_VERSION, shard.name, cut, shard.max_pixels, files]
-    return f"{_VERSION}-{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()}"
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
 def is_known(shard: Shard, directory: Path) -> bool:
@@ -209,12 +230,20 @@ def is_outdated(shard: Shard, directory: Path, config: PatchConfig) -> bool:
 
 
 def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> bool:
-    """Make an outdated shard again; returns whether its patches differ. If not, its report is updated."""
+    """Whether an outdated shard has other patches now. If not, its report is updated.
+
+    The files are compared first. Only if their bytes differ is the shard made again.
+    """
+    before = _read_report(shard, directory)
+    now = fingerprint(shard, config)  # before the files are read, as in `make_shard`
+    if before.get("contents") == contents_of(shard, config):
+        _write_report({**before, "fingerprint": now}, shard, directory)
+        return False
     with tempfile.TemporaryDirectory() as elsewhere:
         made = make_shard(shard, Path(elsewhere), config)
-        same = made.sha256 == _read_report(shard, directory).get("sha256")
+    same = made.sha256 == before.get("sha256")
     if same:
-        _write_report(made, shard, directory)
+        _write_report(asdict(made), shard, directory)
     return not same
 
 
@@ -227,9 +256,9 @@ def _read_report(shard: Shard, directory: Path) -> dict[str, Any]:
     return raw if isinstance(raw, dict) else {}
 
 
-def _write_report(report: ShardReport, shard: Shard, directory: Path) -> None:
+def _write_report(report: dict[str, Any], shard: Shard, directory: Path) -> None:
     with whole_file(_report_path(directory, shard), sync=False) as file:
-        file.write(json.dumps(asdict(report)).encode())
+        file.write(json.dumps(report).encode())
 
 
 def _report_path(directory: Path, shard: Shard) -> Path:
@@ -242,6 +271,15 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     except OSError:
         return (-1, -1)  # gone since it was listed; the shard reports it as unreadable
     return found.st_size, found.st_mtime_ns
+
+
+def _size_and_checksum(path: Path, most: int) -> tuple[int, str]:
+    """Without a checksum for a file of more than `most` bytes, which no shard reads, or one that cannot be read."""
+    size, _ = _size_and_time(path)
+    try:
+        return size, sha256_of(path) if size <= most else ""
+    except OSError:
+        return size, ""
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -137,9 +137,9 @@ def some_of(names: list[str]) -> str:
 def images_changed(work: Work) -> bool | None:
     """Whether the images changed after the result was made; None if that is not known of every shard.
 
-    Only shards whose files have another size or modification time are made again, in a temporary folder, and
-    compared. Nothing is known of a shard that was deleted.
-    Raises OSError.
+    Only shards whose files have another path, size or modification time are compared: by the bytes of the files,
+    then by the patches. Nothing is known of a shard that was deleted, nor if the number of pairs changed and some
+    are of scenes that are not used. Raises OSError.
     """
     try:
         pairs = read_json(work.out / "manifest.json")["pairs"]
@@ -148,7 +148,7 @@ def images_changed(work: Work) -> bool | None:
     if not isinstance(pairs, int):
         return None
     if pairs != len(work.listing.pairs):
-        return True
+        return True if sum(len(shard.pairs) for shard in work.shards) == len(work.listing.pairs) else None
     outdated = [shard for shard in work.shards if is_outdated(shard, work.directory, work.patches)]
     if any(gives_other_patches(shard, work.directory, work.patches) for shard in outdated):
         return True

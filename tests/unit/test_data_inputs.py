@@ -1,6 +1,7 @@
 """A job and its data: what plan and launch say before anything starts; which data a run accepts."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ from orchestrator.engine.checkpoints import Encoded, write_checkpoint
 from orchestrator.job.inputs import (
     check_inputs,
     data_identity,
+    refuse_changed_since_checkpoint,
     refuse_changed_since_finished,
     refuse_other_data,
     source_of,
     supply_of,
     work_of,
 )
-from orchestrator.job.launch import launch
+from orchestrator.job.launch import launch, preprocess_only
 from orchestrator.job.plan import build_plan, plan_as_dict
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec, spec_from_dict
@@ -272,6 +274,35 @@ def test_a_finished_run_is_no_result_of_images_that_were_changed_later(make, ima
     assert launch(spec).already_done
     images.mkdir()
     assert launch(spec).already_done
+
+
+@pytest.mark.parametrize("begin", [launch, preprocess_only])
+def test_images_changed_under_a_stopped_run_are_refused_before_its_data_are_replaced(make, images, begin):
+    spec = make(images=str(images), patches={"per_pair": 6})
+    run = run_of(spec)
+    prepare(work_of(spec.data, images, run))
+    keep_checkpoint(run, checksums_of(run.train_npz, run.test_npz))
+    assert not build_plan(spec).problem
+    before = {path: path.read_bytes() for path in run.data.rglob("*.*")}
+    shutil.copyfile(next(images.glob("*/s1_1/*.png")), next(images.glob("*/s1_0/*.png")))
+    said = rf"images .* changed after {run.root} saved its checkpoints; put them back"
+    with pytest.raises(InputError, match=said):
+        begin(spec)
+    assert re.match(said, build_plan(spec).problem) and not run.job.exists()
+    assert {path: path.read_bytes() for path in run.data.rglob("*.*")} == before
+
+
+def test_pairs_of_scenes_that_the_job_does_not_use_may_be_added_to_a_stopped_run(make, images):
+    split = {"train_scenes": ["*_0", "*_1"], "test_scenes": ["*_2", "*_3"]}
+    spec = make(images=str(images), split=split)
+    run = run_of(spec)
+    prepare(work_of(spec.data, images, run))
+    keep_checkpoint(run, checksums_of(run.train_npz, run.test_npz))
+    for sensor in ("s1", "s2"):
+        [folder] = images.glob(f"*/{sensor}_5")
+        first = next(folder.glob("*.png"))
+        shutil.copyfile(first, folder / first.name.replace("_p", "_p9"))
+    refuse_changed_since_checkpoint(spec, run)
 
 
 def test_a_job_of_an_older_version_is_the_same_job(make):

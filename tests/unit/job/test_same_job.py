@@ -1,6 +1,8 @@
 """A run's checkpoints are used by the job that made them, and by no other."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +20,7 @@ from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from sdnet.config import SyntheticConfig
 from sdnet.data.checksums import checksums_of
 from sdnet.errors import InputError
+from sdnet.preparation import shards
 from sdnet.preparation.prepare import prepare
 from sdnet.preparation.synthetic import make_tree
 from tests.unit.sdnet_checkpoints import save
@@ -135,8 +138,22 @@ def test_the_same_images_in_another_folder_are_the_same_data(make, run, tmp_path
     assert launch(moved).already_done
     other = make(data={"images": str(tmp_path / "moved"), "split": {"seed": 1}})
     assert "data.split.seed 0, not 1" in refusal(other, run)
-    next((tmp_path / "moved").glob("*/s1_*/*.png")).touch()
-    assert refusal(moved, run).startswith("RUN contains a job with data.images ")
+
+
+def test_copies_of_the_images_with_new_times_are_the_same_data_and_no_patch_is_cut_again(
+    make, run, tmp_path, monkeypatch
+):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=3))
+    prepare(work_of(make().data, tmp_path / "images", run))
+    for path in shutil.copytree(tmp_path / "images", tmp_path / "copied").rglob("*.png"):
+        os.utime(path, (1, 1))
+    copied = make(data={"images": str(tmp_path / "copied")})
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "make_shard", None)
+        refuse_another_job(copied, run)
+    first, second, *_ = sorted((tmp_path / "copied").glob("*/s1_*/*.png"))
+    first.write_bytes(second.read_bytes())
+    assert refusal(copied, run).startswith("RUN contains a job with data.images ")
 
 
 def test_the_same_patches_in_another_folder_are_the_same_data(make, tmp_path):
