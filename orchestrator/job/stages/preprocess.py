@@ -23,6 +23,7 @@ from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
 from sdnet.data.store import open_patches, open_training_patches
+from sdnet.preparation.copies import shared_pairs
 from sdnet.preparation.prepare import finish, make_place
 from sdnet.preparation.shards import Shard, ShardReport, make_shard, read_good_shard
 from sdnet.preparation.synthetic import make_tree
@@ -113,9 +114,11 @@ def _use_prepared(given: str, run: RunDirectory) -> dict[str, object]:
     """Let the run refer to files made elsewhere; they are checked, not copied."""
     train, test = prepared_files(given)
     with data_errors(str(train)):
-        counts = {"train": len(open_training_patches(train)), "test": len(open_patches(test))}
+        patches, tested = open_training_patches(train), open_patches(test)
         refer_to(run, train, test)
-    return {"patches": counts, "skipped": []}
+        shared = shared_pairs(patches, tested)
+    counts = {"train": len(patches), "test": len(tested)}
+    return {"patches": counts, "skipped": [], "copies": {"test_pairs_in_train": shared}}
 
 
 def _make_shards(work: Work, record: Callable[[Event], None]) -> dict[str, ShardReport]:

@@ -13,7 +13,9 @@ from orchestrator.job.inputs import prepared_files
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.job.stages.preprocess import preprocess
+from sdnet.data.augment import middle
 from sdnet.errors import InputError
+from sdnet.preparation.prepare import notes_on_result
 
 LABELS = {"train.npz": [1, 1, 1, 1], "test.npz": [0, 1, 0, 1]}
 
@@ -46,6 +48,19 @@ def test_a_run_uses_its_own_files_unless_it_refers_to_others(tmp_path: Path, pre
     assert data_files(run) == (prepared / "train.npz", prepared / "test.npz")
     use_own_files(run)
     assert data_files(run) == (run.train_npz, run.test_npz)
+
+
+@pytest.mark.parametrize("edge", [64, 66])
+def test_patches_of_train_npz_that_are_also_in_test_npz_are_counted(tmp_path, prepared, edge):
+    stored = np.random.default_rng(0).integers(0, 256, (4, edge, 2 * edge), np.uint8)
+    np.savez(prepared / "train.npz", stored, np.ones(4, int))
+    for shared in (0, 3):
+        tested = np.concatenate([middle(stored[:shared]), np.zeros((4 - shared, 64, 128), np.uint8)])
+        np.savez(prepared / "test.npz", tested, np.array(LABELS["test.npz"]))
+        notes = notes_on_result(preprocess(job(tmp_path, prepared), a_run(tmp_path), lambda event: None))
+        assert [note.partition(";")[0] for note in notes] == [
+            "3 of 4 test pairs are also training pairs, so FPR95 is too good"
+        ][:shared]
 
 
 def test_prepared_data_leave_a_reference_with_checksums_and_no_link(tmp_path: Path, prepared: Path) -> None:
