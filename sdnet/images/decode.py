@@ -23,6 +23,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 NOT_A_MEASUREMENT = 1e30
 # Refuses sparse files, which take gigabytes of memory but no disk. A file also has overviews and tags.
 _MOST_BYTES_OF_A_PIXEL, _MOST_OTHER_BYTES = 32, 64 << 20
+# Values that programs write for missing data, and that no sensor measures. GDAL's -3.4e38 is beyond the limit above.
+_SENTINELS = (-9999, -99999, -32767, -32768, -(2**31))
+_VISIBLE_SHARE = 0.001
 _TINY = np.finfo(np.float64).tiny
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
@@ -84,10 +87,11 @@ def stretch(image: np.ndarray, no_data: float | None = None) -> np.ndarray:
     """Map an image of any depth to uint8 [H, W] by its own values: 1st percentile to 0, 99th to 255.
 
     image: [H, W], or [H, W, 3 or 4] in OpenCV's order blue, green, red (, alpha). Pixels that are not finite,
-    beyond 1e30 or equal to `no_data` become 0 and are excluded. Percentiles are values of the image, not
-    interpolated, and all arithmetic is float64, so every host gets the same bytes. If both percentiles are
-    equal, the lowest and the highest value are used instead.
+    beyond 1e30 or equal to `no_data` (None: see `undeclared_no_data`) become 0 and are excluded. Percentiles
+    are values of the image, not interpolated, and all arithmetic is float64, so every host gets the same bytes.
+    If both percentiles are equal, the lowest and the highest value are used instead.
     """
+    no_data = undeclared_no_data(image) if no_data is None else no_data
     bands = [image] if image.ndim == 2 else [image[:, :, band] for band in (2, 1, 0)]
     known = np.logical_and.reduce([_measured(band, no_data) for band in bands])
     with np.errstate(all="ignore"):  # excluded pixels may overflow
@@ -105,6 +109,23 @@ def stretch(image: np.ndarray, no_data: float | None = None) -> np.ndarray:
         low, high = values.min(), values.max()
     shares = np.clip((np.where(known, grey, low) - low) / max(high - low, _TINY), 0, 1)
     return np.where(known, np.rint(shares * 255), 0).astype(np.uint8)
+
+
+def undeclared_no_data(pixels: np.ndarray) -> float | None:
+    """The value of empty pixels in an image that does not declare one, or None.
+
+    It is the lowest value of a float or signed image, a usual one such as -9999, and fills 0.1 % of it or more.
+    pixels: an array of any shape.
+    """
+    if pixels.dtype.kind not in "if":
+        return None
+    enough = max(_VISIBLE_SHARE * pixels.size, 1)
+    with np.errstate(all="ignore"):  # signalling NaN
+        for mark in _SENTINELS:
+            lower = (pixels < mark) & (pixels > -NOT_A_MEASUREMENT)
+            if np.count_nonzero(pixels == mark) >= enough and not lower.any():
+                return float(mark)
+    return None
 
 
 def _measured(band: np.ndarray, no_data: float | None) -> np.ndarray:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from sdnet.errors import InputError
-from sdnet.images.decode import NOT_A_MEASUREMENT
+from sdnet.images.decode import NOT_A_MEASUREMENT, undeclared_no_data
 
 LEAST_EDGE = 128
 _EMPTY_PX = 5  # zeros count as empty only where they fill a square of this edge
@@ -47,9 +47,10 @@ class Image:
 def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, name: str = "image") -> Image:
     """Make an image of an array, 8 or 16 bit integers or floats, [H, W], or [H, W, 3] in the order R, G, B.
 
-    Pixels that are not finite, beyond 1e30 or masked (numpy.ma) count as empty, and without a mask also squares of
-    zeros of 5 px or more. Other depths than 8 bit are stretched as training data are: 1st percentile to 0, 99th to
-    255. For a large image the percentiles come from every n-th row and column.
+    Pixels that are not finite, beyond 1e30 or masked (numpy.ma) count as empty. Without a mask, so do squares of
+    zeros of 5 px or more, and a usual value such as -9999 (see `undeclared_no_data`). Other depths than 8 bit
+    are stretched as training data are: 1st percentile to 0, 99th to 255. For a large image the percentiles come
+    from every n-th row and column.
     Either byte order is read. Raises InputError for another shape or type, an image below 128 px, or one
     without any data.
     """
@@ -70,13 +71,20 @@ def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, nam
     if isinstance(pixels, np.ma.MaskedArray):
         pixels, valid = pixels.data, _unmasked(pixels, valid)
     grey = _grey(pixels)
-    valid = _holds_data(grey) if valid is None else valid
+    if valid is None:
+        valid = _holds_data(grey) & has_data(pixels, undeclared_no_data(pixels))
     if grey.dtype.kind == "f" and not (known := np.abs(grey) < NOT_A_MEASUREMENT).all():
         # One NaN would make both percentiles NaN, and so the whole image black.
         grey, valid = np.where(known, grey, np.nan), valid & known
     if not valid.any():
         raise InputError(f"{name} is empty: it has no pixel with data; give another image")
     return Image(grey if grey.dtype == np.uint8 else _stretched(grey, valid), valid, name)
+
+
+def has_data(pixels: np.ndarray, no_data: float | None) -> np.ndarray:
+    """Which pixels of [H, W] or [H, W, C] have another value than `no_data` in any band: bool [H, W]."""
+    other = np.isfinite(pixels) if no_data is None else (pixels != no_data) & np.isfinite(pixels)
+    return other if other.ndim == 2 else other.any(axis=2)
 
 
 def _unmasked(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:

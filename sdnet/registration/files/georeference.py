@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sdnet.errors import InputError, shown
+from sdnet.images.decode import undeclared_no_data
 from sdnet.registration.transform import Transform, affine
 
 
@@ -107,8 +108,11 @@ def _reprojected(
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
+    # Interpolation would mix empty pixels into their neighbours.
+    empty = undeclared_no_data(opened.read(bands)) if opened.nodata is None else None
+    named = {} if empty is None else {"src_nodata": empty, "nodata": empty}
     try:
-        warped = WarpedVRT(opened, crs=crs, resampling=Resampling.bilinear, add_alpha=False)
+        warped = WarpedVRT(opened, crs=crs, resampling=Resampling.bilinear, add_alpha=False, **named)
     except Exception as error:  # noqa: BLE001  rasterio has no public class for errors of GDAL
         reason = " ".join(str(error).split())[:120]
         raise InputError(
@@ -130,7 +134,10 @@ def _read(
     pixels = opened.read(bands)
     valid = opened.dataset_mask() > 0
     valid &= np.isfinite(pixels).all(axis=0)
-    geo = Georeference(opened.crs.to_wkt(), corner, opened.nodata, reprojected)
+    no_data = opened.nodata
+    if no_data is None and (no_data := undeclared_no_data(pixels)) is not None:
+        valid &= (pixels != no_data).any(axis=0)
+    geo = Georeference(opened.crs.to_wkt(), corner, no_data, reprojected)
     return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)) if len(bands) == 3 else pixels[0], valid, geo
 
 

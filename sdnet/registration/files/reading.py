@@ -9,12 +9,12 @@ import numpy as np
 
 from sdnet.errors import InputError
 from sdnet.files import open_regular
-from sdnet.images.decode import most_bytes, refuse_incomplete
+from sdnet.images.decode import most_bytes, refuse_incomplete, undeclared_no_data
 from sdnet.images.formats import read_header
 from sdnet.images.header import BadHeader, HeaderBytes, ImageHeader
 from sdnet.images.tiff_header import is_tiff
 from sdnet.registration.files.georeference import Georeference, read_geotiff
-from sdnet.registration.images import Image, image_from_array
+from sdnet.registration.images import Image, has_data, image_from_array
 
 _GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
 _MOST_FIELDS = 4096
@@ -26,7 +26,8 @@ class Source:
     """A file that was read.
 
     pixels: [H, W], or [H, W, C] in the order R, G, B, as stored. geo: None without a georeference.
-    nodata: value of empty pixels. known: bool [H, W], which pixels have data. Both None if the file does not say.
+    nodata: value of empty pixels. known: bool [H, W], which pixels have data. Both None if the file does not say,
+    and has no usual value of empty pixels.
     """
 
     path: Path
@@ -65,11 +66,10 @@ def read_source(path: Path, crs: str | None = None) -> Source:
         raise InputError(f"{path} does not fit into memory; cut it into parts") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); give an image") from None
-    known = None if header.no_data is None else (pixels != header.no_data) & np.isfinite(pixels)
-    if known is not None and known.ndim == 3:
-        known = known.any(axis=2)
+    no_data = undeclared_no_data(pixels) if header.no_data is None else header.no_data
+    known = None if no_data is None else has_data(pixels, no_data)
     image = image_from_array(pixels, valid=known, name=str(path))
-    return Source(path, pixels, image, None, header.no_data, known)
+    return Source(path, pixels, image, None, no_data, known)
 
 
 def _refuse_large(header: ImageHeader) -> None:

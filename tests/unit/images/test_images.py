@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from sdnet.images.decode import BadImage, read_grey, read_pair, stretch
+from sdnet.images.decode import BadImage, read_grey, read_pair, stretch, undeclared_no_data
 from tests.unit.images.image_files import COLOURS, GREY, LIMIT, RAMP, pillow_bytes, tiff, written
 
 
@@ -184,6 +184,27 @@ def test_pixels_without_data_are_black_and_do_not_count(read, marks):
     grey = read(tiff(holed, no_data="-9999"))
     assert grey[:20].max() == 0
     np.testing.assert_array_equal(grey[20:], whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark"), [(np.float32, -9999), (np.float64, -32767), (np.int16, -32768), (np.int32, -9999)]
+)
+def test_a_usual_value_of_missing_data_needs_no_declaration_where_it_fills_a_part(read, kind, mark):
+    image = (RAMP - 300).astype(kind)
+    grey = read(tiff(np.vstack([np.full((20, 30), mark, kind), image])))
+    assert grey[:20].max() == 0
+    np.testing.assert_array_equal(grey[20:], read(tiff(image)))
+
+
+@pytest.mark.parametrize("lowest", [-9998, -30])
+def test_the_lowest_value_of_an_image_is_data_unless_it_is_a_usual_mark(lowest):
+    image = np.vstack([np.full((20, 30), lowest), RAMP - 30 + 1]).astype(np.float32)
+    assert undeclared_no_data(image) is None
+    few = np.resize(RAMP, (100, 100)).astype(np.float32)
+    few[0, :9] = -9999
+    assert undeclared_no_data(few) is None
+    few[0, 9] = -9999
+    assert undeclared_no_data(few) == -9999
 
 
 @pytest.mark.parametrize("maxval", [15, 100, 254])
