@@ -114,9 +114,11 @@ def batch_problem(spec: JobSpec, supply: Supply) -> str:
     if supply.train >= spec.global_batch:
         return ""
     ranks = spec.cluster.max_workers
+    synthetic = spec.data.images is None and spec.data.prepared is None
+    remedy = "use train.recipe demo, or give data.images" if synthetic else "or give more pairs"
     return (
         f"train.batch is {spec.train.batch} on {ranks} rank(s), {spec.global_batch} samples a step, but "
-        f"{supply.source} gives at most {supply.train}; lower train.batch, or give more pairs"
+        f"{supply.source} gives at most {supply.train}; lower train.batch, {remedy}"
     )
 
 

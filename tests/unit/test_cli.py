@@ -85,6 +85,16 @@ def test_a_batch_above_the_data_is_known_before_anything_starts(cli: Cli, job: P
     assert "train.batch is 5000" in said and "gives at most 480" in said and "lower train.batch" in said
 
 
+def test_a_job_with_only_a_name_is_refused_with_a_recipe_that_its_synthetic_pairs_suffice_for(
+    cli: Cli, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(f"name: only\nstorage: {tmp_path}\n")
+    said = refused(cli, job)
+    assert "gives at most 480; lower train.batch, use train.recipe demo, or give data.images" in said
+    assert cli("plan", str(job), "--set", "train.recipe=demo")[0] == 0
+
+
 def test_storage_that_cannot_be_written_is_named(cli: Cli, job: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "runs").mkdir()
