@@ -14,6 +14,7 @@ from orchestrator.job.data_files import data_files
 from orchestrator.job.demo import demo_spec
 from orchestrator.job.inputs import (
     check_inputs,
+    check_inputs_of_new_run,
     notes_of,
     prepared_files,
     refuse_changed_since_checkpoint,
@@ -230,6 +231,7 @@ def _print(notes: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     """Own the run, in a directory that can be used and belongs to this job."""
+    check_inputs_of_new_run(spec)
     run.create()
     with _named_in(run), owned(run.storage) as owning:
         refuse_another_job(spec, run)

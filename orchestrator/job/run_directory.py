@@ -124,7 +124,8 @@ class RunDirectory:
             _make_writable(directory, self._remedy(directory))
         for path in (self.job, self.events, self.summary, self.manifest):
             self._check_readable(path)
-        for path in (self.report, self.train_npz, self.test_npz, *self.logs.glob("*.log")):
+        written = (self.report, self.train_npz, self.test_npz)
+        for path in (*written, *self.logs.glob("*.log"), *leases.glob("[0-9]*")):
             if path.is_dir() or path.is_fifo():
                 raise InputError(f"{path} is not a regular file; {self._remedy(path)}")
 

@@ -245,7 +245,7 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
         origin = _Origin(dict(content.pop("files")), content.get("weights_sha256"))
         return _state_of(content), origin
     except FileNotFoundError:
-        raise CorruptCheckpoint(f"{path} is missing; give a checkpoint directory") from None
+        raise CorruptCheckpoint(f"{path.absolute()} is missing; give a checkpoint directory") from None
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

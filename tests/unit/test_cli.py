@@ -52,6 +52,8 @@ def refused(cli: Cli, job: Path, *options: str) -> str:
     run = RunDirectory(job.parent / "runs" / "j")
     assert not has_events(run.storage)
     assert not list(run.root.glob("data/*.npz")) and not run.summary.exists()
+    if "data" in " ".join(options):
+        assert not run.root.exists()
     return err
 
 

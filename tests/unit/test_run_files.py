@@ -85,7 +85,7 @@ def test_a_wrong_object_in_the_place_of_a_file_is_reported_before_anything_start
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
-@pytest.mark.parametrize("name", ["report.html", "logs/rank_0.log", "logs/scheduler.log", "data/train.npz"])
+@pytest.mark.parametrize("name", ["report.html", "logs/rank_0.log", "data/train.npz", "lease/000001"])
 def test_a_wrong_object_in_the_place_of_a_file_that_is_only_written_is_reported_too(
     spec, run, name, make
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 from orchestrator.ascend.rank_table.table import read_rank_table
 from orchestrator.cli.endings import tell
 from orchestrator.cli.options import Overrides, console
+from orchestrator.job.inputs import check_inputs_of_new_run
 from orchestrator.job.restart import begin_again
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, load_spec, spec_from_dict
@@ -57,6 +58,7 @@ def launch_and_show(spec: JobSpec, restart: bool = False) -> dict[str, Any]:
     from orchestrator.job.launch import launch as run_job
 
     refuse_storage_of_ray(spec.storage)
+    check_inputs_of_new_run(spec)
     run = RunDirectory.of(spec.storage, spec.name)
     if restart:
         moved_to = begin_again(run)

@@ -64,9 +64,10 @@ def test_where_an_ordinary_user_may_not_read_a_file_the_checkpoint_before_is_use
         root.mkdir()
         earlier, newest = save(root, 3), save(root, 5)
         (root / "checkpoints" / newest / locked).chmod(0)
-        name, _, _ = newest_valid(DirectoryStorage(root))
+        found = [newest_valid(DirectoryStorage(root), known=known)[0] for known in (None, newest)]
+        again = save(root, 5)
         (root / "checkpoints" / newest / locked).chmod(0o700)
-        assert name == earlier
+        assert found == [earlier, earlier] and again == f"{newest}.2"
         return "the earlier one"
 
     assert as_nobody(found) == "the earlier one"

@@ -15,7 +15,14 @@ from sdnet.config import Recipe
 from sdnet.errors import NonFiniteLoss
 from sdnet.network.model import SDNet
 from sdnet.parameters import checkpoint, weights
-from sdnet.parameters.checkpoint import CheckpointState, CorruptCheckpoint, Snapshot, read_model, verify
+from sdnet.parameters.checkpoint import (
+    CheckpointState,
+    CorruptCheckpoint,
+    Snapshot,
+    read_model,
+    read_state,
+    verify,
+)
 from sdnet.parameters.published import digest, write_published
 
 FILES = ("model.ckpt", "optimizer.ckpt", "state.json")
@@ -219,3 +226,11 @@ def test_new_files_have_the_mode_that_the_umask_gives(model, tmp_path):
         os.umask(before)
     made = [*(tmp_path / "step_7").iterdir(), tmp_path / "alone.ckpt", tmp_path / "alone.ckpt.sha256"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o640}
+
+
+def test_the_current_directory_is_named_by_its_full_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        CorruptCheckpoint, match=f"{tmp_path}/state.json is missing; give a checkpoint directory"
+    ):
+        read_state(Path())
