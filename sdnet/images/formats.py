@@ -18,6 +18,22 @@ _PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette image s
 _ANCILLARY = 0x20  # bit of a chunk's first letter: a decoder need not know it
 _PNG_IGNORED = b"prIv"  # no decoder knows this kind of chunk, and each must skip it
 _PNG_MOST_CHUNKS, _PNG_MOST_BYTES = 1000, 1 << 24
+# Files that users put among their images, by a pattern of their first bytes.
+_NOT_READ = (
+    (rb"GIF8[79]a", "a GIF image"),
+    (rb"....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", "a HEIC image"),
+    (rb"....ftypavi[fs]", "an AVIF image"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (rb"%PDF-", "a PDF document"),
+    (rb"CDF[\x01\x02\x05]", "a NetCDF file"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 or NetCDF-4 file"),
+    (rb"\x0e\x03\x13\x01", "an HDF4 file"),
+    (rb"ENVI\s", "an ENVI header"),
+    (rb"PK\x03\x04", "a ZIP archive, such as of a .SAFE product"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb"8BPS", "a Photoshop image"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR image"),
+)
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
 # OpenCV reads the masks of red, green and blue behind a long header. Behind a short one it assumes these.
@@ -28,7 +44,10 @@ _PNM_TOKENS = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)
 
 
 def read_header(file: BinaryIO) -> ImageHeader:
-    """The header of a PNG, JPEG, TIFF, BMP, PNM or WebP file. Raises BadHeader or OSError."""
+    """The header of a PNG, JPEG, TIFF, BMP, PNM or WebP file.
+
+    Raises OSError, and BadHeader, which names other kinds of files that users put among their images.
+    """
     content = HeaderBytes(file)
     if not content.head:
         raise BadHeader("is empty")
@@ -40,6 +59,9 @@ def read_header(file: BinaryIO) -> ImageHeader:
             return header
     if content.head.startswith(b"version https://git-lfs.github.com/spec/"):
         raise BadHeader("is a pointer of Git LFS and not the image; fetch it with `git lfs pull`")
+    for pattern, kind in _NOT_READ:
+        if re.match(pattern, content.head, re.DOTALL):
+            raise BadHeader(f"is {kind}, which is not read; convert it to TIFF or PNG")
     raise BadHeader("is not a PNG, JPEG, TIFF, BMP, PNM or WebP image")
 
 

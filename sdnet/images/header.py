@@ -13,6 +13,10 @@ class BadHeader(Exception):
     """A header that is truncated, inconsistent or of an unsupported format. The argument is the reason."""
 
 
+class CutOff(BadHeader):
+    """A file that ends inside its header."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
     """What a file announces.
@@ -58,7 +62,7 @@ class HeaderBytes:
         self.head = file.read(_HEAD_BYTES)
 
     def at(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`. Raises BadHeader when the file ends before."""
+        """`size` bytes from `offset`. Raises CutOff when the file ends before."""
         if offset + size <= len(self.head):
             return self.head[offset : offset + size]
         try:
@@ -67,7 +71,7 @@ class HeaderBytes:
         except (ValueError, OverflowError):
             found = b""  # an offset beyond what a file can have
         if len(found) < size:
-            raise BadHeader("is cut off inside its header")
+            raise CutOff("is cut off inside its header")
         return found
 
     def unpack(self, layout: str, offset: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from functools import partial
 
-from sdnet.images.header import BadHeader, HeaderBytes, ImageHeader, SampleKind
+from sdnet.images.header import BadHeader, CutOff, HeaderBytes, ImageHeader, SampleKind
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the last one is GDAL's
@@ -51,7 +51,10 @@ def is_tiff(head: bytes) -> bool:
 def tiff_header(content: HeaderBytes) -> ImageHeader:
     """The header of the first page of a TIFF or BigTIFF. Raises BadHeader."""
     order = "<" if content.head[:2] == b"II" else ">"
-    fields = _fields(content, order)
+    try:
+        fields = _fields(content, order)
+    except CutOff:  # many programs write the tags behind the pixels
+        raise BadHeader("is a truncated TIFF (its tags are cut off)") from None
     first = partial(_first, fields)
     if _WIDTH not in fields or _HEIGHT not in fields:
         raise BadHeader("is a damaged TIFF (no size)")
