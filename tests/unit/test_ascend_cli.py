@@ -195,7 +195,8 @@ def test_a_warning_is_printed_and_does_not_change_the_exit_code(tmp_path):
     ]
     as_json = json.loads(run("validate", path, "--json").output)
     assert (as_json["legal"], as_json["faults"], len(as_json["warnings"])) == (True, [], 1)
-    assert "warning: EI0014" in run("merge", path).stderr
+    said = run("merge", path).stderr
+    assert "warning: EI0014" in said and f"; server_list[0] is from {path}" in said
 
 
 def test_an_illegal_table_ends_with_two_and_every_fault(job, tmp_path):

@@ -248,7 +248,11 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("train: {lr: inf}", 'train.lr is "inf"; it must be a number'),
         ("train: {lr: nan}", 'train.lr is "nan"; it must be a number'),
         ("cluster: {soc: 910B3}", 'cluster.soc is "910B3"; that chip is of the family 910b: write 910b'),
-        ("cluster: {soc: 910B}", "cluster.soc is \"910B\"; it must be '910a', '910b' or 'a3'"),
+        ("cluster: {soc: 910B}", 'cluster.soc is "910B"; write 910b for chips 910B1 to 910B4, or 910a for a 910B'),
+        ("cluster: {soc: A3}", 'cluster.soc is "A3"; write a3'),
+        ("data: {images: [x]}", 'data.images is ["x"]; it must be text: write "x", without the list'),
+        ("data: {images: {a: b}}", "it must be text: give one value, and put it in quotes"),
+        ("data: {split: {train_scenes: x}}", 'train_scenes is "x"; it must be a list: write ["x"]'),
         ("train: {lr: 1e\u22123}", "it has the sign U+2212 (MINUS SIGN): write 1e-3, in ASCII"),
     ],
 )  # fmt: skip

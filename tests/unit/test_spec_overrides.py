@@ -52,6 +52,10 @@ def test_the_text_of_an_override_is_what_the_shell_gave(job: Path, override: str
             """data.images is {"/x/a": "b"}; it must be text: put it in quotes, as --set 'data.images="/x/a: b"'""",
         ),
         (("data.images=[x]",), """["x"]; it must be text: put it in quotes, as --set 'data.images="[x]"'"""),
+        (
+            ("data.split.train_scenes.0=x",),
+            "it must be a list, and --set replaces a whole one: --set 'data.split.train_scenes=[...]'",
+        ),
         ((" train.epochs=3",), '--set " train.epochs=3" has a space in its key; write "train.epochs" before'),
         (("train.epochs =3",), '--set "train.epochs =3" has a space in its key; write "train.epochs" before'),
         (

@@ -1,12 +1,12 @@
 """Merges rank tables of several hosts into one. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.ascend.device_groups import Soc
 from orchestrator.ascend.rank_table.fault import one_line
-from orchestrator.ascend.rank_table.rules import faults_in_table
+from orchestrator.ascend.rank_table.rules import faults_in_table, judge_table
 from orchestrator.ascend.rank_table.table import RankTable, SuperPod
 from orchestrator.errors import InputError
 
@@ -41,6 +41,16 @@ def merge_rank_tables(
         text = one_line(faults, "merged rank table")
         raise InputError(text + _sources_named_in(text, [source_of[s.server_id] for s in merged.servers]))
     return merged
+
+
+def warnings_in_merged(
+    merged: RankTable, tables: Sequence[RankTable], soc: Soc | None, files: Sequence[Path]
+) -> Iterator[str]:
+    """The warnings of `judge_table` for a merged table, with the files that the servers come from."""
+    source_of = _sources_of_servers(tables, [str(file) for file in files])
+    sources = [source_of[server.server_id] for server in merged.servers]
+    for warning in judge_table(merged.to_dict(), soc).warnings:
+        yield f"{warning}{_sources_named_in(str(warning), sources)}"
 
 
 def _sources_of_servers(tables: Sequence[RankTable], names: Sequence[str]) -> dict[str, str]:

@@ -16,8 +16,8 @@ from orchestrator.ascend.inventory.host_inventory import take_inventory
 from orchestrator.ascend.inventory.id_lists import stated_ids
 from orchestrator.ascend.placement import AscendHost, place
 from orchestrator.ascend.rank_table.fault import Fault
-from orchestrator.ascend.rank_table.merge import merge_rank_tables
-from orchestrator.ascend.rank_table.rules import judge_table, judge_text
+from orchestrator.ascend.rank_table.merge import merge_rank_tables, warnings_in_merged
+from orchestrator.ascend.rank_table.rules import judge_text
 from orchestrator.ascend.rank_table.table import (
     RankTable,
     TableDevice,
@@ -114,8 +114,9 @@ def merge(
     out: OutOption = None,
 ) -> None:
     """Merge several tables into one; ranks are renumbered in the order of the files."""
-    merged = merge_rank_tables([read_rank_table(path) for path in tables], soc, tables)
-    for warning in judge_table(merged.to_dict(), soc).warnings:
+    read = [read_rank_table(path) for path in tables]
+    merged = merge_rank_tables(read, soc, tables)
+    for warning in warnings_in_merged(merged, read, soc, tables):
         typer.echo(f"merged rank table: warning: {warning}", err=True)
     _emit(merged, out)
 

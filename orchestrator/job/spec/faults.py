@@ -187,6 +187,14 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
     value = items[0]["input"]
     if path == ("cluster", "soc") and isinstance(value, str):
         return _meant_chip(value)
+    if all(item["type"].startswith("tuple_type") for item in items) and isinstance(value, str | dict):
+        return _meant_list(path, value)
+    if items[0]["type"] == "string_type" and isinstance(value, dict | list):
+        alone = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+        how = (
+            f"write {shown(value[0])}, without the list" if alone else "give one value, and put it in quotes"
+        )
+        return f"it must be text: {how}"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and _asks_for_number(items):
         return f"write {value:.0f}, a whole number"
     if not isinstance(value, str):
@@ -204,10 +212,23 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
     return f"put an ASCII colon and a space after {key}" if key != value and key in _keys(path, job) else ""
 
 
+def _meant_list(path: Path, value: str | dict[str, Any]) -> str:
+    """How to give a list; empty for an empty value. `--set` has no way to name one item of a list."""
+    if not value:
+        return ""
+    if isinstance(value, dict) and all(key.isdecimal() for key in value):
+        return f"it must be a list, and --set replaces a whole one: --set '{name_of(path)}=[...]'"
+    return f"it must be a list: write [{shown(value)}]"
+
+
 def _meant_chip(model: str) -> str:
-    """The chip family of a model such as 910B3; empty if unknown, and for 910B, which is two families."""
-    family = soc_of(model)
-    if family is None or (model.lower() in get_args(Soc) and family != model.lower()):
+    """What to write for a model such as 910B3 or a family such as A3; empty if unknown."""
+    family, small = soc_of(model), model.lower()
+    if small == "910b":
+        return "write 910b for chips 910B1 to 910B4, or 910a for a 910B without a digit, the first generation"
+    if small in get_args(Soc):
+        return f"write {small}"
+    if family is None:
         return ""
     return f"that chip is of the family {family}: write {family}"
 
