@@ -300,7 +300,7 @@ def test_pairs_of_scenes_that_the_job_does_not_use_may_be_added_to_a_stopped_run
     keep_checkpoint(run, checksums_of(run.train_npz, run.test_npz))
     for sensor in ("s1", "s2"):
         [folder] = images.glob(f"*/{sensor}_5")
-        first = next(folder.glob("*.png"))
+        first = min(folder.glob("*.png"))
         shutil.copyfile(first, folder / first.name.replace("_p", "_p9"))
     refuse_changed_since_checkpoint(spec, run)
 
