@@ -33,7 +33,7 @@ from sdnet.cli.streams import standard_streams
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
 from sdnet.evaluation.metrics import accuracy, check_labels, fpr95
-from sdnet.files import alone_in, is_permanent, make_folder, remove
+from sdnet.files import alone_in, is_permanent, made_folder, remove, undisturbed
 from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
 
@@ -93,7 +93,7 @@ def prepare(
     from sdnet.preparation.prepare import notes_on_result
     from sdnet.preparation.prepare import prepare as prepare_data
     from sdnet.preparation.synthetic import make_tree
-    from sdnet.preparation.work import Work, notes, plan_work
+    from sdnet.preparation.work import SHARDS, Work, notes, plan_work
 
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
@@ -115,12 +115,11 @@ def prepare(
         return plan_work(folder, out, patches, split, max_bad_images, read)
 
     work = work_of(images) if images is not None else None  # before `out` is made: a refusal leaves no folder
-    make_folder(out)
-    with alone_in(out), _synthetic_folder(out) as synthetic:
+    with made_folder(out, out / SHARDS), alone_in(out), _synthetic_folder(out) as synthetic:
         if work is None:
             # make_tree builds next to its target, so keep its target one level down.
-            make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
-            work = work_of(Path(synthetic) / "tree")
+            make_tree(synthetic / "tree", SyntheticConfig(seed=seed))
+            work = work_of(synthetic / "tree")
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
@@ -206,11 +205,15 @@ def export(
 
 
 @contextmanager
-def _synthetic_folder(out: Path) -> Iterator[str]:
+def _synthetic_folder(out: Path) -> Iterator[Path]:
     for left in out.glob(f"{_SYNTHETIC}*"):  # a killed process left it
         remove(left)
-    with tempfile.TemporaryDirectory(prefix=_SYNTHETIC, dir=out) as folder:
+    folder = Path(tempfile.mkdtemp(prefix=_SYNTHETIC, dir=out))
+    try:
         yield folder
+    finally:
+        with undisturbed():
+            remove(folder, ignore_errors=True)
 
 
 def _recipe(name: str) -> Recipe:
