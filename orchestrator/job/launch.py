@@ -230,6 +230,8 @@ def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     """Own the run, in a directory that can be used and belongs to this job."""
     run.create()
     with _named_in(run), owned(run.storage) as owning:
+        with data_errors(run.checkpoints.name):
+            run.refuse_training()
         refuse_another_job(spec, run)
         yield owning
 
