@@ -1,6 +1,7 @@
 """Storage fails during a launch: the launch succeeds when it returns, and ends in one line otherwise."""
 
 import json
+import resource
 import threading
 from pathlib import Path
 
@@ -93,6 +94,14 @@ def test_a_launch_takes_no_lock_of_the_file_system(
     monkeypatch.setattr(module, "_run_stages", lambda *arguments: None)
     assert cli("launch", str(job))[0] == 0
     assert not (tmp_path / "mount" / "j" / "launch.lock").exists()
+
+
+def test_a_launch_is_refused_where_its_ranks_would_get_too_few_addresses(
+    job: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4900 << 20, 4900 << 20))
+    code, _, err = cli("launch", str(job))
+    assert code == 2 and "limits a process to 4900 MiB of addresses" in err and "need 5000; raise" in err
 
 
 @pytest.mark.parametrize("restart", [(), ("--restart",)])
