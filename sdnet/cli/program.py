@@ -1,7 +1,7 @@
 """`sdnet`: prepare, train, evaluate, export and register on one device, without a cluster.
 
 Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match that can be trusted, 130 interrupted
-by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1.
 MindSpore is imported inside the commands that compute, so that `--help` answers at once.
 """
 
@@ -46,7 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong, 130 interrupted by Ctrl-C, 143 by SIGTERM, "
-    "129 by SIGHUP; register: 3 a match cannot be trusted.",
+    "129 by SIGHUP, 138 by SIGUSR1; register: 3 a match cannot be trusted.",
 )
 CheckpointPath = Annotated[
     Path,
