@@ -3,7 +3,7 @@
 import signal
 import threading
 
-_TO_THE_MAIN_THREAD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TO_THE_MAIN_THREAD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def start_without_signals(thread: threading.Thread) -> None:

@@ -8,10 +8,11 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,6 +120,38 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"folder {path} cannot be written ({error.strerror}); give a writable one") from None
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let signals to this thread wait until the block ends. For short cleaning: a second Ctrl-C must not stop it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def no_empty_folder(*paths: Path) -> Iterator[None]:
+    """If the block raises, remove those of these folders that it made and left empty, and their empty parents."""
+    made = [folder for path in paths for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    try:
+        yield
+    except BaseException:
+        with undisturbed():
+            for folder in sorted(set(made), key=lambda path: len(path.parts), reverse=True):
+                with suppress(OSError):  # it is not empty, or was never made
+                    folder.rmdir()
+        raise
+
+
+@contextmanager
+def made_folder(path: Path, *inside: Path) -> Iterator[None]:
+    """`make_folder`; see `no_empty_folder` for when the block raises. inside: folders that the block makes in it."""
+    with no_empty_folder(path, *inside):
+        make_folder(path)
+        yield
 
 
 @contextmanager

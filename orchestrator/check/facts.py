@@ -56,7 +56,8 @@ class HostFacts:
     """The facts about one host. Sizes in bytes. clock: its unix seconds at the beginning and at the end.
 
     memory_total: of the host, or of its container if that has less. versions: None
-    for what is not installed. inventory: None unless the job runs on Ascend.
+    for what is not installed. inventory: None unless the job runs on Ascend. stale_cann: variables that name a
+    directory without CANN.
     """
 
     versions: dict[str, str | None]
@@ -70,6 +71,7 @@ class HostFacts:
     shared_memory_total: int
     shared_memory_free: int
     memory_total: int
+    stale_cann: tuple[str, ...]
     data_present: bool | None
 
 
@@ -95,6 +97,7 @@ def gather(address: str, questions: Questions) -> HostFacts:
         shared_memory_total=shared.total,
         shared_memory_free=shared.free,
         memory_total=memory_bytes(),
+        stale_cann=tools.stale_cann_variables() if questions.ascend else (),
         data_present=None if data is None else os.access(data, os.R_OK | os.X_OK),
         # Last, so that all other facts are collected between the two times.
         clock=(began, time.time()),

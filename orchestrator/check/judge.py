@@ -113,6 +113,9 @@ def _versions(host: str, facts: HostFacts, reference: HostFacts) -> Finding:
     if facts.versions.get("driver") != reference.versions.get("driver"):
         remedy = f"the first host has driver {reference.versions.get('driver')}; use the same on every host"
         return Finding(host, "versions", "warn", seen, remedy)
+    if facts.stale_cann:
+        remedy = f"no CANN is at {', '.join(facts.stale_cann)}; source the set_env.sh of the installed CANN"
+        return Finding(host, "versions", "warn", seen, remedy)
     return Finding(host, "versions", "ok", seen)
 
 

@@ -25,7 +25,8 @@ from sdnet.errors import InputError, one_line
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the job failed, 2 the input is wrong, 4 another launch took the run over, "
-    "130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. register: 3 when a match cannot be trusted."
+    "130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1. "
+    "register: 3 when a match cannot be trusted."
 )
 # Exit code of a launch that lost its run to another launch. `register` uses 3.
 LOST = 4

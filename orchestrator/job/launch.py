@@ -40,10 +40,14 @@ from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.events import RunFinished, RunStarted
 from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merge_events
 from orchestrator.telemetry.state import read_state, write_state
+from sdnet.cli.command_line import refuse_small_address_space
 from sdnet.errors import InputError
 from sdnet.preparation.prepare import notes_on_result
 
 logger = logging.getLogger(__name__)
+
+# Bytes of addresses of a rank beside Ray's smallest object store, on two CPUs. With less, ranks end after a minute.
+_LEAST_ADDRESS_SPACE = 5000 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ def launch(spec: JobSpec) -> Outcome:
             refuse_changed_since_finished(spec, run)
             _warn_of_missing_data(run)
             return Outcome(summary, already_done=True)
+        if spec.cluster.address == "local":
+            refuse_small_address_space(_LEAST_ADDRESS_SPACE)
         notes = _claim(spec, run, owning)
         lease = owning.lease
         state = read_state(run.storage, lease.number)
@@ -234,6 +240,8 @@ def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     check_inputs_of_new_run(spec)
     run.create()
     with _named_in(run), owned(run.storage) as owning:
+        with data_errors(run.checkpoints.name):
+            run.refuse_training()
         refuse_another_job(spec, run)
         yield owning
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import CorruptData
+from orchestrator.job.local_data import data_errors
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import StorageError, owned
 from orchestrator.telemetry.events import RunRestarted
@@ -28,6 +29,8 @@ def begin_again(run: RunDirectory) -> Path | None:
     """
     run.make_root()
     with owned(run.storage) as owning:
+        with data_errors(run.checkpoints.name):
+            run.refuse_training()
         left = sorted(
             path for path in run.root.iterdir()
             if path.name not in _STAYS and not path.name.startswith(_ASIDE)

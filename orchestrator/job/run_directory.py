@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.storage import DirectoryStorage, lease
 from orchestrator.telemetry import record, state
 from sdnet.errors import InputError, shown
-from sdnet.files import open_regular, whole_file
+from sdnet.files import alone_in, open_regular, whole_file
 from sdnet.paths import full_path, printable_path
 
 # Room for what a group writes before it trains: logs, events, a rank table.
@@ -110,6 +110,15 @@ class RunDirectory:
         if first in (self.root, self.root.parent) and not os.access(first, os.R_OK | os.W_OK | os.X_OK):
             reason = os.strerror(errno.EACCES)
             raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
+
+    def refuse_training(self) -> None:
+        """Raise InputError while `sdnet train` works here; call it as the owner of the run. Raises OSError.
+
+        The lock is not kept: a run is owned by its lease, also on storage without locks.
+        """
+        if self.checkpoints.is_dir():
+            with alone_in(self.checkpoints):
+                pass
 
     def create(self) -> None:
         """Make the directory and its folders, and prove that a run can use them.

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+from sdnet.cli.mindspore_variables import refuse_variables_mindspore_fails_on
 from sdnet.errors import InputError
 from sdnet.paths import refuse_deleted_folder
 
@@ -41,8 +42,9 @@ def prepare_environment() -> None:
 
 
 def check_environment() -> None:
-    """Refuse an environment in which Ray would not work as a job needs. Raises InputError."""
+    """Refuse an environment in which Ray or MindSpore would not work as a job needs. Raises InputError."""
     refuse_deleted_folder("Ray")
+    refuse_variables_mindspore_fails_on()
     mode = os.environ.get("RAY_AUTH_MODE")
     if "ray" in sys.modules and mode is None:
         raise InputError(

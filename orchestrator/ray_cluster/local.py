@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from sdnet.errors import InputError
 from sdnet.paths import printable_path
 
 logger = logging.getLogger(__name__)
@@ -15,6 +16,21 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 _LEAST_OBJECT_STORE = 128 << 20
 _OBJECT_STORES_IN_LIMIT = 16
+# With two ranks a rank opens 72 files and the raylet 66; with a limit of 64 the raylet aborts.
+_LEAST_OPEN_FILES = 128
+
+
+def refuse_few_open_files() -> None:
+    """Raise InputError when the shell limits open files (`ulimit -n`) to less than Ray's processes need.
+
+    Ray raises the soft limit to the hard one itself.
+    """
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_OPEN_FILES:
+        raise InputError(
+            f"this shell limits a process to {limit} open files (`ulimit -n`), and Ray needs {_LEAST_OPEN_FILES}; "
+            "raise the limit"
+        )
 
 
 def prepare_token() -> None:

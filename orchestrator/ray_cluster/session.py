@@ -9,7 +9,7 @@ from typing import Protocol
 from orchestrator.ray_cluster.address import address_to_join
 from orchestrator.ray_cluster.environment import check_environment, prepare_environment
 from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
-from orchestrator.ray_cluster.local import join_ray, prepare_token, start_ray
+from orchestrator.ray_cluster.local import join_ray, prepare_token, refuse_few_open_files, start_ray
 from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 from sdnet.errors import InputError
@@ -73,6 +73,7 @@ def refuse_storage_of_ray(storage: str) -> None:
 
 def _start(cluster: WantedCluster, ending: ExitStack) -> None:
     """Start Ray here; `ending` stops it and removes its folder."""
+    refuse_few_open_files()
     prepare_token()
     our_token("'local'")
     warn_of_readable_token(os.environ)

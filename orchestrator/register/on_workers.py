@@ -16,7 +16,7 @@ from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.register.pairs import PairFiles, list_pairs
 from sdnet.errors import InputError
-from sdnet.files import alone_in, make_folder, whole_file
+from sdnet.files import alone_in, made_folder, whole_file
 from sdnet.paths import printable_path
 from sdnet.registration.command import register_files
 from sdnet.registration.config import RegisterConfig
@@ -45,8 +45,8 @@ def register_pairs(
     refuse_results_as_inputs([source, *images, *([] if checkpoint is None else [checkpoint])], results)
     if checkpoint is not None:
         _network(checkpoint)  # a bad one is refused here, not by every worker
-    make_folder(out)
-    with alone_in(out):
+    # A worker that is killed when Ray ends removes no folder itself.
+    with made_folder(out, *(out / pair.name for pair in pairs)), alone_in(out):
         with ray_session(cluster):
             rows = _on_workers(pairs, out.resolve(), config, checkpoint and checkpoint.resolve(), cluster)
         _write_table(out / TABLE, rows)

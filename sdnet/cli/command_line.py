@@ -11,6 +11,7 @@ from typing import Annotated, TextIO
 import typer
 from typer.exceptions import TyperException
 
+from sdnet.cli.mindspore_variables import refuse_variables_mindspore_fails_on
 from sdnet.errors import InputError, escaped
 from sdnet.paths import path_option, refuse_deleted_folder
 
@@ -65,6 +66,7 @@ def refuse_what_mindspore_fails_on() -> None:
     """Raise InputError where MindSpore would abort or print a traceback; call it before MindSpore is imported."""
     refuse_deleted_folder("MindSpore")
     refuse_small_address_space(_LEAST_ADDRESS_SPACE_OF_MINDSPORE)
+    refuse_variables_mindspore_fails_on()
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:

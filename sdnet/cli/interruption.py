@@ -1,4 +1,4 @@
-"""Signals that end a command: Ctrl-C, SIGTERM from job managers, SIGHUP from a closed terminal."""
+"""Signals that end a command: Ctrl-C, SIGTERM and SIGUSR1 from job managers, SIGHUP from a closed terminal."""
 
 import os
 import signal
@@ -9,7 +9,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGUSR1: the warning of `sbatch --signal=B:USR1@60` before the end of a job's time.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_OTHERS_THAN_CTRL_C = ENDING_SIGNALS[1:]
 _STDERR = 2
 # Signals that no library uses: one from our thread to the main thread for a SIGINT, one that ends our thread.
 _CTRL_C, _WAKE = int(signal.SIGRTMIN), int(signal.SIGRTMIN) + 1
@@ -69,7 +71,7 @@ def signals_admitted_beside_mindspore() -> Iterator[None]:
     before = signal.signal(_CTRL_C, lambda signum, frame: interrupt_silently(signal.SIGINT, frame))
     try:
         with received_by_a_thread([signal.SIGINT], lambda _: signal.pthread_kill(main, _CTRL_C)):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [_CTRL_C, signal.SIGTERM, signal.SIGHUP])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [_CTRL_C, *_OTHERS_THAN_CTRL_C])
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [_CTRL_C, *ENDING_SIGNALS])
@@ -110,7 +112,7 @@ def received_signal() -> int | None:
 def interruptible(*, silent: bool = False) -> Iterator[None]:
     """Raise Interrupted in the main thread when one of ENDING_SIGNALS arrives. Call it in the main thread.
 
-    SIGTERM and SIGHUP count once: `timeout` sends SIGTERM twice and a closing terminal may send both, and
+    All but Ctrl-C count once: `timeout` sends SIGTERM twice and a closing terminal may send both, and
     the second one must not end the work that the first one began, such as saving. A second Ctrl-C does
     interrupt it. A signal that was ignored before, as `nohup` does with SIGHUP, stays ignored.
     silent: see `interrupt_silently`.
@@ -184,7 +186,7 @@ def leave_interrupted(program: str, signum: int) -> NoReturn:
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     global _last_received
     _last_received = signum
-    for once in (signal.SIGTERM, signal.SIGHUP):
+    for once in _OTHERS_THAN_CTRL_C:
         signal.signal(once, _no_op)
     raise Interrupted(signum)
 

@@ -1,7 +1,7 @@
 """`sdnet`: prepare, train, evaluate, export and register on one device, without a cluster.
 
 Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match that can be trusted, 130 interrupted
-by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1.
 MindSpore is imported inside the commands that compute, so that `--help` answers at once.
 """
 
@@ -33,7 +33,7 @@ from sdnet.cli.streams import standard_streams
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
 from sdnet.evaluation.metrics import accuracy, check_labels, fpr95
-from sdnet.files import alone_in, is_permanent, make_folder, remove
+from sdnet.files import alone_in, is_permanent, made_folder, remove, undisturbed
 from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
 
@@ -46,7 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 failed, 2 the input is wrong, 130 interrupted by Ctrl-C, 143 by SIGTERM, "
-    "129 by SIGHUP; register: 3 a match cannot be trusted.",
+    "129 by SIGHUP, 138 by SIGUSR1; register: 3 a match cannot be trusted.",
 )
 CheckpointPath = Annotated[
     Path,
@@ -93,7 +93,7 @@ def prepare(
     from sdnet.preparation.prepare import notes_on_result
     from sdnet.preparation.prepare import prepare as prepare_data
     from sdnet.preparation.synthetic import make_tree
-    from sdnet.preparation.work import Work, notes, plan_work
+    from sdnet.preparation.work import SHARDS, Work, notes, plan_work
 
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r}; it must be one of {', '.join(get_args(Layout))}")
@@ -115,12 +115,11 @@ def prepare(
         return plan_work(folder, out, patches, split, max_bad_images, read)
 
     work = work_of(images) if images is not None else None  # before `out` is made: a refusal leaves no folder
-    make_folder(out)
-    with alone_in(out), _synthetic_folder(out) as synthetic:
+    with made_folder(out, out / SHARDS), alone_in(out), _synthetic_folder(out) as synthetic:
         if work is None:
             # make_tree builds next to its target, so keep its target one level down.
-            make_tree(Path(synthetic) / "tree", SyntheticConfig(seed=seed))
-            work = work_of(Path(synthetic) / "tree")
+            make_tree(synthetic / "tree", SyntheticConfig(seed=seed))
+            work = work_of(synthetic / "tree")
         for note in notes(work, split):
             print(f"note: {note}", file=sys.stderr)
         manifest = prepare_data(work)
@@ -206,11 +205,15 @@ def export(
 
 
 @contextmanager
-def _synthetic_folder(out: Path) -> Iterator[str]:
+def _synthetic_folder(out: Path) -> Iterator[Path]:
     for left in out.glob(f"{_SYNTHETIC}*"):  # a killed process left it
         remove(left)
-    with tempfile.TemporaryDirectory(prefix=_SYNTHETIC, dir=out) as folder:
+    folder = Path(tempfile.mkdtemp(prefix=_SYNTHETIC, dir=out))
+    try:
         yield folder
+    finally:
+        with undisturbed():
+            remove(folder, ignore_errors=True)
 
 
 def _recipe(name: str) -> Recipe:

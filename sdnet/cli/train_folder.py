@@ -14,7 +14,7 @@ from sdnet.data.augment import check_patches
 from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError, one_line
-from sdnet.files import alone_in, make_folder, read_json
+from sdnet.files import alone_in, made_folder, read_json
 from sdnet.parameters.checkpoint import STATE, CorruptCheckpoint, read, read_state
 from sdnet.parameters.published import write_published
 from sdnet.parameters.weights import State
@@ -45,12 +45,12 @@ def train_in_folder(
     Raises InputError, NonFiniteLoss, OSError.
     """
     _refuse_checkpoints(out)
-    _refuse_run_of_a_launch(out)
     if not out.exists():  # a refusal must leave no empty folder
         steps_per_epoch(len(train), recipe.batch)
         check_patches(recipe, train)
-    make_folder(out / "checkpoints")
-    with alone_in(out / "checkpoints"):
+    with made_folder(out / "checkpoints"), alone_in(out / "checkpoints"):
+        # A launch takes its lease before it looks for our lock, so of two that begin together one sees the other.
+        _refuse_run_of_a_launch(out)
         newest = newest_checkpoint(out)
         if newest is None:
             _refuse_lost(out)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from sdnet.config import SyntheticConfig
-from sdnet.files import whole_file
+from sdnet.files import undisturbed, whole_file
 
 SIZE = 256  # edge of an image in pixels, as in SEN1-2
 _SEASON = "ROIs0000_synthetic"
@@ -63,18 +63,26 @@ def make_tree(root: Path, config: SyntheticConfig) -> None:
     for left in root.parent.glob(f".{root.name}.*"):
         shutil.rmtree(left)
     building = root.with_name(f".{root.name}.{os.getpid()}")
+    try:
+        _write_pairs(building, config)
+        (building / stamp.name).write_text(marker, encoding="utf-8")
+        os.sync()  # one sync for all: syncing each small file takes longer than making it
+        if root.exists():
+            shutil.rmtree(root)
+        building.rename(root)
+    finally:
+        with undisturbed():
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _write_pairs(root: Path, config: SyntheticConfig) -> None:
     for index in range(config.pairs):
         scene, number = index % config.scenes, index // config.scenes + 1
         optical, sar = make_pair(config.seed, scene, number)
         for sensor, image in (("s1", sar), ("s2", optical)):
-            folder = building / _SEASON / f"{sensor}_{scene}"
+            folder = root / _SEASON / f"{sensor}_{scene}"
             folder.mkdir(parents=True, exist_ok=True)
             _write_png(folder / f"{_SEASON}_{sensor}_{scene}_p{number}.png", image)
-    (building / stamp.name).write_text(marker, encoding="utf-8")
-    os.sync()  # one sync for all: syncing each small file takes longer than making it
-    if root.exists():
-        shutil.rmtree(root)
-    building.rename(root)
 
 
 def _fields(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,8 @@ _IMAGES = ImageConfig()
 _BAD_NAMED = 10
 NO_PARTNER = "has no partner"
 _NAMED_IN_NOTES = 3
+# The folder of the shards in the output folder.
+SHARDS = "shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Work:
     @property
     def directory(self) -> Path:
         """The folder of the shards."""
-        return self.out / "shards"
+        return self.out / SHARDS
 
 
 def plan_work(

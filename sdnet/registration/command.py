@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from sdnet.errors import InputError
-from sdnet.files import alone_in, make_folder
+from sdnet.files import alone_in, made_folder
 from sdnet.registration.config import Method, RegisterConfig
 from sdnet.registration.files.georeference import initial_transform
 from sdnet.registration.files.outputs import (
@@ -50,8 +50,7 @@ def register_files(
     second = read_source(sar, None if first.geo is None else first.geo.crs)
     _refuse_one_image(first, second)
     start = _initial(first, second)
-    make_folder(out)
-    with alone_in(out) if lock else nullcontext():
+    with made_folder(out), alone_in(out) if lock else nullcontext():
         remove_left_over(out)
         found = register_images(first.image, second.image, config, net, start)
         origin = {} if net is None else net.origin

@@ -1,11 +1,13 @@
 """`rank-table` as users call it: what is printed, written, and the exit code."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
 from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
+from orchestrator.cli.commands import rank_table
 from orchestrator.cli.commands.rank_table import rank_table_app
 from orchestrator.errors import InputError
 from tests.ascend_fakes.host import describe, install
@@ -278,6 +280,21 @@ def test_a_relative_path_in_a_deleted_directory_is_reported_in_one_line(job, tmp
     for arguments in (("validate", "t.json"), ("build", job, "--out", "t.json")):
         with pytest.raises(InputError, match="the rank table is t.json; the current directory was deleted"):
             run(*arguments)
+
+
+def test_a_big_table_has_the_same_columns_without_boxes(tmp_path, monkeypatch):
+    table = rank_table_cases.one(name="[red]rack[/")
+    table["server_list"][0]["device"][0] |= {"backup_device_ip": "192.168.0.2", "[b]": "a\x1b[2Jb"}
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(table))
+
+    def words():
+        return re.findall(r"[^\s\u2500-\u257f]+", run("show", path).output)
+
+    boxed = words()
+    monkeypatch.setattr(rank_table, "_MOST_BOXED", 1)
+    assert words() == boxed
+    assert "\u2503" not in run("show", path).output
 
 
 def test_the_name_of_a_table_is_drawn_as_it_is(job, tmp_path):

@@ -35,6 +35,7 @@ WELL = HostFacts(
     shared_memory_total=8 * GIB,
     shared_memory_free=8 * GIB,
     memory_total=64 * GIB,
+    stale_cann=(),
     data_present=True,
 )
 
@@ -71,6 +72,7 @@ def test_a_healthy_host_has_every_row_and_no_remedy():
         ({"versions": {**VERSIONS, "cann": None}}, "versions", "fail", "looked in $ASCEND_HOME_PATH, "),
         ({"versions": {**VERSIONS, "ray": "2.50.0"}}, "versions", "fail", "first host has ray 2.60.0"),
         ({"versions": {**VERSIONS, "driver": "23"}}, "versions", "warn", "first host has driver None"),
+        ({"stale_cann": ("$ASCEND_HOME_PATH=/x",)}, "versions", "warn", "$ASCEND_HOME_PATH=/x; s"),
         ({"clock": (1003.1, 1003.9)}, "clock", "warn", "chrony"),
         ({"clock": (900.1, 900.9)}, "clock", "fail", "chrony"),
         ({"storage": StorageFacts(error="No such file")}, "storage", "fail", "mount the same directory"),

@@ -63,6 +63,16 @@ def test_the_cann_of_set_env_comes_before_the_installed_ones(tmp_path, monkeypat
     assert version_of_cann(tools) == "9.0"
 
 
+def test_a_variable_of_cann_that_leads_to_no_cann_is_reported(tmp_path, monkeypatch):
+    no_cann_variables(monkeypatch)
+    tools = AscendHostTools(tmp_path)
+    assert tools.stale_cann_variables() == ()
+    write(tmp_path / "cann/version.cfg", "version=9.0\n")
+    monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(tmp_path / "cann"))
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path / "moved"))
+    assert tools.stale_cann_variables() == (f"$ASCEND_HOME_PATH={tmp_path}/moved",)
+
+
 def test_a_home_outside_of_another_root_holds_no_cann_of_that_host(tmp_path, monkeypatch):
     no_cann_variables(monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))

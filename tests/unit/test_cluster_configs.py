@@ -103,9 +103,23 @@ def test_every_host_of_the_launcher_starts_ray_behind_a_token():
     starts = launcher["head_start_ray_commands"][-1], launcher["worker_start_ray_commands"][-1]
     for command, role in zip(starts, ("--head", "--address=$RAY_HEAD_IP:6379"), strict=True):
         assert f"RAY_AUTH_MODE=token ray start {role}" in command
-        assert "set_env.sh" in command
+        assert "source $CANN/set_env.sh && " in command
     for copied in launcher["file_mounts"].values():
         assert copied.startswith("~") or (ROOT / copied).is_file()
+
+
+@pytest.mark.parametrize(
+    ("installed", "sourced"),
+    [(("cann",), "cann"), (("ascend-toolkit",), "ascend-toolkit"), (("ascend-toolkit", "cann"), "cann")],
+)
+def test_the_launcher_sources_whichever_cann_is_installed(tmp_path, installed, sourced):
+    for name in installed:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "set_env.sh").write_text(f"echo {name}")
+    command = load("ray/on-premise.yaml")["head_start_ray_commands"][-1].partition(" && ")[0]
+    script = command.replace("/usr/local/Ascend", str(tmp_path))
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sourced
 
 
 @pytest.mark.parametrize("name", ["ray/kuberay-cluster.yaml", "ray/kuberay-job.yaml"])

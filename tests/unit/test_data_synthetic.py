@@ -8,6 +8,7 @@ import pytest
 
 from sdnet.config import PatchConfig, SyntheticConfig
 from sdnet.evaluation.metrics import fpr95
+from sdnet.preparation import synthetic
 from sdnet.preparation.patches import cut_patches
 from sdnet.preparation.prepare import draw_negatives
 from sdnet.preparation.sen12 import find_pairs
@@ -64,6 +65,17 @@ def test_what_a_killed_run_left_is_removed_and_the_tree_is_the_same_to_the_byte(
     make_tree(tmp_path / "images", config)
     assert tree(tmp_path / "images") == tree(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "whole"]
+
+
+def test_an_interrupted_run_leaves_no_part_of_the_tree(tmp_path, monkeypatch):
+    def interrupted(path, image):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, "_write_png", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_tree(tmp_path / "images", SyntheticConfig(pairs=3, scenes=3))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from sdnet.cli.interruption import signals_admitted_beside_mindspore
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
 
 # Waits for a signal that may also have come just before; `signal.pause` would then wait for ever.
 _WAITING = """

@@ -1,6 +1,7 @@
 """Storage fails during a launch: the launch succeeds when it returns, and ends in one line otherwise."""
 
 import json
+import resource
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from orchestrator.report.status import read_status
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
 from orchestrator.telemetry import record as record_module
 from orchestrator.telemetry.events import Progress, RunFinished
+from sdnet.files import alone_in
 from tests.failing_files import failing_files
 from tests.launching import events_of
 from tests.unit.conftest import Cli
@@ -92,6 +94,26 @@ def test_a_launch_takes_no_lock_of_the_file_system(
     monkeypatch.setattr(module, "_run_stages", lambda *arguments: None)
     assert cli("launch", str(job))[0] == 0
     assert not (tmp_path / "mount" / "j" / "launch.lock").exists()
+
+
+def test_a_launch_is_refused_where_its_ranks_would_get_too_few_addresses(
+    job: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4900 << 20, 4900 << 20))
+    code, _, err = cli("launch", str(job))
+    assert code == 2 and "limits a process to 4900 MiB of addresses" in err and "need 5000; raise" in err
+
+
+@pytest.mark.parametrize("restart", [(), ("--restart",)])
+def test_a_launch_does_not_join_a_run_in_which_sdnet_train_works(
+    restart: tuple[str, ...], job: Path, cli: Cli, tmp_path: Path
+) -> None:
+    checkpoints = tmp_path / "mount/j/checkpoints"
+    checkpoints.mkdir(parents=True)
+    with alone_in(checkpoints):
+        code, _, err = cli("launch", str(job), *restart)
+    assert code == 2 and f"another process is working in {checkpoints}; wait until it ends" in err
+    assert checkpoints.is_dir()
 
 
 def test_a_server_that_is_lost_as_a_launch_begins_is_no_mistake_of_the_user_and_names_the_run(

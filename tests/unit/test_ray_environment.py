@@ -11,6 +11,7 @@ from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster import environment
 from orchestrator.ray_cluster.environment import check_environment
 from orchestrator.ray_cluster.session import ray_session
+from sdnet.cli.mindspore_variables import refuse_variables_mindspore_fails_on
 from sdnet.errors import InputError
 
 JOB = "{name: a, data: {synthetic: {pairs: 16}}, train: {batch: 8}}"
@@ -34,6 +35,12 @@ JOB = "{name: a, data: {synthetic: {pairs: 16}}, train: {batch: 8}}"
         ("RAY_health_check_period_ms", "1.5", "RAY_health_check_period_ms is '1.5', which Ray cannot read"),
         ("RAY_health_check_timeout_ms", "", "RAY_health_check_timeout_ms is '', which Ray cannot read"),
         ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "often", "INTERVAL_S is 'often', not a number of seconds"),
+        ("GLOG_v", "abc", 'GLOG_v is "abc", which MindSpore cannot read; set it to one of 0, 1, 2, 3, 4, or'),
+        ("GLOG_stderrthreshold", "7", 'GLOG_stderrthreshold is "7", which MindSpore cannot read'),
+        ("GLOG_logtostderr", "0", 'GLOG_logtostderr is 0 and GLOG_log_dir is "", where no folder can'),
+        ("MS_JIT", "on", 'MS_JIT is "on", which MindSpore cannot read; set it to one of 0, 1, or unset it'),
+        ("MS_DEV_JIT_SYNTAX_LEVEL", "3", 'MS_DEV_JIT_SYNTAX_LEVEL is "3", which MindSpore cannot read'),
+        ("MINDSPORE_DUMP_CONFIG", "/nope", 'MINDSPORE_DUMP_CONFIG is "/nope", which is no file; correct it'),
     ],
 )
 def test_settings_that_no_job_can_run_with_are_refused(
@@ -56,6 +63,19 @@ def test_a_host_too_slow_to_try_a_setting_is_not_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(environment, "_LOAD_RAY_S", 0.001)
     monkeypatch.setenv("RAY_max_io_workers", "3")
     check_environment()
+
+
+@pytest.mark.parametrize("folder", ["/proc/x", "/dev/null", "/dev/null/x"])
+def test_a_folder_in_which_mindspore_cannot_write_its_log_is_refused(folder: str) -> None:
+    variables = {"GLOG_logtostderr": "0", "GLOG_log_dir": folder}
+    with pytest.raises(InputError, match=f'GLOG_log_dir is "{folder}", where no folder can be written; set'):
+        refuse_variables_mindspore_fails_on(variables)
+
+
+def test_values_that_mindspore_reads_are_not_refused(tmp_path: Path) -> None:
+    log = {"GLOG_logtostderr": "0", "GLOG_log_dir": str(tmp_path / "made" / "by_mindspore")}
+    refuse_variables_mindspore_fails_on({"GLOG_v": "4", "GLOG_stderrthreshold": "", "MS_JIT": "1", **log})
+    refuse_variables_mindspore_fails_on({"GLOG_log_dir": "/proc/x"})  # without GLOG_logtostderr it is unused
 
 
 @pytest.mark.parametrize("command", ["launch", "preprocess"])

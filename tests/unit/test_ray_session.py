@@ -52,6 +52,13 @@ def test_where_the_shell_limits_addresses_ray_gets_a_small_object_store(
     assert given["object_store_memory"] == store
 
 
+def test_too_few_open_files_are_refused_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    line = r"this shell limits a process to 64 open files \(`ulimit -n`\), and Ray needs 128; raise the limit"
+    with pytest.raises(InputError, match=line), ray_session(ClusterSpec()):
+        pass
+
+
 def test_a_user_may_run_a_job_in_the_idle_class() -> None:
     def classes() -> str:
         interrupt_nobody()

@@ -177,6 +177,14 @@ def test_an_address_space_limit_under_which_mindspore_aborts_is_refused(command:
     )
 
 
+@pytest.mark.parametrize("package", ["sdnet", "orchestrator.cli"])
+def test_a_variable_that_mindspore_cannot_read_is_refused_in_one_line(package: str) -> None:
+    command = [sys.executable, "-m", package, "export", "--checkpoint", "/x.ckpt", "--out", "/x.mindir"]
+    done = subprocess.run(command, env={**os.environ, "GLOG_v": "abc"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert 'GLOG_v is "abc", which MindSpore cannot read' in done.stderr
+
+
 @pytest.mark.parametrize(
     ("package", "name", "imported"),
     [("sdnet", "sdnet", "numpy"), ("orchestrator.cli", "sdnet-orchestrate", "yaml")],

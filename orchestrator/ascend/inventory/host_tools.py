@@ -72,12 +72,17 @@ class AscendHostTools:
     def cann_versions(self) -> Iterator[Path]:
         """Files that may say which CANN is installed, those of the CANN that processes use here first."""
         for place in self._cann_directories():
-            yield place / "version.cfg"
-            yield place / "version.info"
-            yield from sorted(place.glob("*-linux/ascend_*_install.info"))
-            # MindSpore itself reads this one.
-            yield place / "compiler/version.info"
+            yield from _version_files(place)
         yield self.root / "usr/local/Ascend/version.info"
+
+    def stale_cann_variables(self) -> tuple[str, ...]:
+        """`$NAME=value` of each variable of CANN that is set and leads to no version file: CANN was moved."""
+        set_here = {name: value for name in _CANN_VARIABLES if (value := os.environ.get(name, ""))}
+        return tuple(
+            f"${name}={value}"
+            for name, value in set_here.items()
+            if not any(path.is_file() for path in _version_files(Path(value)))
+        )
 
     def _cann_directories(self) -> Iterator[Path]:
         """CANN_PLACES on this host. The variables count as they are, also when `root` is another directory."""
@@ -123,6 +128,15 @@ class AscendHostTools:
         if code:
             raise ToolFailed(called, _why(code, complaint, printed))
         return printed
+
+
+def _version_files(place: Path) -> Iterator[Path]:
+    """Files of a directory of CANN that may state its version."""
+    yield place / "version.cfg"
+    yield place / "version.info"
+    yield from sorted(place.glob("*-linux/ascend_*_install.info"))
+    # MindSpore itself reads this one.
+    yield place / "compiler/version.info"
 
 
 def text_if_readable(path: Path) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,11 @@ import rasterio
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import calculate_default_transform, reproject
 
+from sdnet.cli.interruption import interruptible
 from sdnet.cli.program import main
 from sdnet.files import alone_in
+from sdnet.registration import command
+from sdnet.registration.config import RegisterConfig
 from sdnet.registration.files.reading import read_source
 from sdnet.registration.files.warp import warp
 from sdnet.registration.images import image_from_array
@@ -299,6 +303,16 @@ def test_a_second_process_in_one_folder_is_refused_and_what_a_killed_one_left_is
     assert (tmp_path / left[0]).exists()
     assert cli(*arguments)[0] == 3
     assert {path.name for path in tmp_path.glob(".*")} == {".mine"}
+
+
+def test_an_interrupted_registration_leaves_no_empty_folder(cli, images, tmp_path, monkeypatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(command, "register_images", interrupted)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        command.register_files(images / "optical.png", images / "sar.png", tmp_path / "out", RegisterConfig())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["warped.png", "warped.tif", "flicker.png", "transform.json"])

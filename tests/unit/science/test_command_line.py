@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdnet.cli.interruption import Interrupted, interruptible
 from sdnet.cli.program import main
 from sdnet.config import SyntheticConfig
-from sdnet.files import alone_in
+from sdnet.files import alone_in, made_folder, undisturbed
 from sdnet.preparation.sen12 import find_pairs
 from sdnet.preparation.synthetic import make_tree
 from tests.unit.science.refusals import refusal
@@ -120,7 +121,7 @@ def test_a_signal_ends_prepare_in_one_line_and_leaves_no_images(signum, code, tm
         process.send_signal(signum)
         assert process.communicate() == ("", "sdnet: interrupted\n")
     assert process.returncode == code
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_limit_on_the_size_of_files_names_the_file_that_reached_it(tmp_path):
@@ -132,7 +133,31 @@ def test_a_limit_on_the_size_of_files_names_the_file_that_reached_it(tmp_path):
     assert re.match(
         rf"failed: {tmp_path}/out/\S+\.png: File too large; look at the disk and at `ulimit -a`", done.stderr
     )
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_failure_removes_only_empty_folders_that_it_made(tmp_path, found):
+    if found:
+        (tmp_path / "a").mkdir()
+    with pytest.raises(KeyboardInterrupt), made_folder(tmp_path / "a/b/c", tmp_path / "a/b/c/d"):
+        (tmp_path / "a/b/c/d").mkdir()
+        raise KeyboardInterrupt
+    assert (tmp_path / "a").exists() == found and not (tmp_path / "a/b").exists()
+    with pytest.raises(KeyboardInterrupt), made_folder(tmp_path / "a/b"):
+        (tmp_path / "a/b/kept").touch()
+        raise KeyboardInterrupt
+    assert (tmp_path / "a/b/kept").exists()
+
+
+def test_a_second_signal_does_not_stop_the_cleaning(tmp_path):
+    done = []
+    with pytest.raises(Interrupted), interruptible():
+        with undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("cleaned")
+        done.append("never")
+    assert done == ["cleaned"]
 
 
 def test_images_that_a_killed_prepare_left_are_removed(tmp_path, monkeypatch):
