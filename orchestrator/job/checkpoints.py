@@ -13,7 +13,8 @@ from orchestrator.engine.checkpoints import (
     newest_valid,
     refuse_lost,
 )
-from orchestrator.job.inputs import data_identity, have_only_moved, keys_without_effect
+from orchestrator.job.data.inputs import keys_without_effect
+from orchestrator.job.data.same_data import data_identity, have_only_moved
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.storage import ObjectMissing, StorageMisused

@@ -10,18 +10,15 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import newest_checkpoint, refuse_another_job
-from orchestrator.job.data_files import data_files
-from orchestrator.job.demo import demo_spec
-from orchestrator.job.inputs import (
-    check_inputs,
-    check_inputs_of_new_run,
-    notes_of,
-    prepared_files,
+from orchestrator.job.data.copies import data_errors
+from orchestrator.job.data.files import data_files
+from orchestrator.job.data.inputs import check_inputs, check_inputs_of_new_run, notes_of, prepared_files
+from orchestrator.job.data.same_data import (
     refuse_changed_since_checkpoint,
     refuse_changed_since_finished,
     refuse_other_data,
 )
-from orchestrator.job.local_data import data_errors
+from orchestrator.job.demo import demo_spec
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.job.spec.yaml_text import yaml_text

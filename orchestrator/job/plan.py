@@ -10,15 +10,9 @@ from typing import Any
 
 from orchestrator.ascend.rank_table.table import RankTable, build_rank_table
 from orchestrator.job.checkpoints import refuse_another_job
-from orchestrator.job.inputs import (
-    Supply,
-    batch_problem,
-    notes_of,
-    refuse_changed_since_checkpoint,
-    refuse_changed_since_finished,
-    supply_of,
-)
-from orchestrator.job.local_data import Copies, planned_copies
+from orchestrator.job.data.copies import Copies, planned_copies
+from orchestrator.job.data.inputs import Supply, batch_problem, notes_of, supply_of
+from orchestrator.job.data.same_data import refuse_changed_since_checkpoint, refuse_changed_since_finished
 from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.job.run_directory import RunDirectory

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import CorruptData
-from orchestrator.job.local_data import data_errors
+from orchestrator.job.data.copies import data_errors
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import StorageError, owned
 from orchestrator.telemetry.events import RunRestarted

@@ -6,7 +6,7 @@ import html
 import cv2
 import numpy as np
 
-from orchestrator.job.inputs import prepared_files
+from orchestrator.job.data.inputs import prepared_files
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from sdnet.config import Recipe

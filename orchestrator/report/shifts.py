@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.job.inputs import prepared_files
+from orchestrator.job.data.inputs import prepared_files
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from sdnet.errors import InputError

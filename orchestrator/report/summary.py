@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from orchestrator.engine.checkpoints import read_fields
 from orchestrator.errors import CorruptData
-from orchestrator.job.inputs import source_of
+from orchestrator.job.data.inputs import source_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.storage import ObjectMissing, StorageMisused

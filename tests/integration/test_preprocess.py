@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.job.inputs import work_of
+from orchestrator.job.data.inputs import work_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.ray_cluster.environment import prepare_environment

@@ -17,9 +17,9 @@ from orchestrator.engine.control.failures import FailureKind
 from orchestrator.engine.host.every_host import Answer
 from orchestrator.engine.rank.run import _classified
 from orchestrator.engine.state_format import NpzFormat
-from orchestrator.job.data_files import data_files, refer_to
-from orchestrator.job.inputs import supply_of
-from orchestrator.job.local_data import copies_of
+from orchestrator.job.data.copies import copies_of
+from orchestrator.job.data.files import data_files, refer_to
+from orchestrator.job.data.inputs import supply_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec
 from orchestrator.storage import DirectoryStorage, ObjectMissing, Ownership, RunIsOwned, StorageUnavailable

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     # The only package that uses Ray's private names is part of the engine; starting Ray needs some.
     "ray_cluster": {"engine.ray_train", "errors", "sdnet"},
     # `job` and `report` import each other: a launch writes its run's report, and a report reads the files of a run.
-    "report": {"job.inputs", "job.plan", "job.run_directory", "job.spec", "sdnet", *_ENGINE},
+    "report": {"job.data", "job.plan", "job.run_directory", "job.spec", "sdnet", *_ENGINE},
     "job": {"report", "ray_cluster", "sdnet", *_ENGINE},
     "register": {"job.spec", "ray_cluster", "sdnet", *_ENGINE},
     "check": {"job", "ray_cluster", "sdnet", *_ENGINE},

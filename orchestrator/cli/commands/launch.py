@@ -8,7 +8,7 @@ import typer
 from orchestrator.ascend.rank_table.table import read_rank_table
 from orchestrator.cli.endings import tell
 from orchestrator.cli.options import Overrides, console
-from orchestrator.job.inputs import check_inputs_of_new_run
+from orchestrator.job.data.inputs import check_inputs_of_new_run
 from orchestrator.job.restart import begin_again
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, load_spec, spec_from_dict

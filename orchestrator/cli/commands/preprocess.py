@@ -1,7 +1,7 @@
 """`sdnet-orchestrate preprocess`: only cut the patches of a job."""
 
 from orchestrator.cli.options import JobFile, Overrides, console
-from orchestrator.job.inputs import check_inputs_of_new_run
+from orchestrator.job.data.inputs import check_inputs_of_new_run
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import load_spec
 from orchestrator.ray_cluster.session import refuse_storage_of_ray

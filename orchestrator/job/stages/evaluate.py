@@ -16,8 +16,8 @@ import numpy as np
 from orchestrator.ascend.environment import thread_variables
 from orchestrator.engine.rank.cpus import compute_on
 from orchestrator.errors import OrchestratorError
-from orchestrator.job.data_files import followed
-from orchestrator.job.local_data import host_cache
+from orchestrator.job.data.copies import host_cache
+from orchestrator.job.data.files import followed
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.storage.host_cache import HostCache

@@ -15,9 +15,9 @@ from ray.exceptions import (
 )
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.job.data_files import refer_to, use_own_files
-from orchestrator.job.inputs import images_folder, prepared_files, work_of
-from orchestrator.job.local_data import data_errors
+from orchestrator.job.data.copies import data_errors
+from orchestrator.job.data.files import refer_to, use_own_files
+from orchestrator.job.data.inputs import images_folder, prepared_files, work_of
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.telemetry import events

@@ -14,9 +14,9 @@ from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.trainer import MindSporeTrainer
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import Newest, newest_checkpoint
-from orchestrator.job.data_files import data_files
-from orchestrator.job.inputs import Supply, batch_problem
-from orchestrator.job.local_data import copies_of, data_errors, host_cache
+from orchestrator.job.data.copies import copies_of, data_errors, host_cache
+from orchestrator.job.data.files import data_files
+from orchestrator.job.data.inputs import Supply, batch_problem
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 from orchestrator.job.workload import SdnetFormat, SdnetJob, train_sdnet

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import CorruptData
-from orchestrator.job.data_files import data_files, followed, refer_to, use_own_files
-from orchestrator.job.inputs import prepared_files
+from orchestrator.job.data.files import data_files, followed, refer_to, use_own_files
+from orchestrator.job.data.inputs import prepared_files
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.job.stages.preprocess import preprocess

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.job.local_data import Copies, copies_of
+from orchestrator.job.data.copies import Copies, copies_of
 from orchestrator.job.plan import build_plan
 from orchestrator.job.spec.job_spec import CacheSpec, spec_from_dict
 from orchestrator.storage.mounts import Mount

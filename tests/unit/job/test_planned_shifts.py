@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.job.inputs import images_folder, work_of
+from orchestrator.job.data.inputs import images_folder, work_of
 from orchestrator.job.plan import build_plan
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from orchestrator.job.checkpoints import refuse_another_job
-from orchestrator.job.inputs import work_of
+from orchestrator.job.data.inputs import work_of
 from orchestrator.job.launch import launch
 from orchestrator.job.plan import build_plan
 from orchestrator.job.run_directory import RunDirectory

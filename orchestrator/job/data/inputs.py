@@ -1,6 +1,5 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engine.checkpoints import newest_fields
-from orchestrator.job.data_files import data_files, followed
+from orchestrator.job.data.files import followed
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
 from orchestrator.storage import StorageUnavailable, storage_error
-from sdnet.data.checksums import checksums_of, data_mismatch
 from sdnet.data.store import open_patches, open_training_patches
 from sdnet.errors import InputError
 from sdnet.evaluation.metrics import check_labels
@@ -21,14 +18,8 @@ from sdnet.paths import full_path
 from sdnet.preparation.sen12 import split_scenes
 from sdnet.preparation.shards import pairs_per_shard
 from sdnet.preparation.synthetic import scene_of_each_pair
-from sdnet.preparation.work import Work, images_changed, is_recorded, notes, plan_work
+from sdnet.preparation.work import Work, notes, plan_work
 from sdnet.recipes import patches_for
-
-logger = logging.getLogger(__name__)
-
-# A run may be resumed with other values of these keys. If such a change alters the patches, it also alters the
-# checksums of the data, and those are compared with the ones in the checkpoints.
-_NO_IDENTITY = ("max_bad_images", "layout", "max_pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +95,7 @@ def supply_of(data: DataSpec) -> Supply:
             return _prepared(data.prepared)
         return _synthetic(data) if data.images is None else _from_images(data, data.images)
     except OSError as error:
-        _refuse_passing(error, source_of(data))
+        refuse_passing(error, source_of(data))
         raise InputError(
             f"{error.filename or 'the data'} cannot be read ({error.strerror}); let this user read it, or "
             "give another folder in `data`"
@@ -139,110 +130,11 @@ def images_folder(given: str) -> Path:
     return full_path(given, "data.images")
 
 
-def refuse_other_data(run: RunDirectory, train: Path, test: Path) -> None:
-    """Raise InputError when the run's checkpoints were trained with other files than these.
-
-    Checkpoints without checksums of their data are accepted.
-    """
-    recorded = _recorded_checksums(run)
-    if not recorded:
-        return
-    try:
-        mismatch = data_mismatch(recorded, checksums_of(train, test))
-    except OSError as error:
-        raise _unreadable(error, train.parent) from None
-    if mismatch:
-        raise InputError(
-            f"the checkpoints of {run.root} were trained with another {mismatch}; put the data back, "
-            "give the job another `name`, or launch with --restart to begin again"
-        )
-
-
-def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
-    """Raise InputError if a finished run's data have changed since.
-
-    Deleted data are no error: the result remains valid. Images that cannot be compared give a warning.
-    """
-    files = [data_files(run)]
-    if spec.data.prepared is not None:
-        files.append(prepared_files(spec.data.prepared))
-    for train, test in files:
-        if train.is_file() and test.is_file():
-            refuse_other_data(run, train, test)
-    if spec.data.images is None:
-        return
-    if not any(path.is_file() for path in images_folder(spec.data.images).rglob("*")):
-        return
-    if _refuse_changed_images(spec, run, "was finished") is None:
-        logger.warning(
-            "images %s were not compared with those that %s was trained with: its shards are gone, or pairs "
-            "that it does not use were added or removed; if the images changed, launch with --restart",
-            spec.data.images,
-            run.root,
-        )
-
-
-def refuse_changed_since_checkpoint(spec: JobSpec, run: RunDirectory) -> None:
-    """Raise InputError if the images of a run with checkpoints have changed: before its data are replaced.
-
-    What cannot be compared is accepted here; `refuse_other_data` compares the patches that are made of it.
-    """
-    if spec.data.images is not None and _recorded_checksums(run):
-        _refuse_changed_images(spec, run, "saved its checkpoints")
-
-
-def _refuse_changed_images(spec: JobSpec, run: RunDirectory, what: str) -> bool | None:
-    """Raise InputError if the images give other patches now. Returns False, or None if that is not known."""
-    assert spec.data.images is not None
-    images = images_folder(spec.data.images)
-    try:
-        changed = images_changed(work_of(spec.data, images, run))
-    except OSError as error:
-        raise _unreadable(error, images) from None
-    if changed:
-        raise InputError(
-            f"images {spec.data.images} changed after {run.root} {what}; put them back, "
-            "give the job another `name`, or launch with --restart to begin again"
-        )
-    return changed
-
-
-def have_only_moved(data: DataSpec, run: RunDirectory) -> bool:
-    """Whether these are the run's data at another path.
-
-    No image is read if all kept their sizes and modification times.
-    False for data that cannot be used. Raises StorageUnavailable for a failure that may pass.
-    """
-    try:
-        if data.prepared is not None:
-            recorded, files = _recorded_checksums(run), prepared_files(data.prepared)
-            there = bool(recorded) and all(path.is_file() for path in files)
-            return there and not data_mismatch(recorded, checksums_of(*files))
-        if data.images is None:
-            return False
-        work = work_of(data, images_folder(data.images), run)
-        return is_recorded(work) or images_changed(work) is False
-    except InputError:
-        return False
-    except OSError as error:
-        _refuse_passing(error, source_of(data))
-        return False
-
-
-def _refuse_passing(error: OSError, place: str) -> None:
+def refuse_passing(error: OSError, place: str) -> None:
     """Raise StorageUnavailable for an error that may pass: a lost server is not the user's mistake."""
     failure = storage_error(error.filename or place, error)
     if isinstance(failure, StorageUnavailable):
         raise failure from error
-
-
-def _unreadable(error: OSError, folder: Path) -> InputError:
-    """The InputError for an unreadable file. Raises StorageUnavailable for an error that may pass."""
-    _refuse_passing(error, str(folder))
-    return InputError(
-        f"{error.filename or folder} cannot be compared with what the run was trained with "
-        f"({error.strerror or error}); make it readable, and launch again"
-    )
 
 
 def keys_without_effect(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -252,34 +144,10 @@ def keys_without_effect(data: Mapping[str, Any]) -> tuple[str, ...]:
     return () if data.get("images") is None else ("synthetic",)
 
 
-def data_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a job's `data` that may decide its result. Jobs written by older versions lack some keys.
-
-    The same folder has one identity, however its path is written.
-    """
-    split = {"scene_pattern": None, **data["split"]}
-    folders = {key: _real(data[key]) for key in ("images", "prepared") if isinstance(data.get(key), str)}
-    whole = {**data, **folders, "split": split}
-    return {key: value for key, value in whole.items() if key not in _NO_IDENTITY}
-
-
-def _real(path: str) -> str:
-    try:
-        return str(full_path(path))
-    except InputError:
-        return path  # of an earlier launch, and cannot be followed any more
-
-
 def prepared_files(given: str) -> tuple[Path, Path]:
     """train.npz and test.npz of `data.prepared`, which may be the `data/` of another run."""
     folder = full_path(given, "data.prepared")
     return followed(folder / "train.npz"), followed(folder / "test.npz")
-
-
-def _recorded_checksums(run: RunDirectory) -> dict[str, str]:
-    """Checksums of the data in the newest readable checkpoint; all checkpoints of a run have the same."""
-    recorded = newest_fields(run.storage).get("data", {})
-    return {str(file): str(checksum) for file, checksum in recorded.items()}
 
 
 def _prepared(given: str) -> Supply:

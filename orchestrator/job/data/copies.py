@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.job.inputs import Supply, prepared_files
+from orchestrator.job.data.inputs import Supply, prepared_files
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import CacheSpec, JobSpec
 from orchestrator.storage import storage_error
