@@ -132,6 +132,11 @@ def places_of_workers(
                 f"a worker runs on NPU {device} of {address}, which the inventory does not know; "
                 "look at that host with `sdnet-orchestrate check`"
             )
+        if device in taken[host]:
+            raise InputError(
+                f"two workers hold NPU {device} of {address}; let ASCEND_RT_VISIBLE_DEVICES there name "
+                "each device once, and then run `ray start` again"
+            )
         taken[host].append(device)
     for host, devices in taken.items():
         if not device_groups.is_legal(devices, soc, alone=len(taken) == 1):

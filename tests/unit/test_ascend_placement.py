@@ -96,7 +96,10 @@ def test_running_workers_are_numbered_as_mindspore_numbers_them():
     [
         ([("10.0.0.7", 0)], "NPU 0 of 10.0.0.7, which the inventory does not know"),
         ([("10.0.0.1", 9)], "NPU 9 of 10.0.0.1"),
-        ([("10.0.0.1", 0), ("10.0.0.1", 0)], r"hold NPUs \[0, 0\]"),
+        (
+            [("10.0.0.1", 0), ("10.0.0.1", 0)],
+            r"two workers hold NPU 0 of 10\.0\.0\.1; let ASCEND_RT_VISIBLE_DEVICES",
+        ),
         ([("10.0.0.1", 3), ("10.0.0.1", 4)], r"hold NPUs \[3, 4\] of 10.0.0.1; 910A takes"),
         ([("10.0.0.1", 0), ("10.0.0.1", 1), ("10.0.0.2", 0)], "910A needs the same number"),
     ],
