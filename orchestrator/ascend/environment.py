@@ -1,6 +1,7 @@
 """The exact environment of each rank, and the CPUs it runs on. Pure: reads and sets nothing.
 
-Sources: MindSpore 2.10's dynamic cluster (the `MS_*` names it reads), HCCL's public documents
+Sources: MindSpore 2.10's dynamic cluster (the `MS_*` names it reads) and its header `collective_ops_impl.h`
+(MS_CPU_COMM_OP_TIMEOUT, which is MS_NODE_TIMEOUT or else 30 s if it is not set), HCCL's public documents
 (time-outs and their ranges), CANN's ASCEND_RT_VISIBLE_DEVICES. Names that 2.10 no longer
 reads (MS_CLUSTER_TIMEOUT, MS_HCCL_CM_INIT, MS_RECOVERY_PATH) are not set.
 """
@@ -22,13 +23,13 @@ StatedHosts = Mapping[str, Mapping[int, str]]
 # auto: HCCL between NPUs, mccl between CPUs. mccl with device ascend is a rehearsal without NPUs.
 Collective = Literal["auto", "mccl"]
 
-# Our watchdog acts much sooner. The time-outs of MindSpore and HCCL are the fallback if it fails.
+# For ranks without our watchdog. With it, the time-outs of MindSpore and HCCL are only the fallback if it fails.
 FAILURE_BUDGET_S = 120.0
 
 # HCCL refuses a connect time-out outside this range; 120 s is also its default.
 _HCCL_CONNECT_S = (120, 7200)
-# 910A counts execution time in units of 68 s and rounds down.
-_HCCL_EXEC_UNIT_910A_S = 68
+# 910A counts execution time in units of 68 s and rounds down; the most is 17340 s.
+_HCCL_EXEC_UNIT_910A_S, _MOST_HCCL_EXEC_UNITS_910A = 68, 255
 # No rank compiles before the rendezvous, but a slow host may need long to import MindSpore.
 _MIN_TOPOLOGY_S = 120
 _MIN_HEARTBEAT_S = 5
@@ -52,8 +53,8 @@ def timeouts(failure_budget_s: float, soc: Soc) -> Timeouts:
     """Derive every time-out from the seconds that a failure may stay undetected, within HCCL's ranges.
 
     HCCL and MindSpore are the fallback of our own watchdog, so no time-out may fire before the budget has passed.
-    There are two exceptions: hccl_exec on 910A, which HCCL rounds down (to at least 68 s), and hccl_connect, which
-    HCCL limits to 7200 s.
+    There are two exceptions: hccl_exec on 910A, which HCCL rounds down (to at least 68 s) and limits to 17340 s,
+    and hccl_connect, which HCCL limits to 7200 s.
     """
     if not 0 < failure_budget_s < 2**31:
         raise InputError(
@@ -62,11 +63,12 @@ def timeouts(failure_budget_s: float, soc: Soc) -> Timeouts:
     budget = -int(-failure_budget_s // 1)
     lowest, highest = _HCCL_CONNECT_S
     unit = _HCCL_EXEC_UNIT_910A_S
+    units = min(max(budget // unit, 1), _MOST_HCCL_EXEC_UNITS_910A)
     return Timeouts(
         topology=max(budget, _MIN_TOPOLOGY_S),
         heartbeat=max(budget, _MIN_HEARTBEAT_S),
         hccl_connect=min(max(budget, lowest), highest),
-        hccl_exec=max(budget // unit * unit, unit) if soc == "910a" else budget,
+        hccl_exec=units * unit if soc == "910a" else budget,
     )
 
 
@@ -102,8 +104,9 @@ def rank_environment(
         position of `device_id` in it. If empty (NOSET), all are visible and DEVICE_ID is `device_id`.
     rank_table_path: the table from which HCCL builds the group. dynamic_cluster does not need it (HCCL
         finds its peers through the scheduler); rank_table does.
-    With one rank, and with a store as rendezvous, no MS_* variable is set and the scheduler is ignored.
+    With one rank, and with a store as rendezvous, the scheduler is ignored and its MS_* variables are not set.
     On cpu the same MS_* variables start `mccl`; DEVICE_ID is the local rank, and no HCCL variable is set.
+    MS_CPU_COMM_OP_TIMEOUT is how long `mccl` waits for a late rank.
     Raises InputError when the values contradict each other.
     """
     if not 0 <= local_rank <= rank < world_size:
@@ -128,6 +131,8 @@ def rank_environment(
             "MS_ROLE": "MS_WORKER",
             **cluster_variables(world_size, scheduler_host, scheduler_port, limits),
         }
+    if device == "cpu" and world_size > 1:
+        environment["MS_CPU_COMM_OP_TIMEOUT"] = str(limits.heartbeat)
     if device == "ascend":
         environment |= _ascend_variables(visible_devices, rank_table_path, limits)
     return dict(sorted(environment.items()))

@@ -24,6 +24,7 @@ from orchestrator.engine.arguments import (
 from orchestrator.engine.checkpoints import Encoded, checkpoint_names, read_fields
 from orchestrator.engine.config import MindSporeConfig
 from orchestrator.engine.control.group import ControlSettings
+from orchestrator.engine.control.hang import longest_wait_s
 from orchestrator.engine.control.size import RankNeeds
 from orchestrator.engine.environment import process_environment
 from orchestrator.engine.function import call_by_name, compile_key, module_of, plain, sources_of, versions
@@ -162,8 +163,13 @@ class MindSporeTrainer:
 
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
         """A copy of the configuration with the values of this run. A copy, as other runs may share the original."""
-        preload = config.preload or (module_of(self._function),)
-        return replace(config, directory=self._root, run=str(self._root), preload=preload)
+        return replace(
+            config,
+            directory=self._root,
+            run=str(self._root),
+            preload=config.preload or (module_of(self._function),),
+            failure_budget_s=max(config.failure_budget_s, longest_wait_s(self._recovery.step_timeout_s)),
+        )
 
     def _call(self) -> Callable[[], object]:
         """The training function bound to its configuration, in the form that is sent to the ranks."""

@@ -87,7 +87,7 @@ def build_plan(spec: JobSpec) -> Plan:
     supply = supply_of(spec.data)
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
-    ranks = planned_ranks(spec.cluster, run, places)
+    ranks = planned_ranks(spec, run, places)
     copies = planned_copies(spec, run, supply, _PATCH_BYTES)
     needs = {**_needs(spec, supply, len(ranks)), "copied_bytes_per_host": copies.size_bytes}
     run_problem, run_notes = _judged(spec, run)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from orchestrator.ascend.environment import rendezvous_of
 from orchestrator.ascend.placement import AscendHost, Place, place
 from orchestrator.engine.control.generation import Member
+from orchestrator.engine.control.hang import longest_wait_s
 from orchestrator.engine.environment import environment_of, process_environment
 from orchestrator.engine.options import StartOptions
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.job.spec.job_spec import ClusterSpec
+from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 
 # The value of a variable that only the running cluster knows.
 KNOWN_AT_START = "<known at start>"
@@ -28,12 +29,13 @@ class PlannedRank:
 
 
 def planned_ranks(
-    cluster: ClusterSpec, run: RunDirectory, places: Sequence[Place] | None
+    spec: JobSpec, run: RunDirectory, places: Sequence[Place] | None
 ) -> tuple[PlannedRank, ...]:
     """Every rank of the full group. places: of an Ascend job that names its hosts."""
+    cluster = spec.cluster
     members = _members(cluster) if places is None else _members_of(places)
     unknown = _unknown(cluster, places)
-    options = start_options(cluster)
+    options = start_options(spec)
     own = process_environment(cluster.threads, str(run.root))
     if not options.on_device:
         own |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": KNOWN_AT_START}
@@ -56,14 +58,16 @@ def ascend_places(cluster: ClusterSpec) -> tuple[Place, ...]:
     return place(hosts, cluster.max_workers, cluster.soc, cluster.workers_per_host)
 
 
-def start_options(cluster: ClusterSpec) -> StartOptions:
+def start_options(spec: JobSpec) -> StartOptions:
     """What a worker of this job starts with."""
+    cluster, step_timeout = spec.cluster, spec.recovery.step_timeout_s
     return StartOptions(
         device=cluster.device,
         threads=cluster.threads,
         collective=cluster.collective,
         rendezvous=rendezvous_of(cluster.rendezvous, cluster.device),
         soc=cluster.soc,
+        failure_budget_s=longest_wait_s(None if step_timeout == "auto" else step_timeout),
     )
 
 

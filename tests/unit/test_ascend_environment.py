@@ -45,13 +45,13 @@ IDENTITY = {"RANK_ID": "5", "RANK_SIZE": "16"}
 
 def test_a_cpu_rank_joins_through_the_scheduler_and_has_no_hccl_variables():
     assert rank_environment(**RANK_5_OF_16, device="cpu") == {
-        **ONE_THREAD, **MEETING, **IDENTITY, "DEVICE_ID": "1",
+        **ONE_THREAD, **MEETING, **IDENTITY, "DEVICE_ID": "1", "MS_CPU_COMM_OP_TIMEOUT": "300",
     }  # fmt: skip
 
 
 def test_a_cpu_rank_that_joins_through_a_store_has_no_scheduler_variables():
     assert rank_environment(**RANK_5_OF_16, device="cpu", rendezvous="store") == {
-        **ONE_THREAD, **IDENTITY, "DEVICE_ID": "1",
+        **ONE_THREAD, **IDENTITY, "DEVICE_ID": "1", "MS_CPU_COMM_OP_TIMEOUT": "300",
     }  # fmt: skip
 
 
@@ -162,6 +162,7 @@ def test_values_that_contradict_each_other_are_refused(change, reported):
         (203.5, "910a", Timeouts(topology=204, heartbeat=204, hccl_connect=204, hccl_exec=204)),
         (203, "910a", Timeouts(topology=203, heartbeat=203, hccl_connect=203, hccl_exec=136)),
         (9000, "a3", Timeouts(topology=9000, heartbeat=9000, hccl_connect=7200, hccl_exec=9000)),
+        (20_000, "910a", Timeouts(topology=20_000, heartbeat=20_000, hccl_connect=7200, hccl_exec=17_340)),
         (0.5, "910b", Timeouts(topology=120, heartbeat=5, hccl_connect=120, hccl_exec=1)),
     ],
 )

@@ -52,6 +52,14 @@ def step_timeout_s(step_times_s: Sequence[float]) -> float:
     return max(_STEP_TIMES * statistics.median(step_times_s), STEP_TIMEOUT_FLOOR_S)
 
 
+def longest_wait_s(step_timeout_s: float | None) -> float:
+    """How long ranks may have to wait for a late one. A collective must not give up before the watchdog does.
+
+    step_timeout_s: as stated; None if it is derived from the measured steps, which nobody knows at the start.
+    """
+    return max(*PHASE_ALLOWANCE_S.values(), step_timeout_s or 0.0)
+
+
 def find_hang(pulses: Mapping[int, RankPulse], timeout_s: float) -> Hang | None:
     """The hang, if no rank has made progress for longer than its phase allows; None otherwise.
 

@@ -11,6 +11,13 @@ from sdnet.errors import InputError
 from tests.unit.job.patch_files import patches
 
 
+@pytest.mark.parametrize(("step_timeout_s", "seconds"), [("auto", "1800"), (20, "1800"), (4000.5, "4001")])
+def test_mindspore_never_gives_up_on_a_late_rank_before_the_watchdog_does(make, step_timeout_s, seconds):
+    recovery = make().recovery.model_copy(update={"step_timeout_s": step_timeout_s})
+    plan = build_plan(make().model_copy(update={"recovery": recovery, "cluster": ClusterSpec(workers=2)}))
+    assert {rank.environment["MS_CPU_COMM_OP_TIMEOUT"] for rank in plan.ranks} == {seconds}
+
+
 def test_a_job_without_images_says_that_its_pairs_are_synthetic(make):
     plan = plan_as_dict(build_plan(make()))
     assert plan["notes"] == [
