@@ -1,4 +1,4 @@
-"""`sdnet-orchestrate` with a training function that fails before its fourth step.
+"""`sdnet-orchestrate` with a training function that fails, or waits, before its fourth step.
 
 Ranks import the training function by name, so this is a module and not a script. Call `launch` with the fault's name
 before the usual arguments: python -c "import launch_with_a_fault as it; it.launch()" bug launch JOB
@@ -42,6 +42,17 @@ def memory(root: Path) -> None:
         raise ArithmeticError(f"{len(taken)} times 50 MB were there")
 
 
+def late(root: Path) -> None:
+    """Rank 1 is late once, by more than the 30 s for which MindSpore waits by itself."""
+    import time
+
+    import ray.train
+
+    if ray.train.get_context().get_world_rank() == 1:
+        time.sleep(35)
+        (root / "was_late").touch()
+
+
 def train_with_bug(job: SdnetJob) -> Mapping[str, Any]:
     """See `bug`."""
     return _train(job, bug)
@@ -55,6 +66,11 @@ def train_with_accident(job: SdnetJob) -> Mapping[str, Any]:
 def train_with_memory(job: SdnetJob) -> Mapping[str, Any]:
     """See `memory`."""
     return _train(job, memory)
+
+
+def train_with_late(job: SdnetJob) -> Mapping[str, Any]:
+    """See `late`."""
+    return _train(job, late)
 
 
 def _train(job: SdnetJob, fault: Callable[[Path], None]) -> Mapping[str, Any]:

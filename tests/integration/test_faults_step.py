@@ -1,4 +1,4 @@
-"""Real faults in the step itself: a bug ends the run, the run survives a lack of memory."""
+"""Real faults in the step itself: a bug ends the run, which survives a late rank and a lack of memory."""
 
 import json
 import subprocess
@@ -58,6 +58,17 @@ def test_an_exception_in_the_step_that_does_not_recur_costs_a_restart(
     assert (failure.kind, failure.step) == ("step_failed", 3)
     assert "the fourth step did not add up this time" in failure.detail
     note_seconds(run, times_of(run, FailureDetected)[0])
+    assert weights(run) == weights(clean)
+
+
+def test_a_rank_may_be_late_as_long_as_the_watchdog_allows(
+    ray_cluster: RayCluster, clean: RunDirectory, storage: Path
+) -> None:
+    allowed = ("--set", "recovery.step_timeout_s=300")
+    done, run = launch_with("late", ray_cluster, storage, "late", *allowed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (run.root / "was_late").exists()
+    assert not events_of(run, FailureDetected) and len(events_of(run, GroupStarted)) == 1
     assert weights(run) == weights(clean)
 
 
