@@ -1,6 +1,7 @@
 """A job joins a Ray cluster only when the cluster answers, takes its token, and asks for one."""
 
 import datetime
+import ipaddress
 import logging
 import os
 import socket
@@ -120,38 +121,121 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
     assert capfd.readouterr().err == ""
 
 
-def write_certificate(certificate: Path, key: Path) -> None:
-    """A certificate that signs itself, and its private key, both in PEM."""
+def write_certificate(folder: Path, host: str = "127.0.0.1") -> None:
+    """cert, a certificate for this IP address that signs itself, and key, its private key, both in PEM."""
     private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ray")])
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now, now + datetime.timedelta(1))
-    certificate.write_bytes(builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM))
-    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
+    signed = builder.add_extension(addresses, critical=False).sign(private, hashes.SHA256())
+    folder.mkdir(exist_ok=True)
+    (folder / "cert").write_bytes(signed.public_bytes(Encoding.PEM))
+    (folder / "key").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+@pytest.fixture
+def with_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
+    """Turns TLS on here, with the certificates of two folders: our own, and that of the authority."""
+
+    def turn_on(ours: str, authority: str) -> None:
+        monkeypatch.setenv("RAY_USE_TLS", "1")
+        for variable, file in (
+            ("SERVER_CERT", f"{ours}/cert"), ("SERVER_KEY", f"{ours}/key"), ("CA_CERT", f"{authority}/cert"),
+        ):  # fmt: skip
+            monkeypatch.setenv(f"RAY_TLS_{variable}", str(tmp_path / file))
+
+    return turn_on
+
+
+@pytest.fixture
+def tls_head(tmp_path: Path) -> Iterator[Head]:
+    """Starts a head with the certificate in `cluster`, which wants one of the same authority, as Ray's does."""
+    write_certificate(tmp_path / "cluster")
+    servers = []
+
+    def start(token: str | None) -> str:
+        certificate, key = ((tmp_path / "cluster" / file).read_bytes() for file in ("cert", "key"))
+        server = grpc.server(ThreadPoolExecutor(2), handlers=(FakeHead(token),))
+        credentials = grpc.ssl_server_credentials(
+            ((key, certificate),), certificate, require_client_auth=True
+        )
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        servers.append(server)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(0).wait()
+
+
+def refusal(address: str) -> str:
+    with pytest.raises(InputError) as caught:
+        check_cluster(address, "'h:1'")
+    return str(caught.value)
 
 
 def test_a_cluster_without_tls_is_refused_where_ray_would_try_for_ever(
-    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_tls: Callable[[str, str], None]
 ) -> None:
     address = head(TOKEN)
     monkeypatch.setenv("RAY_USE_TLS", "1")
-    with pytest.raises(
-        InputError, match="RAY_USE_TLS is '1' and RAY_TLS_SERVER_CERT is '', which is no file"
-    ):
-        check_cluster(address, "'h:1'")
-    write_certificate(tmp_path / "cert", tmp_path / "key")
-    for variable, file in (("SERVER_CERT", "cert"), ("SERVER_KEY", "key"), ("CA_CERT", "cert")):
-        monkeypatch.setenv(f"RAY_TLS_{variable}", str(tmp_path / file))
-    with pytest.raises(InputError, match="'h:1' and RAY_USE_TLS is '1', but no TLS connection is possible"):
-        check_cluster(address, "'h:1'")
-    credentials = grpc.ssl_server_credentials(
-        (((tmp_path / "key").read_bytes(), (tmp_path / "cert").read_bytes()),)
+    assert "RAY_USE_TLS is '1' and RAY_TLS_SERVER_CERT is '', which is no file" in refusal(address)
+    write_certificate(tmp_path / "cluster")
+    with_tls("cluster", "cluster")
+    assert "'h:1' and RAY_USE_TLS is '1', but no TLS connection is possible" in refusal(address)
+
+
+def test_a_cluster_with_tls_is_asked_for_its_token_as_one_without(
+    tls_head: Head,
+    token: Callable[[str], None],
+    with_tls: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    address = tls_head(TOKEN)
+    with_tls("cluster", "cluster")
+    assert "its token is not known here" in refusal(address)
+    token("b" * 64)
+    assert "it refuses the token of RAY_AUTH_TOKEN" in refusal(address)
+    token(TOKEN)
+    check_cluster(address, "'h:1'")
+    assert "that cluster asks for no token" in refusal(tls_head(None))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    check_cluster(tls_head(None), "'h:1'")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_certificate_that_the_other_side_does_not_know_is_named(
+    tls_head: Head, tmp_path: Path, with_tls: Callable[[str, str], None], token: Callable[[str], None]
+) -> None:
+    address = tls_head(TOKEN)
+    token(TOKEN)
+    write_certificate(tmp_path / "other")
+    with_tls("cluster", "other")
+    assert f"does not match RAY_TLS_CA_CERT, which is '{tmp_path}/other/cert' (" in refusal(address)
+    with_tls("other", "cluster")
+    assert "but no TLS connection is possible there" in refusal(address)
+
+
+def test_a_certificate_for_another_host_is_refused_because_ray_refuses_it(
+    tls_head: Head, tmp_path: Path, with_tls: Callable[[str, str], None]
+) -> None:
+    write_certificate(tmp_path / "cluster", host="192.0.2.1")
+    with_tls("cluster", "cluster")
+    assert "but no TLS connection is possible there" in refusal(tls_head(TOKEN))
+
+
+@pytest.mark.parametrize("off", ["0", "", "yes"])
+def test_a_cluster_with_tls_is_named_where_tls_is_off(
+    tls_head: Head, monkeypatch: pytest.MonkeyPatch, off: str
+) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", off)
+    assert (
+        "'h:1' and that cluster uses TLS, which RAY_USE_TLS does not turn on here; set RAY_USE_TLS=1, and"
+        in (refusal(tls_head(TOKEN)))
     )
-    server = grpc.server(ThreadPoolExecutor(1))
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    server.start()
-    check_cluster(f"127.0.0.1:{port}", "'h:1'")
-    server.stop(0).wait()
 
 
 def test_a_cluster_with_tokens_is_refused_where_none_is_sent(
