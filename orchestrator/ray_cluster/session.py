@@ -90,8 +90,8 @@ def _start(cluster: WantedCluster, ending: ExitStack) -> None:
         if not isinstance(error, known) and type(error) is not Exception:
             raise
         raise InputError(
-            f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory, few "
-            "open files or few addresses: `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`, `ulimit -v`"
+            f"Ray did not start on this host ({_line(error)}); look for a busy host, a full disk, little memory, "
+            "few open files or few addresses: `uptime`, `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`, `ulimit -v`"
         ) from None
 
 
@@ -105,17 +105,19 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
 
     name = repr(address) if address == cluster.address else f"'auto' (RAY_ADDRESS is {address!r})"
     try:
-        address = find_cluster() if address == "auto" else address
+        found = find_cluster(address)
     except (ConnectionError, ValueError) as error:
         raise InputError(
             f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
             "start one with `ray start --head`, or use address: local"
         ) from None
-    check_cluster(address, name)
+    if found != address:
+        name = f"{name} (Ray connects to {found})"
+    check_cluster(found, name)
     ending.callback(_leave_ray)
     try:
         with keeping_signal_handlers():
-            join_ray(address, submitted=_IN_A_RAY_JOB in os.environ)
+            join_ray(found, submitted=_IN_A_RAY_JOB in os.environ)
     except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
         raise InputError(
             f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "

@@ -306,6 +306,15 @@ def test_what_is_not_a_ray_head_is_said_at_once(head: Head) -> None:
     server.stop(0).wait()
 
 
+def test_the_address_that_auto_found_is_named(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = head(TOKEN)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("orchestrator.engine.ray_train.ray_core.find_cluster", lambda given: address)
+    said = rf"cluster.address is 'auto' \(Ray connects to {address}\) and its token is not known here"
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
+        pass
+
+
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False)])
 def test_a_token_file_that_others_can_read_is_named_with_the_remedy(
     tmp_path: Path, mode: int, warned: bool, caplog: pytest.LogCaptureFixture
