@@ -103,7 +103,7 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
 
     from orchestrator.engine.ray_train.ray_core import find_cluster
 
-    name = repr(address) if address == cluster.address else f"'auto' (RAY_ADDRESS is {address!r})"
+    name = _name(cluster.address, address)
     try:
         found = find_cluster(address)
     except (ConnectionError, ValueError) as error:
@@ -111,8 +111,7 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
             f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
             "start one with `ray start --head`, or use address: local"
         ) from None
-    if found != address:
-        name = f"{name} (Ray connects to {found})"
+    name = _name(cluster.address, address, found)
     check_cluster(found, name)
     ending.callback(_leave_ray)
     try:
@@ -123,6 +122,14 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
             f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "
             "run the same versions of Ray and Python as it does, as a user who may use its temporary folder"
         ) from None
+
+
+def _name(stated: str, given: str, found: str = "") -> str:
+    """What the user calls the cluster, and what that means. given: `stated`, or RAY_ADDRESS. found: for Ray."""
+    notes = [f"RAY_ADDRESS is {given!r}"] if given != stated else []
+    if found and found != given:
+        notes.append(f"Ray connects to {found}")
+    return f"{stated!r} ({'; '.join(notes)})" if notes else repr(stated)
 
 
 def _leave_ray() -> None:

@@ -313,6 +313,10 @@ def test_the_address_that_auto_found_is_named(head: Head, monkeypatch: pytest.Mo
     said = rf"cluster.address is 'auto' \(Ray connects to {address}\) and its token is not known here"
     with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
         pass
+    monkeypatch.setenv("RAY_ADDRESS", "localhost:6379")
+    said = rf"cluster.address is 'auto' \(RAY_ADDRESS is 'localhost:6379'; Ray connects to {address}\) and its token"
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
+        pass
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False)])
