@@ -14,7 +14,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
@@ -121,15 +126,23 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
     assert capfd.readouterr().err == ""
 
 
-def write_certificate(folder: Path, host: str = "127.0.0.1") -> None:
-    """cert, a certificate for this IP address that signs itself, and key, its private key, both in PEM."""
+def write_certificate(folder: Path, host: str = "127.0.0.1", authority: Path | None = None) -> None:
+    """cert, a certificate for this IP address, and key, its private key, both in PEM.
+
+    authority: the folder of the certificate that signs it; left out, it signs itself.
+    """
     private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ray")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now, now + datetime.timedelta(1))
-    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-    signed = builder.add_extension(addresses, critical=False).sign(private, hashes.SHA256())
     folder.mkdir(exist_ok=True)
+    name, issuer = (
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, path.name)])
+        for path in (folder, authority or folder)
+    )
+    signer = private if authority is None else load_pem_private_key((authority / "key").read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(issuer, name, private.public_key(), 1, now, now + datetime.timedelta(1))
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
+    signed = builder.add_extension(addresses, critical=False).sign(signer, hashes.SHA256())
     (folder / "cert").write_bytes(signed.public_bytes(Encoding.PEM))
     (folder / "key").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
@@ -217,6 +230,16 @@ def test_a_certificate_that_the_other_side_does_not_know_is_named(
     assert f"does not match RAY_TLS_CA_CERT, which is '{tmp_path}/other/cert' (" in refusal(address)
     with_tls("other", "cluster")
     assert "but no TLS connection is possible there" in refusal(address)
+
+
+def test_an_authority_that_does_not_call_itself_one_is_accepted_because_ray_accepts_it(
+    tls_head: Head, tmp_path: Path, with_tls: Callable[[str, str], None], token: Callable[[str], None]
+) -> None:
+    write_certificate(tmp_path / "authority")
+    write_certificate(tmp_path / "cluster", authority=tmp_path / "authority")
+    with_tls("cluster", "authority")
+    token(TOKEN)
+    check_cluster(tls_head(TOKEN), "'h:1'")
 
 
 def test_a_certificate_for_another_host_is_refused_because_ray_refuses_it(
