@@ -1,7 +1,5 @@
 """A job joins a Ray cluster only when the cluster answers, takes its token, and asks for one."""
 
-import datetime
-import ipaddress
 import logging
 import os
 import socket
@@ -11,83 +9,35 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
 from orchestrator.ray_cluster.local import prepare_token
 from orchestrator.ray_cluster.session import ray_session, refuse_storage_of_ray
 from sdnet.errors import InputError
+from tests.unit.ray_heads import TOKEN, Head, fake_heads
 from tests.unprivileged import as_nobody, let_anybody_write
 
-TOKEN = "a" * 64
-Head = Callable[[str | None], str]
-
-
-class FakeHead(grpc.GenericRpcHandler):
-    """Answers one request as Ray's head, for callers with the token; None: for all callers."""
-
-    def __init__(self, token: str | None):
-        self._token = token
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        if details.method != "/ray.rpc.NodeInfoGcsService/CheckAlive":
-            return None
-        brought = dict(details.invocation_metadata).get("authorization")
-
-        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-            if self._token is not None and brought != f"Bearer {self._token}":
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(answer)
+pytestmark = pytest.mark.usefixtures("ray_token")
 
 
 @pytest.fixture
 def head() -> Iterator[Head]:
     """Starts a head that asks for a token, or for none, and gives its address."""
-    servers = []
-
-    def start(token: str | None) -> str:
-        server = grpc.server(ThreadPoolExecutor(2), handlers=(FakeHead(token),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        servers.append(server)
-        return f"127.0.0.1:{port}"
-
-    yield start
-    for server in servers:
-        server.stop(0).wait()
-
-
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Sets RAY_AUTH_TOKEN; without a call there is no token at all."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    return lambda text: monkeypatch.setenv("RAY_AUTH_TOKEN", text)
+    with fake_heads() as start:
+        yield start
 
 
 def test_the_right_token_is_accepted_silently(
-    head: Head, token: Callable[[str], None], caplog: pytest.LogCaptureFixture
+    head: Head, ray_token: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    token(TOKEN)
+    ray_token(TOKEN)
     check_cluster(head(TOKEN), "'h:1'")
     assert caplog.messages == []
 
 
 def test_a_wrong_or_missing_token_is_named_with_its_source(
-    head: Head, token: Callable[[str], None], tmp_path: Path
+    head: Head, ray_token: Callable[[str], None], tmp_path: Path
 ) -> None:
     address = head(TOKEN)
     with pytest.raises(
@@ -98,7 +48,7 @@ def test_a_wrong_or_missing_token_is_named_with_its_source(
     (tmp_path / ".ray" / "auth_token").write_text("b" * 64)
     with pytest.raises(InputError, match=rf"refuses the token of {tmp_path}/.ray/auth_token; give the token"):
         check_cluster(address, "'h:1'")
-    token("b" * 64)
+    ray_token("b" * 64)
     with pytest.raises(InputError, match="refuses the token of RAY_AUTH_TOKEN; give the token"):
         check_cluster(address, "'h:1'")
 
@@ -126,145 +76,10 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
     assert capfd.readouterr().err == ""
 
 
-def write_certificate(folder: Path, host: str = "127.0.0.1", authority: Path | None = None) -> None:
-    """cert, a certificate for this IP address, and key, its private key, both in PEM.
-
-    authority: the folder of the certificate that signs it; left out, it signs itself.
-    """
-    private = ec.generate_private_key(ec.SECP256R1())
-    folder.mkdir(exist_ok=True)
-    name, issuer = (
-        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, path.name)])
-        for path in (folder, authority or folder)
-    )
-    signer = private if authority is None else load_pem_private_key((authority / "key").read_bytes(), None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(issuer, name, private.public_key(), 1, now, now + datetime.timedelta(1))
-    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-    signed = builder.add_extension(addresses, critical=False).sign(signer, hashes.SHA256())
-    (folder / "cert").write_bytes(signed.public_bytes(Encoding.PEM))
-    (folder / "key").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-
-
-@pytest.fixture
-def with_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
-    """Turns TLS on here, with the certificates of two folders: our own, and that of the authority."""
-
-    def turn_on(ours: str, authority: str) -> None:
-        monkeypatch.setenv("RAY_USE_TLS", "1")
-        for variable, file in (
-            ("SERVER_CERT", f"{ours}/cert"), ("SERVER_KEY", f"{ours}/key"), ("CA_CERT", f"{authority}/cert"),
-        ):  # fmt: skip
-            monkeypatch.setenv(f"RAY_TLS_{variable}", str(tmp_path / file))
-
-    return turn_on
-
-
-@pytest.fixture
-def tls_head(tmp_path: Path) -> Iterator[Head]:
-    """Starts a head with the certificate in `cluster`, which wants one of the same authority, as Ray's does."""
-    write_certificate(tmp_path / "cluster")
-    servers = []
-
-    def start(token: str | None) -> str:
-        certificate, key = ((tmp_path / "cluster" / file).read_bytes() for file in ("cert", "key"))
-        server = grpc.server(ThreadPoolExecutor(2), handlers=(FakeHead(token),))
-        credentials = grpc.ssl_server_credentials(
-            ((key, certificate),), certificate, require_client_auth=True
-        )
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-        server.start()
-        servers.append(server)
-        return f"127.0.0.1:{port}"
-
-    yield start
-    for server in servers:
-        server.stop(0).wait()
-
-
-def refusal(address: str) -> str:
-    with pytest.raises(InputError) as caught:
-        check_cluster(address, "'h:1'")
-    return str(caught.value)
-
-
-def test_a_cluster_without_tls_is_refused_where_ray_would_try_for_ever(
-    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_tls: Callable[[str, str], None]
-) -> None:
-    address = head(TOKEN)
-    monkeypatch.setenv("RAY_USE_TLS", "1")
-    assert "RAY_USE_TLS is '1' and RAY_TLS_SERVER_CERT is '', which is no file" in refusal(address)
-    write_certificate(tmp_path / "cluster")
-    with_tls("cluster", "cluster")
-    assert "'h:1' and RAY_USE_TLS is '1', but no TLS connection is possible" in refusal(address)
-
-
-def test_a_cluster_with_tls_is_asked_for_its_token_as_one_without(
-    tls_head: Head,
-    token: Callable[[str], None],
-    with_tls: Callable[[str, str], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    address = tls_head(TOKEN)
-    with_tls("cluster", "cluster")
-    assert "its token is not known here" in refusal(address)
-    token("b" * 64)
-    assert "it refuses the token of RAY_AUTH_TOKEN" in refusal(address)
-    token(TOKEN)
-    check_cluster(address, "'h:1'")
-    assert "that cluster asks for no token" in refusal(tls_head(None))
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    check_cluster(tls_head(None), "'h:1'")
-    assert capfd.readouterr().err == ""
-
-
-def test_a_certificate_that_the_other_side_does_not_know_is_named(
-    tls_head: Head, tmp_path: Path, with_tls: Callable[[str, str], None], token: Callable[[str], None]
-) -> None:
-    address = tls_head(TOKEN)
-    token(TOKEN)
-    write_certificate(tmp_path / "other")
-    with_tls("cluster", "other")
-    assert f"does not match RAY_TLS_CA_CERT, which is '{tmp_path}/other/cert' (" in refusal(address)
-    with_tls("other", "cluster")
-    assert "but no TLS connection is possible there" in refusal(address)
-
-
-def test_an_authority_that_does_not_call_itself_one_is_accepted_because_ray_accepts_it(
-    tls_head: Head, tmp_path: Path, with_tls: Callable[[str, str], None], token: Callable[[str], None]
-) -> None:
-    write_certificate(tmp_path / "authority")
-    write_certificate(tmp_path / "cluster", authority=tmp_path / "authority")
-    with_tls("cluster", "authority")
-    token(TOKEN)
-    check_cluster(tls_head(TOKEN), "'h:1'")
-
-
-def test_a_certificate_for_another_host_is_refused_because_ray_refuses_it(
-    tls_head: Head, tmp_path: Path, with_tls: Callable[[str, str], None]
-) -> None:
-    write_certificate(tmp_path / "cluster", host="192.0.2.1")
-    with_tls("cluster", "cluster")
-    assert "but no TLS connection is possible there" in refusal(tls_head(TOKEN))
-
-
-@pytest.mark.parametrize("off", ["0", "", "yes"])
-def test_a_cluster_with_tls_is_named_where_tls_is_off(
-    tls_head: Head, monkeypatch: pytest.MonkeyPatch, off: str
-) -> None:
-    monkeypatch.setenv("RAY_USE_TLS", off)
-    assert (
-        "'h:1' and that cluster uses TLS, which RAY_USE_TLS does not turn on here; set RAY_USE_TLS=1, and"
-        in (refusal(tls_head(TOKEN)))
-    )
-
-
 def test_a_cluster_with_tokens_is_refused_where_none_is_sent(
-    head: Head, monkeypatch: pytest.MonkeyPatch, token: Callable[[str], None]
+    head: Head, monkeypatch: pytest.MonkeyPatch, ray_token: Callable[[str], None]
 ) -> None:
-    token(TOKEN)
+    ray_token(TOKEN)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(
         InputError, match="asks for a token, which is not sent because RAY_AUTH_MODE is disabled"
