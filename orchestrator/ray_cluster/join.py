@@ -2,21 +2,29 @@
 
 import logging
 import os
-import socket
-import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from orchestrator.ray_cluster.tls import (
+    check_certificates,
+    connected,
+    grpc_credentials,
+    missing_tls,
+    no_tls,
+    speaks_tls,
+    uses_tls,
+)
 from sdnet.errors import InputError
+
+if TYPE_CHECKING:
+    import grpc
 
 logger = logging.getLogger(__name__)
 
-_KNOCK_S = 5.0
 _ANSWER_S = 10.0
 _LONGEST_TOKEN = 4096  # gRPC refuses headers of more than 8 kB
-# Ray reads these files: certificate, private key, certificate of the authority.
-_CERTIFICATES = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 _ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
@@ -24,13 +32,12 @@ def check_cluster(address: str, name: str) -> None:
     """Check that a job can join the Ray head at `address` (host:port); Ray itself would retry for minutes.
 
     name: what the user calls the address. Raises InputError when nothing or something else answers there, when our
-    token is missing or refused, and when RAY_AUTH_MODE is token and the cluster accepts calls without one. With TLS
-    only the TLS handshake is tried, and certificates are not judged.
+    token is missing or refused, when RAY_AUTH_MODE is token and the cluster accepts calls without one, and when only
+    one side uses TLS or one side refuses the other's certificate.
     """
     _knock(address, name)
-    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "", "false"):
-        _shake_hands(address, name)
-        return
+    if uses_tls():
+        check_certificates(address, name)
     if _accepts(address, "", name):
         _judge_open_cluster(name)
         return
@@ -150,37 +157,9 @@ def _token_source(environment: Mapping[str, str]) -> str:
 
 def _knock(address: str, name: str) -> None:
     try:
-        _connected(address).close()
+        connected(address).close()
     except OSError as error:
         raise _no_cluster(name, error.strerror or str(error)) from None
-
-
-def _connected(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S)
-
-
-def _shake_hands(address: str, name: str) -> None:
-    """Refuse certificates that are not there, and a cluster without TLS: Ray would try for ever."""
-    files = {variable: os.environ.get(variable, "") for variable in _CERTIFICATES}
-    for variable, file in files.items():
-        if not os.access(file, os.R_OK):
-            raise InputError(
-                f"RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r} and {variable} is {file!r}, which is no file that can "
-                f"be read; set {', '.join(_CERTIFICATES)}, or unset RAY_USE_TLS if the cluster does not use TLS"
-            )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        context.load_cert_chain(files[_CERTIFICATES[0]], files[_CERTIFICATES[1]])
-        with _connected(address) as connection, context.wrap_socket(connection):
-            pass
-    except OSError as error:  # ssl.SSLError, too
-        raise InputError(
-            f"cluster.address is {name} and RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r}, but no TLS connection is "
-            f"possible there ({error.strerror or error}); unset RAY_USE_TLS if the cluster does not use TLS, or "
-            "give the cluster's certificates"
-        ) from None
 
 
 def _accepts(address: str, token: str, name: str) -> bool:
@@ -189,14 +168,27 @@ def _accepts(address: str, token: str, name: str) -> bool:
 
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     no_proxy = (("grpc.enable_http_proxy", 0),)  # as Ray's own client
-    with grpc.insecure_channel(address, options=no_proxy) as channel:
+    if uses_tls():
+        opened = grpc.secure_channel(address, grpc_credentials(), options=no_proxy)
+    else:
+        opened = grpc.insecure_channel(address, options=no_proxy)
+    with opened as channel:
         try:
             channel.unary_unary(_ASKED)(b"", timeout=_ANSWER_S, metadata=metadata)
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
                 return False
-            raise _no_cluster(name, f"{error.code().name}: something else listens there") from None
+            raise _not_answered(error, address, name) from None
     return True
+
+
+def _not_answered(error: "grpc.RpcError", address: str, name: str) -> InputError:
+    code = error.code().name
+    if code == "UNAVAILABLE" and uses_tls():
+        return no_tls(name, error.details().rpartition("last error: ")[2])
+    if code == "UNAVAILABLE" and speaks_tls(address):
+        return missing_tls(name)
+    return _no_cluster(name, f"{code}: something else listens there")
 
 
 def _no_cluster(name: str, reason: str) -> InputError:

@@ -90,8 +90,8 @@ def _start(cluster: WantedCluster, ending: ExitStack) -> None:
         if not isinstance(error, known) and type(error) is not Exception:
             raise
         raise InputError(
-            f"Ray did not start on this host ({_line(error)}); look for a full disk, little memory, few "
-            "open files or few addresses: `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`, `ulimit -v`"
+            f"Ray did not start on this host ({_line(error)}); look for a busy host, a full disk, little memory, "
+            "few open files or few addresses: `uptime`, `df -h /tmp /dev/shm`, `free -h`, `ulimit -n`, `ulimit -v`"
         ) from None
 
 
@@ -103,24 +103,33 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
 
     from orchestrator.engine.ray_train.ray_core import find_cluster
 
-    name = repr(address) if address == cluster.address else f"'auto' (RAY_ADDRESS is {address!r})"
+    name = _name(cluster.address, address)
     try:
-        address = find_cluster() if address == "auto" else address
+        found = find_cluster(address)
     except (ConnectionError, ValueError) as error:
         raise InputError(
             f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
             "start one with `ray start --head`, or use address: local"
         ) from None
-    check_cluster(address, name)
+    name = _name(cluster.address, address, found)
+    check_cluster(found, name)
     ending.callback(_leave_ray)
     try:
         with keeping_signal_handlers():
-            join_ray(address, submitted=_IN_A_RAY_JOB in os.environ)
+            join_ray(found, submitted=_IN_A_RAY_JOB in os.environ)
     except (OSError, RuntimeError, ValueError, LookupError, ray.exceptions.RayError) as error:
         raise InputError(
             f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "
             "run the same versions of Ray and Python as it does, as a user who may use its temporary folder"
         ) from None
+
+
+def _name(stated: str, given: str, found: str = "") -> str:
+    """What the user calls the cluster, and what that means. given: `stated`, or RAY_ADDRESS. found: for Ray."""
+    notes = [f"RAY_ADDRESS is {given!r}"] if given != stated else []
+    if found and found != given:
+        notes.append(f"Ray connects to {found}")
+    return f"{stated!r} ({'; '.join(notes)})" if notes else repr(stated)
 
 
 def _leave_ray() -> None:

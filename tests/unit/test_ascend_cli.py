@@ -108,6 +108,20 @@ def test_the_chip_is_that_of_the_host_and_no_other_can_be_stated(tmp_path, monke
         run("build", "--workers", 3)
 
 
+@pytest.mark.parametrize("model", ["NA", "910D"])
+def test_a_model_of_no_known_family_comes_with_a_warning_unless_the_chip_is_stated(
+    tmp_path, monkeypatch, model
+):
+    host = describe(1, devices=[0])
+    host["devices"][0]["model"] = model
+    monkeypatch.setenv(ROOT_VARIABLE, str(install(tmp_path / "host", host)))
+    assert run("build").stderr == (
+        f"rank table: warning: the model {model} names no single chip family, so this is a table of a 910b; "
+        "give --soc\n"
+    )
+    assert run("build", "--soc", "910b").stderr == ""
+
+
 def test_a_host_without_a_usable_device_says_why_each_is_left_out(tmp_path, monkeypatch):
     host = describe(1, devices=[6])
     host["devices"][0]["model"] = "310P3"

@@ -14,6 +14,7 @@ from orchestrator.ascend.inventory.npu_smi import UnreadableOutput
         ("IPv6 address:2001:DB8::10\nprefix:64", "2001:db8::10"),
         ("netmask:255.255.255.0\n", None),
         ("ipaddr:0.0.0.0\nnetmask:0.0.0.0\n", None),
+        ("IPv6 address:fe80::1%eth0/64\n", None),
         ("", None),
     ],
 )

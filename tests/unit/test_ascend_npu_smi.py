@@ -164,6 +164,11 @@ def test_the_list_of_npus_counts_their_chips():
         )
 
 
+def test_a_tool_without_the_list_of_npus_is_quoted():
+    with pytest.raises(UnreadableOutput, match="no Total Count in it: 'not supported'"):
+        npu_smi.parse_list("\nnot supported\n")
+
+
 def test_the_mapping_knows_both_ids_and_leaves_out_the_mcu():
     host = describe(1, soc="a3", devices=range(12, 16)) | {"noise": True}
     assert npu_smi.parse_mapping(tools.mapping(host)) == {

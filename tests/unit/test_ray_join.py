@@ -1,6 +1,5 @@
 """A job joins a Ray cluster only when the cluster answers, takes its token, and asks for one."""
 
-import datetime
 import logging
 import os
 import socket
@@ -10,78 +9,35 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
 from orchestrator.ray_cluster.local import prepare_token
 from orchestrator.ray_cluster.session import ray_session, refuse_storage_of_ray
 from sdnet.errors import InputError
+from tests.unit.ray_heads import TOKEN, Head, fake_heads
 from tests.unprivileged import as_nobody, let_anybody_write
 
-TOKEN = "a" * 64
-Head = Callable[[str | None], str]
-
-
-class FakeHead(grpc.GenericRpcHandler):
-    """Answers one request as Ray's head, for callers with the token; None: for all callers."""
-
-    def __init__(self, token: str | None):
-        self._token = token
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        if details.method != "/ray.rpc.NodeInfoGcsService/CheckAlive":
-            return None
-        brought = dict(details.invocation_metadata).get("authorization")
-
-        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-            if self._token is not None and brought != f"Bearer {self._token}":
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(answer)
+pytestmark = pytest.mark.usefixtures("ray_token")
 
 
 @pytest.fixture
 def head() -> Iterator[Head]:
     """Starts a head that asks for a token, or for none, and gives its address."""
-    servers = []
-
-    def start(token: str | None) -> str:
-        server = grpc.server(ThreadPoolExecutor(2), handlers=(FakeHead(token),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        servers.append(server)
-        return f"127.0.0.1:{port}"
-
-    yield start
-    for server in servers:
-        server.stop(0).wait()
-
-
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Sets RAY_AUTH_TOKEN; without a call there is no token at all."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    return lambda text: monkeypatch.setenv("RAY_AUTH_TOKEN", text)
+    with fake_heads() as start:
+        yield start
 
 
 def test_the_right_token_is_accepted_silently(
-    head: Head, token: Callable[[str], None], caplog: pytest.LogCaptureFixture
+    head: Head, ray_token: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    token(TOKEN)
+    ray_token(TOKEN)
     check_cluster(head(TOKEN), "'h:1'")
     assert caplog.messages == []
 
 
 def test_a_wrong_or_missing_token_is_named_with_its_source(
-    head: Head, token: Callable[[str], None], tmp_path: Path
+    head: Head, ray_token: Callable[[str], None], tmp_path: Path
 ) -> None:
     address = head(TOKEN)
     with pytest.raises(
@@ -92,7 +48,7 @@ def test_a_wrong_or_missing_token_is_named_with_its_source(
     (tmp_path / ".ray" / "auth_token").write_text("b" * 64)
     with pytest.raises(InputError, match=rf"refuses the token of {tmp_path}/.ray/auth_token; give the token"):
         check_cluster(address, "'h:1'")
-    token("b" * 64)
+    ray_token("b" * 64)
     with pytest.raises(InputError, match="refuses the token of RAY_AUTH_TOKEN; give the token"):
         check_cluster(address, "'h:1'")
 
@@ -120,44 +76,10 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
     assert capfd.readouterr().err == ""
 
 
-def write_certificate(certificate: Path, key: Path) -> None:
-    """A certificate that signs itself, and its private key, both in PEM."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now, now + datetime.timedelta(1))
-    certificate.write_bytes(builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM))
-    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-
-
-def test_a_cluster_without_tls_is_refused_where_ray_would_try_for_ever(
-    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    address = head(TOKEN)
-    monkeypatch.setenv("RAY_USE_TLS", "1")
-    with pytest.raises(
-        InputError, match="RAY_USE_TLS is '1' and RAY_TLS_SERVER_CERT is '', which is no file"
-    ):
-        check_cluster(address, "'h:1'")
-    write_certificate(tmp_path / "cert", tmp_path / "key")
-    for variable, file in (("SERVER_CERT", "cert"), ("SERVER_KEY", "key"), ("CA_CERT", "cert")):
-        monkeypatch.setenv(f"RAY_TLS_{variable}", str(tmp_path / file))
-    with pytest.raises(InputError, match="'h:1' and RAY_USE_TLS is '1', but no TLS connection is possible"):
-        check_cluster(address, "'h:1'")
-    credentials = grpc.ssl_server_credentials(
-        (((tmp_path / "key").read_bytes(), (tmp_path / "cert").read_bytes()),)
-    )
-    server = grpc.server(ThreadPoolExecutor(1))
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    server.start()
-    check_cluster(f"127.0.0.1:{port}", "'h:1'")
-    server.stop(0).wait()
-
-
 def test_a_cluster_with_tokens_is_refused_where_none_is_sent(
-    head: Head, monkeypatch: pytest.MonkeyPatch, token: Callable[[str], None]
+    head: Head, monkeypatch: pytest.MonkeyPatch, ray_token: Callable[[str], None]
 ) -> None:
-    token(TOKEN)
+    ray_token(TOKEN)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(
         InputError, match="asks for a token, which is not sent because RAY_AUTH_MODE is disabled"
@@ -220,6 +142,19 @@ def test_what_is_not_a_ray_head_is_said_at_once(head: Head) -> None:
     with pytest.raises(InputError, match=r"\(UNIMPLEMENTED: something else listens there\)"):
         check_cluster(f"127.0.0.1:{port}", "'h:1'")
     server.stop(0).wait()
+
+
+def test_the_address_that_auto_found_is_named(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = head(TOKEN)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("orchestrator.engine.ray_train.ray_core.find_cluster", lambda given: address)
+    said = rf"cluster.address is 'auto' \(Ray connects to {address}\) and its token is not known here"
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "localhost:6379")
+    said = rf"cluster.address is 'auto' \(RAY_ADDRESS is 'localhost:6379'; Ray connects to {address}\) and its token"
+    with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
+        pass
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False)])

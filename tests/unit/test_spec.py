@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.job.spec.job_spec import load_spec, spec_from_dict
+from orchestrator.job.spec.job_spec import ClusterSpec, load_spec, spec_from_dict
 from orchestrator.job.spec.yaml_text import yaml_text
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
@@ -125,6 +125,12 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
     message = str(caught.value)
     assert path in message and said in message
     assert "\n" not in message
+
+
+def test_a_cluster_in_which_ray_counts_no_npu_is_not_called_too_small() -> None:
+    cluster = ClusterSpec(device="ascend", workers=1)
+    assert "but Ray counts no NPU on any of the 2 host(s)" in cluster.why_too_large([0, 0])
+    assert cluster.why_too_large([0, 1]) == ""
 
 
 def test_a_recipe_decides_what_is_stored_and_a_saved_job_keeps_it() -> None:

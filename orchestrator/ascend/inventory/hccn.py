@@ -9,15 +9,16 @@ _CONF = "/etc/hccn.conf"
 
 
 def parse_address(text: str) -> str | None:
-    """Address in `hccn_tool -i N -ip -g` (or `-ip -inet6 -g`); None when the port has none, or has 0.0.0.0.
+    """Address in `hccn_tool -i N -ip -g` (or `-ip -inet6 -g`); None when the port has none.
 
-    A prefix length is cut off. Raises UnreadableOutput for an address line without an address.
+    0.0.0.0 is none, and so is an address with a zone (fe80::1%eth0), which is valid on its host only. A
+    prefix length is cut off. Raises UnreadableOutput for an address line without an address.
     """
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and re.sub(r"[\s_-]", "", key).lower() in ("ipaddr", "ipaddress", "ipv6addr", "ipv6address"):
             address = _address(value, "hccn_tool -ip -g")
-            return None if ipaddress.ip_address(address).is_unspecified else address
+            return None if "%" in address or ipaddress.ip_address(address).is_unspecified else address
     return None
 
 

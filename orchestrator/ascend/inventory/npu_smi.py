@@ -64,7 +64,10 @@ def parse_list(text: str) -> dict[int, int]:
             npu = int(value)
         elif key == "Chip Count" and npu is not None:
             chips[npu] = int(value)
-    if total is None or len(chips) != total:
+    if total is None:
+        printed = next((line for line in text.splitlines() if line.strip()), "")
+        raise UnreadableOutput("npu-smi info -l", f"no Total Count in it: {shortened(printed)}")
+    if len(chips) != total:
         raise UnreadableOutput("npu-smi info -l", f"total count {total}, but {len(chips)} NPUs follow")
     return chips
 

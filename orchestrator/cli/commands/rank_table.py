@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.inventory.device_report import HostInventory, soc_of
+from orchestrator.ascend.inventory.device_report import HostInventory, is_another_chip, soc_of
 from orchestrator.ascend.inventory.host_inventory import take_inventory
 from orchestrator.ascend.inventory.id_lists import stated_ids
 from orchestrator.ascend.placement import AscendHost, place
@@ -220,11 +220,19 @@ def _cells(rank: int, device: TableDevice, numbered: bool, extras: list[str]) ->
 
 def _chip_of(found: HostInventory, stated: Soc | None) -> Soc:
     """The chip whose rules the table of this host follows. Raises InputError when it is not the stated one."""
-    models = {soc_of(device.model): device.model for device in found.devices}
+    # Other chips are left out of the table, with that reason.
+    named = sorted({device.model for device in found.devices if not is_another_chip(device.model)})
+    models = {soc_of(model): model for model in named}
     families = sorted(family for family in models if family is not None)
     if stated is not None and families and families != [stated]:
         other = next(family for family in families if family != stated)
         raise InputError(f"--soc is {stated}, but this host has {models[other]}, a {other}; leave --soc out")
+    if stated is None and named and len(families) != 1:
+        typer.echo(
+            f"rank table: warning: the model {', '.join(named)} names no single chip family, so this is "
+            "a table of a 910b; give --soc",
+            err=True,
+        )
     return stated or (families[0] if len(families) == 1 else "910b")
 
 

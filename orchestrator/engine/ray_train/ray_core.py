@@ -35,9 +35,12 @@ def find_token() -> str:
     return token
 
 
-def find_cluster() -> str:
-    """host:port of the cluster of RAY_ADDRESS, or of the only one on this host. Raises ConnectionError, ValueError."""
-    return canonicalize_bootstrap_address_or_die("auto")
+def find_cluster(address: str) -> str:
+    """host:port to which Ray connects for `address`: for `auto` that of RAY_ADDRESS, or of the only cluster here.
+
+    For `localhost` it is the address of this host in its network. Raises ConnectionError, ValueError.
+    """
+    return canonicalize_bootstrap_address_or_die(address)
 
 
 def draining_nodes() -> Mapping[str, float | None]:

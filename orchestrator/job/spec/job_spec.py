@@ -109,6 +109,12 @@ class ClusterSpec(Section):
         room = room_of([{resource: number} for number in available], needs)
         if room >= self.min_workers:
             return ""
+        if self.device == "ascend" and not any(available):
+            return (
+                f"cluster.device is ascend, but Ray counts no NPU on any of the {len(available)} host(s) of the "
+                "cluster; set ASCEND_RT_VISIBLE_DEVICES to the devices of the host, or give "
+                "--resources='{\"NPU\": <n>}', at `ray start`"
+            )
         per_host = "" if self.workers_per_host is None else f" at {self.workers_per_host} a host"
         lower = "workers" if each == 1 else "workers or threads"
         return (
