@@ -108,4 +108,5 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
         raise header.not_decoded(len(data), error.err) from None
     if pixels is None:
         raise header.not_decoded(len(data))
+    header.refuse_damaged_parts(data)
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, [2, 1, 0]])
