@@ -18,7 +18,7 @@ from sdnet.files import alone_in, made_folder, read_json
 from sdnet.parameters.checkpoint import STATE, CorruptCheckpoint, read, read_state
 from sdnet.parameters.published import write_published
 from sdnet.parameters.weights import State
-from sdnet.preparation.copies import note_on_shared_pairs, shared_pairs
+from sdnet.preparation.copies import notes_on_useless_pairs, useless_pairs
 from sdnet.training.loop import EpochReport, train_epochs
 from sdnet.training.trainer import Trainer
 
@@ -60,12 +60,12 @@ def train_in_folder(
         rates = {} if newest is None else _resume(trainer, newest)
         if newest is not None:
             _publish_missing(out, trainer, newest)
-        if trainer.progress.step == trainer.total_steps:
-            print(f"all {recipe.epochs} epochs are done; nothing is left to train")
-        else:  # nothing can refuse the training any more: a refusal prints one line only
-            for note in note_on_shared_pairs(shared_pairs(train, test), len(test)):
-                print(f"note: {note}", file=sys.stderr)
         try:
+            if trainer.progress.step == trainer.total_steps:
+                print(f"all {recipe.epochs} epochs are done; nothing is left to train")
+            else:  # the last refusal, then the notes: a refusal prints one line only
+                for note in notes_on_useless_pairs(useless_pairs(train, test), len(test)):
+                    print(f"note: {note}", file=sys.stderr)
             train_epochs(trainer, test, FolderHooks(out), evaluate_batch=evaluate_batch, rates=rates)
         finally:
             trainer.close()

@@ -174,6 +174,7 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
         raise header.not_decoded(len(data))
     if image.shape[:2] != (header.height, header.width):
         raise BadHeader(f"announces {header.width} x {header.height} px and decodes to {_size(image)}")
+    header.refuse_damaged_parts(data)
     return stretch(image, header.no_data) if deep else image
 
 

@@ -4,6 +4,8 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
+from sdnet.images.tiff_parts import CompressedParts
+
 SampleKind = Literal["unsigned", "signed", "float"]
 
 _HEAD_BYTES = 1 << 16
@@ -29,6 +31,7 @@ class ImageHeader:
     refusal: why the image cannot be used although it may be intact, or empty.
     whole_bytes: the least size of the whole file by this header, 0 if it does not say. Some writers give a wrong one,
     so it only explains why a file was not decoded.
+    parts: the compressed strips or tiles to test, of a TIFF of up to 8 bits.
     """
 
     format: str
@@ -41,6 +44,7 @@ class ImageHeader:
     no_data: float | None = None
     refusal: str = ""
     whole_bytes: int = 0
+    parts: CompressedParts | None = None
 
     @property
     def pixels(self) -> int:
@@ -51,6 +55,11 @@ class ImageHeader:
         if size < self.whole_bytes:
             return BadHeader(f"is a truncated {self.format} ({size} of {self.whole_bytes} bytes)")
         return BadHeader(f"is not an image that OpenCV decodes{f' ({why})' if why else ''}")
+
+    def refuse_damaged_parts(self, data: bytes) -> None:
+        """Raise BadHeader for a file whose pixels OpenCV fills in where it cannot decode them."""
+        if self.parts and not self.parts.are_whole(data):
+            raise BadHeader("is a damaged TIFF (a strip or tile cannot be decoded)")
 
 
 class HeaderBytes:

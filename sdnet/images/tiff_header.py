@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from sdnet.images.header import BadHeader, CutOff, HeaderBytes, ImageHeader, SampleKind
+from sdnet.images.tiff_parts import OF_BYTES, CompressedParts
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the last one is GDAL's
-_STRIPS, _ROWS, _STRIP_BYTES = 273, 278, 279
+_FILL_ORDER, _STRIPS, _ROWS, _STRIP_BYTES = 266, 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _OF_PARTS = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
@@ -83,6 +84,7 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
         or _small_tiles(fields, bits[0] if bits else 0)
         or _cut_off(content, fields),
         whole_bytes=_end_of_parts(fields),
+        parts=_compressed_parts(fields, order),
     )
 
 
@@ -128,19 +130,55 @@ def _refusal(
 
 def _missing_parts(fields: dict[int, _Field]) -> str:
     """Why the decoder would take other bytes of the file for pixels of a strip or tile, or empty."""
-    first = partial(_first, fields)
-    width, height = first(_WIDTH, 0), first(_HEIGHT, 0)
-    is_tiled = _TILES in fields
-    across = -(-width // max(first(_TILE_WIDTH, width), 1)) if is_tiled else 1
-    down = -(-height // max(first(_TILE_HEIGHT if is_tiled else _ROWS, height), 1))
-    needed = across * down * (first(_SAMPLES, 1) if first(_PLANAR, 1) == 2 else 1)
-    place = _TILES if is_tiled else _STRIPS
+    across, down = _grid(fields)
+    needed = across * down * _planes(fields)
+    place = _TILES if _TILES in fields else _STRIPS
     offsets = fields[place].values[:needed] if place in fields else ()
     missing = needed - len(offsets) + offsets.count(0)  # GDAL's SPARSE_OK writes 0
     if not missing or needed > _MOST_PARTS:
         return ""
     return (
         f"is a TIFF without {missing} of its {needed} strips or tiles; write all of them (GDAL: no SPARSE_OK)"
+    )
+
+
+def _grid(fields: dict[int, _Field]) -> tuple[int, int]:
+    """How many strips or tiles of one plane are beside each other, and how many below each other."""
+    first = partial(_first, fields)
+    width, height = first(_WIDTH, 0), first(_HEIGHT, 0)
+    is_tiled = _TILES in fields
+    across = -(-width // max(first(_TILE_WIDTH, width), 1)) if is_tiled else 1
+    return across, -(-height // max(first(_TILE_HEIGHT if is_tiled else _ROWS, height), 1))
+
+
+def _planes(fields: dict[int, _Field]) -> int:
+    return _first(fields, _SAMPLES, 1) if _first(fields, _PLANAR, 1) == 2 else 1
+
+
+def _compressed_parts(fields: dict[int, _Field], order: str) -> CompressedParts | None:
+    """The strips or tiles that OpenCV decodes without a word although they are damaged, or None."""
+    first = partial(_first, fields)
+    bits, compression, height = first(_BITS, 1), first(_COMPRESSION, 1), first(_HEIGHT, 0)
+    is_tiled, planes, (across, down) = _TILES in fields, _planes(fields), _grid(fields)
+    place, sizes = (_TILES, _TILE_BYTES) if is_tiled else (_STRIPS, _STRIP_BYTES)
+    number = across * down
+    unknown = place not in fields or len(fields[place].values) < number * planes
+    unknown = unknown or sizes not in fields or len(fields[sizes].values) < number * planes
+    # Subsampled colours take fewer bytes than their tags say.
+    if bits > 8 or compression not in OF_BYTES or first(_PHOTOMETRIC, 1) == _YCBCR or unknown:
+        return None
+    samples = 1 if planes > 1 else first(_SAMPLES, 1)
+    parts = [slice(plane * number, (plane + 1) * number) for plane in range(planes)]
+    return CompressedParts(
+        order,
+        compression,
+        fill_order=first(_FILL_ORDER, 1),
+        row_bytes=-(-first(_TILE_WIDTH if is_tiled else _WIDTH, 0) * samples * bits // 8),
+        across=across,
+        rows=first(_TILE_HEIGHT, 0) if is_tiled else min(first(_ROWS, height), height),
+        height=height,
+        is_tiled=is_tiled,
+        planes=tuple((fields[place].values[part], fields[sizes].values[part]) for part in parts),
     )
 
 
@@ -210,7 +248,7 @@ def _fields(content: HeaderBytes, order: str) -> dict[int, _Field]:
     position = start + (8 if big else 2)
     known = {
         _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT,
-        _NO_DATA, _STRIPS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES,
+        _FILL_ORDER, _NO_DATA, _STRIPS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES,
     }  # fmt: skip
     fields: dict[int, _Field] = {}
     for entry in range(position, position + count * size, size):

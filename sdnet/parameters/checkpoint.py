@@ -181,7 +181,7 @@ def load_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> LoadedModel:
     """Load weights and their origin from a checkpoint directory or a single `.ckpt`, ours or a published one.
 
     shapes: the shape of each parameter by our name; the file must contain each once, with finite values and
-    no blank kernel. float16 and bfloat16 are converted. A directory is verified by its `state.json`, a
+    no blank kernel. float16, bfloat16 and float64 are converted. A directory is verified by its `state.json`, a
     single file by a `.sha256` file next to it, if there is one. Raises InputError.
     """
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long

@@ -22,7 +22,7 @@ PUBLISHED_PREFIX = {"features_opt": "model", "features_sar": "model", "embedding
 _PUBLISHED = re.compile(
     r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+(?:\.[a-z_]+)+)"
 )
-_CONVERTED = ("Float16", "BFloat16")
+_CONVERTED = ("Float16", "BFloat16", "Float64")
 # The published weights stay below 41. A flipped exponent bit makes a weight larger than this.
 _MOST = 1e6
 
@@ -96,7 +96,8 @@ def model_of(
                 f"{path}: {published_name(name)} is {stored.lower()[:20]} {list(value.shape)}, "
                 f"not float32 {list(shape)}; give a checkpoint of SDNet"
             )
-        state[name] = value.astype(np.float32)
+        with np.errstate(over="ignore"):  # the check below refuses infinity
+            state[name] = value.astype(np.float32)
         _check_values(path, name, state[name], checked)
     formats = sorted({given.formats[source].lower() for source in sources.values()} - {"float32"})
     note = f"{' and '.join(formats)} weights were converted to float32" if formats else ""

@@ -7,6 +7,7 @@ import numpy as np
 
 from sdnet.data.augment import middle
 from sdnet.data.store import PatchFile, read_images
+from sdnet.errors import InputError
 from sdnet.preparation.shards import Shard, ShardReport
 from sdnet.preparation.work import Work, some_of
 
@@ -32,38 +33,63 @@ def notes_on_copies(manifest: dict[str, Any]) -> tuple[str, ...]:
     copies = manifest.get("copies", {})
     names = copies.get("in_train_and_test", [])
     if not names:
-        return note_on_shared_pairs(copies.get("test_pairs_in_train", 0), manifest["patches"]["test"])
+        return notes_on_useless_pairs(copies, manifest["patches"]["test"])
     return (
         f"{len(names)} test pair(s) have the same pixels as a training pair, so the test is too easy: "
         f"{some_of(names)}; remove the copies, or put them on one side with data.split",
     )
 
 
-def shared_pairs(train: PatchFile, test: PatchFile) -> int:
-    """How many pairs of test.npz have the middle 64 px of a pair of train.npz. Reads both files once.
+def useless_pairs(train: PatchFile, test: PatchFile) -> dict[str, int]:
+    """Counts of pairs that teach or test nothing, by their middle 64 px, for the manifest. Reads both files once.
 
-    Takes 8 bytes of memory a pair, and a few times that while they are compared. Raises OSError when storage fails.
+    test_pairs_in_train: pairs of test.npz that are also in train.npz. equal_halves: pairs of both files whose halves
+    are the same image, such as zeros alone.
+    Takes 8 bytes of memory a pair, and a few times that while they are compared.
+    Raises InputError when all halves of a file are equal, OSError when storage fails.
     """
-    return int(np.isin(_hashes(test), _hashes(train)).sum())
+    (trained, equal_train), (tested, equal_test) = _hashes(train), _hashes(test)
+    return {
+        "test_pairs_in_train": int(np.isin(tested, trained).sum()),
+        "equal_halves": equal_train + equal_test,
+    }
 
 
-def note_on_shared_pairs(shared: int, tested: int) -> tuple[str, ...]:
-    """A warning if `shared` of the `tested` pairs of test.npz are also in train.npz; empty if none."""
-    if not shared:
-        return ()
-    return (
-        f"{shared} of {tested} test pairs are also training pairs, so FPR95 is too good; "
-        "leave them out of train.npz or test.npz",
-    )
+def notes_on_useless_pairs(counts: dict[str, int], tested: int) -> tuple[str, ...]:
+    """Warnings for these counts of `useless_pairs`. tested: pairs of test.npz."""
+    shared, equal = counts.get("test_pairs_in_train", 0), counts.get("equal_halves", 0)
+    notes = []
+    if shared:
+        notes.append(
+            f"{shared} of {tested} test pairs are also training pairs, so FPR95 is too good; "
+            "leave them out of train.npz or test.npz"
+        )
+    if equal:
+        notes.append(
+            f"the two halves of {equal} pair(s) of train.npz and test.npz are equal, so these pairs teach nothing; "
+            "leave them out"
+        )
+    return tuple(notes)
 
 
-def _hashes(patches: PatchFile) -> np.ndarray:
-    """A hash of each pair's pixels: uint64 [N]. Among a million pairs two equal ones by chance are one in 10^7."""
-    hashes = bytearray()
+def _hashes(patches: PatchFile) -> tuple[np.ndarray, int]:
+    """A hash of each pair's pixels, uint64 [N], and how many pairs have equal halves.
+
+    Among a million pairs two equal hashes by chance are one in 10^7.
+    """
+    hashes, equal = bytearray(), 0
     for chunk in read_images(patches, _CHUNK):
-        for pair in np.ascontiguousarray(middle(chunk)):
+        pairs = np.ascontiguousarray(middle(chunk))
+        edge = pairs.shape[1]
+        equal += int((pairs[:, :, :edge] == pairs[:, :, edge:]).all(axis=(1, 2)).sum())
+        for pair in pairs:
             hashes += hashlib.blake2b(pair.data, digest_size=8).digest()
-    return np.frombuffer(hashes, np.uint64)
+    if equal == len(patches):
+        raise InputError(
+            f"{patches.path}: the two halves of all {equal} pairs are equal; put optical into [:, :, :64] "
+            "and SAR into [:, :, 64:]"
+        )
+    return np.frombuffer(hashes, np.uint64), equal
 
 
 def _pixels_by_name(shards: tuple[Shard, ...], reports: dict[str, ShardReport]) -> dict[str, str]:

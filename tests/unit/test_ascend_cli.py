@@ -10,6 +10,7 @@ from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
 from orchestrator.cli.commands import rank_table
 from orchestrator.cli.commands.rank_table import rank_table_app
 from orchestrator.errors import InputError
+from sdnet import errors as sdnet_errors
 from tests.ascend_fakes.host import describe, install
 from tests.unit import rank_table_cases
 
@@ -186,6 +187,18 @@ def test_blanks_around_the_numbers_of_a_list_are_legal(tmp_path, monkeypatch):
     this_host(tmp_path, monkeypatch)
     (server,) = json.loads(run("build", "--devices", " 0 - 1 , 3").output)["server_list"]
     assert [device["device_id"] for device in server["device"]] == ["0", "1", "3"]
+
+
+def test_the_result_never_replaces_a_file_that_was_read(tmp_path, job):
+    table, job_as_json = tmp_path / "table.json", job.rename(tmp_path / "job.json")
+    run("build", job_as_json, "--out", table)
+    for command, path in (("merge", table), ("build", job_as_json)):
+        before = path.read_bytes()
+        with pytest.raises(
+            sdnet_errors.InputError, match=rf"{path.name} is an input, and the result would replace it"
+        ):
+            run(command, path, "--out", path)
+        assert path.read_bytes() == before
 
 
 def test_a_table_that_is_not_ready_is_neither_legal_nor_merged(tmp_path):

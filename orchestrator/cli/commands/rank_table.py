@@ -30,7 +30,7 @@ from orchestrator.errors import InputError
 from orchestrator.job.run_directory import write_atomically
 from orchestrator.job.spec.job_spec import load_spec
 from sdnet.errors import one_line
-from sdnet.files import check_place
+from sdnet.files import check_place, refuse_replaced_input
 from sdnet.paths import path_option
 
 rank_table_app = typer.Typer(
@@ -101,7 +101,7 @@ def build(
         places = place(hosts, ranks, chip, cluster.workers_per_host, setting=setting)
     else:
         raise InputError(f"{job} names no cluster.hosts; give them, or run `rank-table build` on each host")
-    _emit(build_rank_table(places, chip), out)
+    _emit(build_rank_table(places, chip), out, *(() if job is None else (job,)))
 
 
 @rank_table_app.command(
@@ -119,7 +119,7 @@ def merge(
     merged = merge_rank_tables(read, soc, tables)
     for warning in warnings_in_merged(merged, read, soc, tables):
         typer.echo(f"merged rank table: warning: {warning}", err=True)
-    _emit(merged, out)
+    _emit(merged, out, *tables)
 
 
 @rank_table_app.command(epilog="Example: sdnet-orchestrate rank-table validate hccl_8p.json --soc 910a")
@@ -258,12 +258,13 @@ def _warn_of_missing(found: HostInventory, host: AscendHost) -> None:
         typer.echo(f"rank table: warning: {text}", err=True)
 
 
-def _emit(table: RankTable, out: Path | None) -> None:
+def _emit(table: RankTable, out: Path | None, *inputs: Path) -> None:
     if out is None:
         print(table.to_json(), end="")
         return
     if why := why_hccl_skips_path(resolved_path(out)):
         raise InputError(f"--out {out} {why}")
+    refuse_replaced_input(out, *inputs)
     check_place(out)
     try:
         write_atomically(out, table.to_json())

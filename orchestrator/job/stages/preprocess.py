@@ -23,7 +23,7 @@ from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.telemetry import events
 from orchestrator.telemetry.event import Event
 from sdnet.data.store import open_patches, open_training_patches
-from sdnet.preparation.copies import shared_pairs
+from sdnet.preparation.copies import useless_pairs
 from sdnet.preparation.prepare import finish, make_place
 from sdnet.preparation.shards import Shard, ShardReport, make_shard, read_good_shard
 from sdnet.preparation.synthetic import make_tree
@@ -115,10 +115,10 @@ def _use_prepared(given: str, run: RunDirectory) -> dict[str, object]:
     train, test = prepared_files(given)
     with data_errors(str(train)):
         patches, tested = open_training_patches(train), open_patches(test)
+        useless = useless_pairs(patches, tested)
         refer_to(run, train, test)
-        shared = shared_pairs(patches, tested)
     counts = {"train": len(patches), "test": len(tested)}
-    return {"patches": counts, "skipped": [], "copies": {"test_pairs_in_train": shared}}
+    return {"patches": counts, "skipped": [], "copies": useless}
 
 
 def _make_shards(work: Work, record: Callable[[Event], None]) -> dict[str, ShardReport]:

@@ -21,6 +21,10 @@ _MOST_FIELDS = 4096
 _MOST_PIXELS = 2**28  # 16,384 x 16,384: what one process registers in 4 GB
 
 
+class _TooLarge(BadHeader):
+    """An image that may be whole, but has too many pixels for one process."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A file that was read.
@@ -60,6 +64,10 @@ def read_source(path: Path, crs: str | None = None) -> Source:
             _refuse_large_file(os.fstat(file.fileno()).st_size)
             file.seek(0)
             pixels = _decode(file.read(), header)
+    except _TooLarge as error:
+        raise InputError(
+            f"{path} {error}; cut it into parts, such as with gdal_translate -srcwin 0 0 8192 8192 {path} part.tif"
+        ) from None
     except BadHeader as error:
         raise InputError(f"{path} {error}; give a PNG or TIFF image that is whole") from None
     except MemoryError:
@@ -74,7 +82,7 @@ def read_source(path: Path, crs: str | None = None) -> Source:
 
 def _refuse_large(header: ImageHeader) -> None:
     if header.pixels > _MOST_PIXELS:
-        raise BadHeader(f"announces {header.width} x {header.height} px, more than {_MOST_PIXELS} pixels")
+        raise _TooLarge(f"announces {header.width} x {header.height} px, more than {_MOST_PIXELS} pixels")
 
 
 def _refuse_large_file(size: int) -> None:
@@ -108,4 +116,5 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
         raise header.not_decoded(len(data), error.err) from None
     if pixels is None:
         raise header.not_decoded(len(data))
+    header.refuse_damaged_parts(data)
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, [2, 1, 0]])

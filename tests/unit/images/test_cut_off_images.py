@@ -1,9 +1,13 @@
 """An image of which a part is missing is bad and says so; bytes behind a whole image change nothing."""
 
 import struct
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
 
 from sdnet.images.decode import BadImage, read_grey
 from tests.unit.images.image_files import COLOURS, GREY, LIMIT, pillow_bytes, tiff, written
@@ -71,6 +75,46 @@ def test_half_a_file_is_called_truncated_with_its_number_of_bytes(read, kind):
         BadImage, match=rf"is a truncated {kind} \({len(content) - 200} of {len(content)} bytes\)"
     ):
         read(content[:-200])
+
+
+# Odd rows and no full last tile. Four bits of eight, because incompressible pixels are stored as they are.
+NOISE = np.random.default_rng(0).integers(0, 16, (3, 150, 161), np.uint8) * 17
+LAYOUTS: dict[str, Any] = {
+    "strips": {"blockysize": 16}, "tiles": {"tiled": True, "blockxsize": 64, "blockysize": 64},
+    "one strip": {"blockysize": 150}, "planes": {"interleave": "band"}, "BigTIFF": {"BIGTIFF": "YES"},
+    "other byte order": {"ENDIANNESS": "BIG"}, "predictor": {"predictor": 2},
+}  # fmt: skip
+
+
+def compressed(pixels: np.ndarray, **options: Any) -> bytes:
+    bands, height, width = pixels.shape
+    with MemoryFile() as file:
+        profile = {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": "uint8"}
+        profile["transform"] = from_origin(0, 0, 10, 10)
+        with file.open(**profile, **options) as opened:
+            opened.write(pixels)
+        return file.read()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_an_8_bit_tiff_whose_tail_is_zeros_is_bad_and_the_whole_one_is_not(read, layout, compression, bands):
+    content = compressed(NOISE[:bands], compress=compression, **LAYOUTS[layout])
+    np.testing.assert_array_equal(
+        read(content), cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    )
+    tail = len(content) // 3
+    with pytest.raises(BadImage, match=r"is a damaged TIFF \(a strip or tile cannot be decoded\)"):
+        read(content[:-tail] + bytes(tail))
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
+def test_a_tiff_of_1_bit_whose_tail_is_zeros_is_bad(read, compression):
+    content = compressed(np.repeat(NOISE[:1] // 128, 16, axis=2), compress=compression, NBITS=1)
+    assert set(np.unique(read(content))) == {0, 255}
+    with pytest.raises(BadImage, match="is a damaged TIFF"):
+        read(content[:-900] + bytes(900))
 
 
 def test_a_bmp_that_announces_a_wrong_size_of_its_file_is_read(read):

@@ -25,7 +25,7 @@ def prepared(tmp_path: Path) -> Path:
     folder = tmp_path / "prepared"
     folder.mkdir()
     for name, labels in LABELS.items():
-        np.savez(folder / name, np.zeros((4, 64, 128), np.uint8), np.array(labels))
+        np.savez(folder / name, np.tile(np.arange(128, dtype=np.uint8), (4, 64, 1)), np.array(labels))
     return folder
 
 
@@ -53,14 +53,32 @@ def test_a_run_uses_its_own_files_unless_it_refers_to_others(tmp_path: Path, pre
 @pytest.mark.parametrize("edge", [64, 66])
 def test_patches_of_train_npz_that_are_also_in_test_npz_are_counted(tmp_path, prepared, edge):
     stored = np.random.default_rng(0).integers(0, 256, (4, edge, 2 * edge), np.uint8)
+    unshared = np.random.default_rng(1).integers(0, 256, (4, 64, 128), np.uint8)
     np.savez(prepared / "train.npz", stored, np.ones(4, int))
     for shared in (0, 3):
-        tested = np.concatenate([middle(stored[:shared]), np.zeros((4 - shared, 64, 128), np.uint8)])
+        tested = np.concatenate([middle(stored[:shared]), unshared[shared:]])
         np.savez(prepared / "test.npz", tested, np.array(LABELS["test.npz"]))
         notes = notes_on_result(preprocess(job(tmp_path, prepared), a_run(tmp_path), lambda event: None))
         assert [note.partition(";")[0] for note in notes] == [
             "3 of 4 test pairs are also training pairs, so FPR95 is too good"
         ][:shared]
+
+
+@pytest.mark.parametrize("half", [np.arange(64 * 64).reshape(64, 64) % 251, np.zeros((64, 64))])
+def test_pairs_whose_halves_are_equal_are_counted_and_a_file_of_them_is_refused(tmp_path, prepared, half):
+    equal = np.tile(np.concatenate([half, half], axis=1).astype(np.uint8), (4, 1, 1))
+    for count, name in ((1, "train.npz"), (4, "test.npz"), (4, "train.npz")):
+        pairs = np.random.default_rng(count).integers(0, 256, (4, 64, 128), np.uint8)
+        pairs[:count] = equal[:count]
+        np.savez(prepared / name, pairs, np.array(LABELS[name]))
+        if count == 1:
+            notes = notes_on_result(preprocess(job(tmp_path, prepared), a_run(tmp_path), lambda event: None))
+            assert any(note.startswith("the two halves of 1 pair(s) of") for note in notes)
+            continue
+        with pytest.raises(
+            InputError, match=rf"{name}: the two halves of all 4 pairs are equal; put optical"
+        ):
+            preprocess(job(tmp_path, prepared), a_run(tmp_path), lambda event: None)
 
 
 def test_prepared_data_leave_a_reference_with_checksums_and_no_link(tmp_path: Path, prepared: Path) -> None:

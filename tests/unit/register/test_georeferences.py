@@ -144,3 +144,17 @@ def test_a_name_that_looks_like_an_address_is_that_of_a_file(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     write(Path("x.tif"), NOISE).rename(name)
     assert (read_source(Path(name)).pixels == NOISE).all()
+
+
+def test_a_valid_scene_that_is_too_large_is_to_be_cut_into_parts(tmp_path):
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=25000, height=17000, count=1, dtype="uint8", SPARSE_OK=True
+    ):
+        pass
+    with pytest.raises(InputError) as refusal:
+        read_source(path)
+    assert str(refusal.value) == (
+        f"{path} announces 25000 x 17000 px, more than 268435456 pixels; cut it into parts, "
+        f"such as with gdal_translate -srcwin 0 0 8192 8192 {path} part.tif"
+    )

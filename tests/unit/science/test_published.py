@@ -166,6 +166,25 @@ def test_weights_of_half_precision_are_converted_with_a_note(model, shapes, tmp_
         np.testing.assert_array_equal(found.state[name], value.astype(ms.float32).asnumpy())
 
 
+def test_weights_of_double_precision_are_rounded_to_float32_and_too_large_ones_refused(
+    model, shapes, tmp_path
+):
+    path, name = tmp_path / "double.ckpt", next(iter(model))
+    doubles = {key: value.astype(np.float64) * (1 + 1e-12) for key, value in model.items()}
+    for most in (None, 1e300):
+        if most:
+            doubles[name].flat[0] = most
+        entries = [{"name": published_name(key), "data": ms.Tensor(value)} for key, value in doubles.items()]
+        ms.save_checkpoint(entries, str(path))
+        if most:
+            assert published_name(name) in refusal(path, shapes)
+            continue
+        found = load_model(path, shapes)
+        assert found.note == "float64 weights were converted to float32"
+        for key, value in doubles.items():
+            np.testing.assert_array_equal(found.state[key], value.astype(np.float32))
+
+
 def test_the_crc_of_a_file_that_has_one_is_checked(model, shapes, tmp_path):
     path = tmp_path / "crc.ckpt"
     entries = [{"name": published_name(name), "data": ms.Tensor(value)} for name, value in model.items()]
@@ -237,8 +256,8 @@ def another_size(path: Path, model: weights.State) -> None:
     put(path, model | {"lower_opt.0.weight": np.ones((3, 32, 3, 3), np.float32)})
 
 
-def double_precision(path: Path, model: weights.State) -> None:
-    put(path, model | {"lower_opt.0.weight": model["lower_opt.0.weight"].astype(np.float64)})
+def whole_numbers(path: Path, model: weights.State) -> None:
+    put(path, model | {"lower_opt.0.weight": model["lower_opt.0.weight"].astype(np.int64)})
 
 
 def absent(path: Path, model: weights.State) -> None:
@@ -285,7 +304,7 @@ def too_many_dimensions(path: Path, model: weights.State) -> None:
             "for another recipe, such as modern, give the checkpoint directory",
         ),
         (another_size, "lower_opt.0.weight is float32 [3, 32, 3, 3], not float32 [2, 32, 3, 3]"),
-        (double_precision, "lower_opt.0.weight is float64 [2, 32, 3, 3], not float32"),
+        (whole_numbers, "lower_opt.0.weight is int64 [2, 32, 3, 3], not float32"),
         (absent, "is not there; give a checkpoint directory or a .ckpt file"),
         (pipe, "cannot be read (Not a regular file)"),
         (folder, "state.json is missing; give a checkpoint directory"),
