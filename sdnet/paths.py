@@ -11,7 +11,7 @@ from sdnet.errors import InputError, shown
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 # `Path` folds the two slashes of a URL into one.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[A-Za-z0-9]")
 _NO_HOME = "the home directory of that user is not known here, so give the full path"
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux
 

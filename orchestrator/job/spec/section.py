@@ -1,14 +1,19 @@
 """What all parts of a job file share: strict models, and texts that name paths."""
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from orchestrator.job.spec.yaml_syntax import NOT_EXPANDED
 from sdnet.paths import path_problem
+
+# A command in backticks, `<your storage>`, and a variable of Windows: only in paths, as patterns may have such signs.
+_PLACEHOLDER = re.compile(r"`[^`]*`|<[^<>/]*>|%[A-Za-z_]+%")
 
 
 def _names_a_path(text: str) -> str:
-    problem = path_problem(text)
+    problem = NOT_EXPANDED if _PLACEHOLDER.search(text) else path_problem(text)
     if problem:
         raise ValueError(problem)
     return text
