@@ -161,7 +161,10 @@ def _make_writable(directory: Path, remedy: str) -> None:
             probe.flush()
     except OSError as error:
         what = "storage " if remedy == _OTHER_STORAGE else ""
-        raise InputError(f"{what}{directory} cannot be written ({error.strerror}); {remedy}") from None
+        reason = error.strerror
+        if directory.is_symlink() and not directory.exists():
+            reason = f"it is a link to {directory.readlink()}, which is not there"
+        raise InputError(f"{what}{directory} cannot be written ({reason}); {remedy}") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

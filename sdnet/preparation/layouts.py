@@ -63,9 +63,13 @@ def _where(root: Path) -> str:
     if any(next(image_files(folder), None) is not None for folder in root.glob("s[12]_*")):
         return f"it is one season of SEN1-2; give the folder above it, {root.absolute().parent}"
     return (
-        "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/, "
-        f"as {', '.join(sorted(SUFFIXES))}; other layouts are in docs/data.md"
+        f"{where_images_belong('auto')}, as {', '.join(sorted(SUFFIXES))}; other layouts are in docs/data.md"
     )
+
+
+def where_images_belong(layout: Layout) -> str:
+    """The folders of a layout, for messages."""
+    return _PLACES[layout]
 
 
 def _fits_any(root: Path) -> bool:
@@ -122,6 +126,15 @@ _LAYOUTS: dict[Layout, Callable[[Path], Iterator[Image]]] = {
     "flat": _flat,
     "qxslab_saropt": _qxslab,
     "osdataset": _osdataset,
+}
+
+
+_PLACES: dict[Layout, str] = {
+    "auto": "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/, under equal names",
+    "sen12": "SAR belongs in <ROI>_<season>/s1_<scene>/, and optical in s2_<scene>/ next to it",
+    "flat": "SAR belongs in s1/, and optical in s2/, under equal names",
+    "qxslab_saropt": "optical belongs in opt_256_oc_0.2/, and SAR in sar_256_oc_0.2/, under equal numbers",
+    "osdataset": "images belong in train/, val/ or test/, optical as opt<number>.png and SAR as sar<number>.png",
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sdnet.config import Layout, SplitConfig
 from sdnet.errors import InputError, shown
-from sdnet.preparation.layouts import Image, are_swapped, images_of
+from sdnet.preparation.layouts import Image, are_swapped, images_of, where_images_belong
 from sdnet.preparation.scene_pattern import ScenePattern
 
 _TEST_SCENES = 2  # the fewest
@@ -57,7 +57,7 @@ def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = 
     if not pairs:
         raise InputError(
             f"images {root} holds no pair ({len(optical)} optical, {len(sar)} SAR images); "
-            "SAR belongs in s1_<scene>/ and optical in s2_<scene>/, or in s1/ and s2/, under equal names"
+            f"{where_images_belong(layout)}"
         )
     _refuse_swapped(pairs)
     if scene_pattern is not None:

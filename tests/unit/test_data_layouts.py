@@ -58,7 +58,8 @@ def test_a_folder_that_fits_two_layouts_is_refused_until_one_is_named(tmp_path, 
 
 def test_another_layout_than_the_one_that_is_named_holds_no_pair(tmp_path):
     touch(tmp_path, *TREES["flat"])
-    with pytest.raises(InputError, match=r"holds no pair \(0 optical, 0 SAR images\)"):
+    said = r"holds no pair \(0 optical, 0 SAR images\); images belong in train/, val/ or test/, optical as opt<number>"
+    with pytest.raises(InputError, match=said):
         find_pairs(tmp_path, "osdataset")
 
 

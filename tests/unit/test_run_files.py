@@ -93,6 +93,14 @@ def test_a_wrong_object_in_the_place_of_a_file_that_is_only_written_is_reported_
     assert f"{run.root / name} is not a regular file; make it yours" in refusal(spec)
 
 
+def test_a_link_to_a_folder_that_is_not_mounted_is_named_with_its_target(spec, run, tmp_path) -> None:
+    (run.root / "checkpoints").rmdir()
+    (run.root / "checkpoints").symlink_to(tmp_path / "scratch")
+    assert f"cannot be written (it is a link to {tmp_path / 'scratch'}, which is not there); " in refusal(
+        spec
+    )
+
+
 @pytest.mark.parametrize("make", [Path.touch, os.mkfifo, link_to_itself], ids=["file", "pipe", "link"])
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_wrong_object_in_the_place_of_a_folder_is_reported(spec, run, name, make) -> None:

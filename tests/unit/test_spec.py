@@ -100,6 +100,7 @@ def test_set_overrides_any_key_and_reads_the_value_as_yaml(job: Path) -> None:
         ("train=3", "train", "3"),
         ("name=5", "name is 5", "which YAML reads as a number; put it in quotes"),
         ("cluster.workers={a: 1}", 'cluster.workers is {"a": 1}', "; it must be a whole number or be a list"),
+        ("train.flips='True'", 'train.flips is "True"', "that is text here: write true, without quotes"),
         ("train.lr='1e-3'", 'train.lr is "1e-3"', "that is text here: write 0.001"),
         ("train.recipe=[demo]", 'train.recipe is ["demo"]', "demo, modern, sen1_2"),
         ("train.recepi=demo", "train.recepi is not a key", "did you mean recipe?"),

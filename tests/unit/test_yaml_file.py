@@ -51,6 +51,11 @@ def test_a_plain_value_is_what_it_looks_like(written: str, value: Any) -> None:
             "line 2 begins a second document; delete the line `---` and what follows it, or",
         ),
         ("a: x\n  y\n", "line 1: a is a text over lines 1 to 2; put it on one line"),
+        (
+            "a: x\n  b: y\n",
+            "line 1: a is a text over lines 1 to 2; put it on one line, and do not indent `b:`",
+        ),
+        ('a = "x"\nb = 1\n', "line 1 is a text over lines 1 to 2; this is not YAML: write `key: value`, not"),
         ("a: x\n\n  y\n", "line 1: a is a text over lines 1 to 3; put it on one line"),
         ('a: "x\n  y"\n', "line 1: a is a text over lines 1 to 2; put it on one line"),
         ("a: *b", "line 1: a is the alias *b of an anchor that is not complete before it; define it before"),

@@ -199,6 +199,8 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
         return f"write {value:.0f}, a whole number"
     if not isinstance(value, str):
         return ""
+    if items[0]["type"].startswith("bool_") and value.lower() in ("true", "false"):
+        return f"that is text here: write {value.lower()}, without quotes"
     if _asks_for_number(items) and _WITH_COMMA.fullmatch(value):
         listed = any(item["type"].startswith("tuple_") for item in items)
         return (
@@ -242,7 +244,7 @@ def _instead(path: Path, value: object, job: type[BaseModel]) -> str:
     if value is None and colon and key in _keys(path[:-1], job):
         return f"put a space after {key}:"
     if value is None and key.isdecimal():
-        return "a comma begins another key: write a fraction with a point, as 0.5"
+        return "a comma begins another key: write a fraction with a point, as 0.5, and 1000 without a comma"
     section, dot, inner = str(path[-1]).partition(".")
     if dot and inner in _keys((*path[:-1], section), job):
         return f"write `{section}:`, and below it, indented, `{inner}:`"

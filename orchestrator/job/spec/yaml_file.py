@@ -20,7 +20,7 @@ from pathlib import Path as FilePath
 import yaml
 
 from orchestrator.job.spec.yaml_scalars import Scalar, is_integer, scalar_of
-from orchestrator.job.spec.yaml_syntax import cause_of
+from orchestrator.job.spec.yaml_syntax import cause_of, on_one_line
 from sdnet.errors import InputError, shown
 
 Path = tuple[str | int, ...]
@@ -259,7 +259,9 @@ class _Composer:
         # A block with | or > has more lines on purpose, and so has a quoted text with line ends of its own.
         on_purpose = event.style in ("|", ">") or (event.style in ("'", '"') and "\n" in text)
         if line != last and not on_purpose:
-            raise self._refusal(event, f"is a text over lines {line} to {last}; put it on one line")
+            raise self._refusal(
+                event, f"is a text over lines {line} to {last}; {on_one_line(self._lines, line, last)}"
+            )
         if not event.implicit[0]:  # in quotes, or a block
             return Node(text, line)
         if len(text) > _MOST_DIGITS and is_integer(text):

@@ -15,6 +15,8 @@ _CONFLICT = re.compile(r"(<{7}|>{7}|\|{7})( .*)?|={7}")
 # Only with a bracket does a variable break the syntax.
 _TEMPLATE = re.compile(r"\$[{(]|\{\{")
 _BYTE_ORDER_MARK = "\ufeff"
+_INDENTED_KEY = re.compile(r"\s+([A-Za-z_]+):(\s.*)?")
+_TOML = re.compile(r"[\w.-]+ *= *\S.*")
 _GENERAL = "correct it, and put a value that contains `: ` or begins with a sign like [ { @ % * in quotes"
 
 
@@ -34,6 +36,14 @@ def cause_of(error: yaml.YAMLError, lines: list[str]) -> tuple[int, str]:
     line = _line_of(error, lines)
     problem = " ".join(str(getattr(error, "problem", None) or error).split())
     return line, f"is not YAML ({problem}); {_remedy(lines[line] if line < len(lines) else '')}"
+
+
+def on_one_line(lines: list[str], first: int, last: int) -> str:
+    """What to do about a text from line `first` to line `last`, both from 1, which probably means two keys."""
+    if _TOML.fullmatch(lines[first - 1]):
+        return "this is not YAML: write `key: value`, not `key = value`"
+    key = _INDENTED_KEY.fullmatch(lines[last - 1])
+    return f"put it on one line{f', and do not indent `{key[1]}:`' if key else ''}"
 
 
 def _line_of(error: yaml.YAMLError, lines: list[str]) -> int:
