@@ -13,6 +13,7 @@ from orchestrator.ray_cluster.tls import (
     grpc_credentials,
     missing_tls,
     no_tls,
+    other_host,
     speaks_tls,
     uses_tls,
 )
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_S = 10.0
 _LONGEST_TOKEN = 4096  # gRPC refuses headers of more than 8 kB
+# Parts of gRPC's errors for a certificate of another host.
+_OF_ANOTHER_HOST = ("SSL server name", "Hostname Verification")
 _ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
@@ -176,6 +179,8 @@ def _accepts(address: str, token: str, name: str) -> bool:
         try:
             channel.unary_unary(_ASKED)(b"", timeout=_ANSWER_S, metadata=metadata)
         except grpc.RpcError as error:
+            if any(text in (error.details() or "") for text in _OF_ANOTHER_HOST):
+                raise other_host(name) from None
             if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
                 return False
             raise _not_answered(error, address, name) from None

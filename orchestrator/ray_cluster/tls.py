@@ -57,7 +57,7 @@ def check_certificates(address: str, name: str) -> None:
             )
     context = _client_context()
     try:
-        context.load_cert_chain(files[_CERTIFICATE], files[_KEY])
+        context.load_cert_chain(files[_CERTIFICATE], files[_KEY], password="")  # never ask on the terminal
         context.load_verify_locations(files[_AUTHORITY])
         with connected(address) as connection, context.wrap_socket(connection):
             pass
@@ -66,7 +66,8 @@ def check_certificates(address: str, name: str) -> None:
             return  # gRPC decides
         raise InputError(
             f"cluster.address is {name} and the certificate of that cluster does not match {_AUTHORITY}, which is "
-            f"{files[_AUTHORITY]!r} ({error.verify_message}); give the certificate of the authority that signed it"
+            f"{files[_AUTHORITY]!r} ({error.verify_message}); renew it if it has expired, or give the certificate of "
+            "the authority that signed it"
         ) from None
     except OSError as error:  # ssl.SSLError, too
         raise no_tls(name, error.strerror or str(error)) from None
@@ -78,6 +79,14 @@ def no_tls(name: str, reason: str) -> InputError:
         f"cluster.address is {name} and RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r}, but no TLS connection is "
         f"possible there ({reason}); unset RAY_USE_TLS if the cluster does not use TLS, or "
         "give the cluster's certificates"
+    )
+
+
+def other_host(name: str) -> InputError:
+    """The refusal of a cluster whose certificate names another host than its address."""
+    return InputError(
+        f"cluster.address is {name} and the certificate of that cluster is not for this host name or address; "
+        "give the address that it names, or a certificate with this one in subjectAltName"
     )
 
 

@@ -21,7 +21,7 @@ _CHOICES = {
 def refuse_variables_mindspore_fails_on(environment: Mapping[str, str] = os.environ) -> None:
     """Raise InputError for a variable that MindSpore cannot use. Call it before MindSpore is imported."""
     for name, choices in _CHOICES.items():
-        value = environment.get(name, "")
+        value = environment.get(name, "").strip()
         if value and value not in choices:
             raise InputError(
                 f"{name} is {shown(value)}, which MindSpore cannot read; set it to one of {', '.join(choices)}, "

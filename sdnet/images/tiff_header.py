@@ -163,7 +163,9 @@ def _compressed_parts(fields: dict[int, _Field], order: str) -> CompressedParts 
     place, sizes = (_TILES, _TILE_BYTES) if is_tiled else (_STRIPS, _STRIP_BYTES)
     number = across * down
     unknown = place not in fields or len(fields[place].values) < number * planes
+    # Some writers give 0 for the size of a single strip, and libtiff works it out.
     unknown = unknown or sizes not in fields or len(fields[sizes].values) < number * planes
+    unknown = unknown or 0 in fields[sizes].values
     # Subsampled colours take fewer bytes than their tags say.
     if bits > 8 or compression not in OF_BYTES or first(_PHOTOMETRIC, 1) == _YCBCR or unknown:
         return None

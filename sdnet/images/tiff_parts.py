@@ -18,6 +18,7 @@ _DEFLATE = (8, 32946)
 OF_BYTES = (5, *_DEFLATE, 32773)
 _HIGH_BIT_FIRST = 1
 _MOST_OTHER_BYTES = 1 << 16
+_MOST_WIDTH = 1 << 20  # of an image that OpenCV decodes
 _CODES = {3: "H", 4: "I", 16: "Q"}
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 
@@ -43,20 +44,30 @@ class CompressedParts:
     def are_whole(self, data: bytes) -> bool:
         """Whether OpenCV decodes all parts of this file, apart from the last byte of rows with odd bytes."""
         if self.compression in _DEFLATE and self.fill_order == _HIGH_BIT_FIRST:
-            places = (place for offsets, sizes in self.planes for place in zip(offsets, sizes, strict=True))
-            return all(self._inflates(data[offset : offset + size]) for offset, size in places)
-        if self.row_bytes < 2:
+            return all(
+                self._inflates(data[offset : offset + size], number)
+                for offsets, sizes in self.planes
+                for number, (offset, size) in enumerate(zip(offsets, sizes, strict=True))
+            )
+        width = self.row_bytes // 2 * self.across
+        if not 0 < width <= _MOST_WIDTH:
             return True
-        return all(_decodes(twin) for twin in self._twins(data))
+        pixel_bytes = 2 * width * -(-self.height // max(self.rows, 1)) * self.rows
+        return all(_decodes(twin, pixel_bytes) for twin in self._twins(data))
 
-    def _inflates(self, part: bytes) -> bool:
-        """Whether a part ends and matches its checksum. A few bytes more than its pixels are legal."""
-        stream = zlib.decompressobj()
+    def _inflates(self, part: bytes, number: int) -> bool:
+        """Whether a part has all its pixels, and matches its checksum if it has one.
+
+        number: of the part in its plane; the last strip may be lower. Some writers leave the checksum away.
+        """
+        rows = self.rows if self.is_tiled else min(self.rows, self.height - number * self.rows)
+        needed, stream = rows * self.row_bytes, zlib.decompressobj()
         try:
-            stream.decompress(part, 2 * self.rows * self.row_bytes + _MOST_OTHER_BYTES)
+            found = len(stream.decompress(part, needed + _MOST_OTHER_BYTES))
         except zlib.error:
             return False
-        return stream.eof
+        # Damaged data that decode do not end with the last pixel.
+        return found == needed or (found > needed and stream.eof)
 
     def _twins(self, data: bytes) -> Iterator[bytearray]:
         """The file with other tags, once for each plane."""
@@ -97,9 +108,13 @@ class CompressedParts:
         return count + b"".join(entries[tag] for tag in sorted(entries)) + bytes(8)
 
 
-def _decodes(content: bytearray) -> bool:
+def _decodes(content: bytearray, pixel_bytes: int) -> bool:
+    """Whether OpenCV decodes the file. Raises MemoryError if there is too little memory to know."""
     cv2.setLogLevel(0)  # OpenCV warns of each damaged part
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+        if cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is not None:
+            return True
     except cv2.error:
-        return False
+        pass
+    np.empty(2 * pixel_bytes, np.uint8)  # OpenCV says the same of damage and of little memory
+    return False

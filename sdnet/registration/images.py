@@ -72,7 +72,9 @@ def image_from_array(pixels: np.ndarray, *, valid: np.ndarray | None = None, nam
         pixels, valid = pixels.data, _unmasked(pixels, valid)
     grey = _grey(pixels)
     if valid is None:
-        valid = _holds_data(grey) & has_data(pixels, undeclared_no_data(pixels))
+        valid = _holds_data(grey)
+        if (empty := undeclared_no_data(pixels)) is not None:
+            valid &= has_data(pixels, empty)
     if grey.dtype.kind == "f" and not (known := np.abs(grey) < NOT_A_MEASUREMENT).all():
         # One NaN would make both percentiles NaN, and so the whole image black.
         grey, valid = np.where(known, grey, np.nan), valid & known

@@ -57,8 +57,9 @@ def refuse_changed_since_finished(spec: JobSpec, run: RunDirectory) -> None:
         return
     if _refuse_changed_images(spec, run, "was finished") is None:
         logger.warning(
-            "images %s were not compared with those that %s was trained with: its shards are gone, or pairs "
-            "that it does not use were added or removed; if the images changed, launch with --restart",
+            "images %s were not compared with those that %s was trained with: its shards are gone or of an "
+            "older version, or pairs that it does not use were added or removed; if the images changed, launch with "
+            "--restart",
             spec.data.images,
             run.root,
         )

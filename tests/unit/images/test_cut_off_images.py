@@ -1,6 +1,7 @@
 """An image of which a part is missing is bad and says so; bytes behind a whole image change nothing."""
 
 import struct
+import zlib
 from typing import Any
 
 import cv2
@@ -10,6 +11,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from sdnet.images.decode import BadImage, read_grey
+from sdnet.images.tiff_parts import CompressedParts
 from tests.unit.images.image_files import COLOURS, GREY, LIMIT, pillow_bytes, tiff, written
 
 
@@ -78,6 +80,7 @@ def test_half_a_file_is_called_truncated_with_its_number_of_bytes(read, kind):
 
 
 # Odd rows and no full last tile. Four bits of eight, because incompressible pixels are stored as they are.
+ROWS = bytes(range(64))  # 8 of 8 bytes
 NOISE = np.random.default_rng(0).integers(0, 16, (3, 150, 161), np.uint8) * 17
 LAYOUTS: dict[str, Any] = {
     "strips": {"blockysize": 16}, "tiles": {"tiled": True, "blockxsize": 64, "blockysize": 64},
@@ -107,6 +110,25 @@ def test_an_8_bit_tiff_whose_tail_is_zeros_is_bad_and_the_whole_one_is_not(read,
     tail = len(content) // 3
     with pytest.raises(BadImage, match=r"is a damaged TIFF \(a strip or tile cannot be decoded\)"):
         read(content[:-tail] + bytes(tail))
+
+
+@pytest.mark.parametrize(
+    ("strip", "is_whole"),
+    [
+        (zlib.compress(ROWS), True),
+        (zlib.compress(ROWS) + b"more", True),
+        (zlib.compress(ROWS)[:-4], True),  # some writers leave the checksum away
+        (zlib.compress(ROWS)[:-4] + bytes(4), False),
+        (zlib.compress(ROWS[:32]), False),
+        (zlib.compress(b""), False),
+    ],
+)
+def test_a_deflate_strip_needs_all_its_pixels_and_no_wrong_checksum(strip, is_whole):
+    place = ((0,), (len(strip),))
+    parts = CompressedParts(
+        "<", 8, 1, row_bytes=8, across=1, rows=8, height=8, is_tiled=False, planes=(place,)
+    )
+    assert parts.are_whole(strip) == is_whole
 
 
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
