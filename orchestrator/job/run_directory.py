@@ -100,7 +100,9 @@ class RunDirectory:
         """Raise InputError, as `make_root` would, if a file is where a directory must be; nothing is created."""
         first = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
         if not first.is_dir():
-            reason = os.strerror(errno.EEXIST if first == self.root else errno.ENOTDIR)
+            reason = _leads_nowhere(self.root) or os.strerror(
+                errno.EEXIST if first == self.root else errno.ENOTDIR
+            )
             raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
 
     def refuse_without_rights(self) -> None:
@@ -161,10 +163,17 @@ def _make_writable(directory: Path, remedy: str) -> None:
             probe.flush()
     except OSError as error:
         what = "storage " if remedy == _OTHER_STORAGE else ""
-        reason = error.strerror
-        if directory.is_symlink() and not directory.exists():
-            reason = f"it is a link to {directory.readlink()}, which is not there"
+        reason = _leads_nowhere(directory) or error.strerror
         raise InputError(f"{what}{directory} cannot be written ({reason}); {remedy}") from None
+
+
+def _leads_nowhere(path: Path) -> str:
+    """What is wrong with a link whose target is not there, such as a file system that is not mounted; or empty."""
+    return (
+        f"it is a link to {path.readlink()}, which is not there"
+        if path.is_symlink() and not path.exists()
+        else ""
+    )
 
 
 def write_atomically(path: Path, text: str) -> None:
