@@ -134,14 +134,17 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def no_empty_folder(*paths: Path) -> Iterator[None]:
-    """If the block raises, remove those of these folders that it made and left empty, and their empty parents."""
+    """If the block raises, remove those of these folders that it made and left empty, and their empty parents.
+
+    A folder in which another process works stays, because that process may be about to write there.
+    """
     made = [folder for path in paths for folder in (path, *path.parents) if not os.path.lexists(folder)]
     try:
         yield
     except BaseException:
         with undisturbed():
             for folder in sorted(set(made), key=lambda path: len(path.parts), reverse=True):
-                with suppress(OSError):  # it is not empty, or was never made
+                with suppress(OSError, InputError), alone_in(folder):  # OSError: not empty, or never made
                     folder.rmdir()
         raise
 

@@ -233,16 +233,12 @@ def _is_marked(storage: Storage, name: str) -> bool:
 
 
 def _exists(storage: Storage, path: str) -> bool:
-    """Looks up the object itself, because a listing may lag.
-
-    One that cannot be read is there. A folder without access counts as marked, and its name as taken: the listing
-    warns of it.
-    """
+    """Looks up the object itself, because a listing may lag. An object that may not be read exists."""
     try:
         storage.get_range(path, 0, 1)
     except ObjectMissing:
         return False
-    except StorageMisused:
+    except StorageMisused:  # no access
         return True
     return True
 

@@ -37,7 +37,7 @@ class MindSporeConfig(BackendConfig):
     so the job sets it and it is never derived from the host. On CPU each rank is pinned to that many CPUs: request
     the same number from Ray, and set OMP_NUM_THREADS for the workers. start_timeout_s: how long the rendezvous may
     take. failure_budget_s: how long a late or silent rank may stall the group before MindSpore gives up.
-    `MindSporeTrainer` raises it above everything that its own watchdog allows.
+    `MindSporeTrainer` raises it to at least the longest wait that its watchdog allows.
 
     rendezvous: how ranks find each other. `auto` is a key-value store on CPU, and a dynamic cluster with a scheduler
     process on Ascend. A group of one rank has no rendezvous, and `mindspore.communication` stays uninitialised.

@@ -1,7 +1,5 @@
 """`sdnet`: prepare, train, evaluate, export and register on one device, without a cluster.
 
-Exit codes: 0 done, 1 failed, 2 the input is wrong, 3 `register` found no match that can be trusted, 130 interrupted
-by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1.
 MindSpore is imported inside the commands that compute, so that `--help` answers at once.
 """
 

@@ -1,18 +1,15 @@
 """`rank-table` as users call it: what is printed, written, and the exit code."""
 
 import json
-import re
 
 import pytest
-from typer.testing import CliRunner
 
 from orchestrator.ascend.inventory.host_tools import ROOT_VARIABLE
-from orchestrator.cli.commands import rank_table
-from orchestrator.cli.commands.rank_table import rank_table_app
 from orchestrator.errors import InputError
 from sdnet import errors as sdnet_errors
 from tests.ascend_fakes.host import describe, install
 from tests.unit import rank_table_cases
+from tests.unit.rank_table_command import run, this_host
 
 JOB = """
 name: two
@@ -26,23 +23,11 @@ cluster:
 """
 
 
-def run(*arguments):
-    return CliRunner().invoke(
-        rank_table_app, [str(argument) for argument in arguments], catch_exceptions=False
-    )
-
-
 @pytest.fixture
 def job(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text(JOB)
     return path
-
-
-def this_host(tmp_path, monkeypatch, number=1, **description):
-    monkeypatch.setenv(
-        ROOT_VARIABLE, str(install(tmp_path / f"host{number}", describe(number, **description)))
-    )
 
 
 def test_a_table_is_built_from_the_hosts_of_a_job_and_found_legal(job, tmp_path):
@@ -248,34 +233,6 @@ def test_an_illegal_table_ends_with_two_and_every_fault(job, tmp_path):
     assert (as_json["legal"], as_json["faults"][0]["code"]) == (False, "EI0014")
 
 
-def test_a_table_is_drawn_with_hosts_groups_and_ranks(tmp_path, monkeypatch):
-    this_host(tmp_path, monkeypatch, soc="a3", devices=[2, 3], pod="7")
-    out = tmp_path / "hccl.json"
-    run("build", "--soc", "a3", "--address", "172.16.0.9", "--out", out)
-    drawn = run("show", out).output
-    assert "version 1.2, 2 ranks on 1 server(s)" in drawn
-    assert "super pod 7" in drawn
-    assert "server 7/172.16.0.9 (172.16.0.9), devices {2,3}" in drawn
-    assert "192.168.1.4" in drawn
-
-
-def test_backup_addresses_are_drawn_and_brackets_are_no_markup(tmp_path):
-    table = rank_table_cases.one(name="[red]rack[/")
-    table["server_list"][0]["device"][0] |= {"backup_device_ip": "192.168.0.2", "[b]": "[/]"}
-    path = tmp_path / "t.json"
-    path.write_text(json.dumps(table))
-    drawn = run("show", path).output
-    assert "server [red]rack[/, devices {0,1}" in drawn
-    assert "backup_device_ip" in drawn and "[b]" in drawn and "[/]" in drawn
-
-
-def test_control_characters_of_a_table_do_not_reach_the_terminal(tmp_path):
-    path = tmp_path / "t.json"
-    path.write_text(json.dumps(rank_table_cases.one(name="a\x1b[2Jb")))
-    drawn = run("show", path).output
-    assert "\x1b[2J" not in drawn and "a\\x1b[2Jb" in drawn
-
-
 def test_wrong_input_is_reported_in_one_line(job, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--out .*t.txt does not end in .json"):
         run("build", job, "--out", tmp_path / "t.txt")
@@ -307,24 +264,3 @@ def test_a_relative_path_in_a_deleted_directory_is_reported_in_one_line(job, tmp
     for arguments in (("validate", "t.json"), ("build", job, "--out", "t.json")):
         with pytest.raises(InputError, match="the rank table is t.json; the current directory was deleted"):
             run(*arguments)
-
-
-def test_a_big_table_has_the_same_columns_without_boxes(tmp_path, monkeypatch):
-    table = rank_table_cases.one(name="[red]rack[/")
-    table["server_list"][0]["device"][0] |= {"backup_device_ip": "192.168.0.2", "[b]": "a\x1b[2Jb"}
-    path = tmp_path / "t.json"
-    path.write_text(json.dumps(table))
-
-    def words():
-        return re.findall(r"[^\s\u2500-\u257f]+", run("show", path).output)
-
-    boxed = words()
-    monkeypatch.setattr(rank_table, "_MOST_BOXED", 1)
-    assert words() == boxed
-    assert "\u2503" not in run("show", path).output
-
-
-def test_the_name_of_a_table_is_drawn_as_it_is(job, tmp_path):
-    out = tmp_path / "[red]:key:.json"
-    run("build", job, "--out", out)
-    assert run("show", out).output.startswith("[red]:key:.json: version")

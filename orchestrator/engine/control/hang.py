@@ -53,9 +53,9 @@ def step_timeout_s(step_times_s: Sequence[float]) -> float:
 
 
 def longest_wait_s(step_timeout_s: float | None) -> float:
-    """How long ranks may have to wait for a late one. A collective must not give up before the watchdog does.
+    """The longest time that the watchdog lets ranks wait for a late one; a collective must wait as long.
 
-    step_timeout_s: as stated; None if it is derived from the measured steps, which nobody knows at the start.
+    step_timeout_s: as stated, or None if it is derived from the steps, which are not measured yet.
     """
     return max(*PHASE_ALLOWANCE_S.values(), step_timeout_s or 0.0)
 

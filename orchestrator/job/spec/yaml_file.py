@@ -175,14 +175,15 @@ class _Composer:
             self._path = self._path[:1]
             raise self._refusal(event, f"is nested deeper than {_DEEPEST} levels; no key of a job is")
 
-    def _node(self, event: yaml.Event) -> Node:
+    def _node(self, event: yaml.Event, line: int | None = None) -> Node:
+        """line: of the value's key; left out, that of the value itself."""
+        line = line or _line_of(event)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
+            return self._alias(event, line)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent), event
         self._count(event, 1)
         if event.tag is not None:
             raise self._refusal(event, f"has the tag {shown(event.tag)}; remove it, and put text in quotes")
-        line = _line_of(event)
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event, line)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -199,7 +200,7 @@ class _Composer:
             self._anchors[event.anchor] = node
         return node
 
-    def _alias(self, event: yaml.AliasEvent) -> Node:
+    def _alias(self, event: yaml.AliasEvent, line: int) -> Node:
         node = self._anchors.get(event.anchor or "")
         if node is None:
             raise self._refusal(
@@ -207,7 +208,7 @@ class _Composer:
                 "define it before, or put text in quotes"
             )  # fmt: skip
         self._count(event, node.size)
-        return replace(node, line=_line_of(event))
+        return replace(node, line=line)
 
     def _items(self) -> list[Node]:
         items: list[Node] = []
@@ -226,7 +227,7 @@ class _Composer:
             if key in entries:
                 first = entries[key].line
                 raise self._refusal(event, f"is given twice, first in line {first}; delete one of them")
-            entries[key] = replace(self._node(self._next()), line=line)
+            entries[key] = self._node(self._next(), line)
             self._path.pop()
         return self._merged(entries)
 
@@ -255,13 +256,13 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> Node:
         text = str(event.value)
-        last = line if event.end_mark is None else event.end_mark.line + 1
+        first = _line_of(event)
+        last = first if event.end_mark is None else event.end_mark.line + 1
         # A block with | or > has more lines on purpose, and so has a quoted text with line ends of its own.
         on_purpose = event.style in ("|", ">") or (event.style in ("'", '"') and "\n" in text)
-        if line != last and not on_purpose:
-            raise self._refusal(
-                event, f"is a text over lines {line} to {last}; {on_one_line(self._lines, line, last)}"
-            )
+        if first != last and not on_purpose:
+            remedy = on_one_line(self._lines, first, last)
+            raise self._refusal(event, f"is a text over lines {first} to {last}; {remedy}")
         if not event.implicit[0]:  # in quotes, or a block
             return Node(text, line)
         if len(text) > _MOST_DIGITS and is_integer(text):

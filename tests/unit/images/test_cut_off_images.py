@@ -1,4 +1,4 @@
-"""An image of which a part is missing is bad and says so; bytes behind a whole image change nothing."""
+"""A truncated or damaged image is refused with the reason. Bytes after the end of an image change nothing."""
 
 import struct
 import zlib

@@ -2,8 +2,6 @@
 
 import io
 import tracemalloc
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,24 +14,16 @@ from rasterio.windows import Window
 from sdnet.images.decode import BadImage, read_grey
 from sdnet.images.formats import read_header
 from sdnet.images.header import BadHeader
-from tests.unit.images.image_files import announced, bmp_of_32_bits, pillow_bytes, png, tiff
-
-LIMIT = 1 << 20
-GREY = (np.arange(20 * 30).reshape(20, 30) % 251).astype(np.uint8)
-COLOURS = np.dstack([GREY, GREY // 2, 255 - GREY])
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Any:
-    """Reads the bytes of an image file."""
-
-    def read_bytes(content: bytes) -> np.ndarray:
-        path = tmp_path / "image.tif"
-        path.write_bytes(content)
-        return read_grey(path, LIMIT)
-
-    return read_bytes
-
+from tests.unit.images.image_files import (
+    COLOURS,
+    GREY,
+    LIMIT,
+    announced,
+    bmp_of_32_bits,
+    pillow_bytes,
+    png,
+    tiff,
+)
 
 MANY = np.repeat(GREY[:, :, None], 13, axis=2)
 REFUSED = {

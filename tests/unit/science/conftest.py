@@ -54,3 +54,14 @@ def evaluation() -> Evaluation:
     net = SDNet(Recipe(), training=False)
     made.load(weights.initial(net, seed=0))
     return made
+
+
+@pytest.fixture(scope="session")
+def model() -> weights.State:
+    """The weights that training starts with."""
+    return weights.initial(SDNet(Recipe(), training=True), seed=3)
+
+
+@pytest.fixture(scope="session")
+def shapes(model: weights.State) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in model.items()}

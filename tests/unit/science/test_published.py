@@ -9,25 +9,13 @@ import numpy as np
 import pytest
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from sdnet.config import Recipe
 from sdnet.errors import InputError
-from sdnet.network.model import SDNet
 from sdnet.parameters import weights
 from sdnet.parameters.checkpoint import load_model, read_model
 from sdnet.parameters.parameter_file import ParameterFile, read_parameters, serialize
 from sdnet.parameters.published import published_name, write_published
 
 LARGEST = "embedding.14.weight"
-
-
-@pytest.fixture(scope="module")
-def model() -> weights.State:
-    return weights.initial(SDNet(Recipe(), training=True), seed=3)
-
-
-@pytest.fixture(scope="module")
-def shapes(model: weights.State) -> dict[str, tuple[int, ...]]:
-    return {name: value.shape for name, value in model.items()}
 
 
 @pytest.fixture(scope="module")
@@ -151,38 +139,6 @@ def test_additional_parameters_may_have_types_that_numpy_lacks(whole, model, sha
     message.value[0].tensor.tensor_type = stored
     path.write_bytes(message.SerializeToString())
     assert f" is {stored.lower()} [" in refusal(path, shapes)
-
-
-@pytest.mark.parametrize("half", [ms.float16, ms.bfloat16], ids=str)
-def test_weights_of_half_precision_are_converted_with_a_note(model, shapes, tmp_path, half):
-    path = tmp_path / "half.ckpt"
-    halves = {name: ms.Tensor(value).astype(half) for name, value in model.items()}
-    entries = [{"name": published_name(name), "data": value} for name, value in halves.items()]
-    ms.save_checkpoint(entries, str(path))
-    found = load_model(path, shapes)
-    assert found.note == f"{str(half).lower()} weights were converted to float32"
-    for name, value in halves.items():
-        assert found.state[name].dtype == np.float32
-        np.testing.assert_array_equal(found.state[name], value.astype(ms.float32).asnumpy())
-
-
-def test_weights_of_double_precision_are_rounded_to_float32_and_too_large_ones_refused(
-    model, shapes, tmp_path
-):
-    path, name = tmp_path / "double.ckpt", next(iter(model))
-    doubles = {key: value.astype(np.float64) * (1 + 1e-12) for key, value in model.items()}
-    for most in (None, 1e300):
-        if most:
-            doubles[name].flat[0] = most
-        entries = [{"name": published_name(key), "data": ms.Tensor(value)} for key, value in doubles.items()]
-        ms.save_checkpoint(entries, str(path))
-        if most:
-            assert published_name(name) in refusal(path, shapes)
-            continue
-        found = load_model(path, shapes)
-        assert found.note == "float64 weights were converted to float32"
-        for key, value in doubles.items():
-            np.testing.assert_array_equal(found.state[key], value.astype(np.float32))
 
 
 def test_the_crc_of_a_file_that_has_one_is_checked(model, shapes, tmp_path):

@@ -13,16 +13,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from sdnet.config import Recipe
-from sdnet.network.model import SDNet
-from sdnet.parameters import weights
 from tests.unit.science.test_published import refusal
-
-
-@pytest.fixture(scope="module")
-def shapes() -> dict[str, tuple[int, ...]]:
-    model = weights.initial(SDNet(Recipe(), training=True), seed=3)
-    return {name: value.shape for name, value in model.items()}
 
 
 def a_zip(name: str) -> bytes:
