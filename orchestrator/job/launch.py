@@ -43,7 +43,8 @@ from sdnet.preparation.prepare import notes_on_result
 
 logger = logging.getLogger(__name__)
 
-# Bytes of addresses of a rank beside Ray's smallest object store, on two CPUs. With less, ranks end after a minute.
+# Bytes of address space that a rank needs, with Ray's smallest object store in it; measured on two CPUs. With less,
+# ranks end after a minute.
 _LEAST_ADDRESS_SPACE = 5000 << 20
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from sdnet.cli.interruption import Interrupted, interruptible
 from sdnet.cli.program import main
 from sdnet.config import SyntheticConfig
+from sdnet.errors import InputError
 from sdnet.files import alone_in, made_folder, undisturbed
 from sdnet.preparation.sen12 import find_pairs
 from sdnet.preparation.synthetic import make_tree
@@ -148,6 +150,18 @@ def test_a_failure_removes_only_empty_folders_that_it_made(tmp_path, found):
         (tmp_path / "a/b/kept").touch()
         raise KeyboardInterrupt
     assert (tmp_path / "a/b/kept").exists()
+
+
+def test_a_failure_leaves_a_folder_in_which_another_process_works(tmp_path):
+    with (
+        ExitStack() as other,
+        pytest.raises(InputError, match="another process"),
+        made_folder(tmp_path / "a"),
+    ):
+        other.enter_context(alone_in(tmp_path / "a"))  # a lock belongs to an open file, not to a process
+        with alone_in(tmp_path / "a"):
+            pytest.fail("two processes were let in")
+    assert (tmp_path / "a").is_dir()
 
 
 def test_a_second_signal_does_not_stop_the_cleaning(tmp_path):
