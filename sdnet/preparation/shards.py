@@ -7,7 +7,7 @@ report is written after the patches, so a shard without a matching report is mad
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -196,11 +196,13 @@ def fingerprint(shard: Shard, config: PatchConfig) -> str:
     return f"{_VERSION}-{_hash_of(shard, config, map(_size_and_time, _files(shard)))}"
 
 
-def contents_of(shard: Shard, config: PatchConfig) -> str:
-    """The same with the bytes of the files instead of their times: equal for a copy. Reads every file."""
+def contents_of(shard: Shard, config: PatchConfig, each: Callable[..., Iterable[Any]] = map) -> str:
+    """The same with the bytes of the files instead of their times: equal for a copy. Reads every file.
+
+    each: calls a function for every file, in order. Threads help only where storage answers slowly.
+    """
     most = most_bytes(shard.max_pixels)
-    with ThreadPoolExecutor() as pool:  # network storage answers slowly
-        return _hash_of(shard, config, pool.map(lambda path: _size_and_checksum(path, most), _files(shard)))
+    return _hash_of(shard, config, each(lambda path: _size_and_checksum(path, most), _files(shard)))
 
 
 def _files(shard: Shard) -> list[Path]:
@@ -236,7 +238,9 @@ def gives_other_patches(shard: Shard, directory: Path, config: PatchConfig) -> b
     """
     before = _read_report(shard, directory)
     now = fingerprint(shard, config)  # before the files are read, as in `make_shard`
-    if before.get("contents") == contents_of(shard, config):
+    with ThreadPoolExecutor() as pool:
+        contents = contents_of(shard, config, pool.map)
+    if before.get("contents") == contents:
         _write_report({**before, "fingerprint": now}, shard, directory)
         return False
     with tempfile.TemporaryDirectory() as elsewhere:
