@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 FOLDER, STATE, MARKER = "checkpoints/", "state.json", "corrupt"
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
 _NAMED = 3  # how many corrupt checkpoints a message lists
+# Names that a save tries. Only if storage itself is blocked are so many of one step taken.
+_MOST_NAMES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ def newest_valid(
     corrupt: list[CorruptData] = []
     names = checkpoint_names(storage)
     heard_of = known if known is not None and known not in names and _NAME.fullmatch(known) else None
-    if heard_of is not None and not _is_marked(storage, heard_of):
+    if heard_of is not None and not _exists(storage, f"{FOLDER}{heard_of}/{MARKER}"):
         names = sorted([*names, heard_of], key=order_of)
     for name in reversed(names):
         if name in avoid:
@@ -228,10 +230,6 @@ def has_state(storage: Storage, name: str) -> bool:
     return _exists(storage, f"{FOLDER}{name}/{STATE}")
 
 
-def _is_marked(storage: Storage, name: str) -> bool:
-    return _exists(storage, f"{FOLDER}{name}/{MARKER}")
-
-
 def _exists(storage: Storage, path: str) -> bool:
     """Looks up the object itself, because a listing may lag. An object that may not be read exists."""
     try:
@@ -255,17 +253,18 @@ def _claim_name(storage: Storage, encoded: Encoded, newest: str | None) -> str:
 
     A listing may lag and two writers may run at once, so a listing cannot prove that a name is free. Creating the
     first data object claims the name: `create` lets only one writer win. It also accepts an object with the same
-    bytes, so a retry after a failed write takes its own name again.
+    bytes, so a retry after a failed write takes its own name again. A folder without access counts as taken.
     """
-    number = 1 if newest is None else order_of(newest)[1]
+    begin = 1 if newest is None else order_of(newest)[1]
     first = next(iter(encoded.files.items()), None)
-    while True:
+    for number in range(begin, begin + _MOST_NAMES):
         name = f"step_{encoded.step:08d}" + (f".{number}" if number > 1 else "")
         if not has_state(storage, name) and (
             first is None or storage.create(f"{FOLDER}{name}/{first[0]}", first[1])
         ):
             return name
-        number += 1
+    storage.get_range(f"{FOLDER}{name}/{STATE}", 0, 1)  # raises why no name can be read
+    raise StorageMisused(f"{FOLDER}{name}", f"it and {_MOST_NAMES - 1} names before it are taken")
 
 
 def _same(storage: Storage, name: str, content: dict[str, Any]) -> bool:

@@ -29,6 +29,8 @@ train: {{recipe: demo, epochs: 2, batch: 8}}
 checkpoint: {{every_s: 0, keep: 2}}
 evaluate: {{batch: 32}}
 """
+# Before the name of a fault; the working directory must be this folder, from which Ray lets the ranks import.
+FAULTY_LAUNCH = "import launch_with_a_fault as it; it.launch()"
 STEPS = 6  # 8 pairs of 6 patches, 16 per step, twice
 
 
@@ -44,20 +46,25 @@ def launch(
     name: str,
     *options: str,
     python: str = "",
+    fault: str = "",
     compiles: bool = False,
 ) -> tuple["subprocess.Popen[str]", RunDirectory]:
     """Start to launch the job of this name.
 
-    python: runs before the command line. compiles: do not reuse the graphs of the clean run in the same storage.
+    python: runs before the command line. fault: of `launch_with_a_fault`, in the fourth step. compiles: do not reuse
+    the graphs of the clean run in the same storage.
     """
     begin = f"{python}\nfrom orchestrator.cli import main\nmain()"
     run = RunDirectory(storage / name)
     if not compiles:
         reuse_graphs(RunDirectory(storage / "clean"), run)
     command = [sys.executable, "-c", begin] if python else [str(program("sdnet-orchestrate"))]
+    if fault:
+        command = [sys.executable, "-c", FAULTY_LAUNCH, fault]
     process = subprocess.Popen(
         [*command, "launch", str(job_file(storage, name)), *options],
         env=cluster.environment,
+        cwd=Path(__file__).parent if fault else None,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     return process, run

@@ -53,6 +53,14 @@ def late(root: Path) -> None:
         (root / "was_late").touch()
 
 
+def held(root: Path) -> None:
+    """Every rank waits until the test makes the file `continue` in the folder above the storage."""
+    import time
+
+    while not (root.parents[1] / "continue").exists():
+        time.sleep(0.05)
+
+
 def train_with_bug(job: SdnetJob) -> Mapping[str, Any]:
     """See `bug`."""
     return _train(job, bug)
@@ -71,6 +79,11 @@ def train_with_memory(job: SdnetJob) -> Mapping[str, Any]:
 def train_with_late(job: SdnetJob) -> Mapping[str, Any]:
     """See `late`."""
     return _train(job, late)
+
+
+def train_with_held(job: SdnetJob) -> Mapping[str, Any]:
+    """See `held`."""
+    return _train(job, held)
 
 
 def _train(job: SdnetJob, fault: Callable[[Path], None]) -> Mapping[str, Any]:

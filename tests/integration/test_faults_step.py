@@ -10,13 +10,12 @@ from ray._private.utils import get_system_memory, get_used_memory
 
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.events import FailureDetected, GivingUp, GroupStarted
-from tests.integration.jobs import job_file, weights
+from tests.integration.jobs import FAULTY_LAUNCH, job_file, weights
 from tests.integration.ray_node import RayCluster
 from tests.launching import NoteSeconds, events_of, times_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
-FAULTY_LAUNCH = "import launch_with_a_fault as it; it.launch()"
 # Above what the job needs by itself.
 ROOM = 6 * 10**9
 

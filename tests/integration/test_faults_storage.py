@@ -40,10 +40,11 @@ def test_a_run_survives_storage_that_is_unavailable_for_a_while(
 ) -> None:
     mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
     mount.mkdir()
-    process, run = launch(ray_cluster, mount, "away")
+    process, run = launch(ray_cluster, mount, "away", fault="held")
     wait_for(run, moment)
     mount.rename(elsewhere)
     mount.touch()  # every operation below it fails, also creating it again
+    (tmp_path / "continue").touch()
     time.sleep(away_s)
     mount.unlink()
     elsewhere.rename(mount)

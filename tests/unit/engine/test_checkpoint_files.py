@@ -17,7 +17,7 @@ from orchestrator.engine.checkpoints import (
     refuse_lost,
 )
 from orchestrator.engine.pruning import prune
-from orchestrator.storage import DirectoryStorage
+from orchestrator.storage import DirectoryStorage, StorageMisused
 from tests.unit.engine.crashing import save
 from tests.unprivileged import as_nobody, let_anybody_write
 
@@ -71,6 +71,19 @@ def test_where_an_ordinary_user_may_not_read_a_file_the_checkpoint_before_is_use
         return "the earlier one"
 
     assert as_nobody(found) == "the earlier one"
+
+
+def test_a_save_into_a_blocked_storage_names_the_cause_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    root, away = tmp_path / "run", tmp_path / "away"
+    root.mkdir()
+    save(root, 3)
+    root.rename(away)
+    root.touch()  # a file at the place of the mount
+    with pytest.raises(StorageMisused, match="Not a directory"):
+        save(root, 5)
+    root.unlink()
+    away.rename(root)
+    assert save(root, 5) == "step_00000005"
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_corrupt(tmp_path: Path) -> None:
