@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import CorruptData, InputError
-from orchestrator.storage import ObjectMissing, Storage, StorageError, StorageMisused
+from orchestrator.storage import ObjectMissing, Storage, StorageError, StorageMisused, StorageUnavailable
 from orchestrator.storage.retry import RETRY_AFTER_S, retried
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 FOLDER, STATE, MARKER = "checkpoints/", "state.json", "corrupt"
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
 _NAMED = 3  # how many corrupt checkpoints a message lists
-# Names that a save tries. Only if storage itself is blocked are so many of one step taken.
-_MOST_NAMES = 100
+_MOST_NAMES = 100  # how many names of one step a save tries; all are taken only if storage itself is blocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,10 @@ def refuse_lost(storage: Storage, saved: str | None) -> None:
     """Raise CheckpointsLost if the run saved checkpoints earlier; call it when no checkpoint is valid.
 
     A silent start from step 1 would hide that hours of work are lost. saved: name of the newest known checkpoint.
+    Raises StorageUnavailable if nothing of the run is there: a mount that is away looks like an empty folder.
     """
+    if saved and not storage.list(""):
+        raise StorageUnavailable(FOLDER, f"{storage.describe()} is empty or not mounted")
     marked = {
         path.removeprefix(FOLDER).partition("/")[0]
         for path in storage.list(FOLDER)

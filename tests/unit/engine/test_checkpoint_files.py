@@ -17,7 +17,7 @@ from orchestrator.engine.checkpoints import (
     refuse_lost,
 )
 from orchestrator.engine.pruning import prune
-from orchestrator.storage import DirectoryStorage, StorageMisused
+from orchestrator.storage import DirectoryStorage, StorageMisused, StorageUnavailable
 from tests.unit.engine.crashing import save
 from tests.unprivileged import as_nobody, let_anybody_write
 
@@ -106,12 +106,26 @@ def test_names_sort_as_steps_do_beyond_eight_digits(tmp_path: Path) -> None:
 def test_a_run_whose_checkpoints_are_gone_does_not_silently_begin_again(tmp_path: Path) -> None:
     storage = DirectoryStorage(tmp_path)
     refuse_lost(storage, None)  # a new run
+    (tmp_path / "job.yaml").touch()
     with pytest.raises(CheckpointsLost, match=r"although the run saved step_00000007 \(all are gone\)"):
         refuse_lost(storage, "step_00000007")
     (tmp_path / "checkpoints" / save(tmp_path, 5) / "arrays.npz").write_bytes(b"")
     assert newest_valid(storage)[0] is None
     with pytest.raises(CheckpointsLost, match=r"no valid checkpoint \(corrupt: step_00000005\)"):
         refuse_lost(storage, None)
+
+
+@pytest.mark.parametrize(
+    "away", [Path.mkdir, Path.touch, lambda root: None], ids=["unmounted", "a file", "no mount point"]
+)
+def test_checkpoints_of_a_mount_that_is_away_are_not_lost(
+    tmp_path: Path, away: Callable[[Path], object]
+) -> None:
+    away(tmp_path / "run")
+    storage = DirectoryStorage(tmp_path / "run")
+    assert newest_valid(storage, known="step_00000007", wait=lambda seconds: None)[0] is None
+    with pytest.raises(StorageUnavailable, match=r"run is empty or not mounted\); mount or free the storage"):
+        refuse_lost(storage, "step_00000007")
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["new", "beside a corrupt one"])
