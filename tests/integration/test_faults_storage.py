@@ -22,7 +22,14 @@ from orchestrator.telemetry.events import (
 from tests.disk import fill, small_disk
 from tests.integration.jobs import launch, succeeded, weights
 from tests.integration.ray_node import RayCluster
-from tests.launching import NoteSeconds, events_of, times_of, wait_for, wait_for_checkpoint
+from tests.launching import (
+    NoteSeconds,
+    events_of,
+    reuse_graphs,
+    times_of,
+    wait_for,
+    wait_for_checkpoint,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -40,6 +47,7 @@ def test_a_run_survives_storage_that_is_unavailable_for_a_while(
 ) -> None:
     mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
     mount.mkdir()
+    reuse_graphs(clean, RunDirectory(mount / "away"))
     process, run = launch(ray_cluster, mount, "away", fault="held")
     wait_for(run, moment)
     mount.rename(elsewhere)
