@@ -77,7 +77,7 @@ def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
         with reading(run):
             _refuse_running(run)
     with reading(disturbed):
-        earlier = has_events(disturbed.storage)
+        earlier = disturbed.root.exists() and has_events(disturbed.storage)
     if earlier:
         raise InputError(
             f"{disturbed.root} contains an earlier drill; delete it, or give this one another `--set name=...`"
@@ -87,7 +87,7 @@ def run_directories(spec: JobSpec) -> tuple[RunDirectory, RunDirectory]:
 
 def _refuse_running(run: RunDirectory) -> None:
     """Raise RunIsOwned while a launch works here: its job file and its output must not be replaced, nor deleted."""
-    lease = newest_lease(run.storage)
+    lease = newest_lease(run.storage) if run.root.exists() else 0
     if lease and life_of(run.storage, lease, LeaseTimes()) is Life.ALIVE:
         raise RunIsOwned(str(run.root), owner_of(run.storage, lease))
 

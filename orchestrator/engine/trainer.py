@@ -121,6 +121,8 @@ class MindSporeTrainer:
                 'call it below `if __name__ == "__main__":`'
             )
         call = self._call()  # refuses a function that cannot be sent, before anything is written
+        if lease is not None:
+            lease.check()  # a run whose storage is away must not be made again below an empty mount point
         self._make_directory()
         storage = DirectoryStorage(self._root)
         if lease is None:
@@ -159,7 +161,7 @@ class MindSporeTrainer:
             cause = str(error).splitlines()[0].rstrip(".")
             raise TrainingGaveUp(f"the controller died: {cause}", "launch again to resume") from error
         # Training has ended, so storage that is away now only delays the result.
-        return outlasting(lambda: self._result(storage, value), self._recovery.storage_timeout_s)
+        return outlasting(storage, lambda: self._result(storage, value), self._recovery.storage_timeout_s)
 
     def _complete(self, config: MindSporeConfig) -> MindSporeConfig:
         """A copy of the configuration with the values of this run. A copy, as other runs may share the original."""

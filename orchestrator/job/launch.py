@@ -158,7 +158,7 @@ def _ended_in_writing(
         timeout_s = spec.recovery.storage_timeout_s if status == "succeeded" else 0.0
         write = functools.partial(_write_end, spec, run, events, owning, status, reason)
         try:
-            outlasting(write, timeout_s)
+            outlasting(run.storage, write, timeout_s)
         except (StorageError, InputError) as error:
             raise StorageRefused(str(run.root), getattr(error, "detail", str(error)), reason) from error
 

@@ -113,6 +113,8 @@ def _judged(spec: JobSpec, run: RunDirectory) -> tuple[str, tuple[str, ...]]:
     """Why `launch` would refuse the run directory as it is, and notes on it."""
     try:
         run.refuse_without_rights()
+        if not run.root.exists():
+            return "", ()
         refuse_another_job(spec, run)
         summary = read_summary(run)
         if summary is None or summary["status"] != "succeeded":

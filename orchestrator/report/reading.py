@@ -27,6 +27,9 @@ _PIECE_BYTES = 1 << 20
 
 def existing_run(path: Path) -> RunDirectory:
     """The run in this directory. Raises InputError when there is none."""
+    if not path.is_dir():
+        state = "is a file" if path.exists() else "is not there"
+        raise InputError(f"{path} {state}; give <storage>/<name>, and mount the storage if it is away")
     try:
         found = any(_has_name(path / folder, name) for folder, name in _SIGNS)
     except OSError as error:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import itertools
 import logging
 import os
 import secrets
@@ -49,7 +50,8 @@ class DirectoryStorage:
     """Objects are files below `root`, which must exist.
 
     The root is never created here. A missing root may be a mount whose server is away, and a new directory would look
-    like an empty run. wait: pauses between retries.
+    like an empty run. For the same reason every call that finds no root raises StorageUnavailable, and nothing seems
+    to be deleted. wait: pauses between retries.
     """
 
     root: Path
@@ -57,7 +59,7 @@ class DirectoryStorage:
 
     def put(self, name: str, content: bytes) -> None:
         """Write a temporary file, sync it, and replace the target. A failed close is a failed put."""
-        self._written(name, lambda: self._put(self.path(name), content))
+        self._answer(name, lambda: self._put(self.path(name), content))
 
     def get(self, name: str) -> bytes:
         """Read the whole file."""
@@ -68,10 +70,13 @@ class DirectoryStorage:
         return self._answer(name, lambda: _read(self.path(name), start, size))
 
     def list(self, prefix: str) -> list[str]:
-        """Walk the folder that the prefix names; a missing folder has no entries."""
+        """Walk the folder that the prefix names; a missing folder has no entries, and a broken link is no folder."""
         folder = prefix.rpartition("/")[0]
         start = f"{folder}/" if folder else ""
-        names = self._answer(prefix, lambda: list(_names_below(self.root / folder, start)))
+        try:
+            names = self._answer(folder or ".", lambda: list(_names_below(self.root / folder, start)))
+        except ObjectMissing:
+            return []
         return sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
@@ -103,7 +108,7 @@ class DirectoryStorage:
                     raise refused from None
             return True
 
-        return self._written(name, attempt)
+        return self._answer(name, attempt)
 
     def tidy(self, folder: str) -> None:
         """Remove the temporary files of writers that were killed, and folders that hold nothing else."""
@@ -121,20 +126,29 @@ class DirectoryStorage:
         return self.root.joinpath(*parts)
 
     def _answer(self, name: str, operation: Callable[[], T]) -> T:
-        """What the operation returns. A stale handle is tried again; every OSError becomes a StorageError."""
+        """What the operation returns. A stale handle is tried again; every OSError becomes a StorageError.
+
+        What is missing below a root that is away, or below a broken link, is unavailable.
+        """
 
         def once() -> T:
             with storage_errors(name):
                 return operation()
 
-        return retried(once, StaleHandle, self.wait)
-
-    def _written(self, name: str, operation: Callable[[], T]) -> T:
-        """As `_answer`, for a write: if the root is missing, the mount is away."""
         try:
-            return self._answer(name, operation)
-        except ObjectMissing as error:
-            raise StorageUnavailable(name, f"{self.root} is not there") from error
+            return retried(once, StaleHandle, self.wait)
+        except (ObjectMissing, StaleHandle) as error:
+            if away := self._away(name):
+                raise StorageUnavailable(name, f"{away} is not there") from error
+            raise
+
+    def _away(self, name: str) -> Path | None:
+        """The root if it is no folder, or the target of a broken link on the way to the object."""
+        if not self.root.is_dir():
+            return self.root
+        way = itertools.accumulate(name.split("/"), Path.joinpath, initial=self.root)
+        broken = (path for path in way if path.is_symlink() and not path.exists())
+        return next((path.readlink() for path in broken), None)
 
     def _put(self, target: Path, content: bytes) -> None:
         unique = f".{target.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
@@ -185,7 +199,9 @@ def _write_new(path: Path, content: bytes) -> None:
 def _read(path: Path, start: int = 0, size: int = -1) -> bytes:
     # A FIFO at this name would block the open for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
+    with contextlib.ExitStack() as closing:
+        closing.callback(os.close, descriptor)  # `open` closes no descriptor of a folder
+        file = closing.enter_context(open(descriptor, "rb", closefd=False))
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             # A link to /dev/zero would never end.
@@ -196,14 +212,12 @@ def _read(path: Path, start: int = 0, size: int = -1) -> bytes:
 
 
 def _names_below(folder: Path, prefix: str) -> Iterator[str]:
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
+    for entry in list(os.scandir(folder)):
         if entry.is_dir(follow_symlinks=False):
             try:
                 yield from _names_below(Path(entry.path), f"{prefix}{entry.name}/")
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # removed or replaced since it was listed
             except PermissionError as error:
                 if error.errno != errno.EACCES:  # EPERM is the answer of a lost mount
                     raise

@@ -74,11 +74,14 @@ class Storage(Protocol):
 _PROBE_NAME, _PROBE_BYTES = "probe", 1 << 16
 
 
-def takes_writes(storage: Storage) -> bool:
-    """Whether storage is there and has room for a small object."""
+def takes_writes(storage: Storage, folder: str) -> bool:
+    """Whether storage is there and has room for a small object in this folder, which may be a disk of its own.
+
+    folder: ends in a slash.
+    """
     try:
-        storage.put(_PROBE_NAME, bytes(_PROBE_BYTES))
-        storage.delete(_PROBE_NAME)
+        storage.put(f"{folder}{_PROBE_NAME}", bytes(_PROBE_BYTES))
+        storage.delete(f"{folder}{_PROBE_NAME}")
     except StorageError:
         return False
     return True

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from orchestrator.storage.protocol import StorageUnavailable
+from orchestrator.storage.protocol import Storage, StorageMisused, StorageUnavailable, takes_writes
 
 T = TypeVar("T")
 
@@ -38,20 +38,22 @@ def retried(
 
 
 def outlasting(
+    storage: Storage,
     call: Callable[[], T],
     timeout_s: float,
     wait: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> T:
-    """What `call` returns; it is called again every second while storage is away, for at most `timeout_s`.
+    """What `call` returns; it is called again every second while `storage` is away, for at most `timeout_s`.
 
-    Raises what the last call raised.
+    A storage that is read-only, or that has a file in its place, is away, too. Raises what the last call raised.
     """
     deadline = now() + timeout_s
     while True:
         try:
             return call()
-        except StorageUnavailable:
-            if now() >= deadline:
+        except (StorageUnavailable, StorageMisused) as error:
+            hopeless = isinstance(error, StorageMisused) and takes_writes(storage, "")
+            if hopeless or now() >= deadline:
                 raise
         wait(_AGAIN_EVERY_S)

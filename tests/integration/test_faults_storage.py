@@ -38,24 +38,34 @@ _FAULT_S = 20.0
 
 
 @pytest.mark.parametrize(
-    ("moment", "away_s"),
-    [pytest.param(FirstStep, _FAULT_S, marks=pytest.mark.soak), (CheckpointSaved, 5.0)],
-    ids=["training", "saving"],
+    ("moment", "part", "away_s"),
+    [
+        pytest.param(FirstStep, "", _FAULT_S, marks=pytest.mark.soak),
+        (CheckpointSaved, "", 5.0),
+        # Longer than rank 0 tries to save, so the group fails and waits for the folder.
+        pytest.param(CheckpointSaved, "away/checkpoints", 60.0, marks=pytest.mark.soak),
+    ],
+    ids=["training", "saving", "checkpoints"],
 )
 def test_a_run_survives_storage_that_is_unavailable_for_a_while(
-    ray_cluster: RayCluster, clean: RunDirectory, tmp_path: Path, moment: type[Event], away_s: float
+    ray_cluster: RayCluster,
+    clean: RunDirectory,
+    tmp_path: Path,
+    moment: type[Event],
+    part: str,
+    away_s: float,
 ) -> None:
     mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
     mount.mkdir()
     reuse_graphs(clean, RunDirectory(mount / "away"))
     process, run = launch(ray_cluster, mount, "away", fault="held")
     wait_for(run, moment)
-    mount.rename(elsewhere)
-    mount.touch()  # every operation below it fails, also creating it again
+    (mount / part).rename(elsewhere)
+    (mount / part).touch()  # every operation below it fails, also creating it again
     (tmp_path / "continue").touch()
     time.sleep(away_s)
-    mount.unlink()
-    elsewhere.rename(mount)
+    (mount / part).unlink()
+    elsewhere.rename(mount / part)
     succeeded(process)
     assert "cannot be used (Not a directory)" in (run.logs / "rank_0.log").read_text()
     failures = events_of(run, FailureDetected)

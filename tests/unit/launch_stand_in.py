@@ -20,8 +20,8 @@ import psutil
 import yaml
 
 from orchestrator.engine.checkpoints import Encoded, newest_valid, write_checkpoint
+from orchestrator.engine.checkpoints.pruning import prune
 from orchestrator.engine.host.left_over import RUN_VARIABLE
-from orchestrator.engine.pruning import prune
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.process_identity import start_ticks
 from orchestrator.telemetry import events

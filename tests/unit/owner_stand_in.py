@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator import cli
 from orchestrator.engine.checkpoints import Encoded, write_checkpoint
-from orchestrator.engine.pruning import prune
+from orchestrator.engine.checkpoints.pruning import prune
 from orchestrator.job import launch
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec

@@ -50,7 +50,7 @@ def refused(cli: Cli, job: Path, *options: str) -> str:
     assert code == 2 and err.startswith("sdnet-orchestrate: ") and err.count("\n") == 1
     assert "Traceback" not in out + err
     run = RunDirectory(job.parent / "runs" / "j")
-    assert not has_events(run.storage)
+    assert not (run.root.exists() and has_events(run.storage))
     assert not list(run.root.glob("data/*.npz")) and not run.summary.exists()
     if "data" in " ".join(options):
         assert not run.root.exists()

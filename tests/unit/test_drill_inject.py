@@ -119,4 +119,7 @@ def test_runs_are_equal_when_the_files_of_their_last_checkpoints_are(
 
 
 def test_a_run_without_a_checkpoint_is_equal_to_none(tmp_path: Path) -> None:
-    assert not same_bytes(RunDirectory(tmp_path / "clean"), RunDirectory(tmp_path / "disturbed"))
+    runs = [RunDirectory(tmp_path / name) for name in ("clean", "disturbed")]
+    for run in runs:
+        run.make_root()
+    assert not same_bytes(*runs)

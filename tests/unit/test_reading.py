@@ -19,6 +19,8 @@ from tests.unit.histories import epoch, put_old_run, record
 def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: Path) -> None:
     code, _, err = cli("status", str(tmp_path))
     assert code == 2 and f"{tmp_path} is not a run directory (it has no events); give <storage>/<name>" in err
+    code, _, err = cli("status", str(tmp_path / "away"))
+    assert code == 2 and f"{tmp_path}/away is not there; give <storage>/<name>, and mount the storage" in err
     run = RunDirectory(tmp_path / "r")
     run.create()
     record(

@@ -50,7 +50,7 @@ def link_to_itself(path: Path) -> None:
 @pytest.fixture(autouse=True)
 def storage_without_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that another process reported is here at once or never, so nobody waits for it."""
-    monkeypatch.setattr("orchestrator.engine.checkpoints.RETRY_AFTER_S", ())
+    monkeypatch.setattr("orchestrator.engine.checkpoints.newest.RETRY_AFTER_S", ())
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ class GroupControl:
         self._refuse_lost_run()
         failure = self._with_host_state(failure)
         # A file in place of a missing mount point looks like a blocked path, but the mount may come back.
-        if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage):
+        if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage, FOLDER):
             failure = replace(failure, kind=FailureKind.STORAGE)
         generation = self.generation
         step = generation.step if failure.step is None else failure.step
@@ -236,7 +236,7 @@ class GroupControl:
             self.avoid |= {failure.checkpoint}
         if failure.kind is FailureKind.STORAGE:  # no generation can start until storage accepts writes again
             timeout_s = self._settings.storage_timeout_s
-            if not poll(self._clock, timeout_s, lambda: takes_writes(self._storage)):
+            if not poll(self._clock, timeout_s, lambda: takes_writes(self._storage, FOLDER)):
                 return self._give_up(f"storage did not come back within {timeout_s:g} s")
         verdict = decide(failure, step, self._state.attempts, self._settings.max_failures)
         counted = failure.kind is not FailureKind.PREEMPTED

@@ -9,6 +9,7 @@ If the run is on a network file system, the directory is on the host's own disk.
 then uploaded, best effort, so that a rank that starts on another host can use the graphs.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -40,7 +41,7 @@ class CompileCache:
     """
 
     def __init__(self, root: Path, key: str, rank: int, storage: Storage | None = None):
-        self._directory = root / key / f"rank_{rank}"
+        self._root, self._directory = root, root / key / f"rank_{rank}"
         self._storage, self._archive = storage, f"{root.name}/{key}/rank_{rank}.zip"
 
     def open(self) -> bool:
@@ -71,6 +72,9 @@ class CompileCache:
 
     def _empty(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
+        # If the run's storage is away, a new folder below its empty mount point would look like an empty run.
+        if self._storage is None and not self._root.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root.parent))
         # Another host may have created it, or removed its parent, since this host listed the folder.
         self._directory.mkdir(parents=True, exist_ok=True)
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.engine.checkpoints import Encoded, write_checkpoint
-from orchestrator.engine.pruning import prune
+from orchestrator.engine.checkpoints import FOLDER, Encoded, write_checkpoint
+from orchestrator.engine.checkpoints.pruning import prune
 from orchestrator.engine.rank.interval import between_failures_s, checkpoint_interval_s
 from orchestrator.engine.state_format import State, StateFormat
 from orchestrator.errors import OrchestratorError
@@ -216,7 +216,7 @@ class Saver:
                 logger.warning("the checkpoint of step %s could not be written: %s", save.step, error)
                 self._record(CheckpointFailed(step=save.step, detail=str(error)))
                 # Storage works but this path is blocked, for example by a file with the folder's name: do not retry.
-                hopeless = isinstance(error, StorageMisused) and takes_writes(self._storage)
+                hopeless = isinstance(error, StorageMisused) and takes_writes(self._storage, FOLDER)
                 if hopeless and not self._has_earlier:
                     raise
                 self._not_saved = CheckpointNotSaved(save.step, str(error))

@@ -71,7 +71,7 @@ def _last(spec: JobSpec, run: RunDirectory, record: Record) -> Newest:
     deadline = time.monotonic() + LISTED_WITHIN_S
     while True:
         try:
-            done = outlasting(look, spec.recovery.storage_timeout_s)
+            done = outlasting(run.storage, look, spec.recovery.storage_timeout_s)
         except InputError:  # to this mount, all checkpoints seem to be lost
             if time.monotonic() > deadline:
                 raise

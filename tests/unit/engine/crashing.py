@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.engine.checkpoints import write_checkpoint
-from orchestrator.engine.pruning import prune
+from orchestrator.engine.checkpoints.pruning import prune
 from orchestrator.engine.state_format import NpzFormat
 from orchestrator.storage import DirectoryStorage
 

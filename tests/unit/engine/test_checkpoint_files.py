@@ -16,8 +16,8 @@ from orchestrator.engine.checkpoints import (
     read_checkpoint,
     refuse_lost,
 )
-from orchestrator.engine.pruning import prune
-from orchestrator.storage import DirectoryStorage, StorageMisused, StorageUnavailable
+from orchestrator.engine.checkpoints.pruning import prune
+from orchestrator.storage import DirectoryStorage, StorageMisused, StorageUnavailable, takes_writes
 from tests.unit.engine.crashing import save
 from tests.unprivileged import as_nobody, let_anybody_write
 
@@ -106,7 +106,6 @@ def test_names_sort_as_steps_do_beyond_eight_digits(tmp_path: Path) -> None:
 def test_a_run_whose_checkpoints_are_gone_does_not_silently_begin_again(tmp_path: Path) -> None:
     storage = DirectoryStorage(tmp_path)
     refuse_lost(storage, None)  # a new run
-    (tmp_path / "job.yaml").touch()
     with pytest.raises(CheckpointsLost, match=r"although the run saved step_00000007 \(all are gone\)"):
         refuse_lost(storage, "step_00000007")
     (tmp_path / "checkpoints" / save(tmp_path, 5) / "arrays.npz").write_bytes(b"")
@@ -115,17 +114,46 @@ def test_a_run_whose_checkpoints_are_gone_does_not_silently_begin_again(tmp_path
         refuse_lost(storage, None)
 
 
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.with_name("bigger disk"))
+
+
 @pytest.mark.parametrize(
-    "away", [Path.mkdir, Path.touch, lambda root: None], ids=["unmounted", "a file", "no mount point"]
+    "away", [Path.touch, link_to_nothing, lambda path: None], ids=["file", "link", "gone"]
 )
-def test_checkpoints_of_a_mount_that_is_away_are_not_lost(
-    tmp_path: Path, away: Callable[[Path], object]
+@pytest.mark.parametrize("place", ["run", "run/checkpoints"])
+def test_checkpoints_on_a_mount_that_is_away_are_not_lost(
+    tmp_path: Path, place: str, away: Callable[[Path], object]
 ) -> None:
-    away(tmp_path / "run")
     storage = DirectoryStorage(tmp_path / "run")
-    assert newest_valid(storage, known="step_00000007", wait=lambda seconds: None)[0] is None
-    with pytest.raises(StorageUnavailable, match=r"run is empty or not mounted\); mount or free the storage"):
-        refuse_lost(storage, "step_00000007")
+    (tmp_path / "run").mkdir()
+    saved = save(storage.root, 7)
+    (tmp_path / place).rename(tmp_path / "elsewhere")
+    away(tmp_path / place)
+    somebody_deleted_it = place == "run/checkpoints" and not os.path.lexists(tmp_path / place)
+    if somebody_deleted_it:
+        assert newest_valid(storage, known=saved, wait=lambda seconds: None)[0] is None
+    else:
+        with pytest.raises((StorageUnavailable, StorageMisused)):
+            newest_valid(storage, known=saved)
+    assert takes_writes(storage, "checkpoints/") == somebody_deleted_it
+
+
+class BadBlock(DirectoryStorage):
+    """A disk on which one object cannot be read."""
+
+    def get(self, name: str) -> bytes:
+        if name == "checkpoints/step_00000005/arrays.npz":
+            raise StorageUnavailable(name, "Input/output error")
+        return super().get(name)
+
+
+def test_a_checkpoint_on_a_bad_block_is_passed_over_and_not_marked(tmp_path: Path) -> None:
+    earlier, newest = save(tmp_path, 3), save(tmp_path, 5)
+    name, _, [unreadable] = newest_valid(BadBlock(tmp_path))
+    assert name == earlier
+    assert newest in str(unreadable) and "cannot be read: Input/output error" in str(unreadable)
+    assert newest_valid(DirectoryStorage(tmp_path))[0] == newest
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["new", "beside a corrupt one"])

@@ -17,7 +17,7 @@ from orchestrator.engine.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from orchestrator.engine.pruning import prune
+from orchestrator.engine.checkpoints.pruning import prune
 from orchestrator.engine.state_format import NpzFormat
 from orchestrator.storage import ObjectMissing, RunLost, StorageError
 from tests.storage_mounts import Mount, Server

@@ -13,13 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from orchestrator.engine.checkpoints import (
-    checkpoint_names,
-    newest_valid,
-    read_checkpoint,
-    write_checkpoint,
-)
-from orchestrator.engine.pruning import prune
+from orchestrator.engine.checkpoints import checkpoint_names, newest_valid, read_checkpoint, write_checkpoint
+from orchestrator.engine.checkpoints.pruning import prune
 from orchestrator.engine.state_format import NpzFormat, State
 from orchestrator.errors import CorruptData, InputError
 from orchestrator.storage import DirectoryStorage, StorageUnavailable

@@ -175,7 +175,6 @@ def test_a_rank_that_cannot_read_the_chosen_checkpoint_names_it() -> None:
 def test_a_run_that_lost_its_checkpoints_is_refused_and_a_new_run_begins() -> None:
     storage = MemoryStorage()
     assert restored_by(storage, 0, None) is None
-    storage.put("job.yaml", b"")
     with pytest.raises(CheckpointsLost, match="although the run saved step_00000004"):
         restored_by(storage, 0, None, saved="step_00000004")
 

@@ -2,7 +2,7 @@
 
 import math
 
-from orchestrator.engine.checkpoints import (
+from orchestrator.engine.checkpoints.files import (
     FOLDER,
     MARKER,
     STATE,

@@ -1,4 +1,4 @@
-"""The checkpoints of a run in storage: how one becomes valid, and which is the newest valid one.
+"""The checkpoints of a run in storage: how one is written, becomes valid, and is read.
 
 A checkpoint is the set of objects `checkpoints/<name>/...`. The data objects are written first and `state.json` last.
 A checkpoint without `state.json` does not count, so a writer that dies halfway leaves nothing that is ever loaded.
@@ -8,26 +8,22 @@ A name is never used twice: a writer that we believe dead may still write, and m
 A corrupt checkpoint gets a marker object and is kept for inspection.
 """
 
-import functools
 import hashlib
 import json
 import logging
 import math
 import re
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import CorruptData, InputError
-from orchestrator.storage import ObjectMissing, Storage, StorageError, StorageMisused, StorageUnavailable
-from orchestrator.storage.retry import RETRY_AFTER_S, retried
+from orchestrator.errors import CorruptData
+from orchestrator.storage import ObjectMissing, Storage, StorageMisused
 
 logger = logging.getLogger(__name__)
 
 FOLDER, STATE, MARKER = "checkpoints/", "state.json", "corrupt"
 _NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
-_NAMED = 3  # how many corrupt checkpoints a message lists
 _MOST_NAMES = 100  # how many names of one step a save tries; all are taken only if storage itself is blocked
 
 
@@ -50,26 +46,9 @@ class Encoded:
         return {name: math.nan if value is None else value for name, value in stored.items()}
 
 
-class CheckpointsLost(InputError):
-    """A run saved checkpoints and has no valid one any more. Example: somebody emptied the folder.
-
-    saved: name of the newest checkpoint that the run reported. corrupt: names of the corrupt checkpoints in storage.
-    """
-
-    def __init__(self, folder: str, saved: str | None, corrupt: tuple[str, ...]):
-        super().__init__(folder, saved, corrupt)
-        self.folder, self.saved, self.corrupt = folder, saved, corrupt
-
-    @property
-    def problem(self) -> str:
-        """What is wrong, without the remedy."""
-        named = ", ".join(self.corrupt[:_NAMED]) + (", ..." if len(self.corrupt) > _NAMED else "")
-        state = f"corrupt: {named}" if self.corrupt else "all are gone"
-        saved = f", although the run saved {self.saved}" if self.saved else ""
-        return f"{self.folder} has no valid checkpoint{saved} ({state})"
-
-    def __str__(self) -> str:
-        return f"{self.problem}; put one back, or give the run another name to train from step 1"
+def is_name(text: str) -> bool:
+    """Whether a text has the form of a checkpoint's name."""
+    return _NAME.fullmatch(text) is not None
 
 
 def step_of(name: str) -> int:
@@ -111,17 +90,19 @@ def read_checkpoint(storage: Storage, name: str) -> Encoded:
             content = storage.get(f"{FOLDER}{name}/{file}")
         except ObjectMissing as error:
             storage.get(f"{FOLDER}{name}/{STATE}")  # raises ObjectMissing if the checkpoint was just pruned
-            raise _corrupt(name, f"{file} is missing") from error
+            raise corrupt_checkpoint(name, f"{file} is missing") from error
         except StorageMisused as error:
-            raise _corrupt(name, f"{file} cannot be read: {error.detail}") from error
+            raise corrupt_checkpoint(name, f"{file} cannot be read: {error.detail}") from error
         except ValueError as error:
-            raise _corrupt(name, f"{STATE} is not what was written") from error
+            raise corrupt_checkpoint(name, f"{STATE} is not what was written") from error
         if _checksum(content) != expected:
-            raise _corrupt(name, f"{file} has {len(content)} bytes with another checksum than was written")
+            raise corrupt_checkpoint(
+                name, f"{file} has {len(content)} bytes with another checksum than was written"
+            )
         files[file] = content
     encoded = Encoded(files, fields)
     if encoded.step != step_of(name):
-        raise _corrupt(name, f"it is of step {encoded.step}")
+        raise corrupt_checkpoint(name, f"it is of step {encoded.step}")
     return encoded
 
 
@@ -130,16 +111,16 @@ def read_fields(storage: Storage, name: str) -> dict[str, Any]:
     try:
         content = storage.get(f"{FOLDER}{name}/{STATE}")
     except StorageMisused as error:
-        raise _corrupt(name, f"{STATE} cannot be read: {error.detail}") from error
+        raise corrupt_checkpoint(name, f"{STATE} cannot be read: {error.detail}") from error
     try:
         fields: dict[str, Any] = json.loads(content)
         expected = fields.pop("sha256")
         whole = isinstance(fields["step"], int) and isinstance(fields.get("metrics", {}), dict)
         fields["files"].items()
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise _corrupt(name, f"{STATE} is not what was written") from error
+        raise corrupt_checkpoint(name, f"{STATE} is not what was written") from error
     if not whole or hashlib.sha256(_canonical(fields)).hexdigest() != expected:
-        raise _corrupt(name, f"{STATE} is not what was written")
+        raise corrupt_checkpoint(name, f"{STATE} is not what was written")
     return fields
 
 
@@ -147,16 +128,6 @@ def checkpoint_names(storage: Storage) -> list[str]:
     """Names of the checkpoints with a `state.json` and without a marker, oldest first."""
     found = found_objects(storage).items()
     return sorted((n for n, files in found if STATE in files and MARKER not in files), key=order_of)
-
-
-def newest_fields(storage: Storage) -> dict[str, Any]:
-    """`read_fields` of the newest checkpoint that has readable ones; empty without one."""
-    for name in reversed(checkpoint_names(storage)):
-        try:
-            return read_fields(storage, name)
-        except (StorageError, CorruptData):
-            continue  # a corrupt checkpoint is judged when it is resumed
-    return {}
 
 
 def found_objects(storage: Storage) -> dict[str, set[str]]:
@@ -169,70 +140,12 @@ def found_objects(storage: Storage) -> dict[str, set[str]]:
     return found
 
 
-def newest_valid(
-    storage: Storage,
-    avoid: Collection[str] = (),
-    known: str | None = None,
-    wait: Callable[[float], None] = time.sleep,
-) -> tuple[str | None, Encoded | None, list[CorruptData]]:
-    """The newest checkpoint whose checksums match, with its content, and the corrupt ones that were newer.
-
-    Corrupt checkpoints are marked, so that nothing reads them again; the caller reports them. avoid: names to skip.
-    known: a name that another process reported. A listing may lag, so this name is tried even if it is not listed.
-    """
-    corrupt: list[CorruptData] = []
-    names = checkpoint_names(storage)
-    heard_of = known if known is not None and known not in names and _NAME.fullmatch(known) else None
-    if heard_of is not None and not _exists(storage, f"{FOLDER}{heard_of}/{MARKER}"):
-        names = sorted([*names, heard_of], key=order_of)
-    for name in reversed(names):
-        if name in avoid:
-            continue
-        read = functools.partial(read_checkpoint, storage, name)
-        try:
-            return (
-                name,
-                retried(read, ObjectMissing, wait, RETRY_AFTER_S if name == heard_of else ()),
-                corrupt,
-            )
-        except ObjectMissing:
-            continue  # pruned after it was listed, or lost
-        except CorruptData as error:
-            _mark(storage, name, error)
-            corrupt.append(error)
-    return None, None, corrupt
-
-
-def _mark(storage: Storage, name: str, error: CorruptData) -> None:
-    try:
-        storage.put(f"{FOLDER}{name}/{MARKER}", f"{error}\n".encode())
-    except StorageMisused as problem:  # without the marker, the next reader checks its checksums again
-        logger.warning("%s could not be marked: %s", name, problem)
-
-
-def refuse_lost(storage: Storage, saved: str | None) -> None:
-    """Raise CheckpointsLost if the run saved checkpoints earlier; call it when no checkpoint is valid.
-
-    A silent start from step 1 would hide that hours of work are lost. saved: name of the newest known checkpoint.
-    Raises StorageUnavailable if nothing of the run is there: a mount that is away looks like an empty folder.
-    """
-    if saved and not storage.list(""):
-        raise StorageUnavailable(FOLDER, f"{storage.describe()} is empty or not mounted")
-    marked = {
-        path.removeprefix(FOLDER).partition("/")[0]
-        for path in storage.list(FOLDER)
-        if path.endswith(f"/{MARKER}")
-    }
-    if saved or marked:
-        raise CheckpointsLost(f"{storage.describe()}/{FOLDER.rstrip('/')}", saved, tuple(sorted(marked)))
-
-
 def has_state(storage: Storage, name: str) -> bool:
     """Whether the checkpoint has a `state.json`."""
-    return _exists(storage, f"{FOLDER}{name}/{STATE}")
+    return exists(storage, f"{FOLDER}{name}/{STATE}")
 
 
-def _exists(storage: Storage, path: str) -> bool:
+def exists(storage: Storage, path: str) -> bool:
     """Looks up the object itself, because a listing may lag. An object that may not be read exists."""
     try:
         storage.get_range(path, 0, 1)
@@ -296,5 +209,6 @@ def _checksum(content: bytes) -> dict[str, object]:
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 
-def _corrupt(name: str, detail: str) -> CorruptData:
+def corrupt_checkpoint(name: str, detail: str) -> CorruptData:
+    """The error that says what is wrong with a checkpoint."""
     return CorruptData(f"checkpoint {name}", detail, "an earlier checkpoint is used")
