@@ -89,7 +89,7 @@ def build(
         found = _this_host(address or _THIS_HOST, devices)
         chip = _chip_of(found, soc)
         # A single host needs no cables. `check` tests whether hosts reach each other.
-        host = found.host(needs_network=False)
+        host = found.host(needs_network=False).on_chip(chip)
         # If none is usable, ask for all: the error then says why each is left out.
         ranks = workers or len(host.usable) or len(host.npus)
         places = place([host], ranks, chip, setting="--workers")
