@@ -71,6 +71,12 @@ class _Survey:
         info = with_both_ids(info, mapped)
         listed = {device.device_id for device in info.devices}
         self._missing([node for node in nodes if node not in listed], "npu-smi does not list it")
+        # A host without any node, as one with virtual devices (/dev/vdavinci*), says nothing about its devices.
+        self.problems.extend(
+            f"{self.address}: npu-smi lists NPU {device}, but /dev/davinci{device} is not there; give it to the "
+            "container, or choose other devices"
+            for device in sorted(listed - set(nodes) if nodes else ())
+        )
         self._cross_check(info, mapped)
         conf = self._hccn_conf()
         # A call of a tool takes a second on real hosts, so devices are asked in parallel.
