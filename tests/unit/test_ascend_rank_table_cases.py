@@ -3,6 +3,7 @@
 A refusal names HCCL's code and the key that breaks the rule.
 """
 
+import copy
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from orchestrator.ascend.rank_table.rules import judge_table, judge_text
 from orchestrator.ascend.rank_table.table import table_from_dict
 from orchestrator.ascend.rank_table.text import table_of_text
 from tests.unit import rank_table_cases, rank_table_old_cases
-from tests.unit.rank_table_builders import GONE, LEGAL, WARNED, in_cloud, in_lab, one
+from tests.unit.rank_table_builders import GONE, LEGAL, WARNED, in_cloud, in_lab, one, pods
 from tests.unit.rank_tables import CLOUD_FORM
 
 CASES = rank_table_cases.CASES | rank_table_old_cases.CASES
@@ -148,6 +149,21 @@ def test_a_key_that_appears_twice_has_its_path_and_both_values(text, path, value
     (fault,) = judge_text(text).faults
     assert (fault.path, fault.value) == (path, value)
     assert f"the key appears twice in one object, first with {first}, and HCCL takes the last" in fault.fix
+
+
+def test_a_die_number_that_occurs_twice_in_a_pod_is_named_with_both_devices():
+    on_one_server = copy.deepcopy(pods(("0", "a", "b")))
+    (first,) = on_one_server["server_list"][0]["device"]
+    on_one_server["server_list"][0]["device"].append({**first, "device_id": "1", "device_ip": "10.9.9.9"})
+    for table, path in (
+        (pods(("0", "a", "b"), dies=("16", "16")), "$.server_list[1].device[0]"),
+        (on_one_server, "$.server_list[0].device[1]"),
+    ):
+        (fault,) = [fault for fault in judge_table(table, "a3").faults if "die" in fault.fix]
+        assert (fault.path, fault.value) == (f"{path}.super_device_id", "16")
+        assert fault.fix == (
+            "also at $.server_list[0].device[0].super_device_id; number each die of a super pod once"
+        )
 
 
 def test_a_byte_order_mark_and_a_pair_of_surrogates_are_legal():
