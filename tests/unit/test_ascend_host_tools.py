@@ -191,7 +191,7 @@ def test_a_busy_device_is_asked_again_until_it_answers(tmp_path, code):
     reported = take_inventory("10.0.0.1", tools=found)
     assert [device.address for device in reported.devices] == ["192.168.1.1", "192.168.1.2"]
     assert reported.problems == ()
-    assert pauses == [0.2] * 6
+    assert len(pauses) == 6 and all(0.1 <= pause_s <= 0.3 for pause_s in pauses)
     assert "packet loss" in found.hccn_tool("-i", "0", "-ping", "-g", "address", "10.1.1.1")
 
 
@@ -202,7 +202,7 @@ def test_a_device_that_stays_busy_is_a_problem_that_says_what_to_do(tmp_path):
     reported = take_inventory("10.0.0.1", tools=found)
     # Its IPv6 address is not asked for: an IPv4 address may be there, and HCCL prefers it.
     assert reported.devices[0].address is None
-    assert pauses == [0.2, 0.5, 1.0, 2.0, 2.0] * 3
+    assert len(pauses) == 5 * 3 and 8.0 < sum(pauses) < 26.0
     assert len(reported.problems) == 3
     for command, problem in zip(("-ip -g", "-link -g", "-net_health -g"), reported.problems, strict=True):
         assert (

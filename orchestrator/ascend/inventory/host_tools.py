@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import re
 import selectors
 import shutil
@@ -125,7 +126,8 @@ class AscendHostTools:
             try:
                 return self._run("hccn_tool", _HCCN_TOOL, arguments)
             except ToolBusy:
-                self.wait(pause_s)
+                # Not all callers may try again at the same moments.
+                self.wait(pause_s * random.uniform(0.5, 1.5))
         return self._run("hccn_tool", _HCCN_TOOL, arguments)
 
     def _run(self, name: str, places: tuple[str, ...], arguments: tuple[str, ...]) -> str:
