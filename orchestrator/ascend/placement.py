@@ -7,7 +7,7 @@ first.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.ascend import device_groups
 from orchestrator.ascend.device_groups import Soc
@@ -59,6 +59,19 @@ class AscendHost:
     def usable(self) -> tuple[int, ...]:
         return tuple(sorted(npu.device_id for npu in self.npus if not npu.unusable))
 
+    def on_chip(self, soc: Soc) -> "AscendHost":
+        """The same host; an NPU whose id is above those of the chip is unusable."""
+        highest = device_groups.highest_id(soc)
+        return replace(
+            self,
+            npus=tuple(
+                replace(npu, unusable=npu.unusable or f"{soc} has devices 0 to {highest}")
+                if npu.device_id > highest
+                else npu
+                for npu in self.npus
+            ),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
@@ -88,6 +101,7 @@ def place(
     _check_unique(hosts)
     if workers < 1:
         raise InputError(f"workers is {workers}; a group has at least 1 rank")
+    hosts = [host.on_chip(soc) for host in hosts]
     chosen = _equal_groups(hosts, workers, soc, per_host)
     if chosen is None and soc != "910a":
         chosen = _unequal_groups(hosts, workers, soc, per_host)
@@ -100,9 +114,15 @@ def place(
 
 def largest_group(hosts: Sequence[AscendHost], most: int, soc: Soc, per_host: int | None = None) -> int:
     """Ranks of the largest legal group of at most `most`; 0 when not even one rank fits."""
+    hosts = [host.on_chip(soc) for host in hosts]
     if soc == "910a":
-        sizes = device_groups.legal_sizes(soc) if per_host is None else (per_host,)
-        return max(size * min(len(_capable(hosts, size, soc)), most // size) for size in sizes)
+        ranks = [0]
+        for size in device_groups.legal_sizes(soc):
+            if size <= (per_host or size):
+                # A group of fewer ranks than `per_host` is on one host.
+                most_hosts = 1 if size < (per_host or size) else len(hosts)
+                ranks.append(size * min(len(_capable(hosts, size, soc)), most // size, most_hosts))
+        return max(ranks)
     limit = per_host or most
     together = sum(device_groups.most_in_cluster(host.usable, soc, limit) for host in hosts)
     alone = (
@@ -131,6 +151,11 @@ def places_of_workers(
             raise InputError(
                 f"a worker runs on NPU {device} of {address}, which the inventory does not know; "
                 "look at that host with `sdnet-orchestrate check`"
+            )
+        if device > (highest := device_groups.highest_id(soc)):
+            raise InputError(
+                f"a worker runs on NPU {device} of {address}, but {soc} has devices 0 to {highest}; hide it from "
+                "Ray with ASCEND_RT_VISIBLE_DEVICES at `ray start`, or correct cluster.soc"
             )
         if device in taken[host]:
             raise InputError(

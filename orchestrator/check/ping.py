@@ -62,4 +62,6 @@ def _judged(host: str, device: int, target: str, lost: float | str) -> Finding:
     seen = f"NPU {device} to {target}: " + (lost if isinstance(lost, str) else f"{lost:.0f} % lost")
     if lost == 0.0:
         return Finding(host, "ping", "ok", seen)
+    if isinstance(lost, str):
+        return Finding(host, "ping", "fail", seen, "run that command on the host")
     return Finding(host, "ping", "fail", seen, "look at cables, switch, VLAN and gateway of both devices")

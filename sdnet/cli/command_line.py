@@ -86,7 +86,8 @@ def run_command(app: Callable[..., object]) -> int:
     try:
         code = app(standalone_mode=False)
     except TyperException as error:
-        message, context = error.format_message(), getattr(error, "ctx", None)
+        # Pydantic writes its name of the error in front of the reason.
+        message, context = error.format_message().replace("Value error, ", "", 1), getattr(error, "ctx", None)
         if not message:
             return 2  # there are no arguments, and the help was printed
         hint = f"; see `{context.command_path} --help`" if context is not None else ""

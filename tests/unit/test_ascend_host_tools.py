@@ -169,3 +169,54 @@ def test_output_without_an_end_is_refused_before_it_fills_the_memory(tmp_path):
 def test_a_tool_that_fails_is_quoted_with_its_last_words(tmp_path, script, reported):
     with pytest.raises(ToolFailed, match=f"`npu-smi info` failed: {reported}"):
         script_as_npu_smi(tmp_path, script).npu_smi("info")
+
+
+def busy_hccn_tool(root, *, tries, code):
+    """An hccn_tool whose device answers the first `tries` tries of each command that it is busy."""
+    real = root / "usr/local/Ascend/driver/tools/hccn_tool"
+    real.rename(real.with_suffix(".real"))
+    real.write_text(
+        f'#!/bin/sh\nfor try in $(seq {tries}); do\n    mkdir "{root}/$try$*" 2>/dev/null || continue\n'
+        f"    echo 'hccn_tool is busy, please try again.'\n    exit {code}\ndone\nexec {real}.real \"$@\"\n"
+    )
+    real.chmod(0o755)
+    pauses: list[float] = []
+    return AscendHostTools(root, wait=pauses.append), pauses
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_busy_device_is_asked_again_until_it_answers(tmp_path, code):
+    root = install(tmp_path, describe(1, devices=[0, 1]))
+    found, pauses = busy_hccn_tool(root, tries=1, code=code)
+    reported = take_inventory("10.0.0.1", tools=found)
+    assert [device.address for device in reported.devices] == ["192.168.1.1", "192.168.1.2"]
+    assert reported.problems == ()
+    assert len(pauses) == 6 and all(0.1 <= pause_s <= 0.3 for pause_s in pauses)
+    assert "packet loss" in found.hccn_tool("-i", "0", "-ping", "-g", "address", "10.1.1.1")
+
+
+def test_a_device_that_stays_busy_is_a_problem_that_says_what_to_do(tmp_path):
+    host = describe(1, devices=[0])
+    host["devices"][0]["ipv6"] = "2001:db8::1"
+    found, pauses = busy_hccn_tool(install(tmp_path, host), tries=6, code=0)
+    reported = take_inventory("10.0.0.1", tools=found)
+    # Its IPv6 address is not asked for: an IPv4 address may be there, and HCCL prefers it.
+    assert reported.devices[0].address is None
+    assert len(pauses) == 5 * 3 and 8.0 < sum(pauses) < 26.0
+    assert len(reported.problems) == 3
+    for command, problem in zip(("-ip -g", "-link -g", "-net_health -g"), reported.problems, strict=True):
+        assert (
+            f"`hccn_tool -i 0 {command}` failed: 'hccn_tool is busy, please try again.' at each try; another "
+            "process, such as a monitor, uses hccn_tool there: stop that process, or try again"
+        ) in problem
+
+
+def test_the_first_line_of_an_answer_without_an_address_is_quoted(tmp_path):
+    root = install(tmp_path, describe(1, devices=[0]))
+    tool = root / "usr/local/Ascend/driver/tools/hccn_tool"
+    tool.write_text(
+        "#!/bin/sh\ncase $* in *inet6*) exit;; esac\necho; echo 'port 0 is not set up'; echo end\n"
+    )
+    reported = take_inventory("10.0.0.1", tools=AscendHostTools(root))
+    assert "hccn_tool -i 0 -ip -g shows none, but 'port 0 is not set up'; hccn_tool" in reported.problems[0]
+    assert "-inet6 -g shows none; " in reported.problems[0]

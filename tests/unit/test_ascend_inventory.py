@@ -102,6 +102,24 @@ def test_a_card_that_dropped_off_the_bus_is_noticed(tmp_path):
     assert asked(root).problems == ("10.0.0.1: /dev/davinci1 is there, but npu-smi does not list it",)
 
 
+def test_an_npu_that_this_container_cannot_open_is_reported(tmp_path):
+    root = install(tmp_path, describe(1, devices=[0, 1, 2]))
+    for device in (0, 2):
+        (root / f"dev/davinci{device}").unlink()
+    assert asked(root).problems == tuple(
+        f"10.0.0.1: npu-smi lists NPU {device}, but /dev/davinci{device} is not there; give it to the container, "
+        "or choose other devices"
+        for device in (0, 2)
+    )
+
+
+def test_a_host_of_virtual_devices_has_no_node_to_miss(tmp_path):
+    root = install(tmp_path, describe(1, devices=[0, 1]))
+    for device in (0, 1):
+        (root / f"dev/davinci{device}").rename(root / f"dev/vdavinci{100 + device}")
+    assert asked(root).problems == ()
+
+
 def test_npus_that_only_the_other_lists_of_npu_smi_know_are_noticed(tmp_path):
     host = describe(1, devices=[0, 1])
     table = tools.info({**host, "devices": host["devices"][:1]})

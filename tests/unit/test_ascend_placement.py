@@ -63,6 +63,20 @@ def test_a_cluster_without_usable_devices_is_reported_as_such():
         place([host(1, [0], ill=[0])], 1, "910b")
 
 
+def test_an_npu_above_the_ids_of_the_chip_is_left_out_by_name():
+    with pytest.raises(InputError) as refusal:
+        place([host(1, [10, 12, 14, 16])], 4, "910b", setting="--workers")
+    assert str(refusal.value) == (
+        "4 ranks do not fit 3 usable NPUs of 1 hosts; left out: 10.0.0.1 NPU 16 (910b has devices 0 to 15); "
+        "set --workers to 3, the largest group that fits"
+    )
+
+
+def test_a_worker_on_an_npu_above_the_ids_of_the_chip_is_refused_by_name():
+    with pytest.raises(InputError, match="runs on NPU 8 of 10.0.0.1, but 910a has devices 0 to 7; hide it"):
+        places_of_workers([host(1, [0, 8])], [("10.0.0.1", 0), ("10.0.0.1", 8)], "910a")
+
+
 def test_a_group_stays_in_the_smallest_super_pod_that_holds_it():
     hosts = [host(1, pod="0"), host(2, pod="1"), host(3, pod="1"), host(4, pod="0"), host(5, pod="0")]
     assert {item.host.super_pod_id for item in place(hosts, 16, "a3")} == {"1"}
@@ -144,22 +158,32 @@ def test_workers_that_share_the_halves_of_a_910b_host_without_pairs_are_refused(
 
 
 def clusters(soc):
-    ids = st.integers(0, device_groups.highest_id(soc))
+    # Some ids are above those of the chip.
+    ids = st.integers(0, device_groups.highest_id(soc) + 4)
     return st.lists(st.sets(ids), min_size=1, max_size=4).map(
         lambda sets: [host(number, sorted(devices)) for number, devices in enumerate(sets, start=1)]
     )
 
 
-@given(data=st.data(), workers=st.integers(1, 40), soc=st.sampled_from(device_groups.SOCS))
-def test_every_placement_is_legal_and_what_is_refused_is_larger_than_what_is_offered(data, workers, soc):
+@given(
+    data=st.data(),
+    workers=st.integers(1, 40),
+    soc=st.sampled_from(device_groups.SOCS),
+    each=st.none() | st.integers(1, 16),
+)
+def test_every_placement_is_legal_and_what_is_refused_is_larger_than_what_is_offered(
+    data, workers, soc, each
+):
     hosts = data.draw(clusters(soc))
-    offered = largest_group(hosts, workers, soc)
+    offered = largest_group(hosts, workers, soc, each)
     if offered < workers:
-        with pytest.raises(InputError):
-            place(hosts, workers, soc)
+        with pytest.raises(
+            InputError, match=f"set cluster.workers to {offered}," if offered else "none fits"
+        ):
+            place(hosts, workers, soc, each)
     if not offered:
         return
-    places = place(hosts, offered, soc)
+    places = place(hosts, offered, soc, each)
     assert [item.rank for item in places] == list(range(offered))
     per_host: dict[str, list[int]] = {}
     for item in places:

@@ -3,6 +3,7 @@
 A refusal names HCCL's code and the key that breaks the rule.
 """
 
+import copy
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from orchestrator.ascend.rank_table.rules import judge_table, judge_text
 from orchestrator.ascend.rank_table.table import table_from_dict
 from orchestrator.ascend.rank_table.text import table_of_text
 from tests.unit import rank_table_cases, rank_table_old_cases
-from tests.unit.rank_table_builders import GONE, LEGAL, WARNED, in_cloud, in_lab, one
+from tests.unit.rank_table_builders import GONE, LEGAL, WARNED, in_cloud, in_lab, one, pods
 from tests.unit.rank_tables import CLOUD_FORM
 
 CASES = rank_table_cases.CASES | rank_table_old_cases.CASES
@@ -70,6 +71,71 @@ def test_text_that_hccl_cannot_parse_is_refused_in_one_line(text, reported):
 
 
 @pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('// ready\n{"status": "completed"}', "remove the comments"),
+        ('{"status": "completed", // ready\n "version": "1.0"}', "remove the comments"),
+        ('{"status": "completed" /* ready */}', "remove the comments"),
+        ('{"status": # ready\n "completed"}', "remove the comments"),
+        ('{"status": "completed"}\n// end', "remove the comments"),
+        ('{"status": "completed",\n}', "remove the comma before the }"),
+        ('{"server_list": [{}, ]}', "remove the comma before the ]"),
+        ('{"status": }', "write a new table"),
+        ('{"status": "completed",', "write a new table"),
+    ],
+)
+def test_comments_and_a_comma_too_many_are_named_with_the_remedy(text, remedy):
+    (fault,) = judge_text(text).faults
+    assert fault.fix.startswith("this is not JSON (") and fault.fix.endswith(f"); {remedy}")
+
+
+def test_a_comment_inside_a_string_is_no_comment():
+    assert judge_text(json.dumps(one(name="//a #b"))).faults == ()
+
+
+TABLE = json.dumps(one())
+CONFIG_MAP = {
+    "kind": "ConfigMap",
+    "metadata": {"name": "rings-config-job", "namespace": "vcjob"},
+    "data": {"hccl.json": TABLE, "version": "2"},
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        (CONFIG_MAP, r"rings-config-job -n vcjob -o jsonpath='{.data.hccl\.json}' > hccl.json"),
+        ({"kind": "List", "items": [CONFIG_MAP]}, "rings-config-job -n vcjob -o"),
+        (
+            {"data": {"jobstart_hccl.json": TABLE}},
+            r"NAME -o jsonpath='{.data.jobstart_hccl\.json}' > jobstart_hccl.json",
+        ),
+        ({"hccl.json": TABLE}, r"NAME -o jsonpath='{.data.hccl\.json}' > hccl.json"),
+    ],
+    ids=["a ConfigMap", "in a list", "its data of ModelArts", "only the data"],
+)
+def test_a_config_map_in_place_of_a_table_is_named_with_the_command_that_writes_the_table(file, command):
+    (fault,) = judge_table(file).faults
+    assert "a Kubernetes ConfigMap, and the table is the text of its key" in fault.fix
+    assert f"kubectl get configmap {command}" in fault.fix
+
+
+def test_a_config_map_without_a_table_is_named():
+    (fault,) = judge_table({**CONFIG_MAP, "data": {"a.json": "{}"}}).faults
+    assert "a Kubernetes ConfigMap without hccl.json and jobstart_hccl.json; give" in fault.fix
+
+
+def test_the_global_table_of_an_inference_service_is_named():
+    groups = [{"group_id": "1", "server_count": "1", "server_list": one()["server_list"]}]
+    table = {"version": "1.0", "status": "completed", "server_group_list": groups}
+    (fault,) = judge_table(table).faults
+    assert (fault.code, fault.path) == ("EI0017", "$.server_list")
+    assert (
+        "the global table of an inference service" in fault.fix and "write a table of one group" in fault.fix
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "path", "value", "first"),
     [
         ('{"status": "a", "status": "b"}', "$.status", "b", "'a'"),
@@ -83,6 +149,21 @@ def test_a_key_that_appears_twice_has_its_path_and_both_values(text, path, value
     (fault,) = judge_text(text).faults
     assert (fault.path, fault.value) == (path, value)
     assert f"the key appears twice in one object, first with {first}, and HCCL takes the last" in fault.fix
+
+
+def test_a_die_number_that_occurs_twice_in_a_pod_is_named_with_both_devices():
+    on_one_server = copy.deepcopy(pods(("0", "a", "b")))
+    (first,) = on_one_server["server_list"][0]["device"]
+    on_one_server["server_list"][0]["device"].append({**first, "device_id": "1", "device_ip": "10.9.9.9"})
+    for table, path in (
+        (pods(("0", "a", "b"), dies=("16", "16")), "$.server_list[1].device[0]"),
+        (on_one_server, "$.server_list[0].device[1]"),
+    ):
+        (fault,) = [fault for fault in judge_table(table, "a3").faults if "die" in fault.fix]
+        assert (fault.path, fault.value) == (f"{path}.super_device_id", "16")
+        assert fault.fix == (
+            "also at $.server_list[0].device[0].super_device_id; number each die of a super pod once"
+        )
 
 
 def test_a_byte_order_mark_and_a_pair_of_surrogates_are_legal():

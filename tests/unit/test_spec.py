@@ -261,6 +261,7 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("cluster: {soc: 910B3}", 'cluster.soc is "910B3"; that chip is of the family 910b: write 910b'),
         ("cluster: {soc: 910B}", 'cluster.soc is "910B"; write 910b for chips 910B1 to 910B4, or 910a for a 910B'),
         ("cluster: {soc: A3}", 'cluster.soc is "A3"; write a3'),
+        ("cluster: {soc: a2}", 'cluster.soc is "a2"; A2 products have chips of the family 910b: write 910b'),
         ("data: {images: [x]}", 'data.images is ["x"]; it must be text: write "x", without the list'),
         ("data: {images: {a: b}}", "it must be text: give one value, and put it in quotes"),
         ("data: {split: {train_scenes: x}}", 'train_scenes is "x"; it must be a list: write ["x"]'),

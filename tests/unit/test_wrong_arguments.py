@@ -25,6 +25,16 @@ def run(program: str, *arguments: str, **streams: object) -> "subprocess.Complet
         ("sdnet", ["trian"], "No such command 'trian'. Did you mean 'train'?"),
         ("sdnet-orchestrate", ["plan"], "Missing argument 'CLUSTER_YAML'"),
         ("sdnet-orchestrate", ["launch", "a.yaml", "--seet", "b=1"], "No such option: --seet"),
+        (
+            "sdnet-orchestrate",
+            ["rank-table", "build", "--soc", "910B4"],
+            "Invalid value for '--soc': '910B4'; that chip is of the family 910b: write 910b; see",
+        ),
+        (
+            "sdnet-orchestrate",
+            ["rank-table", "merge", "a.json", "--soc", "x"],
+            "Invalid value for '--soc': 'x'; it must be '910a', '910b' or 'a3'; see",
+        ),
         ("sdnet-orchestrate", ["rank-table", "shw"], "No such command 'shw'. Did you mean 'show'?"),
     ],
 )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.device_groups import SOCS, Soc
 from orchestrator.ascend.inventory.fault_codes import DeviceFault
 from orchestrator.ascend.inventory.npu_smi_table import DeviceProcess
 from orchestrator.ascend.placement import AscendHost, Npu
@@ -131,6 +131,20 @@ def soc_of(model: str) -> Soc | None:
         if re.fullmatch(pattern, name):
             return soc
     return None
+
+
+def meant_chip(model: str) -> str:
+    """What to write as `soc` for a model such as 910B3, or a product such as A2; empty if unknown."""
+    family, small = soc_of(model), model.lower()
+    if small == "910b":
+        return "write 910b for chips 910B1 to 910B4, or 910a for a 910B without a digit, the first generation"
+    if small == "a2":
+        return "A2 products have chips of the family 910b: write 910b"
+    if small in SOCS:
+        return f"write {small}"
+    if family is None:
+        return ""
+    return f"that chip is of the family {family}: write {family}"
 
 
 def is_another_chip(model: str) -> bool:

@@ -15,9 +15,9 @@ from orchestrator.ascend.inventory import hccn, npu_smi
 from orchestrator.ascend.inventory.device_ids import with_both_ids
 from orchestrator.ascend.inventory.device_report import HEALTHY, DeviceReport, HostInventory, soc_of
 from orchestrator.ascend.inventory.fault_codes import faults_of
-from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolFailed, text_if_readable
+from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolBusy, ToolFailed, text_if_readable
 from orchestrator.ascend.inventory.id_lists import ids_in_list
-from orchestrator.ascend.inventory.npu_smi import ChipIds, UnreadableOutput
+from orchestrator.ascend.inventory.npu_smi import ChipIds, UnreadableOutput, shortened
 from orchestrator.ascend.inventory.npu_smi_table import ListedDevice, NpuSmiInfo, parse_info
 
 _T = TypeVar("_T")
@@ -71,6 +71,12 @@ class _Survey:
         info = with_both_ids(info, mapped)
         listed = {device.device_id for device in info.devices}
         self._missing([node for node in nodes if node not in listed], "npu-smi does not list it")
+        # A host without any node, as one with virtual devices (/dev/vdavinci*), says nothing about its devices.
+        self.problems.extend(
+            f"{self.address}: npu-smi lists NPU {device}, but /dev/davinci{device} is not there; give it to the "
+            "container, or choose other devices"
+            for device in sorted(listed - set(nodes) if nodes else ())
+        )
         self._cross_check(info, mapped)
         conf = self._hccn_conf()
         # A call of a tool takes a second on real hosts, so devices are asked in parallel.
@@ -178,13 +184,21 @@ class _Survey:
         for family in ((), ("-inet6",)):
             arguments = ("-i", str(device_id), "-ip", *family, "-g")
             try:
-                address = hccn.parse_address(self.tools.hccn_tool(*arguments))
+                printed = self.tools.hccn_tool(*arguments)
+                address = hccn.parse_address(printed)
+            except ToolBusy as error:
+                tried.append(str(error))
+                # The port may have an IPv4 address, which HCCL prefers: do not take its IPv6 address instead.
+                break
             except (ToolFailed, UnreadableOutput) as error:
                 tried.append(str(error))
                 continue
             if address:
                 return address, "hccn_tool"
-            tried.append(f"hccn_tool {' '.join(arguments)} shows none")
+            said = next((line for line in printed.splitlines() if line.strip()), "")
+            tried.append(
+                f"hccn_tool {' '.join(arguments)} shows none" + (f", but {shortened(said)}" if said else "")
+            )
         if conf and device_id in conf:
             return conf[device_id], str(self.tools.hccn_conf)
         tried.append(f"{self.tools.hccn_conf} {'has none' if conf is not None else 'cannot be used'}")

@@ -2,14 +2,15 @@
 
 import contextlib
 import os
+import random
 import re
 import selectors
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
@@ -27,6 +28,9 @@ CANN_PLACES = (
 _NPU_SMI = ("usr/local/bin/npu-smi", "usr/local/sbin/npu-smi", "usr/bin/npu-smi")
 _HCCN_TOOL = ("usr/local/Ascend/driver/tools/hccn_tool", "usr/local/bin/hccn_tool", "usr/bin/hccn_tool")
 _TOOL_TIMEOUT_S = 30.0
+# A device takes one command of hccn_tool at a time, and answers this to the others, with exit code 0 or 1.
+_BUSY = re.compile(r"hccn_tool is busy", re.IGNORECASE)
+_BUSY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 2.0)
 _KILLED_ENDS_WITHIN_S = 1.0
 # The table of 64 busy devices has less than 100 kB.
 _MOST_BYTES = 4_000_000
@@ -47,15 +51,21 @@ class ToolFailed(OrchestratorError):
         return f"`{self.tool}` failed: {self.detail}"
 
 
+class ToolBusy(ToolFailed):
+    """A device was busy at each try. Example: a monitor of the NPUs calls hccn_tool without a pause."""
+
+
 @dataclass(frozen=True, slots=True)
 class AscendHostTools:
     """Tools and files of a host under `root`, which is / except where tests put fakes.
 
     A container with the driver in another place, or a test, sets SDNET_ASCEND_ROOT for the processes of
     that host. If the root is /, tools on PATH are preferred. $ASCEND_HOME_PATH counts with any root.
+    wait: pauses between tries of a busy device.
     """
 
     root: Path = Path("/")
+    wait: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
 
     @classmethod
     def of_this_host(cls) -> "AscendHostTools":
@@ -111,10 +121,20 @@ class AscendHostTools:
         return self._run("npu-smi", _NPU_SMI, arguments)
 
     def hccn_tool(self, *arguments: str) -> str:
+        """What hccn_tool printed. A busy device is asked again for about 6 s; then this raises ToolBusy."""
+        for pause_s in _BUSY_PAUSES_S:
+            try:
+                return self._run("hccn_tool", _HCCN_TOOL, arguments)
+            except ToolBusy:
+                # Not all callers may try again at the same moments.
+                self.wait(pause_s * random.uniform(0.5, 1.5))
         return self._run("hccn_tool", _HCCN_TOOL, arguments)
 
     def _run(self, name: str, places: tuple[str, ...], arguments: tuple[str, ...]) -> str:
-        """What the tool printed; ToolFailed when it is missing, ends with an error, or does not end."""
+        """What the tool printed; ToolFailed when it is missing, ends with an error, or does not end.
+
+        ToolBusy when the device is busy with the command of another process.
+        """
         called = " ".join((name, *arguments))
         on_path = shutil.which(name) if self.root == Path("/") else None
         found = on_path or next(
@@ -125,6 +145,12 @@ class AscendHostTools:
                 called, f"not on PATH and not at {', '.join(str(self.root / p) for p in places)}"
             )
         code, printed, complaint = _run_to_its_end([found, *arguments], called)
+        if busy := next((line for line in f"{printed}\n{complaint}".splitlines() if _BUSY.search(line)), ""):
+            raise ToolBusy(
+                called,
+                f"{busy.strip()[:_SHOWN_CHARACTERS]!r} at each try; another process, such as a monitor, uses "
+                "hccn_tool there: stop that process, or try again",
+            )
         if code:
             raise ToolFailed(called, _why(code, complaint, printed))
         return printed

@@ -23,6 +23,7 @@ from orchestrator.ascend.rank_table.fault import (
     decimal,
 )
 from orchestrator.ascend.rank_table.group_list import is_lab, read_old_form
+from orchestrator.ascend.rank_table.other_files import fault_of_other_file
 from orchestrator.ascend.rank_table.server_rules import (
     ServerListRules,
     ServerSeats,
@@ -60,6 +61,8 @@ def judge_table(table: object, soc: Soc | None = None) -> Verdict:
     if not isinstance(table, dict):
         fault = Fault(UNREADABLE, "$", table, "a rank table is a JSON object; write a new table")
         return Verdict((fault,))
+    if other := fault_of_other_file(table):
+        return Verdict((other,))
     status = tuple(_status_faults(table))
     if table.get("status") == INITIALIZING:
         # Its writer has not written the rest of the table yet.

@@ -55,28 +55,35 @@ def super_pod_faults(pods: object, servers: list[object]) -> Iterator[Fault]:
     yield from _order_faults([pod_of[server_id] for server_id in dies if server_id in pod_of], list(dies))
 
 
-def _dies_by_server(servers: list[Any]) -> dict[str, list[int]]:
-    """super_device_ids of each server that can be parsed, in the order of the table."""
-    dies: dict[str, list[int]] = {}
-    for server in servers:
+# Path and super_device_id of a device.
+_Die = tuple[str, int]
+
+
+def _dies_by_server(servers: list[Any]) -> dict[str, list[_Die]]:
+    """The dies of each server whose super_device_id can be parsed, in the order of the table."""
+    dies: dict[str, list[_Die]] = {}
+    for index, server in enumerate(servers):
         server_id = server.get("server_id") if isinstance(server, dict) else None
         if isinstance(server_id, str):
             devices = server.get("device")
-            entries = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
-            numbers = [decimal(entry.get("super_device_id")) for entry in entries]
-            dies[server_id] = [number for number in numbers if number is not None]
+            entries = devices if isinstance(devices, list) else []
+            dies[server_id] = [
+                (f"$.server_list[{index}].device[{place}].super_device_id", number)
+                for place, entry in enumerate(entries)
+                if isinstance(entry, dict) and (number := decimal(entry.get("super_device_id"))) is not None
+            ]
     return dies
 
 
 def _member_faults(
-    members: Any, path: str, index: int, pod_of: dict[str, int], dies: dict[str, list[int]]
+    members: Any, path: str, index: int, pod_of: dict[str, int], dies: dict[str, list[_Die]]
 ) -> Iterator[Fault]:
     """Faults of one pod's servers. Adds the pod of each server to `pod_of`."""
     if not isinstance(members, list) or not members:
         fix = "list the servers of this super pod"
         yield Fault(code_of_list(members), f"{path}.server_list", members, fix)
         return
-    seen: set[int] = set()
+    first_at: dict[int, str] = {}
     for place, entry in enumerate(members):
         where = f"{path}.server_list[{place}].server_id"
         server_id = entry.get("server_id", ABSENT) if isinstance(entry, dict) else ABSENT
@@ -88,11 +95,10 @@ def _member_faults(
             yield Fault(INVALID, where, server_id, "this server is already in a super pod; list it once")
         else:
             pod_of[server_id] = index
-            numbers = dies[server_id]
-            if seen & set(numbers) or len(set(numbers)) < len(numbers):
-                fix = "a super_device_id of this server is used twice in its super pod; number each die once"
-                yield Fault(INVALID, where, server_id, fix)
-            seen.update(numbers)
+            for die, number in dies[server_id]:
+                if (first := first_at.setdefault(number, die)) != die:
+                    fix = f"also at {first}; number each die of a super pod once"
+                    yield Fault(INVALID, die, str(number), fix)
 
 
 def _order_faults(pods: list[int], server_ids: list[str]) -> Iterator[Fault]:

@@ -93,7 +93,7 @@ def table_of_text(text: str) -> Any:
         )
         json.dumps(table, ensure_ascii=False).encode()
     except (ValueError, RecursionError, OverflowError) as error:
-        fix = f"this is not JSON ({_reason(error)}); write a new table"
+        fix = f"this is not JSON ({_reason(error)}); {_remedy(error)}"
         raise FaultyTable(Fault(UNREADABLE, "$", text[:_SHOWN_CHARACTERS], fix)) from None
     if fault := repeated.first_fault(table):
         raise FaultyTable(fault)
@@ -109,6 +109,18 @@ def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError) or "integer string" not in str(error):
         return str(error)
     return "a number of too many digits"
+
+
+def _remedy(error: Exception) -> str:
+    """What to do with a text that cannot be parsed. The examples in HCCL's documents have comments."""
+    if not isinstance(error, json.JSONDecodeError):
+        return "write a new table"
+    before, rest = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
+    if rest.startswith(("//", "/*", "#")):
+        return "remove the comments"
+    if before.endswith(",") and rest.startswith(("}", "]")):
+        return f"remove the comma before the {rest[0]}"
+    return "write a new table"
 
 
 class _RepeatedKeys:

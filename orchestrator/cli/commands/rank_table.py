@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.inventory.device_report import HostInventory, is_another_chip, soc_of
+from orchestrator.ascend.device_groups import SOCS, Soc
+from orchestrator.ascend.inventory.device_report import HostInventory, is_another_chip, meant_chip, soc_of
 from orchestrator.ascend.inventory.host_inventory import take_inventory
 from orchestrator.ascend.inventory.id_lists import stated_ids
 from orchestrator.ascend.placement import AscendHost, place
@@ -42,9 +42,26 @@ rank_table_app = typer.Typer(
 _THIS_HOST = "127.0.0.1"
 # For 10,000 ranks rich needs 6 s of CPU to draw boxes.
 _MOST_BOXED = 512
+_CHIPS = f"<{'|'.join(SOCS)}>"
+
+
+def _chip_option(text: str) -> Soc:
+    """Parser of `--soc`; a refused value gets the same hint as `cluster.soc` of a job."""
+    chip = next((soc for soc in SOCS if soc == text), None)
+    if chip is None:
+        must = f"it must be {', '.join(map(repr, SOCS[:-1]))} or {SOCS[-1]!r}"
+        raise InputError(f"{text[:80]!r}; {meant_chip(text) or must}")
+    return chip
+
+
 AnySocOption = Annotated[
     Soc | None,
-    typer.Option("--soc", help="Apply this chip's group rules too; left out, only the general ones."),
+    typer.Option(
+        "--soc",
+        metavar=_CHIPS,
+        parser=_chip_option,
+        help="Apply this chip's group rules too; left out, only the general ones.",
+    ),
 ]
 OutOption = Annotated[
     Path | None,
@@ -74,7 +91,12 @@ def build(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Ranks; left out, the job's, or one for each device.")
     ] = None,
-    soc: Annotated[Soc | None, typer.Option(help="The chip; left out, the job's or this host's.")] = None,
+    soc: Annotated[
+        Soc | None,
+        typer.Option(
+            metavar=_CHIPS, parser=_chip_option, help="The chip; left out, the job's or this host's."
+        ),
+    ] = None,
     out: OutOption = None,
 ) -> None:
     """Build a table for the hosts of a job, or for this host as its tools describe it."""
@@ -89,7 +111,7 @@ def build(
         found = _this_host(address or _THIS_HOST, devices)
         chip = _chip_of(found, soc)
         # A single host needs no cables. `check` tests whether hosts reach each other.
-        host = found.host(needs_network=False)
+        host = found.host(needs_network=False).on_chip(chip)
         # If none is usable, ask for all: the error then says why each is left out.
         ranks = workers or len(host.usable) or len(host.npus)
         places = place([host], ranks, chip, setting="--workers")

@@ -16,8 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from orchestrator.ascend.device_groups import Soc
-from orchestrator.ascend.inventory.device_report import soc_of
+from orchestrator.ascend.inventory.device_report import meant_chip
 from orchestrator.job.spec.meant_number import meant_number
 from orchestrator.job.spec.values import JobValues, text_faults
 from orchestrator.job.spec.yaml_file import Path, name_of
@@ -186,7 +185,7 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
     """How to write the number or the section that a text probably means; empty for other values."""
     value = items[0]["input"]
     if path == ("cluster", "soc") and isinstance(value, str):
-        return _meant_chip(value)
+        return meant_chip(value)
     if all(item["type"].startswith("tuple_type") for item in items) and isinstance(value, str | dict):
         return _meant_list(path, value)
     if items[0]["type"] == "string_type" and isinstance(value, dict | list):
@@ -221,18 +220,6 @@ def _meant_list(path: Path, value: str | dict[str, Any]) -> str:
     if isinstance(value, dict) and all(key.isdecimal() for key in value):
         return f"it must be a list, and --set replaces a whole one: --set '{name_of(path)}=[...]'"
     return f"it must be a list: write [{shown(value)}]"
-
-
-def _meant_chip(model: str) -> str:
-    """What to write for a model such as 910B3 or a family such as A3; empty if unknown."""
-    family, small = soc_of(model), model.lower()
-    if small == "910b":
-        return "write 910b for chips 910B1 to 910B4, or 910a for a 910B without a digit, the first generation"
-    if small in get_args(Soc):
-        return f"write {small}"
-    if family is None:
-        return ""
-    return f"that chip is of the family {family}: write {family}"
 
 
 def _asks_for_number(items: list[ErrorDetails]) -> bool:
