@@ -25,6 +25,8 @@ _PUBLISHED = re.compile(
 _CONVERTED = ("Float16", "BFloat16", "Float64")
 # The published weights stay below 41. A flipped exponent bit makes a weight larger than this.
 _MOST = 1e6
+# A block of 4096 bytes is 1024 float32 weights, and one that lies in two parameters leaves half of them in one.
+_ZEROS_IN_A_ROW = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,7 @@ class LoadedModel:
 
     file_sha256: of the file's bytes, as `sha256sum` prints it.
     weights_sha256: see `digest`; it does not depend on the file.
-    note: how they were converted; often empty.
+    note: how they were converted, and whether a part may be lost; often empty.
     """
 
     state: State
@@ -100,9 +102,10 @@ def model_of(
             state[name] = value.astype(np.float32)
         _check_values(path, name, state[name], checked)
     formats = sorted({given.formats[source].lower() for source in sources.values()} - {"float32"})
-    note = f"{' and '.join(formats)} weights were converted to float32" if formats else ""
+    notes = [f"{' and '.join(formats)} weights were converted to float32"] if formats else []
+    notes += [] if checked else _note_on_zeros(state)
     return LoadedModel(
-        state=state, file=path, file_sha256=given.sha256, weights_sha256=digest(state), note=note
+        state=state, file=path, file_sha256=given.sha256, weights_sha256=digest(state), note="; ".join(notes)
     )
 
 
@@ -157,6 +160,23 @@ def _sources(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> dic
             )
         sources[match[1]] = published
     return sources
+
+
+def _note_on_zeros(state: State) -> list[str]:
+    """Names the kernel with the most zeros in a row: a lost block of a download, or a pruned network."""
+    kernels = {name: value for name, value in state.items() if value.ndim > 1}
+    zeros, name = max((_zeros_in_a_row(value), name) for name, value in kernels.items())
+    if zeros < _ZEROS_IN_A_ROW:
+        return []
+    return [
+        f"{published_name(name)} has {zeros} zeros in a row, which a lost part of a download also leaves; compare "
+        "weights_sha256 with the source's, or download the file again"
+    ]
+
+
+def _zeros_in_a_row(value: np.ndarray) -> int:
+    others = np.flatnonzero(value)
+    return int(np.diff(others, prepend=-1, append=value.size).max()) - 1
 
 
 def _check_values(path: Path, name: str, value: np.ndarray, checked: bool) -> None:

@@ -96,6 +96,24 @@ def test_weights_without_any_content_are_refused_by_name(model, shapes, tmp_path
     )
 
 
+@pytest.mark.parametrize(("zeros", "is_noted"), [(499, False), (500, True), (1024, True)])
+def test_a_lost_block_of_a_file_without_a_checksum_is_noted_and_not_refused(
+    model, shapes, tmp_path, zeros, is_noted
+):
+    lost = model[LARGEST].copy()
+    lost.reshape(-1)[-zeros:] = 0
+    also = model["embedding.1.weight"].copy()
+    also.reshape(-1)[:400] = 0
+    holed = model | {LARGEST: lost, "embedding.1.weight": also}
+    path = put(tmp_path / "a.ckpt", holed)
+    note = (
+        f"model.{LARGEST} has {zeros} zeros in a row, which a lost part of a download also leaves; compare "
+    )
+    assert load_model(path, shapes).note.startswith(note) is is_noted
+    write_published(path, holed)
+    assert load_model(path, shapes).note == ""
+
+
 def test_the_equal_values_that_training_starts_with_are_read(model, shapes, tmp_path):
     equal = {name for name, value in model.items() if value.size > 1 and (value == value.flat[0]).all()}
     assert {name.rpartition(".")[2] for name in equal} == {"gamma", "beta", "moving_mean", "moving_variance"}
