@@ -6,6 +6,7 @@ match is not trusted, is a row of the table with the reason; it does not stop th
 
 import csv
 import io
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def register_pairs(
         with ray_session(cluster):
             rows = _on_workers(pairs, out.resolve(), config, checkpoint and checkpoint.resolve(), cluster)
         _write_table(out / TABLE, rows)
+    if checkpoint is not None and (note := _network(checkpoint).note):
+        print(f"note: {note}", file=sys.stderr)
     return rows
 
 

@@ -248,6 +248,8 @@ def register(
         refuse_results_as_inputs((checkpoint,), result_paths(out))
         net = load(checkpoint)
     facts = register_files(optical, sar, out, config, net)
+    if net is not None and net.note:
+        print(f"note: {net.note}", file=sys.stderr)
     if not facts["trusted"]:
         print(f"not trusted: {facts['reason']}; see {one_line(str(out / 'report.html'))}", file=sys.stderr)
         raise typer.Exit(3)

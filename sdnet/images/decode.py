@@ -26,6 +26,8 @@ _MOST_BYTES_OF_A_PIXEL, _MOST_OTHER_BYTES = 32, 64 << 20
 # Values that programs write for missing data, and that no sensor measures. GDAL's -3.4e38 is beyond the limit above.
 _SENTINELS = (-9999, -99999, -32767, -32768, -(2**31))
 _VISIBLE_SHARE = 0.001
+# Fewer show that a value which is no measurement took part in the stretch.
+FEWEST_LEVELS = 16
 _TINY = np.finfo(np.float64).tiny
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
@@ -109,6 +111,18 @@ def stretch(image: np.ndarray, no_data: float | None = None) -> np.ndarray:
         low, high = values.min(), values.max()
     shares = np.clip((np.where(known, grey, low) - low) / max(high - low, _TINY), 0, 1)
     return np.where(known, np.rint(shares * 255), 0).astype(np.uint8)
+
+
+def levels_if_few(path: Path, grey: np.ndarray) -> int | None:
+    """How many grey levels the stretch left in an image, if it is not constant and has less than `FEWEST_LEVELS`.
+
+    grey: what `read_grey` made of `path`. None also for an image that is not stretched. Raises OSError.
+    """
+    levels = int(np.count_nonzero(cv2.calcHist([grey], [0], None, [256], [0, 256])))
+    if not 1 < levels < FEWEST_LEVELS:
+        return None
+    with open_regular(path) as file:
+        return levels if read_header(file).bits > 8 else None
 
 
 def undeclared_no_data(pixels: np.ndarray) -> float | None:

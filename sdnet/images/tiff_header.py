@@ -5,6 +5,7 @@ alpha darkens it. Both are overwritten in memory before decoding, so that the pi
 stored, as for JPEG and PNG.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +14,14 @@ from sdnet.images.header import BadHeader, CutOff, HeaderBytes, ImageHeader, Sam
 from sdnet.images.tiff_parts import OF_BYTES, CompressedParts
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
-_SAMPLES, _PLANAR, _EXTRA, _FORMAT, _NO_DATA = 277, 284, 338, 339, 42113  # the last one is GDAL's
+_SAMPLES, _PLANAR, _EXTRA, _FORMAT = 277, 284, 338, 339
+_METADATA, _NO_DATA = 42112, 42113  # GDAL's, both text
 _FILL_ORDER, _STRIPS, _ROWS, _STRIP_BYTES = 266, 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _OF_PARTS = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 _CODES = {1: "B", 2: "s", 3: "H", 4: "I", 16: "Q"}  # of the field types that these tags may have
 _MOST_VALUES, _MOST_PARTS, _MOST_FIELDS = 64, 1 << 20, 4096
+_LONG = (*_OF_PARTS, _METADATA)  # tags that may have up to _MOST_PARTS values
 _LEAST_TILE_BYTES = 1024  # of one band; OpenCV decodes deeper tiles of any size
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 # Compressions that GDAL and Pillow write, but that OpenCV cannot decode.
@@ -26,6 +29,8 @@ _NOT_DECODED = {
     6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
     50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
+# How GDAL writes the meaning of a band where no tag of TIFF can say it.
+_MEANING = re.compile(rb'<Item name="COLORINTERP" sample="([0-9])" role="colorinterp">([A-Za-z_]+)</Item>')
 _ALPHA = (1, 2)  # associated, unassociated
 _KINDS: dict[int, SampleKind] = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
 _DEPTHS = {
@@ -80,6 +85,7 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
             planar=first(_PLANAR, 1) == 2,
             extra=fields[_EXTRA].values if _EXTRA in fields else (),
         )
+        or _other_order(fields)
         or _missing_parts(fields)
         or _small_tiles(fields, bits[0] if bits else 0)
         or _cut_off(content, fields),
@@ -126,6 +132,16 @@ def _refusal(
             "or 32-bit floating point"
         )
     return ""
+
+
+def _other_order(fields: dict[int, _Field]) -> str:
+    """Why the decoder would mix up the colours, or empty: to it three bands are always red, green, blue."""
+    found = _MEANING.findall(fields[_METADATA].text) if _METADATA in fields else ()
+    meanings = [meaning.decode().lower() for _, meaning in sorted(found)]
+    colours = ["red", "green", "blue"]
+    if not set(colours) <= set(meanings) or meanings[:3] == colours:
+        return ""
+    return f"is a TIFF whose bands are {', '.join(meanings)}; write them as red, green, blue"
 
 
 def _missing_parts(fields: dict[int, _Field]) -> str:
@@ -250,14 +266,14 @@ def _fields(content: HeaderBytes, order: str) -> dict[int, _Field]:
     position = start + (8 if big else 2)
     known = {
         _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT,
-        _FILL_ORDER, _NO_DATA, _STRIPS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES,
+        _FILL_ORDER, _METADATA, _NO_DATA, _STRIPS, _ROWS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES,
     }  # fmt: skip
     fields: dict[int, _Field] = {}
     for entry in range(position, position + count * size, size):
         tag, kind, number = content.unpack(order + ("HHQ" if big else "HHI"), entry)
         if tag in known and kind in _CODES and tag not in fields:
             place = entry + size - inline
-            number = min(number, _MOST_PARTS if tag in _OF_PARTS else _MOST_VALUES)
+            number = min(number, _MOST_PARTS if tag in _LONG else _MOST_VALUES)
             layout = f"{order}{number}{_CODES[kind]}"
             if struct.calcsize(layout) > inline:
                 place = content.unpack(order + ("Q" if big else "I"), place)[0]

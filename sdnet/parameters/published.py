@@ -18,6 +18,7 @@ from sdnet.parameters.weights import State
 
 PUBLISHED_PREFIX = {"features_opt": "model", "features_sar": "model", "embedding": "model",
                     "lower_opt": "model_L", "lower_sar": "model_L", "decoder": "model_D"}  # fmt: skip
+_NETWORKS = frozenset(PUBLISHED_PREFIX.values())
 # Published training code prefixes these names with its own wrappers (`optimizer.`, `network._backbone.`).
 _PUBLISHED = re.compile(
     r"(?:(?:network|_backbone|optimizer(?:_[LD])?)\.)*model(?:_[LD])?\.([a-z]+(?:_[a-z]+)?\.\d+(?:\.[a-z_]+)+)"
@@ -25,6 +26,8 @@ _PUBLISHED = re.compile(
 _CONVERTED = ("Float16", "BFloat16", "Float64")
 # The published weights stay below 41. A flipped exponent bit makes a weight larger than this.
 _MOST = 1e6
+# A block of 4096 bytes is 1024 float32 weights, and one that lies in two parameters leaves half of them in one.
+_ZEROS_IN_A_ROW = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +36,7 @@ class LoadedModel:
 
     file_sha256: of the file's bytes, as `sha256sum` prints it.
     weights_sha256: see `digest`; it does not depend on the file.
-    note: how they were converted; often empty.
+    note: how they were converted, and whether a part may be lost; often empty.
     """
 
     state: State
@@ -89,7 +92,7 @@ def model_of(
     state: State = {}
     for name, shape in shapes.items():
         if name not in sources:
-            raise InputError(f"{path} holds no {published_name(name)}; {_remedy(given)}")
+            raise InputError(f"{path} holds no {published_name(name)}; {_remedy(given, shapes)}")
         value, stored = given.parameters[sources[name]], given.formats[sources[name]]
         if value.shape != shape or stored not in ("Float32", *_CONVERTED):
             raise InputError(
@@ -100,9 +103,10 @@ def model_of(
             state[name] = value.astype(np.float32)
         _check_values(path, name, state[name], checked)
     formats = sorted({given.formats[source].lower() for source in sources.values()} - {"float32"})
-    note = f"{' and '.join(formats)} weights were converted to float32" if formats else ""
+    notes = [f"{' and '.join(formats)} weights were converted to float32"] if formats else []
+    notes += [] if checked else _note_on_zeros(state)
     return LoadedModel(
-        state=state, file=path, file_sha256=given.sha256, weights_sha256=digest(state), note=note
+        state=state, file=path, file_sha256=given.sha256, weights_sha256=digest(state), note="; ".join(notes)
     )
 
 
@@ -133,9 +137,9 @@ def verify_checksum(path: Path, found: str) -> bool:
     return True
 
 
-def _remedy(given: ParameterFile) -> str:
+def _remedy(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """What to give instead of a file that lacks a parameter of the network."""
-    if not any(_PUBLISHED.fullmatch(name) for name in given.parameters):
+    if not any(_PUBLISHED.fullmatch(name) for name in given.parameters) and not _by_prefix(given, shapes):
         return "give a checkpoint of SDNet"
     return (
         "a single file is read as the published network; for another recipe, such as modern, give the checkpoint "
@@ -144,19 +148,68 @@ def _remedy(given: ParameterFile) -> str:
 
 
 def _sources(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """The name in the file of each of our parameters."""
+    """The name in the file of each of our parameters: a published one, or ours behind one prefix for all."""
     sources: dict[str, str] = {}
     for published in given.parameters:
         match = _PUBLISHED.fullmatch(published)
-        if not match or match[1] not in shapes:
-            continue
-        if match[1] in sources:
-            raise InputError(
-                f"{given.path} holds {match[1]} twice, as {sources[match[1]][:80]} and as {published[:80]}; "
-                "remove one of them"
-            )
-        sources[match[1]] = published
+        if match and match[1] in shapes:
+            _put(sources, match[1], published, given)
+    if sources.keys() == shapes.keys():
+        return sources
+    whole = {
+        prefix: names for prefix, names in _by_prefix(given, shapes).items() if {*names.values()} == {*shapes}
+    }
+    if len(whole) > 1:
+        first, second, *_ = (f"{prefix}{next(iter(shapes))}"[-80:] for prefix in whole)
+        raise InputError(
+            f"{given.path} holds a network twice, as {first} and as {second}; remove one of them"
+        )
+    for names in whole.values():
+        for name, own in names.items():
+            _put(sources, own, name, given)
     return sources
+
+
+def _put(sources: dict[str, str], own: str, name: str, given: ParameterFile) -> None:
+    """Note that our parameter has this name in the file. Raises InputError if it has another one, too."""
+    if sources.setdefault(own, name) != name:
+        raise InputError(
+            f"{given.path} holds {own} twice, as {sources[own][:80]} and as {name[:80]}; remove one of them"
+        )
+
+
+def _by_prefix(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, str]]:
+    """The names in the file that end with one of ours, which is their value, by what is before it.
+
+    `save_checkpoint(net.model)` writes our names alone, and wrappers such as `backbone.` come before them.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in given.parameters:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            own = ".".join(parts[start:])
+            if own in shapes:
+                before = parts[: start - 1] if start and parts[start - 1] in _NETWORKS else parts[:start]
+                found.setdefault("".join(f"{part}." for part in before), {})[name] = own
+                break
+    return found
+
+
+def _note_on_zeros(state: State) -> list[str]:
+    """Names the kernel with the most zeros in a row: a lost block of a download, or a pruned network."""
+    kernels = {name: value for name, value in state.items() if value.ndim > 1}
+    zeros, name = max((_zeros_in_a_row(value), name) for name, value in kernels.items())
+    if zeros < _ZEROS_IN_A_ROW:
+        return []
+    return [
+        f"{published_name(name)} has {zeros} zeros in a row, which a lost part of a download also leaves; compare "
+        "weights_sha256 with the source's, or download the file again"
+    ]
+
+
+def _zeros_in_a_row(value: np.ndarray) -> int:
+    others = np.flatnonzero(value)
+    return int(np.diff(others, prepend=-1, append=value.size).max()) - 1
 
 
 def _check_values(path: Path, name: str, value: np.ndarray, checked: bool) -> None:

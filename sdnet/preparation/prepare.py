@@ -19,6 +19,7 @@ from sdnet.data.augment import middle
 from sdnet.data.store import PATCH_SHAPE, open_patches, read_images, write_patches
 from sdnet.errors import InputError
 from sdnet.files import make_folder, read_json, sha256_of, sweep, whole_file
+from sdnet.images.decode import FEWEST_LEVELS
 from sdnet.preparation.alignment import SceneShift
 from sdnet.preparation.copies import copies_table, notes_on_copies
 from sdnet.preparation.scenes import alignment_table, estimate_shifts, places_of
@@ -43,13 +44,22 @@ def prepare(work: Work) -> dict[str, Any]:
 
 
 def notes_on_result(manifest: dict[str, Any]) -> tuple[str, ...]:
-    """Warnings about a result: images that could not be used, and copies. One sentence each; empty if none.
+    """Warnings about a result: images that could not be used, or lost their contrast, and copies.
+
+    One sentence each; empty if none.
 
     Images without a partner are not named: `work.notes` names them before the work begins.
     """
     skipped = [item for item in manifest["skipped"] if item["reason"] != NO_PARTNER]
     bad = [f"{item['image']} {item['reason']}" for item in skipped]
-    notes = (f"{len(bad)} image(s) cannot be used and are left out: {some_of(bad)}",) if bad else ()
+    notes = [f"{len(bad)} image(s) cannot be used and are left out: {some_of(bad)}"] if bad else []
+    few = [f"{item['image']} ({item['levels']})" for item in manifest.get("few_levels", ())]
+    if few:
+        notes.append(
+            f"{len(few)} image(s) have fewer than {FEWEST_LEVELS} grey levels after the stretch to 8 bits, perhaps "
+            "because of a no-data value; if so, declare it (gdal_edit.py -a_nodata) and prepare the data again: "
+            f"{some_of(few)}"
+        )
     return (*notes, *notes_on_copies(manifest))
 
 
@@ -121,6 +131,11 @@ def _merge(
             "images": [path for shard in work.shards for path in reports[shard.name].constant_images],
             "windows": sum(reports[shard.name].constant_windows for shard in work.shards),
         },
+        "few_levels": [
+            {"image": image, "levels": levels}
+            for shard in work.shards
+            for image, levels in reports[shard.name].few_levels
+        ],
         "copies": copies_table(work, reports),
         **({"alignment": alignment_table(work, shifts)} if shifts is not None else {}),
         "files": dict(zip(("train.npz", "test.npz"), files, strict=True)),
@@ -164,6 +179,7 @@ def _is_manifest(content: dict[str, Any]) -> bool:
         all(isinstance(content.get(key), kind) for key, kind in _MANIFEST.items())
         and all(isinstance(content["patches"].get(side), int) for side in ("train", "test"))
         and isinstance(content.get("copies", {}), dict)
+        and isinstance(content.get("few_levels", []), list)
         and content["files"].keys() == {"train.npz", "test.npz"}
     )
 

@@ -19,7 +19,7 @@ import numpy as np
 from sdnet.config import PatchConfig
 from sdnet.data.store import write_patches
 from sdnet.files import read_json, sha256_of, whole_file
-from sdnet.images.decode import BadImage, most_bytes, read_pair
+from sdnet.images.decode import BadImage, levels_if_few, most_bytes, read_pair
 from sdnet.preparation.alignment import REACH_PX, agreement
 from sdnet.preparation.patches import Cut, cut_patches, is_constant
 from sdnet.preparation.sen12 import Pair
@@ -52,7 +52,8 @@ class ShardReport:
     sha256: of its file. skipped: bad images with their reasons. constant_images: images of one value
     only, whose pairs give no patch. constant_windows: windows left out for the same reason. pixels: a hash of
     each pair's pixels, empty without patches; no hash at all in reports of older versions. contents: as
-    `contents_of`; empty in reports of older versions.
+    `contents_of`; empty in reports of older versions. few_levels: images in which the stretch left few grey levels,
+    and how many.
     """
 
     fingerprint: str
@@ -63,6 +64,7 @@ class ShardReport:
     constant_windows: int
     pixels: tuple[str, ...] = ()
     contents: str = ""
+    few_levels: tuple[tuple[str, int], ...] = ()
 
     @property
     def patches(self) -> int:
@@ -97,12 +99,13 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
     """
     # Before the images are read, so that a later change is noticed.
     known, contents = fingerprint(shard, config), contents_of(shard, config)
-    cuts, surfaces, skipped, constant, pixels = [], [], [], [], []
+    cuts, surfaces, skipped, constant, pixels, few_levels = [], [], [], [], [], []
     for pair in shard.pairs:
         surface, images = np.full((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan, np.float32), None
         try:
             images = read_pair(pair.optical, pair.sar, shard.max_pixels)
             cut, without_texture = _cut_pair(pair, images, shard, config)
+            few_levels += _few_levels(pair, images, shard)
             if config.align and not without_texture:
                 surface = agreement(*images)
         except BadImage as error:
@@ -136,6 +139,7 @@ def make_shard(shard: Shard, directory: Path, config: PatchConfig) -> ShardRepor
         sum(cut.constant for cut in cuts),
         tuple(pixels),
         contents,
+        tuple(few_levels),
     )
     _write_report(asdict(report), shard, directory)
     return report
@@ -159,6 +163,12 @@ def _cut_pair(
         raise BadImage(pair.optical, f"has {images[0].size} px, and keypoints failed ({reason})") from None
 
 
+def _few_levels(pair: Pair, images: tuple[np.ndarray, np.ndarray], shard: Shard) -> list[tuple[str, int]]:
+    both = zip((pair.optical, pair.sar), images, strict=True)
+    found = [(_relative(path, shard.root), levels_if_few(path, image)) for path, image in both]
+    return [(image, levels) for image, levels in found if levels is not None]
+
+
 def _hash(optical: np.ndarray, sar: np.ndarray) -> str:
     digest = hashlib.sha256(str(optical.shape).encode())
     for image in (optical, sar):
@@ -179,6 +189,7 @@ def read_good_shard(shard: Shard, directory: Path, config: PatchConfig) -> Shard
             raw["constant_windows"],
             tuple(raw.get("pixels", ())),
             raw.get("contents", ""),
+            tuple((image, levels) for image, levels in raw.get("few_levels", ())),
         )
         whole = report.fingerprint == fingerprint(shard, config) and report.sha256 == sha256_of(
             patches_path(directory, shard)

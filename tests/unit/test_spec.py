@@ -208,6 +208,9 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("storage: '{{ out }}'", "variables and templates are not expanded here: write the value"),
         ("storage: '`pwd`/runs'", "variables and templates are not expanded here: write the value"),
         ("data: {images: <your storage>}", 'data.images is "<your storage>"; variables and templates are not'),
+        ("storage: <path/to/runs>", 'storage is "<path/to/runs>"; variables and templates are not'),
+        ("data: {prepared: /data/<user>_s1s2}", 'prepared is "/data/<user>_s1s2"; variables and templates are not'),
+        ("cluster: {cache: {path: /a/<b/c>/d}}", 'path is "/a/<b/c>/d"; variables and templates are not'),
         ("data: {prepared: '%OUT%/x'}", 'data.prepared is "%OUT%/x"; variables and templates are not'),
         (r"storage: \\host\share", "that is a path of Windows: give the path on this host"),
         ("storage: \u201c./runs\u201d", "in typographic quotes; use ' or \""),
@@ -228,6 +231,10 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("train: {epochs:5}", "train.epochs:5 is not a key of a job (value null); put a space after epochs:"),
         ("train: epochs:5", 'train is "epochs:5"; put an ASCII colon and a space after epochs'),
         ("train: epochs\uff1a5", "put an ASCII colon and a space after epochs"),
+        ("train:\u00a0epochs: 5", "line 2 has U+00A0 (no-break space) where YAML takes only a space; type a space"),
+        ("train: {epochs:\u00a05}", "line 2 has U+00A0 (no-break space) where YAML takes only a space"),
+        ("storage: ./runs\u00a0# on NFS", "line 2 has U+00A0 (no-break space) where YAML takes only a space"),
+        ("train\u200b: {epochs: 5}", "line 2 has the invisible character U+200B (zero width space); remove it"),
         ("train: {lr: '0,004'}", 'train.lr is "0,004"; write the number without a comma; a fraction has a point'),
         ("cluster: {workers: '2,4'}", 'cluster.workers is "2,4"; write a list: [2, 4]'),
         ("checkpoint: {every_s: 5 min}", 'every_s is "5 min"; write the number of seconds without a unit'),
@@ -271,5 +278,25 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
 def test_what_would_make_another_job_is_refused_with_its_line(job: Path, line: str, said: str) -> None:
     job.write_text(f"name: a\n{line}\n", encoding="utf-8")
     message = refused(job)
-    assert message.startswith(f"{job} line 2: ") and said in message
+    assert message.startswith((f"{job} line 2: ", f"{job} line 2 has ")) and said in message
     assert len(message) < 400 and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [("\u00a0", "no-break space"), ("\u3000", "ideographic space"), ("\u2003", "em space")],
+)
+@pytest.mark.parametrize("inner", ["recipe: demo", "recipe:\u00a0demo", "# recipe", ""])
+def test_a_line_that_is_indented_with_another_space_is_named(
+    job: Path, space: str, name: str, inner: str
+) -> None:
+    job.write_text(f"name: a\ntrain:\n {space * 2}{inner}\n  epochs: 5\n", encoding="utf-8")
+    assert refused(job) == f"{job} line 3 is indented with U+{ord(space):04X} ({name}); type spaces instead"
+
+
+def test_other_spaces_stay_in_a_comment_and_in_the_name_of_a_folder(job: Path) -> None:
+    comments = "name: a # \u00a0: b\n#\u00a0train:\u00a0x\n"
+    folders = "storage: /data/\u4e2d\u3000\u6587\ndata: {images: '/a\u00a0# b'}\n"
+    job.write_text(comments + folders, encoding="utf-8")
+    spec = load_spec(job)
+    assert (spec.storage, spec.data.images) == ("/data/\u4e2d\u3000\u6587", "/a\u00a0# b")

@@ -68,6 +68,7 @@ def test_a_plain_value_is_what_it_looks_like(written: str, value: Any) -> None:
         ("a: " + "9" * 5000, "line 1: a is a number of 5000 digits; no key takes one"),
         ("a: " + "[" * 100_000, "line 1: a is nested deeper than 20 levels; no key of a job is"),
         ("a:\n  - b\n  - c: \x00", "line 3 contains the character U+0000; remove it"),
+        ("a: 1\u2028b: 2", "line 1 contains the character U+2028; remove it"),
         ("a: \ud800", "line 1 contains the character U+D800; remove it"),
     ],
 )

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from orchestrator.job.spec.yaml_syntax import NOT_EXPANDED
 from sdnet.paths import path_problem
 
-# A command in backticks, a folder `<your storage>`, and a variable of Windows: only in paths, as patterns may have
-# such signs.
-_PLACEHOLDER = re.compile(r"`[^`]*`|(?:^|/)<[^<>/]*>(?:/|$)|%[A-Z][A-Z0-9_]+%")
+# A command in backticks, a placeholder `<path/to/storage>`, and a variable of Windows: only in paths, as patterns may
+# have such signs.
+_PLACEHOLDER = re.compile(r"`[^`]*`|<[^<>]+>|%[A-Z][A-Z0-9_]+%")
 
 
 def _names_a_path(text: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path as FilePath
 import yaml
 
 from orchestrator.job.spec.yaml_scalars import Scalar, is_integer, scalar_of
-from orchestrator.job.spec.yaml_syntax import cause_of, on_one_line
+from orchestrator.job.spec.yaml_syntax import cause_of, odd_space, on_one_line
 from sdnet.errors import InputError, shown
 
 Path = tuple[str | int, ...]
@@ -32,7 +32,8 @@ _MOST_DIGITS = 300
 # libyaml's parser is about 20 times faster than the one in Python, which is the fallback.
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Also refuses U+0085, U+2028 and U+2029, which end a line in YAML 1.1 but not in YAML 1.2.
+_NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _OTHER_ENCODINGS = {
     b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
 }  # fmt: skip
@@ -87,7 +88,11 @@ def read_yaml_file(path: FilePath) -> Node:
         raise InputError(f"{path} cannot be read ({reason}); give the path of a cluster.yaml") from None
     if len(data) > _MOST_BYTES:
         raise InputError(f"{path} is larger than 1 MB; give the path of a cluster.yaml")
-    return read_yaml(_decoded(data, path), lambda line: f"{path} line {line}")
+    text = _decoded(data, path)
+    for number, written in enumerate(text.splitlines(), 1) if not text.isascii() else ():
+        if problem := odd_space(written):
+            raise InputError(f"{path} line {number} {problem}")
+    return read_yaml(text, lambda line: f"{path} line {line}")
 
 
 def read_yaml(text: str, place: Callable[[int], str]) -> Node:

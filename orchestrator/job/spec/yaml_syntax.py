@@ -4,6 +4,7 @@ libyaml reports the place where it could not continue, which is often behind the
 """
 
 import re
+import unicodedata
 
 import yaml
 
@@ -17,6 +18,16 @@ _TEMPLATE = re.compile(r"\$[{(]|\{\{")
 _BYTE_ORDER_MARK = "\ufeff"
 _INDENTED_KEY = re.compile(r"\s+([A-Za-z_]+):(\s.*)?")
 _TOML = re.compile(r"[\w.-]+ *= *\S.*")
+# What web pages, chats and input methods write in place of a space, or add without a trace. YAML takes it for text.
+_ODD = "[\u00a0\u00ad\u1680\u180e\u2000-\u200f\u202f\u205f\u2060\u3000]"
+# Where a line has its structure: before or behind a key or the dash of an item, and before a comment. Such a character
+# inside a value may belong to the name of a folder.
+_ODD_SPACE = re.compile(
+    r"(?:[^\"'#]*\{(?:[^\"'#]*,)?)?[ \t]*(?:-[ \t]*)*"
+    rf"(?:[\w.]+[ \t]*[:\uff1a][ \t]*|[\w.]+(?={_ODD}+[ \t]*[:\uff1a]))?(?P<sign>{_ODD})"
+    rf"|[^\"'#]*?(?P<comment>{_ODD})[ \t]*#"
+)
+_LONGEST_LINE = 300  # to search: the time grows with its square
 _GENERAL = "correct it, and put a value that contains `: ` or begins with a sign like [ { @ % * in quotes"
 
 
@@ -36,6 +47,20 @@ def cause_of(error: yaml.YAMLError, lines: list[str]) -> tuple[int, str]:
     line = _line_of(error, lines)
     problem = " ".join(str(getattr(error, "problem", None) or error).split())
     return line, f"is not YAML ({problem}); {_remedy(lines[line] if line < len(lines) else '')}"
+
+
+def odd_space(written: str) -> str:
+    """What is wrong with a line that has another space or an invisible character around its key; empty if none has."""
+    found = _ODD_SPACE.match(written[:_LONGEST_LINE])
+    if found is None:
+        return ""
+    sign = found["sign"] or found["comment"]
+    name = f"U+{ord(sign):04X} ({unicodedata.name(sign).lower()})"
+    if not sign.isspace():
+        return f"has the invisible character {name}; remove it"
+    if written[: found.end()].isspace():
+        return f"is indented with {name}; type spaces instead"
+    return f"has {name} where YAML takes only a space; type a space instead"
 
 
 def on_one_line(lines: list[str], first: int, last: int) -> str:

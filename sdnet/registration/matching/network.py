@@ -53,11 +53,11 @@ class _Side(nn.Cell):
 class Network:
     """A trained SDNet. Threads may share it; they compute one after another.
 
-    origin: `checkpoint_sha256` and `weights_sha256`, as of `LoadedModel`.
+    origin: `checkpoint_sha256` and `weights_sha256`, as of `LoadedModel`. note: as of `LoadedModel`.
     """
 
-    def __init__(self, given: Weights, origin: Mapping[str, str]):
-        self._given, self.origin = given, dict(origin)
+    def __init__(self, given: Weights, origin: Mapping[str, str], note: str = ""):
+        self._given, self.origin, self.note = given, dict(origin), note
         self._net = SDNet(given.recipe, training=False)
         weights.load(self._net, given.state)
         self._sides = {sensor: _Side(self._net, sensor) for sensor in SENSORS}
@@ -69,7 +69,7 @@ class Network:
         recipe = checkpoint.read_recipe(path)
         with _COMPUTING:
             loaded = checkpoint.load_model(path, weights.shapes(SDNet(recipe, training=False)))
-            return cls(Weights(recipe, loaded.state), loaded.origin)
+            return cls(Weights(recipe, loaded.state), loaded.origin, loaded.note)
 
     def adapted(self, optical: Image, sar: Image) -> "Network":
         """This network with the BatchNorm statistics of two images.

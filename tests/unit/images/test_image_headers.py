@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
@@ -71,6 +72,32 @@ REFUSED = {
 def test_what_would_be_read_wrongly_is_refused_by_name(read, content, reason):
     with pytest.raises(BadImage, match=reason):
         read(content)
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize(
+    ("dtype", "meanings", "is_read"),
+    [
+        ("uint8", "red green blue", True), ("uint8", "red green blue alpha", True),
+        ("uint8", "undefined undefined undefined", True), ("uint16", "red green blue", True),
+        ("uint8", "blue green red", False), ("uint8", "blue green red alpha", False),
+        ("uint16", "green red blue", False), ("float32", "blue green red", False),
+    ],
+)  # fmt: skip
+def test_bands_that_gdal_calls_blue_green_red_are_refused_and_never_mixed_up(read, dtype, meanings, is_read):
+    names = meanings.split()
+    with MemoryFile() as memory:
+        size = {"width": 30, "height": 20, "count": len(names), "dtype": dtype}
+        with memory.open(driver="GTiff", **size) as file:
+            file.write(np.moveaxis(MANY[:, :, : len(names)], -1, 0).astype(dtype))
+            file.update_tags(note="x" * 1000)
+            file.colorinterp = [ColorInterp[name] for name in names]
+        content = bytes(memory.getbuffer())
+    if is_read:
+        assert read(content).shape == (20, 30)
+    else:
+        with pytest.raises(BadImage, match=f"whose bands are {', '.join(names)}; write them as red"):
+            read(content)
 
 
 def test_planes_of_8_bits_are_read_as_the_same_colours(read):

@@ -162,3 +162,24 @@ def test_a_pair_smaller_than_a_patch_is_bad_and_counted(copy):
     with pytest.raises(InputError, match=f"{optical.name} is 80 x 63 px, smaller than a patch of 64 px"):
         again(copy)
     assert len(again(copy, max_bad_images=0.5)["skipped"]) == 1
+
+
+@pytest.mark.parametrize("no_data", [-10000, 1e20])
+def test_an_image_that_loses_its_contrast_to_an_undeclared_no_data_value_is_named(copy, no_data):
+    path = images_of(copy, "s1")[0]
+    measured = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
+    measured[:20] = no_data
+    encoded = cv2.imencode(".tif", measured)[1].tobytes()
+    path.unlink()
+    path.with_suffix(".tif").write_bytes(encoded)
+    partner = Path(str(path).replace("s1_", "s2_"))
+    partner_pixels = cv2.imread(str(partner), cv2.IMREAD_GRAYSCALE)
+    assert cv2.imwrite(str(partner), np.where(partner_pixels > 128, 255, 0))  # 8 bits are not stretched
+    manifest = again(copy, max_bad_images=0.1)
+    name = path.with_suffix(".tif").relative_to(copy / "images").as_posix()
+    assert manifest["few_levels"] == [{"image": name, "levels": 2}]
+    assert again(copy, max_bad_images=0.1) == manifest
+    assert notes_on_result(manifest)[0] == (
+        "1 image(s) have fewer than 16 grey levels after the stretch to 8 bits, perhaps because of a no-data value; "
+        f"if so, declare it (gdal_edit.py -a_nodata) and prepare the data again: {name} (2)"
+    )
