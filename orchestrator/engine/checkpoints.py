@@ -174,10 +174,12 @@ def newest_valid(
     avoid: Collection[str] = (),
     known: str | None = None,
     wait: Callable[[float], None] = time.sleep,
+    mark: bool = True,
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
     """The newest checkpoint whose checksums match, with its content, and the corrupt ones that were newer.
 
-    Corrupt checkpoints are marked, so that nothing reads them again; the caller reports them. avoid: names to skip.
+    Corrupt checkpoints are marked, so that nothing reads them again; the caller reports them. mark: False only looks.
+    avoid: names to skip.
     known: a name that another process reported. A listing may lag, so this name is tried even if it is not listed.
     """
     corrupt: list[CorruptData] = []
@@ -198,7 +200,8 @@ def newest_valid(
         except ObjectMissing:
             continue  # pruned after it was listed, or lost
         except CorruptData as error:
-            _mark(storage, name, error)
+            if mark:
+                _mark(storage, name, error)
             corrupt.append(error)
     return None, None, corrupt
 
@@ -210,11 +213,12 @@ def _mark(storage: Storage, name: str, error: CorruptData) -> None:
         logger.warning("%s could not be marked: %s", name, problem)
 
 
-def refuse_lost(storage: Storage, saved: str | None) -> None:
+def refuse_lost(storage: Storage, saved: str | None, corrupt: Collection[str] = ()) -> None:
     """Raise CheckpointsLost if the run saved checkpoints earlier; call it when no checkpoint is valid.
 
     A silent start from step 1 would hide that hours of work are lost. saved: name of the newest known checkpoint.
-    Raises StorageUnavailable if nothing of the run is there: a mount that is away looks like an empty folder.
+    corrupt: names of corrupt ones that may have no marker. Raises StorageUnavailable if nothing of the run is there: a
+    mount that is away looks like an empty folder.
     """
     if saved and not storage.list(""):
         raise StorageUnavailable(FOLDER, f"{storage.describe()} is empty or not mounted")
@@ -223,6 +227,7 @@ def refuse_lost(storage: Storage, saved: str | None) -> None:
         for path in storage.list(FOLDER)
         if path.endswith(f"/{MARKER}")
     }
+    marked.update(corrupt)
     if saved or marked:
         raise CheckpointsLost(f"{storage.describe()}/{FOLDER.rstrip('/')}", saved, tuple(sorted(marked)))
 
