@@ -12,9 +12,10 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.job.checkpoints import finished_summary, refuse_another_job, refuse_changed_inputs
 from orchestrator.job.data.copies import data_errors
 from orchestrator.job.data.files import data_files
-from orchestrator.job.data.inputs import check_inputs, check_inputs_of_new_run, notes_of
+from orchestrator.job.data.inputs import check_inputs, notes_of
 from orchestrator.job.data.same_data import refuse_other_data
 from orchestrator.job.demo import demo_spec
+from orchestrator.job.new_run import check_new_run
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.job.spec.yaml_text import yaml_text
@@ -213,7 +214,7 @@ def _print(notes: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     """Own the run, in a directory that can be used and belongs to this job."""
-    check_inputs_of_new_run(spec)
+    check_new_run(spec)
     run.create()
     with _named_in(run), owned(run.storage) as owning:
         with data_errors(run.checkpoints.name):

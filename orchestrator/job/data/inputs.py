@@ -1,6 +1,5 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,12 +48,6 @@ def check_inputs(spec: JobSpec) -> Supply:
     if problem:
         raise InputError(problem)
     return supply
-
-
-def check_inputs_of_new_run(spec: JobSpec) -> None:
-    """`check_inputs` if the job has no run directory yet: a refusal must not leave an empty one."""
-    if not os.path.lexists(RunDirectory.of(spec.storage, spec.name).root):
-        check_inputs(spec)
 
 
 def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
