@@ -1,5 +1,9 @@
-"""Which checkpoint the job resumes from, and when to refuse: all are lost, or they belong to another job."""
+"""Whether the run has finished, which checkpoint the job resumes from, and when to refuse.
 
+`launch` and `plan` decide with these functions.
+"""
+
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,16 +17,27 @@ from orchestrator.engine.checkpoints import (
     newest_valid,
     refuse_lost,
 )
-from orchestrator.job.data.inputs import keys_without_effect
-from orchestrator.job.data.same_data import data_identity, have_only_moved
+from orchestrator.job.data.inputs import keys_without_effect, prepared_files
+from orchestrator.job.data.same_data import (
+    data_identity,
+    have_only_moved,
+    refuse_changed_since_checkpoint,
+    refuse_changed_since_finished,
+    refuse_other_data,
+)
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.report.summary import read_summary
 from orchestrator.storage import ObjectMissing, StorageMisused
 from orchestrator.telemetry.event import Event
 from orchestrator.telemetry.events import CheckpointCorrupt
 from orchestrator.telemetry.state import read_state
 from sdnet.config import changed_setting
 from sdnet.errors import InputError, shown
+
+logger = logging.getLogger(__name__)
+
+Record = Callable[[Event], None]
 
 # What decides the bytes of the result.
 _IDENTITY = ("data", "train", "evaluate")
@@ -43,22 +58,55 @@ def holds_checkpoints(run: RunDirectory) -> bool:
     return bool(found_objects(run.storage)) or read_state(run.storage).saved is not None
 
 
+def finished_summary(spec: JobSpec, run: RunDirectory, record: Record | None) -> dict[str, Any] | None:
+    """The summary of a run that has finished, so that nothing is left to do; None for any other.
+
+    record: see `newest_checkpoint`. Raises InputError when all checkpoints that were saved are lost, or when the data
+    of a finished run have changed, and StorageError.
+    """
+    summary = read_summary(run)
+    if summary is None or summary["status"] != "succeeded":
+        newest_checkpoint(run, record)
+        return None
+    last = summary.get("checkpoint")
+    newest = newest_checkpoint(run, record, last)
+    if last == (newest.name if newest else None):
+        refuse_changed_since_finished(spec, run)
+        return summary
+    if last is not None and newest is not None:
+        logger.warning(
+            "the run has finished, but its last checkpoint %s is lost; it trains again from %s",
+            last,
+            newest.name,
+        )
+    return None
+
+
+def refuse_changed_inputs(spec: JobSpec, run: RunDirectory) -> None:
+    """Raise InputError if a run that is not finished has checkpoints of other data than the job's."""
+    if spec.data.prepared is not None:
+        refuse_other_data(run, *prepared_files(spec.data.prepared))
+    refuse_changed_since_checkpoint(spec, run)
+
+
 def newest_checkpoint(
-    run: RunDirectory, record: Callable[[Event], None], finished_with: str | None = None
+    run: RunDirectory, record: Record | None, finished_with: str | None = None
 ) -> Newest | None:
     """The newest valid checkpoint; None for a run that has saved none. Corrupt ones are marked and recorded.
 
-    finished_with: name of the last checkpoint of a run that has finished. Raises InputError when the run saved
-    checkpoints and none is valid.
+    record: None only looks, and writes no marker. finished_with: name of the last checkpoint of a run that has
+    finished. Raises InputError when the run saved checkpoints and none is valid.
     """
     saved = finished_with or read_state(run.storage).saved
-    name, encoded, corrupt = newest_valid(run.storage, known=saved)
-    for error in corrupt:
-        record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=error.detail))
+    name, encoded, corrupt = newest_valid(run.storage, known=saved, mark=record is not None)
+    names = [error.name.removeprefix("checkpoint ") for error in corrupt]
+    if record is not None:
+        for corrupt_name, error in zip(names, corrupt, strict=True):
+            record(CheckpointCorrupt(checkpoint=corrupt_name, detail=error.detail))
     if name is not None and encoded is not None:
         return Newest(name, encoded.step)
     try:
-        refuse_lost(run.storage, saved)
+        refuse_lost(run.storage, saved, names)
     except CheckpointsLost as error:
         finished = "the run has finished, but " if finished_with else ""
         remedy = "put one back, or launch with --restart to train from step 1"

@@ -9,16 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.job.checkpoints import newest_checkpoint, refuse_another_job
+from orchestrator.job.checkpoints import finished_summary, refuse_another_job, refuse_changed_inputs
 from orchestrator.job.data.copies import data_errors
 from orchestrator.job.data.files import data_files
-from orchestrator.job.data.inputs import check_inputs, check_inputs_of_new_run, notes_of, prepared_files
-from orchestrator.job.data.same_data import (
-    refuse_changed_since_checkpoint,
-    refuse_changed_since_finished,
-    refuse_other_data,
-)
+from orchestrator.job.data.inputs import check_inputs, notes_of
+from orchestrator.job.data.same_data import refuse_other_data
 from orchestrator.job.demo import demo_spec
+from orchestrator.job.new_run import check_new_run
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.job.spec.yaml_text import yaml_text
@@ -80,10 +77,8 @@ def launch(spec: JobSpec) -> Outcome:
     """
     run = RunDirectory.of(spec.storage, spec.name)
     with _only_launch(spec, run) as owning, _event_writer(run, owning) as events:
-        summary = read_summary(run)
-        newest = _newest_checkpoint(run, events, summary)
-        if summary is not None and summary["status"] == "succeeded" and summary.get("checkpoint") == newest:
-            refuse_changed_since_finished(spec, run)
+        summary = finished_summary(spec, run, events.record)
+        if summary is not None:
             _warn_of_missing_data(run)
             return Outcome(summary, already_done=True)
         if spec.cluster.address == "local":
@@ -191,20 +186,6 @@ def _write_end(
     storage.put(run.summary.name, (json.dumps(summary, indent=2) + "\n").encode())
 
 
-def _newest_checkpoint(run: RunDirectory, events: EventWriter, summary: dict[str, Any] | None) -> str | None:
-    """Name of the checkpoint to resume from, or None. Raises InputError when all that were saved are lost."""
-    finished = summary is not None and summary["status"] == "succeeded"
-    last = summary.get("checkpoint") if finished and summary else None
-    newest = newest_checkpoint(run, events.record, last)
-    if last is not None and newest is not None and newest.name != last:
-        logger.warning(
-            "the run has finished, but its last checkpoint %s is lost; it trains again from %s",
-            last,
-            newest.name,
-        )
-    return newest.name if newest else None
-
-
 def _warn_of_missing_data(run: RunDirectory) -> None:
     gone = [path.name for path in data_files(run) if not path.exists()]
     if gone:
@@ -218,9 +199,7 @@ def _warn_of_missing_data(run: RunDirectory) -> None:
 def _claim(spec: JobSpec, run: RunDirectory, owning: Ownership) -> tuple[str, ...]:
     """Check the inputs, then write job.yaml: now the directory belongs to this job. Returns notes on the inputs."""
     supply = check_inputs(spec)
-    if spec.data.prepared is not None:
-        refuse_other_data(run, *prepared_files(spec.data.prepared))
-    refuse_changed_since_checkpoint(spec, run)
+    refuse_changed_inputs(spec, run)
     owning.check()  # the check of the inputs may take long, and the name does not contain the lease's number
     run.storage.put(run.job.name, yaml_text(spec.values()).encode())
     return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
@@ -235,7 +214,7 @@ def _print(notes: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def _only_launch(spec: JobSpec, run: RunDirectory) -> Iterator[Ownership]:
     """Own the run, in a directory that can be used and belongs to this job."""
-    check_inputs_of_new_run(spec)
+    check_new_run(spec)
     run.create()
     with _named_in(run), owned(run.storage) as owning:
         with data_errors(run.checkpoints.name):

@@ -9,20 +9,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.ascend.rank_table.table import RankTable, build_rank_table
-from orchestrator.job.checkpoints import refuse_another_job
-from orchestrator.job.data.copies import Copies, planned_copies
-from orchestrator.job.data.inputs import Supply, batch_problem, notes_of, supply_of
-from orchestrator.job.data.same_data import refuse_changed_since_checkpoint, refuse_changed_since_finished
+from orchestrator.errors import CorruptData
+from orchestrator.job.checkpoints import finished_summary, refuse_another_job, refuse_changed_inputs
+from orchestrator.job.data.copies import Copies, copies_in, planned_copies
+from orchestrator.job.data.inputs import Supply, batch_problem, notes_of, source_of, supply_of
 from orchestrator.job.memory import memory_bytes
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
 from orchestrator.ray_cluster.address import address_to_join
 from orchestrator.report.shifts import shifts_line
-from orchestrator.report.summary import read_summary
 from orchestrator.storage import StorageError
 from sdnet.errors import InputError
 
+_STAGES = ("preprocess", "local data", "train", "evaluate")
 _PATCH_BYTES = 64 * 128
 _MODEL_BYTES = 5.4e6
 # A rank's resident memory with MindSpore imported and SDNet compiled, measured on CPU.
@@ -81,49 +81,66 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def build_plan(spec: JobSpec) -> Plan:
-    """Plan the job. Raises InputError when the data, the devices or the storage cannot be used."""
+    """Plan the job. Raises InputError when the data, the devices or the storage cannot be used.
+
+    A finished run needs no data any more, so its images may be gone.
+    """
     run = RunDirectory.of(spec.storage, spec.name)
     run.refuse_file_in_the_way()
-    supply = supply_of(spec.data)
+    is_finished, run_problem = _judged(spec, run)
+    supply, copies = _data(spec, run, is_finished)
     places = ascend_places(spec.cluster) if spec.cluster.device == "ascend" and spec.cluster.hosts else None
     table = build_rank_table(places, spec.cluster.soc) if places else None
     ranks = planned_ranks(spec, run, places)
-    copies = planned_copies(spec, run, supply, _PATCH_BYTES)
     needs = {**_needs(spec, supply, len(ranks)), "copied_bytes_per_host": copies.size_bytes}
-    run_problem, run_notes = _judged(spec, run)
+    finished = (f"{run.root} is finished, so a launch does nothing",) if is_finished else ()
+    problem, warning = ("", "") if is_finished else _doubts(spec, supply, copies, needs)
     return Plan(
         name=spec.name,
         run_directory=str(run.root),
-        stages=_stages(spec, supply, copies, shifts_line(spec, run)),
+        stages=_idle_stages() if is_finished else _stages(spec, supply, copies, shifts_line(spec, run)),
         ranks=ranks,
         pairs=supply.pairs,
         shards=supply.shards,
         needs=needs,
         rank_table=table,
-        notes=(*notes_of(spec, supply), *run_notes),
-        problem=run_problem
-        or batch_problem(spec, supply)
-        or _size_problem(spec.cluster)
-        or copies.problem(spec.cluster.cache),
-        warning=_memory_warning(spec.cluster, needs) or _address_warning(spec.cluster),
+        notes=(*notes_of(spec, supply), *finished),
+        problem=run_problem or problem,
+        warning=warning,
     )
 
 
-def _judged(spec: JobSpec, run: RunDirectory) -> tuple[str, tuple[str, ...]]:
-    """Why `launch` would refuse the run directory as it is, and notes on it."""
+def _judged(spec: JobSpec, run: RunDirectory) -> tuple[bool, str]:
+    """Whether the run has finished, and why `launch` would refuse its directory as it is."""
     try:
-        run.refuse_without_rights()
+        run.refuse_unusable()
         if not run.root.exists():
-            return "", ()
+            return False, ""
         refuse_another_job(spec, run)
-        summary = read_summary(run)
-        if summary is None or summary["status"] != "succeeded":
-            refuse_changed_since_checkpoint(spec, run)
-            return "", ()
-        refuse_changed_since_finished(spec, run)
-    except (InputError, StorageError) as error:
-        return str(error), ()
-    return "", (f"{run.root} is finished, so a launch does nothing",)
+        if finished_summary(spec, run, record=None) is not None:
+            return True, ""
+        refuse_changed_inputs(spec, run)
+    except (InputError, StorageError, CorruptData) as error:
+        return False, str(error)
+    return False, ""
+
+
+def _data(spec: JobSpec, run: RunDirectory, is_finished: bool) -> tuple[Supply, Copies]:
+    """What there is to train and test on, and what each host copies of it; nothing for a finished run without data."""
+    try:
+        supply = supply_of(spec.data)
+        return supply, planned_copies(spec, run, supply, _PATCH_BYTES)
+    except (InputError, StorageError):
+        if not is_finished:
+            raise
+    return Supply(source_of(spec.data), pairs=0, train=0, test=0), copies_in(run.train_npz, 0)
+
+
+def _doubts(spec: JobSpec, supply: Supply, copies: Copies, needs: dict[str, int]) -> tuple[str, str]:
+    """Why `launch` would refuse the job's data or its cluster, and what may still go wrong; each may be empty."""
+    cluster = spec.cluster
+    problem = batch_problem(spec, supply) or _size_problem(cluster) or copies.problem(cluster.cache)
+    return problem, _memory_warning(cluster, needs) or _address_warning(cluster)
 
 
 def _size_problem(cluster: ClusterSpec) -> str:
@@ -153,6 +170,10 @@ def _memory_warning(cluster: ClusterSpec, needs: dict[str, int]) -> str:
     )
 
 
+def _idle_stages() -> tuple[PlannedStage, ...]:
+    return tuple(PlannedStage(name, "nothing: the run is finished") for name in _STAGES)
+
+
 def _stages(spec: JobSpec, supply: Supply, copies: Copies, shifts: str) -> tuple[PlannedStage, ...]:
     recipe = spec.train
     ranks = spec.cluster.max_workers
@@ -162,12 +183,13 @@ def _stages(spec: JobSpec, supply: Supply, copies: Copies, shifts: str) -> tuple
     on = f" on {spec.cluster.threads} CPU(s) each" if spec.cluster.device == "cpu" else ""
     batch = f"{ranks} rank(s) of batch {recipe.batch}{on}, {spec.global_batch} samples a step"
     every = f"every {spec.evaluate.every_epochs} epoch(s), on all ranks"
-    return (
-        PlannedStage("preprocess", "; ".join(filter(None, (made if supply.pairs else used, shifts)))),
-        PlannedStage("local data", copies.describe(spec.cluster.cache)),
-        PlannedStage("train", f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}"),
-        PlannedStage("evaluate", f"FPR95 and accuracy {every}"),
+    works = (
+        "; ".join(filter(None, (made if supply.pairs else used, shifts))),
+        copies.describe(spec.cluster.cache),
+        f"{recipe.epochs} epochs, {batch}, lr {recipe.lr}",
+        f"FPR95 and accuracy {every}",
     )
+    return tuple(PlannedStage(name, work) for name, work in zip(_STAGES, works, strict=True))
 
 
 def _needs(spec: JobSpec, supply: Supply, ranks: int) -> dict[str, int]:

@@ -113,6 +113,19 @@ class RunDirectory:
             reason = os.strerror(errno.EACCES)
             raise InputError(f"storage {self.root} cannot be written ({reason}); {_OTHER_STORAGE}")
 
+    def refuse_unusable(self) -> None:
+        """Raise InputError, as `create` would, for what is in the way in an existing run; nothing is created."""
+        self.refuse_without_rights()
+        for directory in self._folders():
+            reason = _leads_nowhere(directory)
+            if os.path.lexists(directory) and not directory.is_dir():
+                reason = reason or os.strerror(errno.EEXIST)
+            elif directory.exists() and not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                reason = os.strerror(errno.EACCES)
+            if reason:
+                raise InputError(f"{directory} cannot be written ({reason}); {self._remedy(directory)}")
+        self._refuse_wrong_files()
+
     def refuse_training(self) -> None:
         """Raise InputError while `sdnet train` works here; call it as the owner of the run. Raises OSError.
 
@@ -128,15 +141,21 @@ class RunDirectory:
         Raises InputError, which names what is in the way. Without this check a launch would fail hours later.
         """
         self.make_root()
-        segments, leases = self.root / record.FOLDER, self.root / lease.FOLDER
-        for directory in (
-            self.data, self.checkpoints, self.logs, self.plan, segments, leases, self.states,
-        ):  # fmt: skip
+        for directory in self._folders():
             _make_writable(directory, self._remedy(directory))
+        self._refuse_wrong_files()
+
+    def _folders(self) -> tuple[Path, ...]:
+        """The folders that every launch uses."""
+        segments, leases = self.root / record.FOLDER, self.root / lease.FOLDER
+        return self.data, self.checkpoints, self.logs, self.plan, segments, leases, self.states
+
+    def _refuse_wrong_files(self) -> None:
+        """Raise InputError for a file that cannot be read, and for a folder or a pipe in the place of one."""
         for path in (self.job, self.events, self.summary, self.manifest):
             self._check_readable(path)
         written = (self.report, self.train_npz, self.test_npz)
-        for path in (*written, *self.logs.glob("*.log"), *leases.glob("[0-9]*")):
+        for path in (*written, *self.logs.glob("*.log"), *(self.root / lease.FOLDER).glob("[0-9]*")):
             if path.is_dir() or path.is_fifo():
                 raise InputError(f"{path} is not a regular file; {self._remedy(path)}")
 

@@ -31,19 +31,34 @@ _OF_ANOTHER_HOST = ("SSL server name", "Hostname Verification")
 _ASKED = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
-def check_cluster(address: str, name: str) -> None:
+class NoClusterAnswers(InputError):
+    """No Ray head answers at an address. Example: the cluster has ended. name: what the user calls the address."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return (
+            f"cluster.address is {self.name} and no Ray cluster answers there ({self.reason}); "
+            "start one with `ray start --head`, give its host:port, or use address: local"
+        )
+
+
+def check_cluster(address: str, name: str) -> bool:
     """Check that a job can join the Ray head at `address` (host:port); Ray itself would retry for minutes.
 
-    name: what the user calls the address. Raises InputError when nothing or something else answers there, when our
-    token is missing or refused, when RAY_AUTH_MODE is token and the cluster accepts calls without one, and when only
-    one side uses TLS or one side refuses the other's certificate.
+    Returns whether the cluster asks for a token. name: what the user calls the address.
+    Raises NoClusterAnswers when nothing or something else answers there, and InputError when our token is missing or
+    refused, when RAY_AUTH_MODE is token and the cluster accepts calls without one, and when only one side uses TLS or
+    one side refuses the other's certificate.
     """
     _knock(address, name)
     if uses_tls():
         check_certificates(address, name)
     if _accepts(address, "", name):
-        _judge_open_cluster(name)
-        return
+        _refuse_open_cluster(name)
+        return False
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         raise InputError(
             f"cluster.address is {name} and that cluster asks for a token, which is not sent because "
@@ -60,6 +75,7 @@ def check_cluster(address: str, name: str) -> None:
             f"cluster.address is {name} and it refuses the token of {_token_source(os.environ)}; "
             "give the token that the cluster was started with"
         )
+    return True
 
 
 def warn_of_readable_token(environment: Mapping[str, str]) -> None:
@@ -92,13 +108,17 @@ def token_file(environment: Mapping[str, str]) -> Path | None:
         return None
 
 
-def _judge_open_cluster(name: str) -> None:
+def _refuse_open_cluster(name: str) -> None:
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
         raise InputError(
             f"cluster.address is {name} and that cluster asks for no token: anybody who reaches it can run "
             "code there; restart it with RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here to join it "
             "anyway"
         )
+
+
+def warn_of_open_cluster(name: str) -> None:
+    """Warn of a cluster that asks for no token. name: what the user calls its address."""
     logger.warning("the cluster at %s asks for no token: anybody who reaches it can run code there", name)
 
 
@@ -162,7 +182,7 @@ def _knock(address: str, name: str) -> None:
     try:
         connected(address).close()
     except OSError as error:
-        raise _no_cluster(name, error.strerror or str(error)) from None
+        raise NoClusterAnswers(name, error.strerror or str(error)) from None
 
 
 def _accepts(address: str, token: str, name: str) -> bool:
@@ -193,11 +213,4 @@ def _not_answered(error: "grpc.RpcError", address: str, name: str) -> InputError
         return no_tls(name, error.details().rpartition("last error: ")[2])
     if code == "UNAVAILABLE" and speaks_tls(address):
         return missing_tls(name)
-    return _no_cluster(name, f"{code}: something else listens there")
-
-
-def _no_cluster(name: str, reason: str) -> InputError:
-    return InputError(
-        f"cluster.address is {name} and no Ray cluster answers there ({reason}); "
-        "start one with `ray start --head`, give its host:port, or use address: local"
-    )
+    return NoClusterAnswers(name, f"{code}: something else listens there")

@@ -8,7 +8,13 @@ from typing import Protocol
 
 from orchestrator.ray_cluster.address import address_to_join
 from orchestrator.ray_cluster.environment import check_environment, prepare_environment
-from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
+from orchestrator.ray_cluster.join import (
+    NoClusterAnswers,
+    check_cluster,
+    our_token,
+    warn_of_open_cluster,
+    warn_of_readable_token,
+)
 from orchestrator.ray_cluster.local import join_ray, prepare_token, refuse_few_open_files, start_ray
 from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
@@ -58,6 +64,16 @@ def ray_session(cluster: WantedCluster, *, must_hold_job: bool = True) -> Iterat
         yield
 
 
+def check_session(cluster: WantedCluster) -> None:
+    """Raise InputError, as `ray_session` would, for what is known before Ray starts or is joined. Warns of nothing."""
+    check_environment()
+    prepare_environment()
+    if cluster.address == "local":
+        refuse_few_open_files()
+    else:
+        _found(cluster.address)
+
+
 def refuse_storage_of_ray(storage: str) -> None:
     """Refuse a relative `storage` inside `ray job submit`: it would be in a copy that Ray deletes.
 
@@ -98,21 +114,11 @@ def _start(cluster: WantedCluster, ending: ExitStack) -> None:
 def _join(cluster: WantedCluster, ending: ExitStack) -> None:
     """Join a running cluster; `ending` leaves it."""
     warn_of_readable_token(os.environ)
-    address = address_to_join(cluster.address, os.environ)
+    found, name, asks_for_token = _found(cluster.address)
+    if not asks_for_token:
+        warn_of_open_cluster(name)
     import ray
 
-    from orchestrator.engine.ray_train.ray_core import find_cluster
-
-    name = _name(cluster.address, address)
-    try:
-        found = find_cluster(address)
-    except (ConnectionError, ValueError) as error:
-        raise InputError(
-            f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
-            "start one with `ray start --head`, or use address: local"
-        ) from None
-    name = _name(cluster.address, address, found)
-    check_cluster(found, name)
     ending.callback(_leave_ray)
     try:
         with keeping_signal_handlers():
@@ -121,6 +127,47 @@ def _join(cluster: WantedCluster, ending: ExitStack) -> None:
         raise InputError(
             f"cluster.address is {name} and that Ray cluster could not be joined ({_line(error)}); "
             "run the same versions of Ray and Python as it does, as a user who may use its temporary folder"
+        ) from None
+
+
+def _found(stated: str) -> tuple[str, str, bool]:
+    """host:port of a cluster that a job can join, what the user calls it, and whether it asks for a token.
+
+    stated: `cluster.address`. Raises InputError.
+    """
+    address = address_to_join(stated, os.environ)
+    from orchestrator.engine.ray_train.ray_core import find_cluster
+
+    name = _name(stated, address)
+    try:
+        found = find_cluster(address)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
+            "start one with `ray start --head`, or use address: local"
+        ) from None
+    name = _name(stated, address, found)
+    try:
+        return found, name, check_cluster(found, name)
+    except NoClusterAnswers as error:
+        if address == "auto":
+            _refuse_stale_file(found, error.reason)
+        raise
+
+
+def _refuse_stale_file(found: str, reason: str) -> None:
+    """Raise InputError if the address is from the file of a cluster that was killed: `ray stop` removes the file."""
+    from orchestrator.engine.ray_train.ray_core import current_cluster_file, find_cluster
+
+    file = current_cluster_file()
+    try:
+        written = find_cluster(file.read_text().strip())
+    except (OSError, ValueError):
+        return
+    if written == found:
+        raise InputError(
+            f"cluster.address is 'auto' and {file} names {found}, where no Ray cluster answers ({reason}); "
+            "remove that file if the cluster has ended, or give host:port"
         ) from None
 
 

@@ -55,6 +55,15 @@ def useless_pairs(train: PatchFile, test: PatchFile) -> dict[str, int]:
     }
 
 
+def refuse_equal_halves(patches: PatchFile) -> None:
+    """Raise InputError when the halves of all pairs are equal. Reads on only until two halves differ.
+
+    Raises OSError when storage fails.
+    """
+    if all(_have_equal_halves(middle(chunk)).all() for chunk in read_images(patches, _CHUNK)):
+        raise _all_equal(patches)
+
+
 def notes_on_useless_pairs(counts: dict[str, int], tested: int) -> tuple[str, ...]:
     """Warnings for these counts of `useless_pairs`. tested: pairs of test.npz."""
     shared, equal = counts.get("test_pairs_in_train", 0), counts.get("equal_halves", 0)
@@ -80,16 +89,25 @@ def _hashes(patches: PatchFile) -> tuple[np.ndarray, int]:
     hashes, equal = bytearray(), 0
     for chunk in read_images(patches, _CHUNK):
         pairs = np.ascontiguousarray(middle(chunk))
-        edge = pairs.shape[1]
-        equal += int((pairs[:, :, :edge] == pairs[:, :, edge:]).all(axis=(1, 2)).sum())
+        equal += int(_have_equal_halves(pairs).sum())
         for pair in pairs:
             hashes += hashlib.blake2b(pair.data, digest_size=8).digest()
     if equal == len(patches):
-        raise InputError(
-            f"{patches.path}: the two halves of all {equal} pairs are equal; put optical into [:, :, :64] "
-            "and SAR into [:, :, 64:]"
-        )
+        raise _all_equal(patches)
     return np.frombuffer(hashes, np.uint64), equal
+
+
+def _have_equal_halves(pairs: np.ndarray) -> np.ndarray:
+    """Whether each of these pairs has twice the same image: bool [N] of uint8 [N, E, 2E]."""
+    edge = pairs.shape[1]
+    return np.asarray((pairs[:, :, :edge] == pairs[:, :, edge:]).all(axis=(1, 2)))
+
+
+def _all_equal(patches: PatchFile) -> InputError:
+    return InputError(
+        f"{patches.path}: the two halves of all {len(patches)} pairs are equal; put optical into [:, :, :64] "
+        "and SAR into [:, :, 64:]"
+    )
 
 
 def _pixels_by_name(shards: tuple[Shard, ...], reports: dict[str, ShardReport]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,14 @@ import grpc
 import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec
-from orchestrator.ray_cluster.join import check_cluster, our_token, warn_of_readable_token
+from orchestrator.ray_cluster.join import (
+    check_cluster,
+    our_token,
+    warn_of_open_cluster,
+    warn_of_readable_token,
+)
 from orchestrator.ray_cluster.local import prepare_token
-from orchestrator.ray_cluster.session import ray_session, refuse_storage_of_ray
+from orchestrator.ray_cluster.session import check_session, ray_session, refuse_storage_of_ray
 from sdnet.errors import InputError
 from tests.unit.ray_heads import TOKEN, Head, fake_heads
 from tests.unprivileged import as_nobody, let_anybody_write
@@ -125,7 +131,8 @@ def test_a_cluster_that_asks_for_no_token_is_refused_unless_the_user_accepts_tha
     ):
         check_cluster(address, "'h:1'")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    check_cluster(address, "'h:1'")
+    assert not check_cluster(address, "'h:1'")
+    warn_of_open_cluster("'h:1'")
     assert "the cluster at 'h:1' asks for no token" in caplog.text
 
 
@@ -155,6 +162,34 @@ def test_the_address_that_auto_found_is_named(head: Head, monkeypatch: pytest.Mo
     said = rf"cluster.address is 'auto' \(RAY_ADDRESS is 'localhost:6379'; Ray connects to {address}\) and its token"
     with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
         pass
+
+
+@pytest.mark.parametrize("others", [(), ("10.0.0.1:1", "10.0.0.2:2")], ids=["no other", "two others"])
+def test_the_file_of_a_cluster_that_was_killed_is_named_with_the_remedy_and_no_cluster_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    others: tuple[str, ...],
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(
+        "orchestrator.engine.ray_train.ray_core.services.find_gcs_addresses", lambda: frozenset(others)
+    )
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    with socket.socket() as free:
+        free.bind(("", 0))
+        address = f"{socket.gethostbyname('localhost')}:{free.getsockname()[1]}"
+        file.write_text(f"{address}\n")
+        with pytest.raises(InputError) as caught:
+            check_session(ClusterSpec(address="auto"))
+    assert re.fullmatch(
+        rf"cluster\.address is 'auto' and {file} names \S+, where no Ray cluster answers \(Connection refused\); "
+        "remove that file if the cluster has ended, or give host:port",
+        str(caught.value),
+    )
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False)])

@@ -8,7 +8,7 @@ import typer
 from orchestrator.ascend.rank_table.table import read_rank_table
 from orchestrator.cli.endings import tell
 from orchestrator.cli.options import Overrides, console
-from orchestrator.job.data.inputs import check_inputs_of_new_run
+from orchestrator.job.new_run import check_new_run, no_folder_if_refused
 from orchestrator.job.restart import begin_again
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec, load_spec, spec_from_dict
@@ -58,15 +58,18 @@ def launch_and_show(spec: JobSpec, restart: bool = False) -> dict[str, Any]:
     from orchestrator.job.launch import launch as run_job
 
     refuse_storage_of_ray(spec.storage)
-    check_inputs_of_new_run(spec)
+    check_new_run(spec)
     run = RunDirectory.of(spec.storage, spec.name)
-    if restart:
-        moved_to = begin_again(run)
-        console.print(f"moved the earlier run to {moved_to}" if moved_to else "there is no earlier run")
-    run.create()
     try:
-        with live_view(run.storage, console):
-            result = run_job(spec)
+        with no_folder_if_refused(run):
+            if restart:
+                moved_to = begin_again(run)
+                console.print(
+                    f"moved the earlier run to {moved_to}" if moved_to else "there is no earlier run"
+                )
+            run.create()
+            with live_view(run.storage, console):
+                result = run_job(spec)
     except KeyboardInterrupt as interruption:
         tell("interrupted; launch again to resume from the last checkpoint")
         raise typer.Exit(exit_code_of(interruption)) from None

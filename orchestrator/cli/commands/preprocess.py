@@ -1,7 +1,7 @@
 """`sdnet-orchestrate preprocess`: only cut the patches of a job."""
 
 from orchestrator.cli.options import JobFile, Overrides, console
-from orchestrator.job.data.inputs import check_inputs_of_new_run
+from orchestrator.job.new_run import check_new_run, no_folder_if_refused
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import load_spec
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
@@ -14,10 +14,11 @@ def preprocess(job: JobFile, set_: Overrides = None) -> None:
 
     spec = load_spec(job, tuple(set_ or ()))
     refuse_storage_of_ray(spec.storage)
-    check_inputs_of_new_run(spec)
+    check_new_run(spec)
     run = RunDirectory.of(spec.storage, spec.name)
-    run.create()
-    with live_view(run.storage, console):
-        manifest = preprocess_only(spec)
+    with no_folder_if_refused(run):
+        run.create()
+        with live_view(run.storage, console):
+            manifest = preprocess_only(spec)
     patches = manifest["patches"]
     console.print(f"{patches['train']} training and {patches['test']} test patches in {run.data}")

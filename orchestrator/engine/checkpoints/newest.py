@@ -61,12 +61,13 @@ def newest_valid(
     avoid: Collection[str] = (),
     known: str | None = None,
     wait: Callable[[float], None] = time.sleep,
+    mark: bool = True,
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
     """The newest checkpoint whose checksums match, with its content, and the corrupt ones that were newer.
 
     The caller reports corrupt checkpoints. Those with other bytes than were written are marked, so that nothing reads
     them again. avoid: names to skip. known: a name that another process reported. A listing may lag, so this name is
-    tried even if it is not listed.
+    tried even if it is not listed. mark: False only looks, and writes nothing.
     """
     corrupt: list[CorruptData] = []
     names = checkpoint_names(storage)
@@ -76,7 +77,7 @@ def newest_valid(
     for name in reversed(names):
         if name in avoid:
             continue
-        read = functools.partial(_read_or_corrupt, storage, name)
+        read = functools.partial(_read_or_corrupt if mark else read_checkpoint, storage, name)
         try:
             return (
                 name,
@@ -86,7 +87,9 @@ def newest_valid(
         except ObjectMissing:
             continue  # pruned after it was listed, or lost
         except CorruptData as error:
-            if not isinstance(error.__cause__, StorageUnavailable):  # another host may be able to read it
+            if mark and not isinstance(
+                error.__cause__, StorageUnavailable
+            ):  # another host may read the latter
                 _mark(storage, name, error)
             corrupt.append(error)
     return None, None, corrupt
@@ -112,16 +115,18 @@ def _mark(storage: Storage, name: str, error: CorruptData) -> None:
         logger.warning("%s could not be marked: %s", name, problem)
 
 
-def refuse_lost(storage: Storage, saved: str | None) -> None:
+def refuse_lost(storage: Storage, saved: str | None, corrupt: Collection[str] = ()) -> None:
     """Raise CheckpointsLost if the run saved checkpoints earlier; call it when no checkpoint is valid.
 
     A silent start from step 1 would hide that hours of work are lost. saved: name of the newest known checkpoint.
+    corrupt: names of corrupt ones that may have no marker.
     """
     marked = {
         path.removeprefix(FOLDER).partition("/")[0]
         for path in storage.list(FOLDER)
         if path.endswith(f"/{MARKER}")
     }
+    marked.update(corrupt)
     if saved or marked:
         raise CheckpointsLost(f"{storage.describe()}/{FOLDER.rstrip('/')}", saved, tuple(sorted(marked)))
 

@@ -1,10 +1,13 @@
 """What Ray has no public interface for: the token, the cluster on this host, drained nodes, why an actor died."""
 
+import logging
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 
 import ray
-from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._common.utils import get_ray_address_file
+from ray._private import services
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.exceptions import RayActorError
 
@@ -38,9 +41,20 @@ def find_token() -> str:
 def find_cluster(address: str) -> str:
     """host:port to which Ray connects for `address`: for `auto` that of RAY_ADDRESS, or of the only cluster here.
 
-    For `localhost` it is the address of this host in its network. Raises ConnectionError, ValueError.
+    For `localhost` it is the address of this host in its network. Raises OSError, ValueError.
+    Prints nothing: Ray would list the private clusters of other users as choices.
     """
-    return canonicalize_bootstrap_address_or_die(address)
+    level = services.logger.level
+    services.logger.setLevel(logging.CRITICAL)
+    try:
+        return services.canonicalize_bootstrap_address_or_die(address)
+    finally:
+        services.logger.setLevel(level)
+
+
+def current_cluster_file() -> Path:
+    """Where `ray start` writes the address of its cluster, for `auto`. It stays when the cluster is killed."""
+    return Path(get_ray_address_file(None))
 
 
 def draining_nodes() -> Mapping[str, float | None]:

@@ -53,13 +53,13 @@ def planned_copies(spec: JobSpec, run: RunDirectory, supply: Supply, patch_bytes
     """The most that each host will copy. If the patches do not exist yet, their size is estimated."""
     if spec.data.prepared is not None:
         return copies_of(*prepared_files(spec.data.prepared))
-    return _copies(run.train_npz, (supply.train + supply.test) * patch_bytes)
+    return copies_in(run.train_npz, (supply.train + supply.test) * patch_bytes)
 
 
 def copies_of(train: Path, test: Path) -> Copies:
     """What each host copies of existing files. Raises StorageError."""
     with data_errors(str(train)):
-        return _copies(train, train.stat().st_size + test.stat().st_size)
+        return copies_in(train, train.stat().st_size + test.stat().st_size)
 
 
 @contextlib.contextmanager
@@ -74,7 +74,7 @@ def data_errors(place: str) -> Iterator[None]:
         raise storage_error(error.filename or place, error) from error
 
 
-def _copies(train: Path, size_bytes: int) -> Copies:
+def copies_in(train: Path, size_bytes: int) -> Copies:
     mount = within(_ANSWER_WITHIN_S, str(train), lambda: mount_of(train))
     return Copies(train.parent, mount, 0 if mount.is_local else size_bytes)
 

@@ -1,6 +1,5 @@
 """What can be known of a job's data before anything starts: how much there is, and what is wrong with it."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from sdnet.data.store import open_patches, open_training_patches
 from sdnet.errors import InputError
 from sdnet.evaluation.metrics import check_labels
 from sdnet.paths import full_path
+from sdnet.preparation.copies import refuse_equal_halves
 from sdnet.preparation.sen12 import split_scenes
 from sdnet.preparation.shards import pairs_per_shard
 from sdnet.preparation.synthetic import scene_of_each_pair
@@ -48,12 +48,6 @@ def check_inputs(spec: JobSpec) -> Supply:
     if problem:
         raise InputError(problem)
     return supply
-
-
-def check_inputs_of_new_run(spec: JobSpec) -> None:
-    """`check_inputs` if the job has no run directory yet: a refusal must not leave an empty one."""
-    if not os.path.lexists(RunDirectory.of(spec.storage, spec.name).root):
-        check_inputs(spec)
 
 
 def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
@@ -152,9 +146,12 @@ def prepared_files(given: str) -> tuple[Path, Path]:
 
 def _prepared(given: str) -> Supply:
     train, test = prepared_files(given)
-    patches = open_patches(test)
-    check_labels(patches.labels, patches.path)
-    return Supply(given, 0, len(open_training_patches(train)), len(patches))
+    tested = open_patches(test)
+    check_labels(tested.labels, tested.path)
+    trained = open_training_patches(train)
+    for patches in (trained, tested):
+        refuse_equal_halves(patches)
+    return Supply(given, 0, len(trained), len(tested))
 
 
 def _synthetic(data: DataSpec) -> Supply:

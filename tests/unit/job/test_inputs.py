@@ -1,5 +1,6 @@
 """A job and its data: what plan and launch say before anything starts."""
 
+import numpy as np
 import pytest
 
 from orchestrator.job.data.inputs import check_inputs, source_of, supply_of, work_of
@@ -108,6 +109,24 @@ def test_labels_that_would_train_or_measure_something_else_are_refused(make, tmp
     for refuse in (build_plan, launch, check_inputs):
         with pytest.raises(InputError, match=said):
             refuse(make(prepared=str(folder)))
+
+
+@pytest.mark.parametrize("name", ["train.npz", "test.npz"])
+def test_a_file_of_pairs_with_equal_halves_is_refused_before_there_is_a_run(make, tmp_path, name):
+    spec = make(prepared=str(patches(tmp_path / "patches", [1, 1], [0, 1])))
+    for equal in (1, 2):
+        images = np.tile(np.arange(128, dtype=np.uint8), (2, 64, 1))
+        images[:equal] = 7
+        labels = [1, 1] if name == "train.npz" else [0, 1]
+        np.savez(tmp_path / "patches" / name, images, np.array(labels))
+        if equal == 1:
+            assert supply_of(spec.data).train == 2
+    for refuse in (build_plan, launch, check_inputs):
+        with pytest.raises(
+            InputError, match=rf"{name}: the two halves of all 2 pairs are equal; put optical"
+        ):
+            refuse(spec)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

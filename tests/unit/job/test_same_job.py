@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -85,6 +86,66 @@ def test_a_plan_says_what_a_launch_would_do_with_the_run_that_is_there(make, run
     assert f"{run.job} cannot be read" in build_plan(make()).problem
     monkeypatch.setattr("os.access", lambda path, mode: path != run.root)
     assert f"storage {run.root} cannot be written (Permission denied)" in build_plan(make()).problem
+
+
+def emptied(run: RunDirectory) -> None:
+    for path in run.checkpoints.glob("*/*"):
+        path.write_bytes(b"")
+
+
+def in_the_way(run: RunDirectory) -> None:
+    shutil.rmtree(run.checkpoints)
+    run.checkpoints.write_text("")
+
+
+def leading_nowhere(run: RunDirectory) -> None:
+    shutil.rmtree(run.checkpoints)
+    run.checkpoints.symlink_to(run.root / "unmounted")
+
+
+@pytest.mark.parametrize(
+    ("lose", "said"),
+    [
+        (lambda run: shutil.rmtree(run.checkpoints), r"the run has finished, but .* \(all are gone\); put one back"),
+        (emptied, r"the run has finished, but .* \(corrupt: step_00000009\); put one back"),
+        (in_the_way, r"checkpoints cannot be written \(File exists\); make it yours"),
+        (leading_nowhere, r"checkpoints cannot be written \(it is a link to .*, which is not there\); make"),
+    ],
+)  # fmt: skip
+def test_a_plan_refuses_a_finished_run_without_checkpoints_as_launch_does_and_marks_nothing(
+    make, run, tmp_path, lose, said
+):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=3))
+    lose(run)
+    before = sorted(tmp_path.rglob("*"))
+    plan = build_plan(make())
+    assert sorted(tmp_path.rglob("*")) == before
+    assert re.search(said, plan.problem) and not any("is finished" in note for note in plan.notes)
+    with pytest.raises(InputError) as caught:
+        launch(make())
+    assert str(caught.value) == plan.problem
+
+
+def test_a_plan_of_a_finished_run_without_its_last_checkpoint_says_that_it_trains_again(
+    make, run, tmp_path, caplog
+):
+    make_tree(tmp_path / "images", SyntheticConfig(pairs=6, scenes=3))
+    save(run.checkpoints, 5, recipe=asdict(make().train))
+    shutil.rmtree(run.checkpoints / "step_00000009")
+    plan = build_plan(make())
+    assert "it trains again from step_00000005" in caplog.text
+    assert plan.stages[0].work.startswith("6 pairs of ") and not any(
+        "is finished" in note for note in plan.notes
+    )
+
+
+def test_a_finished_run_needs_neither_its_images_nor_its_cluster(make, run, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 0)
+    plan = build_plan(make())
+    assert launch(make()).already_done
+    assert plan.notes == (f"{run.root} is finished, so a launch does nothing",)
+    assert (plan.problem, plan.warning) == ("", "")
+    assert {stage.work for stage in plan.stages} == {"nothing: the run is finished"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""A launch of a new run that is refused leaves no folder: `status` would report it as a run that failed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.job.data.inputs import check_inputs
+from orchestrator.job.run_directory import RunDirectory
+from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.ray_cluster.session import check_session
+from orchestrator.storage import lease
+from orchestrator.telemetry import record, state
+from sdnet.errors import InputError
+
+
+def check_new_run(spec: JobSpec) -> None:
+    """Check the inputs and the cluster's address if the job has no run directory yet. Raises as `check_inputs`."""
+    if not os.path.lexists(RunDirectory.of(spec.storage, spec.name).root):
+        check_inputs(spec)
+        check_session(spec.cluster)
+
+
+@contextmanager
+def no_folder_if_refused(run: RunDirectory) -> Iterator[None]:
+    """If the block raises InputError, remove the run directory that it made, unless work is in it.
+
+    Some refusals come only after the run has an owner. Example: a cluster with too few CPUs.
+    """
+    is_new = not os.path.lexists(run.root)
+    try:
+        yield
+    except InputError:
+        if is_new:
+            with suppress(OSError, OrchestratorError):  # then the folder stays; the refusal is what matters
+                _remove(run)
+        raise
+
+
+def _remove(run: RunDirectory) -> None:
+    """Remove the folder if it has only this launch's own records. Raises OSError and OrchestratorError.
+
+    Another launch may come at any time. It is refused while this process owns the run, so the leases go last. No
+    folder is removed with what is in it: from the lease of a later launch on, the run is that launch's.
+    """
+    if run.storage.list(lease.FOLDER):
+        lease.take(run.storage, lease.Owner.this_process())
+    paths = sorted(run.root.rglob("*"), reverse=True)  # what is in a folder comes before the folder
+    folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
+    files = [path for path in paths if path not in folders]
+    if not all(_is_record(run, path) for path in files) or not _is_only_owner(run):
+        return
+    leases = [path for path in files if path.parent.name == lease.FOLDER.rstrip("/")]
+    for path in [*(path for path in files if path not in leases), *leases]:
+        path.unlink()
+    for folder in [*folders, run.root]:
+        folder.rmdir()
+
+
+def _is_record(run: RunDirectory, path: Path) -> bool:
+    """Whether a launch writes this file before and after its work, and not as a part of it."""
+    if path in (run.job, run.events, run.summary, run.report):
+        return True
+    name = path.relative_to(run.root).as_posix()
+    return name.startswith((lease.FOLDER, record.FOLDER, state.FOLDER))
+
+
+def _is_only_owner(run: RunDirectory) -> bool:
+    """Whether this process has taken all leases of the run."""
+    numbers = range(1, lease.newest_lease(run.storage) + 1)
+    owners = [lease.read_owner(run.storage, number) for number in numbers]
+    this = lease.Owner.this_process()
+    return all(owner is not None and (owner.host, owner.mark) == (this.host, this.mark) for owner in owners)
