@@ -173,9 +173,7 @@ def test_the_file_of_a_cluster_that_was_killed_is_named_with_the_remedy_and_no_c
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(
-        "orchestrator.engine.ray_train.ray_core.services.find_gcs_addresses", lambda: frozenset(others)
-    )
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: frozenset(others))
     file = tmp_path / "ray" / "ray_current_cluster"
     file.parent.mkdir()
     with socket.socket() as free:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ray
 from ray._common.utils import get_ray_address_file
-from ray._private import services
+from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.exceptions import RayActorError
 
@@ -44,12 +44,13 @@ def find_cluster(address: str) -> str:
     For `localhost` it is the address of this host in its network. Raises OSError, ValueError.
     Prints nothing: Ray would list the private clusters of other users as choices.
     """
-    level = services.logger.level
-    services.logger.setLevel(logging.CRITICAL)
+    rays = logging.getLogger("ray._private.services")
+    level = rays.level
+    rays.setLevel(logging.CRITICAL)
     try:
-        return services.canonicalize_bootstrap_address_or_die(address)
+        return canonicalize_bootstrap_address_or_die(address)
     finally:
-        services.logger.setLevel(level)
+        rays.setLevel(level)
 
 
 def current_cluster_file() -> Path:

@@ -91,6 +91,7 @@ PARAMETERS = {
     "ray._private.state:actors": ["actor_id", "job_id", "actor_state_name"],
     "ray._private.state:GlobalState.get_draining_nodes": [],
     "ray._private.services:canonicalize_bootstrap_address_or_die": ["addr", "temp_dir"],
+    "ray._common.utils:get_ray_address_file": ["temp_dir"],
     "ray._private.services:resolve_ip_for_localhost": ["host"],
     "ray._private.utils:get_entrypoint_name": [],
     f"{V2}.exceptions:WorkerGroupStartupTimeoutError.__init__": ["num_workers"],
