@@ -98,7 +98,9 @@ def newest_checkpoint(
     finished. Raises InputError when the run saved checkpoints and none is valid.
     """
     saved = finished_with or read_state(run.storage).saved
-    name, encoded, corrupt = newest_valid(run.storage, known=saved, mark=record is not None)
+    name, encoded, corrupt = newest_valid(
+        run.storage, known=saved, mark=record is not None, finished=finished_with is not None
+    )
     names = [error.name.removeprefix("checkpoint ") for error in corrupt]
     if record is not None:
         for corrupt_name, error in zip(names, corrupt, strict=True):

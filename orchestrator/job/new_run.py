@@ -1,6 +1,7 @@
 """A launch of a new run that is refused leaves no folder: `status` would report it as a run that failed."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,10 @@ from orchestrator.ray_cluster.session import check_session
 from orchestrator.storage import lease
 from orchestrator.telemetry import record, state
 from sdnet.errors import InputError
+
+_RECORD = re.compile(
+    rf"{lease.FOLDER}\d{{6,}}(\.heartbeat)?|{state.FOLDER}\d{{6,}}\.json|{record.FOLDER}\d{{6,}}/.+\.jsonl"
+)
 
 
 def check_new_run(spec: JobSpec) -> None:
@@ -44,12 +49,19 @@ def _remove(run: RunDirectory) -> None:
     Another launch may come at any time. It is refused while this process owns the run, so the leases go last. No
     folder is removed with what is in it: from the lease of a later launch on, the run is that launch's.
     """
-    if run.storage.list(lease.FOLDER):
-        lease.take(run.storage, lease.Owner.this_process())
-    paths = sorted(run.root.rglob("*"), reverse=True)  # what is in a folder comes before the folder
-    folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
-    files = [path for path in paths if path not in folders]
-    if not all(_is_record(run, path) for path in files) or not _is_only_owner(run):
+    if not _has_only_records(run):
+        return
+    taken = lease.take(run.storage, lease.Owner.this_process())
+    try:
+        _remove_owned(run)
+    finally:
+        if run.root.exists():
+            taken.renew(1, lease.Clock().now(), ended=True)
+
+
+def _remove_owned(run: RunDirectory) -> None:
+    folders, files = _content(run)
+    if not _has_only_records(run):
         return
     leases = [path for path in files if path.parent.name == lease.FOLDER.rstrip("/")]
     for path in [*(path for path in files if path not in leases), *leases]:
@@ -58,12 +70,22 @@ def _remove(run: RunDirectory) -> None:
         folder.rmdir()
 
 
+def _content(run: RunDirectory) -> tuple[list[Path], list[Path]]:
+    """(folders, files) of the run; what is in a folder comes before the folder."""
+    paths = sorted(run.root.rglob("*"), reverse=True)
+    folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
+    return folders, [path for path in paths if path not in folders]
+
+
+def _has_only_records(run: RunDirectory) -> bool:
+    return all(_is_record(run, path) for path in _content(run)[1]) and _is_only_owner(run)
+
+
 def _is_record(run: RunDirectory, path: Path) -> bool:
     """Whether a launch writes this file before and after its work, and not as a part of it."""
     if path in (run.job, run.events, run.summary, run.report):
         return True
-    name = path.relative_to(run.root).as_posix()
-    return name.startswith((lease.FOLDER, record.FOLDER, state.FOLDER))
+    return _RECORD.fullmatch(path.relative_to(run.root).as_posix()) is not None
 
 
 def _is_only_owner(run: RunDirectory) -> bool:

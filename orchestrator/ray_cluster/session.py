@@ -136,12 +136,17 @@ def _found(stated: str) -> tuple[str, str, bool]:
     stated: `cluster.address`. Raises InputError.
     """
     address = address_to_join(stated, os.environ)
-    from orchestrator.engine.ray_train.ray_core import find_cluster
+    from orchestrator.engine.ray_train.ray_core import current_cluster_file, find_cluster
 
     name = _name(stated, address)
     try:
         found = find_cluster(address)
     except (OSError, ValueError) as error:
+        if address == "auto" and (file := current_cluster_file()).is_file():
+            raise InputError(
+                f"cluster.address is 'auto' and {file} names no address of a cluster ({_line(error)}); remove that "
+                "file, or give host:port"
+            ) from None
         raise InputError(
             f"cluster.address is {name} and no Ray cluster was found on this host ({_line(error)}); "
             "start one with `ray start --head`, or use address: local"

@@ -27,10 +27,10 @@ _PIECE_BYTES = 1 << 20
 
 def existing_run(path: Path) -> RunDirectory:
     """The run in this directory. Raises InputError when there is none."""
-    if not path.is_dir():
-        state = "is a file" if path.exists() else "is not there"
-        raise InputError(f"{path} {state}; give <storage>/<name>, and mount the storage if it is away")
     try:
+        if not path.is_dir():
+            state = "is a file" if path.exists() else "is not there"
+            raise InputError(f"{path} {state}; give <storage>/<name>, and mount the storage if it is away")
         found = any(_has_name(path / folder, name) for folder, name in _SIGNS)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a readable directory") from None

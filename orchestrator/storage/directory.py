@@ -50,8 +50,8 @@ class DirectoryStorage:
     """Objects are files below `root`, which must exist.
 
     The root is never created here. A missing root may be a mount whose server is away, and a new directory would look
-    like an empty run. For the same reason every call that finds no root raises StorageUnavailable, and nothing seems
-    to be deleted. wait: pauses between retries.
+    like an empty run. For the same reason every call that reads or writes and finds no root raises StorageUnavailable:
+    nothing seems to be deleted. wait: pauses between retries.
     """
 
     root: Path
@@ -144,11 +144,14 @@ class DirectoryStorage:
 
     def _away(self, name: str) -> Path | None:
         """The root if it is no folder, or the target of a broken link on the way to the object."""
-        if not self.root.is_dir():
-            return self.root
         way = itertools.accumulate(name.split("/"), Path.joinpath, initial=self.root)
-        broken = (path for path in way if path.is_symlink() and not path.exists())
-        return next((path.readlink() for path in broken), None)
+        try:
+            if not self.root.is_dir():
+                return self.root
+            broken = (path for path in way if path.is_symlink() and not path.exists())
+            return next((path.readlink() for path in broken), None)
+        except OSError:  # such as ESTALE of the root
+            return self.root
 
     def _put(self, target: Path, content: bytes) -> None:
         unique = f".{target.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"

@@ -71,7 +71,7 @@ class Storage(Protocol):
 
 
 # Room for what a generation writes before it trains: logs, events, a rank table.
-_PROBE_NAME, _PROBE_BYTES = "probe", 1 << 16
+_PROBE_NAME, _PROBE_BYTES = "probe/bytes", 1 << 16
 
 
 def takes_writes(storage: Storage, folder: str) -> bool:
@@ -81,7 +81,7 @@ def takes_writes(storage: Storage, folder: str) -> bool:
     """
     try:
         storage.put(f"{folder}{_PROBE_NAME}", bytes(_PROBE_BYTES))
-        storage.delete(f"{folder}{_PROBE_NAME}")
+        storage.delete(f"{folder}{_PROBE_NAME}")  # and the folder of its own, but not `folder`
     except StorageError:
         return False
     return True

@@ -116,13 +116,16 @@ def stretch(image: np.ndarray, no_data: float | None = None) -> np.ndarray:
 def levels_if_few(path: Path, grey: np.ndarray) -> int | None:
     """How many grey levels the stretch left in an image, if it is not constant and has less than `FEWEST_LEVELS`.
 
-    grey: what `read_grey` made of `path`. None also for an image that is not stretched. Raises OSError.
+    grey: what `read_grey` made of `path`. None also for an image that is not stretched, or that has just changed.
     """
     levels = int(np.count_nonzero(cv2.calcHist([grey], [0], None, [256], [0, 256])))
     if not 1 < levels < FEWEST_LEVELS:
         return None
-    with open_regular(path) as file:
-        return levels if read_header(file).bits > 8 else None
+    try:
+        with open_regular(path) as file:
+            return levels if read_header(file).bits > 8 else None
+    except (OSError, BadHeader):
+        return None
 
 
 def undeclared_no_data(pixels: np.ndarray) -> float | None:

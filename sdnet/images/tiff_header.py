@@ -76,7 +76,8 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
         kind or "unsigned",
         edits=_edits(fields, deep_rgb=bands == 3 and bits[:1] > (8,)),
         no_data=_no_data(fields),
-        refusal=_refusal(
+        refusal=_other_order(fields)
+        or _refusal(
             bands,
             bits,
             kind,
@@ -85,7 +86,6 @@ def tiff_header(content: HeaderBytes) -> ImageHeader:
             planar=first(_PLANAR, 1) == 2,
             extra=fields[_EXTRA].values if _EXTRA in fields else (),
         )
-        or _other_order(fields)
         or _missing_parts(fields)
         or _small_tiles(fields, bits[0] if bits else 0)
         or _cut_off(content, fields),
@@ -141,7 +141,7 @@ def _other_order(fields: dict[int, _Field]) -> str:
     colours = ["red", "green", "blue"]
     if not set(colours) <= set(meanings) or meanings[:3] == colours:
         return ""
-    return f"is a TIFF whose bands are {', '.join(meanings)}; write them as red, green, blue"
+    return f"is a TIFF whose bands are {', '.join(meanings)}; reorder them to red, green, blue"
 
 
 def _missing_parts(fields: dict[int, _Field]) -> str:

@@ -156,16 +156,17 @@ def _sources(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> dic
             _put(sources, match[1], published, given)
     if sources.keys() == shapes.keys():
         return sources
-    whole = {
-        prefix: names for prefix, names in _by_prefix(given, shapes).items() if {*names.values()} == {*shapes}
-    }
+    by_prefix = _by_prefix(given, shapes)
+    whole = {prefix: names for prefix, names in by_prefix.items() if {*names.values()} == {*shapes}}
     if len(whole) > 1:
         first, second, *_ = (f"{prefix}{next(iter(shapes))}"[-80:] for prefix in whole)
         raise InputError(
             f"{given.path} holds a network twice, as {first} and as {second}; remove one of them"
         )
-    for names in whole.values():
-        for name, own in names.items():
+    nearest = max(by_prefix.values(), key=len, default={})
+    if whole or len(nearest) > len(sources):  # a part is taken to name what is missing in it
+        sources = {}
+        for name, own in nearest.items():
             _put(sources, own, name, given)
     return sources
 

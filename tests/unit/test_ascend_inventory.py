@@ -111,6 +111,7 @@ def test_an_npu_that_this_container_cannot_open_is_reported(tmp_path):
         "or choose other devices"
         for device in (0, 2)
     )
+    assert asked(root).only([1]).problems == () and len(asked(root).only([0, 1]).problems) == 1
 
 
 def test_a_host_of_virtual_devices_has_no_node_to_miss(tmp_path):

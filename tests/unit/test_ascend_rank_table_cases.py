@@ -105,7 +105,7 @@ CONFIG_MAP = {
     ("file", "command"),
     [
         (CONFIG_MAP, r"rings-config-job -n vcjob -o jsonpath='{.data.hccl\.json}' > hccl.json"),
-        ({"kind": "List", "items": [CONFIG_MAP]}, "rings-config-job -n vcjob -o"),
+        ({"kind": "List", "items": [{"kind": "ConfigMap"}, CONFIG_MAP]}, "rings-config-job -n vcjob -o"),
         (
             {"data": {"jobstart_hccl.json": TABLE}},
             r"NAME -o jsonpath='{.data.jobstart_hccl\.json}' > jobstart_hccl.json",

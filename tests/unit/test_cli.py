@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -179,9 +180,12 @@ def test_a_cluster_that_refuses_late_leaves_no_folder_of_a_new_run_unless_there_
     for _ in range(2):
         code, _, err = cli("launch", str(job), *options)
         assert code == 2 and "the cluster is too small" in err and not root.exists()
-    work.append(root / "data" / "train.npz")
-    assert cli("launch", str(job), *options)[0] == 2
-    assert work[0].exists() and (root / "summary.json").exists()
+    for name in ("data/train.npz", "state/notes.txt"):
+        work[:] = [root / name]
+        assert cli("launch", str(job), *options)[0] == 2
+        assert work[0].exists() and (root / "summary.json").exists()
+        assert json.loads(sorted(root.glob("lease/*.heartbeat"))[-1].read_text())["ended"] is True
+        shutil.rmtree(root)
 
 
 def test_launch_needs_a_job_or_a_rank_table_with_data(cli: Cli) -> None:

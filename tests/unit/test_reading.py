@@ -9,11 +9,28 @@ from pathlib import Path
 import pytest
 
 from orchestrator.job.run_directory import RunDirectory
+from orchestrator.report.reading import existing_run
 from orchestrator.storage import DirectoryStorage, StorageUnavailable
 from orchestrator.telemetry.events import FailureDetected, RunStarted, StageStarted
 from orchestrator.telemetry.state import RunState, write_state
+from sdnet.errors import InputError
 from tests.unit.conftest import Cli
 from tests.unit.histories import epoch, put_old_run, record
+from tests.unprivileged import as_nobody, let_anybody_write
+
+
+def test_a_run_below_a_folder_that_this_user_may_not_enter_is_named(tmp_path: Path) -> None:
+    let_anybody_write(tmp_path)
+    (tmp_path / "private").mkdir(mode=0)
+
+    def refusal() -> str:
+        with pytest.raises(InputError) as caught:
+            existing_run(tmp_path / "private" / "r")
+        return str(caught.value)
+
+    assert as_nobody(refusal) == (
+        f"{tmp_path}/private/r cannot be read (Permission denied); give a readable directory"
+    )
 
 
 def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: Path) -> None:

@@ -234,6 +234,7 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("train:\u00a0epochs: 5", "line 2 has U+00A0 (no-break space) where YAML takes only a space; type a space"),
         ("train: {epochs:\u00a05}", "line 2 has U+00A0 (no-break space) where YAML takes only a space"),
         ("storage: ./runs\u00a0# on NFS", "line 2 has U+00A0 (no-break space) where YAML takes only a space"),
+        ('storage: "./runs"\u00a0# on NFS', "line 2 has U+00A0 (no-break space) where YAML takes only a space"),
         ("train\u200b: {epochs: 5}", "line 2 has the invisible character U+200B (zero width space); remove it"),
         ("train: {lr: '0,004'}", 'train.lr is "0,004"; write the number without a comma; a fraction has a point'),
         ("cluster: {workers: '2,4'}", 'cluster.workers is "2,4"; write a list: [2, 4]'),

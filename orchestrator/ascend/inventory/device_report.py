@@ -94,7 +94,11 @@ class HostInventory:
         named = tuple(
             f"{self.address}: the job names NPU {device}, but the host has none" for device in missing
         )
-        return replace(self, devices=kept, problems=self.problems + named)
+        left_out = {
+            without_device_file(self.address, one.device_id) for one in self.devices if one not in kept
+        }
+        problems = tuple(problem for problem in self.problems if problem not in left_out)
+        return replace(self, devices=kept, problems=problems + named)
 
     def physical_id(self, number_in_cann: int) -> int | None:
         """Physical id of the device that CANN and Ray know by this number; None when there is none."""
@@ -118,6 +122,14 @@ class HostInventory:
                 for device in self.devices
             ),
         )
+
+
+def without_device_file(address: str, device: int) -> str:
+    """The problem of a device that npu-smi lists and that this container cannot open."""
+    return (
+        f"{address}: npu-smi lists NPU {device}, but /dev/davinci{device} is not there; give it to the container, "
+        "or choose other devices"
+    )
 
 
 def soc_of(model: str) -> Soc | None:

@@ -13,7 +13,13 @@ import psutil
 
 from orchestrator.ascend.inventory import hccn, npu_smi
 from orchestrator.ascend.inventory.device_ids import with_both_ids
-from orchestrator.ascend.inventory.device_report import HEALTHY, DeviceReport, HostInventory, soc_of
+from orchestrator.ascend.inventory.device_report import (
+    HEALTHY,
+    DeviceReport,
+    HostInventory,
+    soc_of,
+    without_device_file,
+)
 from orchestrator.ascend.inventory.fault_codes import faults_of
 from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolBusy, ToolFailed, text_if_readable
 from orchestrator.ascend.inventory.id_lists import ids_in_list
@@ -73,8 +79,7 @@ class _Survey:
         self._missing([node for node in nodes if node not in listed], "npu-smi does not list it")
         # A host without any node, as one with virtual devices (/dev/vdavinci*), says nothing about its devices.
         self.problems.extend(
-            f"{self.address}: npu-smi lists NPU {device}, but /dev/davinci{device} is not there; give it to the "
-            "container, or choose other devices"
+            without_device_file(self.address, device)
             for device in sorted(listed - set(nodes) if nodes else ())
         )
         self._cross_check(info, mapped)

@@ -19,16 +19,20 @@ def fault_of_other_file(table: dict[str, object]) -> Fault | None:
         )
         return Fault(MISSING, "$.server_list", ABSENT, fix)
     listed = table.get("items")
-    if table.get("kind") == "List" and isinstance(listed, list) and len(listed) == 1:
-        table = listed[0] if isinstance(listed[0], dict) else table
+    if table.get("kind") == "List" and isinstance(listed, list):
+        table = next((item for item in listed if isinstance(item, dict) and _table_key(item)), table)
     return _fault_of_config_map(table)
+
+
+def _table_key(table: dict[str, object]) -> str | None:
+    """The key of a ConfigMap's data, or of the data alone, under which the table is."""
+    data = table.get("data", table)
+    return next((key for key in _TABLES_OF_CONFIG_MAPS if isinstance(data, dict) and key in data), None)
 
 
 def _fault_of_config_map(table: dict[str, object]) -> Fault | None:
     """A ConfigMap of Kubernetes, or only its data."""
-    data = table.get("data", table)
-    key = next((key for key in _TABLES_OF_CONFIG_MAPS if isinstance(data, dict) and key in data), None)
-    kind = table.get("kind")
+    key, kind = _table_key(table), table.get("kind")
     if key is None and kind not in ("ConfigMap", "List"):
         return None
     what = (

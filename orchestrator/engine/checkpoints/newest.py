@@ -32,6 +32,7 @@ from orchestrator.storage.retry import RETRY_AFTER_S, retried
 logger = logging.getLogger(__name__)
 
 _NAMED = 3  # how many corrupt checkpoints a message lists
+_SECOND_READ_AFTER_S = 2.0
 
 
 class CheckpointsLost(InputError):
@@ -62,12 +63,16 @@ def newest_valid(
     known: str | None = None,
     wait: Callable[[float], None] = time.sleep,
     mark: bool = True,
+    finished: bool = False,
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
     """The newest checkpoint whose checksums match, with its content, and the corrupt ones that were newer.
 
     The caller reports corrupt checkpoints. Those with other bytes than were written are marked, so that nothing reads
     them again. avoid: names to skip. known: a name that another process reported. A listing may lag, so this name is
     tried even if it is not listed. mark: False only looks, and writes nothing.
+
+    A checkpoint that cannot be read twice while storage works, as on a bad disk block, counts as corrupt, if there is
+    an earlier one and the run has not `finished`. Raises StorageUnavailable otherwise.
     """
     corrupt: list[CorruptData] = []
     names = checkpoint_names(storage)
@@ -77,7 +82,9 @@ def newest_valid(
     for name in reversed(names):
         if name in avoid:
             continue
-        read = functools.partial(_read_or_corrupt if mark else read_checkpoint, storage, name)
+        read = functools.partial(read_checkpoint, storage, name)
+        if not finished and name != names[0]:
+            read = functools.partial(_read_or_corrupt, storage, name, wait, mark)
         try:
             return (
                 name,
@@ -87,21 +94,21 @@ def newest_valid(
         except ObjectMissing:
             continue  # pruned after it was listed, or lost
         except CorruptData as error:
-            if mark and not isinstance(
-                error.__cause__, StorageUnavailable
-            ):  # another host may read the latter
+            unreadable = isinstance(error.__cause__, StorageUnavailable)  # here; another host may read it
+            if mark and not unreadable:
                 _mark(storage, name, error)
             corrupt.append(error)
     return None, None, corrupt
 
 
-def _read_or_corrupt(storage: Storage, name: str) -> Encoded:
-    """`read_checkpoint`; one that cannot be read twice while storage works is corrupt. Example: a bad disk block."""
+def _read_or_corrupt(storage: Storage, name: str, wait: Callable[[float], None], probe: bool) -> Encoded:
+    """`read_checkpoint`; one that cannot be read twice is corrupt. probe: also ask whether storage takes writes."""
     try:
         return read_checkpoint(storage, name)
     except StorageUnavailable:
-        if not takes_writes(storage, FOLDER):
+        if probe and not takes_writes(storage, FOLDER):
             raise
+    wait(_SECOND_READ_AFTER_S)
     try:
         return read_checkpoint(storage, name)
     except StorageUnavailable as error:

@@ -216,7 +216,7 @@ class GroupControl:
         self._refuse_lost_run()
         failure = self._with_host_state(failure)
         # A file in place of a missing mount point looks like a blocked path, but the mount may come back.
-        if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage, FOLDER):
+        if failure.kind is FailureKind.PATH_BLOCKED and not takes_writes(self._storage, ""):
             failure = replace(failure, kind=FailureKind.STORAGE)
         generation = self.generation
         step = generation.step if failure.step is None else failure.step

@@ -20,7 +20,7 @@ from pathlib import Path as FilePath
 import yaml
 
 from orchestrator.job.spec.yaml_scalars import Scalar, is_integer, scalar_of
-from orchestrator.job.spec.yaml_syntax import cause_of, odd_space, on_one_line
+from orchestrator.job.spec.yaml_syntax import cause_of, first_odd_space, on_one_line
 from sdnet.errors import InputError, shown
 
 Path = tuple[str | int, ...]
@@ -89,9 +89,8 @@ def read_yaml_file(path: FilePath) -> Node:
     if len(data) > _MOST_BYTES:
         raise InputError(f"{path} is larger than 1 MB; give the path of a cluster.yaml")
     text = _decoded(data, path)
-    for number, written in enumerate(text.splitlines(), 1) if not text.isascii() else ():
-        if problem := odd_space(written):
-            raise InputError(f"{path} line {number} {problem}")
+    if problem := first_odd_space(text):
+        raise InputError(f"{path} {problem}")
     return read_yaml(text, lambda line: f"{path} line {line}")
 
 

@@ -3,6 +3,7 @@
 libyaml reports the place where it could not continue, which is often behind the cause.
 """
 
+import itertools
 import re
 import unicodedata
 
@@ -25,9 +26,11 @@ _ODD = "[\u00a0\u00ad\u1680\u180e\u2000-\u200f\u202f\u205f\u2060\u3000]"
 _ODD_SPACE = re.compile(
     r"(?:[^\"'#]*\{(?:[^\"'#]*,)?)?[ \t]*(?:-[ \t]*)*"
     rf"(?:[\w.]+[ \t]*[:\uff1a][ \t]*|[\w.]+(?={_ODD}+[ \t]*[:\uff1a]))?(?P<sign>{_ODD})"
-    rf"|[^\"'#]*?(?P<comment>{_ODD})[ \t]*#"
+    rf"|(?:[^\"'#]|\"[^\"]*\"|'[^']*')*?(?P<comment>{_ODD})[ \t]*#"
 )
-_LONGEST_LINE = 300  # to search: the time grows with its square
+_ODD_SIGN = re.compile(_ODD)
+# To search: the time for a line grows with the square of its length.
+_LONGEST_LINE, _MOST_LINES = 300, 100
 _GENERAL = "correct it, and put a value that contains `: ` or begins with a sign like [ { @ % * in quotes"
 
 
@@ -49,8 +52,14 @@ def cause_of(error: yaml.YAMLError, lines: list[str]) -> tuple[int, str]:
     return line, f"is not YAML ({problem}); {_remedy(lines[line] if line < len(lines) else '')}"
 
 
-def odd_space(written: str) -> str:
-    """What is wrong with a line that has another space or an invisible character around its key; empty if none has."""
+def first_odd_space(text: str) -> str:
+    """The first line with another space or an invisible character around its key, and what is wrong; empty if none."""
+    odd = ((number, line) for number, line in enumerate(text.splitlines(), 1) if _ODD_SIGN.search(line))
+    found = ((number, _odd_space(line)) for number, line in itertools.islice(odd, _MOST_LINES))
+    return next((f"line {number} {problem}" for number, problem in found if problem), "")
+
+
+def _odd_space(written: str) -> str:
     found = _ODD_SPACE.match(written[:_LONGEST_LINE])
     if found is None:
         return ""

@@ -94,6 +94,12 @@ def _bands(path: Path, opened: Any) -> list[int]:
     if meanings[:3] == ["red", "green", "blue"] and len(meanings) == 4:  # as for a plain TIFF
         return [1, 2, 3]
     bands = [number for number, meaning in enumerate(meanings, start=1) if meaning != "alpha"]
+    order = [meanings[number - 1] for number in bands]
+    if {"red", "green", "blue"} <= set(order) and order[:3] != ["red", "green", "blue"]:
+        raise InputError(
+            f"{path} is a GeoTIFF whose bands are {', '.join(order)}; reorder them to red, green, blue, such as with "
+            "gdal_translate -b 3 -b 2 -b 1"
+        )
     if len(bands) not in (1, 3):
         raise InputError(
             f"{path} is a GeoTIFF of {len(bands)} bands; give 1 (grey, such as one polarisation) or 3 (RGB), "

@@ -150,10 +150,22 @@ class BadBlock(DirectoryStorage):
 
 def test_a_checkpoint_on_a_bad_block_is_passed_over_and_not_marked(tmp_path: Path) -> None:
     earlier, newest = save(tmp_path, 3), save(tmp_path, 5)
-    name, _, [unreadable] = newest_valid(BadBlock(tmp_path))
-    assert name == earlier
+    pauses: list[float] = []
+    name, _, [unreadable] = newest_valid(BadBlock(tmp_path), wait=pauses.append)
+    assert name == earlier and pauses == [2.0]
     assert newest in str(unreadable) and "cannot be read: Input/output error" in str(unreadable)
     assert newest_valid(DirectoryStorage(tmp_path))[0] == newest
+
+
+def test_a_checkpoint_on_a_bad_block_is_not_given_up_if_it_is_the_only_one_or_that_of_a_finished_run(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, 5)
+    with pytest.raises(StorageUnavailable, match="Input/output error"):
+        newest_valid(BadBlock(tmp_path))
+    save(tmp_path, 3)
+    with pytest.raises(StorageUnavailable, match="Input/output error"):
+        newest_valid(BadBlock(tmp_path), finished=True)
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["new", "beside a corrupt one"])

@@ -86,18 +86,20 @@ def test_what_would_be_read_wrongly_is_refused_by_name(read, content, reason):
 )  # fmt: skip
 def test_bands_that_gdal_calls_blue_green_red_are_refused_and_never_mixed_up(read, dtype, meanings, is_read):
     names = meanings.split()
-    with MemoryFile() as memory:
-        size = {"width": 30, "height": 20, "count": len(names), "dtype": dtype}
-        with memory.open(driver="GTiff", **size) as file:
-            file.write(np.moveaxis(MANY[:, :, : len(names)], -1, 0).astype(dtype))
-            file.update_tags(note="x" * 1000)
-            file.colorinterp = [ColorInterp[name] for name in names]
-        content = bytes(memory.getbuffer())
-    if is_read:
-        assert read(content).shape == (20, 30)
-    else:
-        with pytest.raises(BadImage, match=f"whose bands are {', '.join(names)}; write them as red"):
-            read(content)
+    # Files that do not say they are RGB get the same reason: written as RGB they would be mixed up.
+    for options in ({},) if is_read else ({}, {"photometric": "MINISBLACK"}):
+        with MemoryFile() as memory:
+            size = {"width": 30, "height": 20, "count": len(names), "dtype": dtype}
+            with memory.open(driver="GTiff", **size, **options) as file:
+                file.write(np.moveaxis(MANY[:, :, : len(names)], -1, 0).astype(dtype))
+                file.update_tags(note="x" * 1000)
+                file.colorinterp = [ColorInterp[name] for name in names]
+            content = bytes(memory.getbuffer())
+        if is_read:
+            assert read(content).shape == (20, 30)
+        else:
+            with pytest.raises(BadImage, match=f"whose bands are {', '.join(names)}; reorder them to red"):
+                read(content)
 
 
 def test_planes_of_8_bits_are_read_as_the_same_colours(read):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
 from sdnet.errors import InputError
@@ -31,6 +32,14 @@ def write(path: Path, *bands: np.ndarray, crs: str = UTM, corner: Affine = CORNE
     with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=corner, **shape, **options) as file:
         file.write(np.stack(bands))
     return path
+
+
+def test_bands_in_another_order_of_colours_are_refused(tmp_path) -> None:
+    path = write(tmp_path / "x.tif", *[NOISE.astype(np.uint16)] * 3)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    with pytest.raises(InputError, match="whose bands are blue, green, red; reorder .* -b 3 -b 2 -b 1"):
+        read_source(path)
 
 
 @pytest.mark.parametrize("count", [2, 5, 13])

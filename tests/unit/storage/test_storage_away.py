@@ -1,5 +1,7 @@
 """Storage that is away: nothing seems to be deleted, and no run is made again below an empty mount point."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from ray.train import RunConfig
 
 from orchestrator import MindSporeTrainer
 from orchestrator.engine.rank.compile_cache import CompileCache
-from orchestrator.storage import DirectoryStorage, StorageMisused, StorageUnavailable
+from orchestrator.storage import DirectoryStorage, StorageMisused, StorageUnavailable, takes_writes
 from orchestrator.storage.lease import Lease, Owner
 from orchestrator.storage.retry import outlasting
 from orchestrator.telemetry.state import read_state
@@ -41,6 +43,30 @@ def test_whatever_finds_no_root_says_that_storage_is_away_and_makes_none(
     with pytest.raises(StorageUnavailable, match="run is not there"):
         call(storage)
     assert not storage.root.exists()
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_root_that_the_server_has_forgotten_is_away_too(
+    call: Callable[[DirectoryStorage], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = DirectoryStorage(tmp_path / "run", lambda seconds: None)
+
+    def stale(*_: object, **__: object) -> object:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    for name in ("stat", "lstat", "open", "scandir", "mkdir"):
+        monkeypatch.setattr(os, name, stale)
+    with pytest.raises(StorageUnavailable, match="run is not there"):
+        call(storage)
+
+
+def test_a_probe_leaves_a_prepared_folder_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir(mode=0o2775)
+    before = (tmp_path / "checkpoints").stat()
+    assert takes_writes(DirectoryStorage(tmp_path), "checkpoints/")
+    after = (tmp_path / "checkpoints").stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("call", ["put", "get", "list"])
