@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from orchestrator.engine.ray_train import ray_core
 from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.join import (
     check_cluster,
@@ -173,7 +175,8 @@ def test_the_file_of_a_cluster_that_was_killed_is_named_with_the_remedy_and_no_c
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: frozenset(others))
+    services = sys.modules[ray_core.canonicalize_bootstrap_address_or_die.__module__]
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: frozenset(others))
     file = tmp_path / "ray" / "ray_current_cluster"
     file.parent.mkdir()
     with socket.socket() as free:
