@@ -98,7 +98,7 @@ class CheckpointFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointCorrupt(Event):
-    """A checkpoint does not match its checksums; it was marked, and an earlier one is used."""
+    """A checkpoint does not match its checksums, and was marked, or cannot be read; an earlier one is used."""
 
     checkpoint: str
     detail: str
