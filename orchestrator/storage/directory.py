@@ -202,9 +202,12 @@ def _write_new(path: Path, content: bytes) -> None:
 def _read(path: Path, start: int = 0, size: int = -1) -> bytes:
     # A FIFO at this name would block the open for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with contextlib.ExitStack() as closing:
-        closing.callback(os.close, descriptor)  # `open` closes no descriptor of a folder
-        file = closing.enter_context(open(descriptor, "rb", closefd=False))
+    try:
+        file = os.fdopen(descriptor, "rb")
+    except OSError:  # for a folder; `fdopen` leaves its descriptor open
+        os.close(descriptor)
+        raise
+    with file:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             # A link to /dev/zero would never end.

@@ -163,7 +163,7 @@ def _sources(given: ParameterFile, shapes: Mapping[str, tuple[int, ...]]) -> dic
         raise InputError(
             f"{given.path} holds a network twice, as {first} and as {second}; remove one of them"
         )
-    nearest = max(by_prefix.values(), key=len, default={})
+    nearest = max(whole.values() or by_prefix.values(), key=len, default={})
     if whole or len(nearest) > len(sources):  # a part is taken to name what is missing in it
         sources = {}
         for name, own in nearest.items():

@@ -44,9 +44,7 @@ def prepare(work: Work) -> dict[str, Any]:
 
 
 def notes_on_result(manifest: dict[str, Any]) -> tuple[str, ...]:
-    """Warnings about a result: images that could not be used, or lost their contrast, and copies.
-
-    One sentence each; empty if none.
+    """Warnings about a result, one sentence each: images that could not be used or lost their contrast, and copies.
 
     Images without a partner are not named: `work.notes` names them before the work begins.
     """

@@ -54,11 +54,11 @@ def late(root: Path) -> None:
 
 
 def held(root: Path) -> None:
-    """Every rank waits until the test makes the file `continue` in the folder above the storage."""
-    import time
+    """Every rank waits until the test unlocks the file `held` in the folder above the storage."""
+    import fcntl
 
-    while not (root.parents[1] / "continue").exists():
-        time.sleep(0.05)
+    with (root.parents[1] / "held").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def train_with_bug(job: SdnetJob) -> Mapping[str, Any]:

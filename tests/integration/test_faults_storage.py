@@ -1,5 +1,6 @@
 """Storage fails or fills up while a run trains, for real: the cost, and what remains valid."""
 
+import fcntl
 import json
 import time
 from collections.abc import Iterator
@@ -58,11 +59,12 @@ def test_a_run_survives_storage_that_is_unavailable_for_a_while(
     mount, elsewhere = tmp_path / "mount", tmp_path / "elsewhere"
     mount.mkdir()
     reuse_graphs(clean, RunDirectory(mount / "away"))
-    process, run = launch(ray_cluster, mount, "away", fault="held")
-    wait_for(run, moment)
-    (mount / part).rename(elsewhere)
-    (mount / part).touch()  # every operation below it fails, also creating it again
-    (tmp_path / "continue").touch()
+    with (tmp_path / "held").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process, run = launch(ray_cluster, mount, "away", fault="held")
+        wait_for(run, moment)
+        (mount / part).rename(elsewhere)
+        (mount / part).touch()  # every operation below it fails, also creating it again
     time.sleep(away_s)
     (mount / part).unlink()
     elsewhere.rename(mount / part)

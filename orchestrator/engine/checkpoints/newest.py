@@ -62,6 +62,7 @@ def newest_valid(
     avoid: Collection[str] = (),
     known: str | None = None,
     wait: Callable[[float], None] = time.sleep,
+    *,
     mark: bool = True,
     finished: bool = False,
 ) -> tuple[str | None, Encoded | None, list[CorruptData]]:
