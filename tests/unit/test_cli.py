@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,6 @@ from orchestrator.cli.program import app
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.telemetry.segments import has_events
 from sdnet.data.sampler import steps_per_epoch
-from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
 from tests.disk import fill, small_disk
 from tests.unit.conftest import Cli
@@ -140,52 +138,6 @@ def test_a_truncated_npz_and_one_with_pickled_objects_are_refused(
     assert "train.npz is not a whole .npz" in refused(cli, job, "--set", f"data.prepared={folder}")
     folder = prepared(tmp_path / "pickled", arr_1=np.array([object()] * 20, dtype=object))
     assert "pickled objects" in refused(cli, job, "--set", f"data.prepared={folder}")
-
-
-@pytest.mark.parametrize("command", ["launch", "preprocess"])
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("http://127.0.0.1:8265", "RAY_ADDRESS is"),
-        ("127.0.0.1:637g", "RAY_ADDRESS is"),
-        ("127.0.0.1:1", "no Ray cluster answers there"),
-    ],
-)
-def test_an_address_that_cannot_be_joined_leaves_no_folder_of_a_new_run_and_an_older_one_as_it_is(
-    cli: Cli, job: Path, monkeypatch: pytest.MonkeyPatch, command: str, address: str, said: str
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    root = job.parent / "runs" / "j"
-    code, _, err = cli(command, str(job), "--set", "cluster.address=auto")
-    assert code == 2 and said in err and err.count("\n") == 1 and not root.exists()
-    root.mkdir(parents=True)
-    assert cli(command, str(job), "--set", "cluster.address=auto")[0] == 2
-    assert (root / "lease" / "000001").exists()
-
-
-@pytest.mark.parametrize("options", [(), ("--restart",)])
-def test_a_cluster_that_refuses_late_leaves_no_folder_of_a_new_run_unless_there_is_work_in_it(
-    cli: Cli, job: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
-) -> None:
-    root = job.parent / "runs" / "j"
-    work: list[Path] = []
-
-    def refuse(cluster: object) -> None:
-        assert (root / "lease" / "000001").exists()
-        for path in work:
-            path.write_text("")
-        raise InputError("the cluster is too small")
-
-    monkeypatch.setattr("orchestrator.job.launch.ray_session", refuse)
-    for _ in range(2):
-        code, _, err = cli("launch", str(job), *options)
-        assert code == 2 and "the cluster is too small" in err and not root.exists()
-    for name in ("data/train.npz", "state/notes.txt"):
-        work[:] = [root / name]
-        assert cli("launch", str(job), *options)[0] == 2
-        assert work[0].exists() and (root / "summary.json").exists()
-        assert json.loads(sorted(root.glob("lease/*.heartbeat"))[-1].read_text())["ended"] is True
-        shutil.rmtree(root)
 
 
 def test_launch_needs_a_job_or_a_rank_table_with_data(cli: Cli) -> None:

@@ -1,0 +1,63 @@
+"""A refused launch of a new run leaves no run directory, and never removes one with work in it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sdnet.errors import InputError
+from tests.unit.conftest import Cli
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(f"name: j\nstorage: {tmp_path / 'runs'}\ntrain: {{recipe: demo, batch: 8}}\n")
+    return path
+
+
+@pytest.mark.parametrize("command", ["launch", "preprocess"])
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:8265", "RAY_ADDRESS is"),
+        ("127.0.0.1:637g", "RAY_ADDRESS is"),
+        ("127.0.0.1:1", "no Ray cluster answers there"),
+    ],
+)
+def test_an_address_that_cannot_be_joined_leaves_no_folder_of_a_new_run_and_an_older_one_as_it_is(
+    cli: Cli, job: Path, monkeypatch: pytest.MonkeyPatch, command: str, address: str, said: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    root = job.parent / "runs" / "j"
+    code, _, err = cli(command, str(job), "--set", "cluster.address=auto")
+    assert code == 2 and said in err and err.count("\n") == 1 and not root.exists()
+    root.mkdir(parents=True)
+    assert cli(command, str(job), "--set", "cluster.address=auto")[0] == 2
+    assert (root / "lease" / "000001").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--restart",)])
+def test_a_cluster_that_refuses_late_leaves_no_folder_of_a_new_run_unless_there_is_work_in_it(
+    cli: Cli, job: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    root = job.parent / "runs" / "j"
+    work: list[Path] = []
+
+    def refuse(cluster: object) -> None:
+        assert (root / "lease" / "000001").exists()
+        for path in work:
+            path.write_text("")
+        raise InputError("the cluster is too small")
+
+    monkeypatch.setattr("orchestrator.job.launch.ray_session", refuse)
+    for _ in range(2):
+        code, _, err = cli("launch", str(job), *options)
+        assert code == 2 and "the cluster is too small" in err and not root.exists()
+    for name in ("data/train.npz", "state/notes.txt"):
+        work[:] = [root / name]
+        assert cli("launch", str(job), *options)[0] == 2
+        assert work[0].exists() and (root / "summary.json").exists()
+        assert json.loads(sorted(root.glob("lease/*.heartbeat"))[-1].read_text())["ended"] is True
+        shutil.rmtree(root)
