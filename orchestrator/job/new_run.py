@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.job.data.inputs import check_inputs
+from orchestrator.job.mounted import refuse_unmounted
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import check_session
@@ -21,7 +22,11 @@ _RECORD = re.compile(
 
 
 def check_new_run(spec: JobSpec) -> None:
-    """Check the inputs and the cluster's address if the job has no run directory yet. Raises as `check_inputs`."""
+    """Check the inputs and the cluster's address if the job has no run directory yet. Raises as `check_inputs`.
+
+    Also raises InputError if the file system of the storage is not mounted: an earlier run may be there.
+    """
+    refuse_unmounted("storage", spec.storage)
     if not os.path.lexists(RunDirectory.of(spec.storage, spec.name).root):
         check_inputs(spec)
         check_session(spec.cluster)

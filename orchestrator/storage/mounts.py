@@ -1,4 +1,4 @@
-"""Which file system a path is on, and whether it is this host's own disk.
+"""Which file system a path is on, whether it is this host's own disk, and which one is missing there.
 
 Decided by the type in /proc/self/mountinfo. These types are local: the disk file systems, the memory file systems, and
 the layers of containers, all in `_LOCAL`. Every other type counts as a network file system: nfs, nfs4, cifs, smb3,
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOUNT_TABLE = Path("/proc/self/mountinfo")
+_FSTAB = Path("/etc/fstab")
 _LOCAL = frozenset(
     {
         "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "nilfs2",
@@ -53,8 +54,43 @@ def mount_of(path: Path, table: str | None = None) -> Mount:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class MissingMount:
+    """A file system of /etc/fstab that is not mounted. is_automatic: it is mounted at boot, so it should be there."""
+
+    point: Path
+    is_automatic: bool
+
+
+def missing_mount(path: Path, fstab: str | None = None, table: str | None = None) -> MissingMount | None:
+    """The innermost file system of /etc/fstab that should hold `path` and is not mounted; None if nothing is missing.
+
+    fstab, table: texts of an fstab and a mountinfo, by default this host's own. An automount is in the table as type
+    `autofs` and mounts itself on access, so it is not missing.
+    """
+    try:
+        text = _FSTAB.read_text(errors="surrogateescape") if fstab is None else fstab
+        mounted = mount_of(path, table).point
+    except OSError:  # a container often has no fstab
+        return None
+    real = Path(os.path.realpath(path))
+    entries = [
+        fields for fields in map(str.split, text.splitlines()) if len(fields) > 3 and fields[0][0] != "#"
+    ]
+    points = {Path(os.path.normpath(_unescaped(entry[1]))): entry[3].split(",") for entry in entries}
+    # What is mounted further inside holds the path, whatever is missing around it.
+    missing = [point for point in points if mounted in point.parents and real.is_relative_to(point)]
+    if not missing:
+        return None
+    innermost = max(missing, key=lambda point: len(point.parts))
+    return MissingMount(innermost, "noauto" not in points[innermost])
+
+
 def _parsed(line: str) -> Mount:
     """`36 35 98:0 /root /point rw,noatime master:1 - ext3 /dev/sda rw`; see proc(5)."""
     before, _, after = line.partition(" - ")
-    point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
-    return Mount(Path(point), after.split(" ")[0])
+    return Mount(Path(_unescaped(before.split(" ")[4])), after.split(" ")[0])
+
+
+def _unescaped(point: str) -> str:
+    return _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), point)

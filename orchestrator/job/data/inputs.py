@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.job.data.files import followed
+from orchestrator.job.mounted import notes_on_mounts, refuse_unmounted
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import DataSpec, JobSpec
 from orchestrator.storage import StorageUnavailable, storage_error
@@ -52,7 +53,8 @@ def check_inputs(spec: JobSpec) -> Supply:
 
 def notes_of(spec: JobSpec, supply: Supply) -> tuple[str, ...]:
     """Warnings that do not prevent the job from running: a sentence each."""
-    return (*_unused_cluster_keys(spec), *_unused_data_keys(spec), *supply.notes)
+    mounts = notes_on_mounts(spec.storage, spec.data)
+    return (*mounts, *_unused_cluster_keys(spec), *_unused_data_keys(spec), *supply.notes)
 
 
 def _unused_cluster_keys(spec: JobSpec) -> Iterator[str]:
@@ -82,8 +84,12 @@ def _without_effect(keys: list[str]) -> str:
 def supply_of(data: DataSpec) -> Supply:
     """What there is to train and test on.
 
-    Raises InputError for no data, too few scenes or no permission, StorageUnavailable for a failure that may pass.
+    Raises InputError for no data, too few scenes, no permission or a file system that is not mounted, and
+    StorageUnavailable for a failure that may pass.
     """
+    for key in ("images", "prepared"):
+        if (folder := getattr(data, key)) is not None:
+            refuse_unmounted(f"data.{key}", folder)
     try:
         if data.prepared is not None:
             return _prepared(data.prepared)
