@@ -5,9 +5,15 @@ The operations are few, so that a directory and an object store can both offer t
 append, no link, no lock and no modification time.
 """
 
+import errno
+import os
 from typing import Protocol
 
 from orchestrator.errors import OrchestratorError
+
+NOT_PERMITTED = os.strerror(errno.EPERM)
+# Even root gets EPERM for an immutable file, and in an immutable folder.
+IF_IMMUTABLE = "if it or its folder is immutable (`lsattr -d`), run `chattr -i`, or ask its owner"
 
 
 class StorageError(OrchestratorError):
@@ -29,7 +35,13 @@ class StorageUnavailable(StorageError):
     """Storage is away, full or failing; the same call may succeed later. Example: a mount without a server."""
 
     def __str__(self) -> str:
-        return f"{self.name} cannot be reached or written ({self.detail}); mount or free the storage"
+        # A lost mount answers EPERM, too.
+        remedy = (
+            f"mount the storage; {IF_IMMUTABLE}"
+            if NOT_PERMITTED in self.detail
+            else "mount or free the storage"
+        )
+        return f"{self.name} cannot be reached or written ({self.detail}); {remedy}"
 
 
 class StorageMisused(StorageError):

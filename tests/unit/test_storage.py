@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import (
     DirectoryStorage,
     ObjectMissing,
@@ -20,6 +21,7 @@ from orchestrator.storage import (
     StorageUnavailable,
 )
 from orchestrator.storage import directory as module
+from sdnet.errors import InputError
 from tests.unprivileged import as_nobody, let_anybody_write
 
 NAMES = st.lists(st.sampled_from(["a", "b", "events", "x.json"]), min_size=1, max_size=3).map("/".join)
@@ -158,6 +160,26 @@ def test_a_failed_write_is_unavailable_storage_and_leaves_the_old_object(
         storage.put("a", b"new")
     monkeypatch.undo()
     assert storage.get("a") == b"old" and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_write_that_is_not_permitted_names_the_remedies_for_a_lost_mount_and_for_an_immutable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(module.os, "fsync", refuse)
+    with pytest.raises(StorageUnavailable) as refused:
+        DirectoryStorage(tmp_path).put("a", b"new")
+    immutable = "if it or its folder is immutable (`lsattr -d`), run `chattr -i`, or ask its owner"
+    assert str(refused.value) == (
+        f"a cannot be reached or written (Operation not permitted); mount the storage; {immutable}"
+    )
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: refuse())
+    with pytest.raises(
+        InputError, match=r"written \(Operation not permitted\); .*`chattr -i`, or ask its owner"
+    ):
+        RunDirectory(tmp_path).make_root()
 
 
 def test_a_missing_root_is_never_made(tmp_path: Path) -> None:
