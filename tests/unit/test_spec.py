@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.job.spec.job_spec import ClusterSpec, load_spec, spec_from_dict
+from orchestrator.job.spec.yaml_file import read_yaml_file
 from orchestrator.job.spec.yaml_text import yaml_text
 from sdnet.errors import InputError
 from sdnet.recipes import RECIPES
@@ -301,3 +302,35 @@ def test_other_spaces_stay_in_a_comment_and_in_the_name_of_a_folder(job: Path) -
     job.write_text(comments + folders, encoding="utf-8")
     spec = load_spec(job)
     assert (spec.storage, spec.data.images) == ("/data/\u4e2d\u3000\u6587", "/a\u00a0# b")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("storage: |-\n  \u00a0/a\u00a0# b", "\u00a0/a\u00a0# b"),
+        ("storage: >-\n  /a\u00a0# b\n  - \u00a0c", "/a\u00a0# b - \u00a0c"),
+        ("storage: &a '/it''s\u00a0# b'", "/it's\u00a0# b"),
+        ('storage: "/a\n\n  \u00a0b"', "/a\n\u00a0b"),
+    ],
+)
+def test_other_spaces_are_content_in_quotes_and_in_a_block(job: Path, written: str, read: str) -> None:
+    job.write_text(f"name: a\n{written}\n", encoding="utf-8")
+    assert read_yaml_file(job).plain() == {"name": "a", "storage": read}
+    for structure in ("\u00a0train: {}", "train:\u00a0{}", "train: {} \u00a0# c"):
+        job.write_text(f"name: a\n{written}\n{structure}\n", encoding="utf-8")
+        assert "U+00A0 (no-break space)" in refused(job)
+    job.write_text("name: a\nstorage: |-\u00a0# c\n  /a\n", encoding="utf-8")
+    assert "line 2 has U+00A0 (no-break space)" in refused(job)
+
+
+def test_a_folder_that_exists_may_look_like_a_placeholder(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "<a>" / "`b`_2").mkdir(parents=True)
+    for given in ("<a>", f"{tmp_path}/<a>/new", "<a>/`b`_2/new", "./<a>/"):
+        job.write_text(f"name: a\nstorage: {given}\n")
+        assert load_spec(job).storage == given
+    for given in ("<b>/new", "<a>/<new>", "<a>/`b`_3", "<a>/new/%OUT%"):
+        job.write_text(f"name: a\nstorage: '{given}'\n")
+        assert "variables and templates are not expanded here" in refused(job)

@@ -194,7 +194,7 @@ def test_text_that_pyyaml_would_fold_or_leave_without_quotes_is_read_as_text(tex
 def test_the_parser_without_libyaml_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [path.read_text() for path in CONFIGS.glob("*.yaml")]
     with_libyaml = [values_of(text) for text in texts]
-    monkeypatch.setattr(yaml_file, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(yaml_file, "LOADER", yaml.SafeLoader)
     assert [values_of(text) for text in texts] == with_libyaml
     with pytest.raises(InputError, match="nested deeper"):
         values_of("[" * 100_000)

@@ -20,7 +20,7 @@ from pathlib import Path as FilePath
 import yaml
 
 from orchestrator.job.spec.yaml_scalars import Scalar, is_integer, scalar_of
-from orchestrator.job.spec.yaml_syntax import cause_of, first_odd_space, on_one_line
+from orchestrator.job.spec.yaml_syntax import LOADER, cause_of, first_odd_space, on_one_line
 from sdnet.errors import InputError, shown
 
 Path = tuple[str | int, ...]
@@ -29,8 +29,6 @@ _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
 _DEEPEST = 20
 _MOST_DIGITS = 300
-# libyaml's parser is about 20 times faster than the one in Python, which is the fallback.
-_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Also refuses U+0085, U+2028 and U+2029, which end a line in YAML 1.1 but not in YAML 1.2.
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -131,7 +129,7 @@ class _Composer:
     """Builds nodes from libyaml's events."""
 
     def __init__(self, text: str, place: Callable[[int], str]):
-        self._events = yaml.parse(text, Loader=_LOADER)
+        self._events = yaml.parse(text, Loader=LOADER)
         self._lines = text.splitlines()
         self._place = place
         self._path: list[str | int] = []
