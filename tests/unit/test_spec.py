@@ -202,6 +202,7 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("cluster: {hosts: [null]}", "cluster.hosts.0 has no value; indent its keys below it, or remove it"),
         ("cluster: {hosts: [{address: h, devices: {0: }}]}", "cluster.hosts.0.devices.0 has no value"),
         ("cluster: {hosts: [{address: h, devices: {0: 5}}]}", "devices.0 is 5, which YAML reads as a number"),
+        ("cluster: {hosts: a}", 'cluster.hosts is "a"; it must be a list: give address and devices of each item'),
         ("storage: ''", "storage is empty; give a value, or leave the key out"),
         ("storage: ' x'", 'storage is " x"; remove the space around it'),
         ("storage: ${OUT}/runs", 'storage is "${OUT}/runs"; variables and templates are not expanded here'),

@@ -187,7 +187,7 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
     if path == ("cluster", "soc") and isinstance(value, str):
         return meant_chip(value)
     if all(item["type"].startswith("tuple_type") for item in items) and isinstance(value, str | dict):
-        return _meant_list(path, value)
+        return _meant_list(path, value, _keys((*path, 0), job))
     if items[0]["type"] == "string_type" and isinstance(value, dict | list):
         alone = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
         how = (
@@ -213,12 +213,17 @@ def _meant(path: Path, items: list[ErrorDetails], job: type[BaseModel]) -> str:
     return f"put an ASCII colon and a space after {key}" if key != value and key in _keys(path, job) else ""
 
 
-def _meant_list(path: Path, value: str | dict[str, Any]) -> str:
-    """How to give a list; empty for an empty value. `--set` has no way to name one item of a list."""
+def _meant_list(path: Path, value: str | dict[str, Any], keys: list[str]) -> str:
+    """How to give a list; empty for an empty value. `--set` has no way to name one item of a list.
+
+    keys: of each item, if the items are sections.
+    """
     if not value:
         return ""
     if isinstance(value, dict) and all(key.isdecimal() for key in value):
         return f"it must be a list, and --set replaces a whole one: --set '{name_of(path)}=[...]'"
+    if keys and isinstance(value, str):
+        return f"it must be a list: give {' and '.join(keys)} of each item"
     return f"it must be a list: write [{shown(value)}]"
 
 
