@@ -36,15 +36,19 @@ def check_new_run(spec: JobSpec) -> None:
 def no_folder_if_refused(run: RunDirectory) -> Iterator[None]:
     """If the block raises InputError, remove the run directory that it made, unless work is in it.
 
-    Some refusals come only after the run has an owner. Example: a cluster with too few CPUs.
+    Also removes the folders above it that were not there before, if they are empty. Some refusals come only after the
+    run has an owner. Example: a cluster with too few CPUs.
     """
     is_new = not os.path.lexists(run.root)
+    made = [folder for folder in run.root.parents if not os.path.lexists(folder)]
     try:
         yield
     except InputError:
-        if is_new:
-            with suppress(OSError, OrchestratorError):  # then the folder stays; the refusal is what matters
+        with suppress(OSError, OrchestratorError):  # then the folder stays; the refusal is what matters
+            if is_new and run.root.exists():
                 _remove(run)
+            for folder in made:  # the innermost comes first
+                folder.rmdir()
         raise
 
 

@@ -61,3 +61,22 @@ def test_a_cluster_that_refuses_late_leaves_no_folder_of_a_new_run_unless_there_
         assert work[0].exists() and (root / "summary.json").exists()
         assert json.loads(sorted(root.glob("lease/*.heartbeat"))[-1].read_text())["ended"] is True
         shutil.rmtree(root)
+
+
+def test_a_refused_launch_also_removes_the_empty_folders_above_the_run_that_it_made(
+    cli: Cli, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = job.parent / "made" / "runs"
+
+    def refuse(cluster: object) -> None:
+        assert (storage / "j" / "lease" / "000001").exists()
+        raise InputError("the cluster is too small")
+
+    monkeypatch.setattr("orchestrator.job.launch.ray_session", refuse)
+    launch = ("launch", str(job), "--set", f"storage={storage}")
+    assert cli(*launch)[0] == 2 and not (job.parent / "made").exists()
+    storage.mkdir(parents=True)
+    assert cli(*launch)[0] == 2 and storage.exists()  # it was there before
+    storage.rmdir()
+    monkeypatch.setattr("orchestrator.job.new_run._remove", lambda run: (storage / "other run").mkdir())
+    assert cli(*launch)[0] == 2 and (storage / "other run").exists()
