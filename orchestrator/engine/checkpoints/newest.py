@@ -9,10 +9,12 @@ from typing import Any
 from orchestrator.engine.checkpoints.files import (
     FOLDER,
     MARKER,
+    STATE,
     Encoded,
     checkpoint_names,
     corrupt_checkpoint,
     exists,
+    found_objects,
     is_name,
     order_of,
     read_checkpoint,
@@ -31,7 +33,7 @@ from orchestrator.storage.retry import RETRY_AFTER_S, retried
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 3  # how many corrupt checkpoints a message lists
+_NAMED = 3  # how many checkpoints of a kind a message lists
 _SECOND_READ_AFTER_S = 2.0
 
 
@@ -39,22 +41,31 @@ class CheckpointsLost(InputError):
     """A run saved checkpoints and has no valid one any more. Example: somebody emptied the folder.
 
     saved: name of the newest checkpoint that the run reported. corrupt: names of the corrupt checkpoints in storage.
+    incomplete: names of those whose `state.json` is gone, or was never written.
     """
 
-    def __init__(self, folder: str, saved: str | None, corrupt: tuple[str, ...]):
-        super().__init__(folder, saved, corrupt)
-        self.folder, self.saved, self.corrupt = folder, saved, corrupt
+    def __init__(
+        self, folder: str, saved: str | None, corrupt: tuple[str, ...], incomplete: tuple[str, ...] = ()
+    ):
+        super().__init__(folder, saved, corrupt, incomplete)
+        self.folder, self.saved, self.corrupt, self.incomplete = folder, saved, corrupt, incomplete
 
     @property
     def problem(self) -> str:
         """What is wrong, without the remedy."""
-        named = ", ".join(self.corrupt[:_NAMED]) + (", ..." if len(self.corrupt) > _NAMED else "")
-        state = f"corrupt: {named}" if self.corrupt else "all are gone"
+        kinds = {"corrupt": self.corrupt, "without state.json": self.incomplete}
+        state = (
+            "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names) or "all are gone"
+        )
         saved = f", although the run saved {self.saved}" if self.saved else ""
         return f"{self.folder} has no valid checkpoint{saved} ({state})"
 
     def __str__(self) -> str:
         return f"{self.problem}; put one back, or give the run another name to train from step 1"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def newest_valid(
@@ -129,14 +140,14 @@ def refuse_lost(storage: Storage, saved: str | None, corrupt: Collection[str] = 
     A silent start from step 1 would hide that hours of work are lost. saved: name of the newest known checkpoint.
     corrupt: names of corrupt ones that may have no marker.
     """
-    marked = {
-        path.removeprefix(FOLDER).partition("/")[0]
-        for path in storage.list(FOLDER)
-        if path.endswith(f"/{MARKER}")
-    }
-    marked.update(corrupt)
-    if saved or marked:
-        raise CheckpointsLost(f"{storage.describe()}/{FOLDER.rstrip('/')}", saved, tuple(sorted(marked)))
+    found = found_objects(storage)
+    lost = {name for name, files in found.items() if MARKER in files}.union(corrupt)
+    if saved or lost:
+        incomplete = {name for name, files in found.items() if STATE not in files} - lost
+        folder = f"{storage.describe()}/{FOLDER.rstrip('/')}"
+        raise CheckpointsLost(
+            folder, saved, tuple(sorted(lost, key=order_of)), tuple(sorted(incomplete, key=order_of))
+        )
 
 
 def newest_fields(storage: Storage) -> dict[str, Any]:

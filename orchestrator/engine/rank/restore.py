@@ -50,10 +50,11 @@ def choose_and_read(
     name, encoded = None, None
     if rank == 0:
         name, encoded, corrupt = newest_valid(storage, avoid, saved, wait)
-        for error in corrupt:
-            record(CheckpointCorrupt(checkpoint=error.name.removeprefix("checkpoint "), detail=error.detail))
+        names = [error.name.removeprefix("checkpoint ") for error in corrupt]
+        for corrupt_name, error in zip(names, corrupt, strict=True):
+            record(CheckpointCorrupt(checkpoint=corrupt_name, detail=error.detail))
         if name is None:
-            refuse_lost(storage, saved)
+            refuse_lost(storage, saved, names)
     name = broadcast(name or "")
     if not name:
         return None

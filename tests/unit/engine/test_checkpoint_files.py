@@ -112,6 +112,11 @@ def test_a_run_whose_checkpoints_are_gone_does_not_silently_begin_again(tmp_path
     assert newest_valid(storage)[0] is None
     with pytest.raises(CheckpointsLost, match=r"no valid checkpoint \(corrupt: step_00000005\)"):
         refuse_lost(storage, None)
+    for step in (6, 7):
+        (tmp_path / "checkpoints" / save(tmp_path, step) / "state.json").unlink()
+    lost = r"\(corrupt: step_00000005; without state.json: step_00000006, step_00000007\)"
+    with pytest.raises(CheckpointsLost, match=f"saved step_00000008 {lost}"):
+        refuse_lost(storage, "step_00000008")
 
 
 def link_to_nothing(path: Path) -> None:
