@@ -46,19 +46,11 @@ def check_certificates(address: str, name: str) -> None:
     """Check our certificates, and that of the Ray head at `address` (host:port); Ray itself would try for ever.
 
     name: what the user calls the address. gRPC checks the same and the host name, but it prints lines of its own.
-    Raises InputError for files that are not there, for a cluster without TLS, and for one of another authority.
+    Raises InputError for files that cannot be used, for a cluster without TLS, and for one of another authority.
     """
-    files = {variable: os.environ.get(variable, "") for variable in _FILES}
-    for variable, file in files.items():
-        if not os.access(file, os.R_OK):
-            raise InputError(
-                f"RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r} and {variable} is {file!r}, which is no file that can "
-                f"be read; set {', '.join(_FILES)}, or unset RAY_USE_TLS if the cluster does not use TLS"
-            )
-    context = _client_context()
+    files, context = _our_files(), _client_context()
+    _load(context, files)
     try:
-        context.load_cert_chain(files[_CERTIFICATE], files[_KEY], password="")  # never ask on the terminal
-        context.load_verify_locations(files[_AUTHORITY])
         with connected(address) as connection, context.wrap_socket(connection):
             pass
     except ssl.SSLCertVerificationError as error:
@@ -71,6 +63,38 @@ def check_certificates(address: str, name: str) -> None:
         ) from None
     except OSError as error:  # ssl.SSLError, too
         raise no_tls(name, error.strerror or str(error)) from None
+
+
+def _our_files() -> dict[str, str]:
+    """The file of each variable. Raises InputError for one that cannot be read."""
+    files = {variable: os.environ.get(variable, "") for variable in _FILES}
+    for variable, file in files.items():
+        if not Path(file).is_file() or not os.access(file, os.R_OK):
+            raise InputError(
+                f"RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r} and {variable} is {file!r}, which is no file that can "
+                f"be read; set {', '.join(_FILES)}, or unset RAY_USE_TLS if the cluster does not use TLS"
+            )
+    return files
+
+
+def _load(context: ssl.SSLContext, files: dict[str, str]) -> None:
+    """Load our certificate, its key and the authority. Raises InputError, which names the file that is wrong."""
+    certificate, key, authority = (files[variable] for variable in _FILES)
+    wrong, must = f"{_CERTIFICATE}, which is {certificate!r}", "be a certificate in PEM"
+    try:
+        _client_context().load_verify_locations(certificate)  # `context` must not trust our own
+        wrong, must = (
+            f"{_KEY}, which is {key!r}",
+            f"be the private key of {certificate!r}, in PEM and without a password",
+        )
+        context.load_cert_chain(certificate, key, password="")  # never ask on the terminal
+        wrong, must = f"{_AUTHORITY}, which is {authority!r}", "be the certificate of the authority, in PEM"
+        context.load_verify_locations(authority)
+    except OSError as error:  # ssl.SSLError, too
+        raise InputError(
+            f"RAY_USE_TLS is {os.environ['RAY_USE_TLS']!r} and {wrong}, cannot be used "
+            f"({error.strerror or error}); it must {must}"
+        ) from None
 
 
 def no_tls(name: str, reason: str) -> InputError:

@@ -17,7 +17,8 @@ _DEFLATE = (8, 32946)
 # LZW, Deflate and PackBits: their data do not depend on the depth of the samples.
 OF_BYTES = (5, *_DEFLATE, 32773)
 _HIGH_BIT_FIRST = 1
-_MOST_OTHER_BYTES = 1 << 16
+# Some writers pad the last strip with rows. This limits the memory for what is behind the pixels.
+_MOST_OTHER_BYTES = 1 << 26
 _MOST_WIDTH = 1 << 20  # of an image that OpenCV decodes
 _CODES = {3: "H", 4: "I", 16: "Q"}
 _SHORT, _LONG, _LONG8 = 3, 4, 16

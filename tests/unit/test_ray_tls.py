@@ -122,6 +122,36 @@ def test_a_certificate_that_the_other_side_does_not_know_is_named(
     assert "but no TLS connection is possible there" in refusal(address)
 
 
+@pytest.mark.parametrize(
+    ("variable", "file", "said"),
+    [
+        (
+            "SERVER_KEY",
+            "other/key",
+            "RAY_TLS_SERVER_KEY, which is '{}', cannot be used ([X509: KEY_VALUES_MISMATCH]",
+        ),
+        ("SERVER_KEY", "empty", "RAY_TLS_SERVER_KEY, which is '{}', cannot be used ("),
+        ("SERVER_CERT", "empty", "RAY_TLS_SERVER_CERT, which is '{}', cannot be used ("),
+        ("CA_CERT", "empty", "RAY_TLS_CA_CERT, which is '{}', cannot be used ("),
+        ("CA_CERT", "other", "RAY_TLS_CA_CERT is '{}', which is no file that can be read; set"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_before_ray_starts(
+    variable: str,
+    file: str,
+    said: str,
+    tls_head: Head,
+    tmp_path: Path,
+    with_tls: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_certificate(tmp_path / "other")
+    (tmp_path / "empty").write_text("")
+    with_tls("cluster", "cluster")
+    monkeypatch.setenv(f"RAY_TLS_{variable}", str(tmp_path / file))
+    assert said.format(tmp_path / file) in refusal(tls_head(TOKEN))
+
+
 def test_an_authority_that_does_not_call_itself_one_is_accepted_because_ray_accepts_it(
     tls_head: Head, tmp_path: Path, with_tls: Callable[[str, str], None], ray_token: Callable[[str], None]
 ) -> None:

@@ -131,6 +131,19 @@ def test_a_deflate_strip_needs_all_its_pixels_and_no_wrong_checksum(strip, is_wh
     assert parts.are_whole(strip) == is_whole
 
 
+@pytest.mark.parametrize("height", [1, 5])
+def test_a_last_deflate_strip_that_is_padded_to_the_height_of_the_others_is_whole(height):
+    wide = 1 << 16
+    full = zlib.compress(bytes(4 * wide))
+    number = -(-height // 4)
+    planes = ((tuple(len(full) * strip for strip in range(number)), (len(full),) * number),)
+    parts = CompressedParts(
+        "<", 8, 1, row_bytes=wide, across=1, rows=min(4, height), height=height, is_tiled=False, planes=planes
+    )
+    assert parts.are_whole(full * number)
+    assert not parts.are_whole(full * (number - 1) + full[:-1] + b"?")
+
+
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
 def test_a_tiff_of_1_bit_whose_tail_is_zeros_is_bad(read, compression):
     content = compressed(np.repeat(NOISE[:1] // 128, 16, axis=2), compress=compression, NBITS=1)
