@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from orchestrator.ascend.inventory import host_tools
 from orchestrator.ascend.inventory.device_ids import with_both_ids
 from orchestrator.ascend.inventory.host_inventory import take_inventory
-from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolFailed
+from orchestrator.ascend.inventory.host_tools import AscendHostTools, ToolBusy, ToolFailed
 from orchestrator.ascend.inventory.npu_smi import ChipIds, UnreadableOutput, parse_mapping
 from orchestrator.ascend.inventory.npu_smi_table import parse_info
 from tests.ascend_fakes import tools
@@ -193,6 +195,26 @@ def test_a_busy_device_is_asked_again_until_it_answers(tmp_path, code):
     assert reported.problems == ()
     assert len(pauses) == 6 and all(0.1 <= pause_s <= 0.3 for pause_s in pauses)
     assert "packet loss" in found.hccn_tool("-i", "0", "-ping", "-g", "address", "10.1.1.1")
+
+
+def test_devices_that_share_one_lock_of_the_host_are_asked_again_one_after_another(monkeypatch):
+    first_tries, second_tries = threading.Barrier(3), threading.Barrier(2)
+    asked = []
+
+    def run(self, name, places, arguments):
+        asked.append(arguments)
+        if asked.count(arguments) == 1:
+            first_tries.wait(10)
+            raise ToolBusy("hccn_tool", "busy")
+        with contextlib.suppress(threading.BrokenBarrierError):
+            second_tries.wait(0.2)
+            raise AssertionError("two devices were asked again at the same time")
+        return "answer"
+
+    monkeypatch.setattr(AscendHostTools, "_run", run)
+    host = AscendHostTools(wait=lambda pause_s: None)
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        assert list(pool.map(host.hccn_tool, "012")) == ["answer"] * 3
 
 
 def test_a_device_that_stays_busy_is_a_problem_that_says_what_to_do(tmp_path):

@@ -8,6 +8,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _TOOL_TIMEOUT_S = 30.0
 # A device takes one command of hccn_tool at a time, and answers this to the others, with exit code 0 or 1.
 _BUSY = re.compile(r"hccn_tool is busy", re.IGNORECASE)
 _BUSY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 2.0)
+# Three calls of a second for each of eight devices. Devices that stay busy may not wait for each other much longer.
+_ALONE_WITHIN_S = 30.0
 _KILLED_ENDS_WITHIN_S = 1.0
 # The table of 64 busy devices has less than 100 kB.
 _MOST_BYTES = 4_000_000
@@ -61,11 +64,12 @@ class AscendHostTools:
 
     A container with the driver in another place, or a test, sets SDNET_ASCEND_ROOT for the processes of
     that host. If the root is /, tools on PATH are preferred. $ASCEND_HOME_PATH counts with any root.
-    wait: pauses between tries of a busy device.
+    wait: pauses between tries of a busy device. alone: held while a busy device is asked again.
     """
 
     root: Path = Path("/")
     wait: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
+    alone: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
     def of_this_host(cls) -> "AscendHostTools":
@@ -121,13 +125,29 @@ class AscendHostTools:
         return self._run("npu-smi", _NPU_SMI, arguments)
 
     def hccn_tool(self, *arguments: str) -> str:
-        """What hccn_tool printed. A busy device is asked again for about 6 s; then this raises ToolBusy."""
-        for pause_s in _BUSY_PAUSES_S:
-            try:
+        """What hccn_tool printed. A busy device is asked again for about 6 s; then this raises ToolBusy.
+
+        If the tool takes one command at a time on the whole host, our own threads keep each other out. So they ask
+        again one after another.
+        """
+        try:
+            return self._run("hccn_tool", _HCCN_TOOL, arguments)
+        except ToolBusy:
+            is_alone = self.alone.acquire(timeout=_ALONE_WITHIN_S)
+        try:
+            return self._asked_again(arguments)
+        finally:
+            if is_alone:
+                self.alone.release()
+
+    def _asked_again(self, arguments: tuple[str, ...]) -> str:
+        # Not all processes of the host may try again at the same moments.
+        *pauses_s, last_s = (pause_s * random.uniform(0.5, 1.5) for pause_s in _BUSY_PAUSES_S)
+        for pause_s in pauses_s:
+            self.wait(pause_s)
+            with contextlib.suppress(ToolBusy):
                 return self._run("hccn_tool", _HCCN_TOOL, arguments)
-            except ToolBusy:
-                # Not all callers may try again at the same moments.
-                self.wait(pause_s * random.uniform(0.5, 1.5))
+        self.wait(last_s)
         return self._run("hccn_tool", _HCCN_TOOL, arguments)
 
     def _run(self, name: str, places: tuple[str, ...], arguments: tuple[str, ...]) -> str:
