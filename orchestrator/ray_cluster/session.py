@@ -162,18 +162,23 @@ def _found(stated: str) -> tuple[str, str, bool]:
 
 def _refuse_stale_file(found: str, reason: str) -> None:
     """Raise InputError if the address is from the file of a cluster that was killed: `ray stop` removes the file."""
+    from orchestrator.engine.ray_train.ray_core import current_cluster_file
+
+    if _is_current(found):
+        raise InputError(
+            f"cluster.address is 'auto' and {current_cluster_file()} names {found}, where no Ray cluster answers "
+            f"({reason}); remove that file if the cluster has ended, or give host:port"
+        ) from None
+
+
+def _is_current(found: str) -> bool:
+    """Whether `ray start` wrote this address into its file."""
     from orchestrator.engine.ray_train.ray_core import current_cluster_file, find_cluster
 
-    file = current_cluster_file()
     try:
-        written = find_cluster(file.read_text().strip())
+        return find_cluster(current_cluster_file().read_text().strip()) == found
     except (OSError, ValueError):
-        return
-    if written == found:
-        raise InputError(
-            f"cluster.address is 'auto' and {file} names {found}, where no Ray cluster answers ({reason}); "
-            "remove that file if the cluster has ended, or give host:port"
-        ) from None
+        return False
 
 
 def _name(stated: str, given: str, found: str = "") -> str:
@@ -181,6 +186,8 @@ def _name(stated: str, given: str, found: str = "") -> str:
     notes = [f"RAY_ADDRESS is {given!r}"] if given != stated else []
     if found and found != given:
         notes.append(f"Ray connects to {found}")
+    if found and given == "auto" and not _is_current(found):
+        notes.append("that is the Ray of a process on this host, perhaps private to another job or user")
     return f"{stated!r} ({'; '.join(notes)})" if notes else repr(stated)
 
 

@@ -153,9 +153,14 @@ def test_what_is_not_a_ray_head_is_said_at_once(head: Head) -> None:
     server.stop(0).wait()
 
 
-def test_the_address_that_auto_found_is_named(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_that_auto_found_is_named(
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     address = head(TOKEN)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)
     monkeypatch.setattr("orchestrator.engine.ray_train.ray_core.find_cluster", lambda given: address)
     said = rf"cluster.address is 'auto' \(Ray connects to {address}\) and its token is not known here"
     with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
@@ -164,6 +169,22 @@ def test_the_address_that_auto_found_is_named(head: Head, monkeypatch: pytest.Mo
     said = rf"cluster.address is 'auto' \(RAY_ADDRESS is 'localhost:6379'; Ray connects to {address}\) and its token"
     with pytest.raises(InputError, match=said), ray_session(ClusterSpec(address="auto")):
         pass
+
+
+def test_a_ray_that_ray_start_did_not_make_current_is_called_perhaps_private(
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address = head(TOKEN)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    services = sys.modules[ray_core.canonicalize_bootstrap_address_or_die.__module__]
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: frozenset({address}))
+    with pytest.raises(InputError) as caught:
+        check_session(ClusterSpec(address="auto"))
+    private = "that is the Ray of a process on this host, perhaps private to another job or user"
+    assert f"'auto' (Ray connects to {address}; {private}) and its token is not known here" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("others", [(), ("10.0.0.1:1", "10.0.0.2:2")], ids=["no other", "two others"])
