@@ -143,7 +143,7 @@ def start_command(raylet: Sequence[str], *, log_monitor: bool) -> tuple[str, ...
     if labels:
         options.append("--labels=" + ",".join(f"{name}={value}" for name, value in labels.items()))
     return (
-        sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={given['gcs-address']}",
+        sys.executable, "-P", "-m", "ray.scripts.scripts", "start", f"--address={given['gcs-address']}",
         f"--node-ip-address={given['node_ip_address']}", *options, f"--resources={json.dumps(others)}",
         "--disable-usage-stats", f"--include-log-monitor={str(log_monitor).lower()}",
     )  # fmt: skip

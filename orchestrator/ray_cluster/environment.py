@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from sdnet.cli.mindspore_variables import refuse_variables_mindspore_fails_on
 from sdnet.errors import InputError
@@ -39,6 +40,11 @@ def prepare_environment() -> None:
     """Set Ray's environment variables; call it before `import ray`. The user's own values win."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    try:
+        Path.home()
+    except RuntimeError:
+        # No HOME, and a user without a passwd entry: Ray Train could not be imported. Containers take / then, too.
+        os.environ["HOME"] = "/"
 
 
 def check_environment() -> None:
@@ -92,7 +98,8 @@ def _ray_can_read(settings: dict[str, str]) -> bool:
     others = {name: value for name, value in os.environ.items() if not _CORE_SETTING.fullmatch(name)}
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", "import ray._raylet"],
+            # -P: a file ray.py in the current directory is not Ray.
+            [sys.executable, "-P", "-c", "import ray._raylet"],
             env=others | settings, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LOAD_RAY_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -15,21 +15,30 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 _LEAST_OBJECT_STORE = 128 << 20
-_OBJECT_STORES_IN_LIMIT = 16
+_OBJECT_STORES_IN_ADDRESSES = 16
+# The object store is one file, which Ray makes a little larger than the store.
+_OBJECT_STORES_IN_FILE = 2
 # With two ranks a rank opens 72 files and the raylet 66; with a limit of 64 the raylet aborts.
 _LEAST_OPEN_FILES = 128
 
 
-def refuse_few_open_files() -> None:
-    """Raise InputError when the shell limits open files (`ulimit -n`) to less than Ray's processes need.
+def refuse_tight_limits() -> None:
+    """Raise InputError when the shell limits open files (`ulimit -n`) or the size of a file (`ulimit -f`) too much.
 
-    Ray raises the soft limit to the hard one itself.
+    Ray raises the soft limit of open files to the hard one itself.
     """
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and limit < _LEAST_OPEN_FILES:
         raise InputError(
             f"this shell limits a process to {limit} open files (`ulimit -n`), and Ray needs {_LEAST_OPEN_FILES}; "
             "raise the limit"
+        )
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    least = _LEAST_OBJECT_STORE * _OBJECT_STORES_IN_FILE
+    if limit != resource.RLIM_INFINITY and limit < least:
+        raise InputError(
+            f"this shell limits a file to {limit >> 10} KiB (`ulimit -f`), and Ray's object store needs "
+            f"{least >> 10}; raise the limit"
         )
 
 
@@ -81,15 +90,15 @@ def start_ray(folder: Path, *, on_loopback: bool) -> None:
 
 
 def _object_store_bytes() -> int | None:
-    """The size of Ray's object store where the shell limits addresses (`ulimit -v`); None for Ray's default.
+    """The size of Ray's object store where the shell limits addresses or files (`ulimit -v`, `ulimit -f`); else None.
 
-    By default the store is 30 % of the host's memory, and the raylet maps it twice. If the limit does not allow
-    that, `ray.init` waits for ever. Our jobs put only small objects into the store.
+    By default the store is 30 % of the host's memory, in one file, and the raylet maps it twice. If a limit does not
+    allow that, `ray.init` waits for ever. Our jobs put only small objects into the store.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    return max(_LEAST_OBJECT_STORE, limit // _OBJECT_STORES_IN_LIMIT)
+    shares = {resource.RLIMIT_AS: _OBJECT_STORES_IN_ADDRESSES, resource.RLIMIT_FSIZE: _OBJECT_STORES_IN_FILE}
+    limits = {kind: resource.getrlimit(kind)[0] for kind in shares}
+    allowed = [limit // shares[kind] for kind, limit in limits.items() if limit != resource.RLIM_INFINITY]
+    return max(_LEAST_OBJECT_STORE, min(allowed)) if allowed else None
 
 
 def interrupt_nobody() -> None:

@@ -15,7 +15,7 @@ from orchestrator.ray_cluster.join import (
     warn_of_open_cluster,
     warn_of_readable_token,
 )
-from orchestrator.ray_cluster.local import join_ray, prepare_token, refuse_few_open_files, start_ray
+from orchestrator.ray_cluster.local import join_ray, prepare_token, refuse_tight_limits, start_ray
 from orchestrator.ray_cluster.private_folder import private_folder
 from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 from sdnet.errors import InputError
@@ -69,7 +69,7 @@ def check_session(cluster: WantedCluster) -> None:
     check_environment()
     prepare_environment()
     if cluster.address == "local":
-        refuse_few_open_files()
+        refuse_tight_limits()
     else:
         _found(cluster.address)
 
@@ -89,7 +89,7 @@ def refuse_storage_of_ray(storage: str) -> None:
 
 def _start(cluster: WantedCluster, ending: ExitStack) -> None:
     """Start Ray here; `ending` stops it and removes its folder."""
-    refuse_few_open_files()
+    refuse_tight_limits()
     prepare_token()
     our_token("'local'")
     warn_of_readable_token(os.environ)

@@ -36,7 +36,8 @@ def existing_run(path: Path) -> RunDirectory:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a readable directory") from None
     if not found:
         raise InputError(f"{path} is not a run directory (it has no events); give <storage>/<name>")
-    return RunDirectory(path)
+    # `.` and `..` are no names of a run.
+    return RunDirectory(path if path.name not in ("", "..") else path.resolve())
 
 
 @contextmanager

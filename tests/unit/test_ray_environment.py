@@ -78,6 +78,27 @@ def test_values_that_mindspore_reads_are_not_refused(tmp_path: Path) -> None:
     refuse_variables_mindspore_fails_on({"GLOG_log_dir": "/proc/x"})  # without GLOG_logtostderr it is unused
 
 
+def test_a_file_of_the_current_directory_is_not_taken_for_ray(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ray.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
+    check_environment()
+
+
+def test_a_user_without_a_home_can_train() -> None:
+    nobody_knows = "import pwd, os; pwd.getpwuid = {}.__getitem__; os.environ.pop('HOME', None)"
+    train = (
+        "from orchestrator.ray_cluster.environment import prepare_environment as it; it(); import ray.train"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{nobody_knows}; {train}; print(os.environ['HOME'])"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("/\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("command", ["launch", "preprocess"])
 def test_a_command_refuses_such_a_setting_in_one_line(tmp_path: Path, command: str) -> None:
     job = tmp_path / "job.yaml"

@@ -1,6 +1,7 @@
 """A session that Ray would run without authentication is refused before Ray is asked."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -39,22 +40,44 @@ def test_a_deleted_current_directory_is_named_before_ray_starts(monkeypatch, tmp
 
 
 @pytest.mark.parametrize(
-    ("limit", "store"), [(resource.RLIM_INFINITY, None), (8 << 30, 512 << 20), (1 << 30, 128 << 20)]
+    ("addresses", "file", "store"),
+    [
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None),
+        (8 << 30, resource.RLIM_INFINITY, 512 << 20),
+        (1 << 30, resource.RLIM_INFINITY, 128 << 20),
+        (resource.RLIM_INFINITY, 1 << 30, 512 << 20),
+        (4 << 30, 1 << 30, 256 << 20),
+    ],
 )
-def test_where_the_shell_limits_addresses_ray_gets_a_small_object_store(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int, store: int | None
+def test_where_the_shell_limits_addresses_or_files_ray_gets_a_small_object_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, addresses: int, file: int, store: int | None
 ) -> None:
     given: dict[str, object] = {}
+    limits = {resource.RLIMIT_AS: addresses, resource.RLIMIT_FSIZE: file}
     monkeypatch.setattr("ray.init", lambda **options: given.update(options))
     monkeypatch.setattr(local, "interrupt_nobody", lambda: None)
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], limits[kind]))
     local.start_ray(tmp_path, on_loopback=True)
     assert given["object_store_memory"] == store
 
 
-def test_too_few_open_files_are_refused_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
-    line = r"this shell limits a process to 64 open files \(`ulimit -n`\), and Ray needs 128; raise the limit"
+@pytest.mark.parametrize(
+    ("kind", "limit", "said"),
+    [
+        (resource.RLIMIT_NOFILE, 64, "a process to 64 open files (`ulimit -n`), and Ray needs 128"),
+        (
+            resource.RLIMIT_FSIZE,
+            1 << 20,
+            "a file to 1024 KiB (`ulimit -f`), and Ray's object store needs 262144",
+        ),
+    ],
+)
+def test_a_limit_that_is_too_tight_is_refused_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, kind: int, limit: int, said: str
+) -> None:
+    ours = resource.getrlimit
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (limit, limit) if asked == kind else ours(asked))
+    line = re.escape(f"this shell limits {said}; raise the limit")
     with pytest.raises(InputError, match=line), ray_session(ClusterSpec()):
         pass
 

@@ -33,6 +33,15 @@ def test_a_run_below_a_folder_that_this_user_may_not_enter_is_named(tmp_path: Pa
     )
 
 
+def test_a_run_named_by_a_dot_has_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(tmp_path / "r")
+    run.logs.mkdir(parents=True)
+    put_old_run(run.storage)
+    for inside, given in ((run.root, "."), (run.logs, "..")):
+        monkeypatch.chdir(inside)
+        assert existing_run(Path(given)).root.name == "r"
+
+
 def test_status_and_logs_read_a_run_and_refuse_what_is_none(cli: Cli, tmp_path: Path) -> None:
     code, _, err = cli("status", str(tmp_path))
     assert code == 2 and f"{tmp_path} is not a run directory (it has no events); give <storage>/<name>" in err

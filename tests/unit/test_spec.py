@@ -269,6 +269,8 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("train: {lr: inf}", 'train.lr is "inf"; it must be a number'),
         ("train: {lr: nan}", 'train.lr is "nan"; it must be a number'),
         ("cluster: {soc: 910B3}", 'cluster.soc is "910B3"; that chip is of the family 910b: write 910b'),
+        ("cluster: {soc: 910}", 'cluster.soc is 910; '),
+        ("cluster: {soc: Ascend 910}", 'cluster.soc is "Ascend 910"; write 910a for the first generation, 910b'),
         ("cluster: {soc: 910B}", 'cluster.soc is "910B"; write 910b for chips 910B1 to 910B4, or 910a for a 910B'),
         ("cluster: {soc: A3}", 'cluster.soc is "A3"; write a3'),
         ("cluster: {soc: a2}", 'cluster.soc is "a2"; A2 products have chips of the family 910b: write 910b'),

@@ -150,6 +150,11 @@ def meant_chip(model: str) -> str:
     family, small = soc_of(model), model.lower()
     if small == "910b":
         return "write 910b for chips 910B1 to 910B4, or 910a for a 910B without a digit, the first generation"
+    if re.fullmatch(r"(ascend[\s_-]*)?910", small):
+        return (
+            "write 910a for the first generation, 910b for chips 910B1 to 910B4, "
+            "or a3 where npu-smi shows two chips for each NPU"
+        )
     if small == "a2":
         return "A2 products have chips of the family 910b: write 910b"
     if small in SOCS:
