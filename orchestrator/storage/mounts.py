@@ -63,7 +63,9 @@ class MissingMount:
 
 
 def missing_mount(path: Path, fstab: str | None = None, table: str | None = None) -> MissingMount | None:
-    """The innermost file system of /etc/fstab that should hold `path` and is not mounted; None if nothing is missing.
+    """A file system of /etc/fstab that should hold `path` and is not mounted; None if nothing is missing.
+
+    Of several it is the innermost one that is mounted at boot, or else the innermost one.
 
     fstab, table: texts of an fstab and a mountinfo, by default this host's own. An automount is in the table as type
     `autofs` and mounts itself on access, so it is not missing.
@@ -79,11 +81,12 @@ def missing_mount(path: Path, fstab: str | None = None, table: str | None = None
     ]
     points = {Path(os.path.normpath(_unescaped(entry[1]))): entry[3].split(",") for entry in entries}
     # What is mounted further inside holds the path, whatever is missing around it.
-    missing = [point for point in points if mounted in point.parents and real.is_relative_to(point)]
-    if not missing:
-        return None
-    innermost = max(missing, key=lambda point: len(point.parts))
-    return MissingMount(innermost, "noauto" not in points[innermost])
+    missing = [
+        MissingMount(point, "noauto" not in options)
+        for point, options in points.items()
+        if mounted in point.parents and real.is_relative_to(point)
+    ]
+    return max(missing, key=lambda mount: (mount.is_automatic, len(mount.point.parts)), default=None)
 
 
 def _parsed(line: str) -> Mount:

@@ -57,6 +57,7 @@ server:/b /gone nfs4 rw,_netdev 0 0
 server:/c /gone/deep/ nfs4 rw 0 0
 server:/d /with\\040space nfs4 rw
 /dev/sdc /usb ext4 noauto,user 0 0
+/dev/sdd /gone/usb ext4 noauto 0 0
 server:/auto /auto nfs4 noauto,x-systemd.automount 0 0
 """
 AUTOMOUNT = "7 1 0:35 / /auto rw - autofs systemd-1 rw\n8 1 0:36 / /gone/run rw - ext4 /dev/sdd rw\n"
@@ -72,6 +73,7 @@ AUTOMOUNT = "7 1 0:35 / /auto rw - autofs systemd-1 rw\n8 1 0:36 / /gone/run rw 
         ("/gone/a/run", MissingMount(Path("/gone"), True)),
         ("/gone/deep/run", MissingMount(Path("/gone/deep"), True)),
         ("/gone/run/x", None),
+        ("/gone/usb/run", MissingMount(Path("/gone"), True)),
         ("/goners", None),
         ("/with space/run", MissingMount(Path("/with space"), True)),
         ("/usb/run", MissingMount(Path("/usb"), False)),
