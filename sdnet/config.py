@@ -21,6 +21,7 @@ MOST_LR = 10.0
 _MOST_PAIRS = 100_000  # 16 GB of images
 _MOST_SEED = 2**63 - 1
 _LONGEST_PATTERN = 1000
+_OF_POSIX = re.compile(r"\[:\w+:\]")
 _OBJECTIVES = ("published", "contrastive", "triplet")
 # Fields that an objective does not use: another value there would silently do nothing.
 _OF_PUBLISHED = ("temperature", "match_weight", "distill_weight", "reconstruction_weight")
@@ -41,12 +42,15 @@ def _check(holds: bool, name: str, value: object, allowed: str) -> None:
         raise InputError(f"{name} is {shown(value)}; it must be {allowed}")
 
 
-def _groups(pattern: str) -> int:
-    """How many groups a regular expression has; -1 for one that is none."""
+def _pattern_problem(pattern: str) -> str:
+    """Why this is no regular expression with one group; empty if it is one."""
+    if other := _OF_POSIX.search(pattern):
+        return f"Python does not know {other[0]}; write the characters, as A-Za-z"
     try:
-        return re.compile(pattern).groups
-    except (re.error, OverflowError, RecursionError):
-        return -1
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return "" if groups == 1 else f"it has {groups} groups"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,13 +148,9 @@ class SplitConfig:
             # Compiling takes time in proportion to the length: 200,000 characters need half a second.
             short = len(self.scene_pattern) <= _LONGEST_PATTERN
             _check(short, "scene_pattern", self.scene_pattern, f"at most {_LONGEST_PATTERN} characters long")
-            known = _groups(self.scene_pattern) == 1
-            _check(
-                known,
-                "scene_pattern",
-                self.scene_pattern,
-                r"a regular expression with one group, as (.+)_\d+",
-            )
+            problem = _pattern_problem(self.scene_pattern)
+            allowed = rf"a regular expression with one group, as (.+)_\d+ ({problem})"
+            _check(not problem, "scene_pattern", self.scene_pattern, allowed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

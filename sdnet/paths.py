@@ -3,7 +3,6 @@
 import os
 import re
 from pathlib import Path
-from typing import overload
 
 from sdnet.errors import InputError, shown
 
@@ -12,7 +11,7 @@ _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 # `Path` folds the two slashes of a URL into one.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[A-Za-z0-9]")
-_NO_HOME = "the home directory of that user is not known here, so give the full path"
+NO_HOME = "the home directory of that user is not known here, so give the full path"
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux
 
 
@@ -28,7 +27,7 @@ def printable_path(text: str) -> str:
 def path_problem(text: str) -> str:
     """Why `text` cannot be a path; empty if it can. Looks only at the text and this host's users."""
     if _URL.match(text):
-        return "only a directory that every host reaches is supported: mount it and give its path"
+        return "that is a URL: mount or download it, and give its path"
     if _WINDOWS.match(text):
         return "that is a path of Windows: give the path on this host, as /mnt/c/runs"
     if "\0" in text:
@@ -36,7 +35,7 @@ def path_problem(text: str) -> str:
     try:
         path = _expanded(text)
     except RuntimeError:
-        return _NO_HOME
+        return NO_HOME
     if max((_bytes_in(part) for part in path.parts), default=0) > _LONGEST_NAME:
         return f"a name in a path may have {_LONGEST_NAME} bytes"
     return f"a path may have {_LONGEST_PATH} bytes" if _bytes_in(str(path)) > _LONGEST_PATH else ""
@@ -77,24 +76,6 @@ def refuse_deleted_folder(reader: str) -> None:
         raise InputError(
             f"the current directory was deleted, and {reader} reads its name; change to one that exists"
         ) from None
-
-
-@overload
-def path_option(value: list[Path]) -> list[Path]: ...
-@overload
-def path_option(value: Path) -> Path: ...
-@overload
-def path_option(value: None) -> None: ...
-def path_option(value: Path | list[Path] | None) -> Path | list[Path] | None:
-    """Callback of a command line's path options: shells leave `~` alone in `--out=~/x`.
-
-    As in a shell, `~x` is a file of that name when there is no user x.
-    """
-    if isinstance(value, list):
-        return [path_option(path) for path in value]
-    if value is None or (path_problem(str(value)) == _NO_HOME and os.access(value, os.F_OK)):
-        return value
-    return user_path(str(value))
 
 
 def _expanded(text: str) -> Path:

@@ -7,7 +7,7 @@ import typer
 
 from orchestrator.cli.terminal import plain_console
 from orchestrator.job.spec.job_spec import ClusterSpec, spec_from_dict
-from sdnet.paths import path_option
+from sdnet.cli.path_option import path_option
 
 console = plain_console()
 

@@ -20,6 +20,7 @@ from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.job.spec.yaml_text import yaml_text
 from orchestrator.ray_cluster.session import ray_session
+from orchestrator.ray_cluster.signal_handlers import keeping_signal_handlers
 from orchestrator.report.complete import wait_for_last_epoch
 from orchestrator.report.gallery import gallery_of
 from orchestrator.report.html import render_report
@@ -118,9 +119,11 @@ def _run_stages(
     spec: JobSpec, run: RunDirectory, events: EventWriter, owning: Ownership, notes: tuple[str, ...]
 ) -> None:
     with ray_session(spec.cluster):
-        # Imported late: both import Ray, which reads the environment that the session prepares.
-        from orchestrator.job.stages.preprocess import preprocess
-        from orchestrator.job.stages.train import train
+        # Imported late: both import Ray, which reads the environment that the session prepares. Signals wait: an
+        # exception in the middle of MindSpore's import would crash the process.
+        with keeping_signal_handlers():
+            from orchestrator.job.stages.preprocess import preprocess
+            from orchestrator.job.stages.train import train
 
         _print(notes)
         _print(notes_on_result(preprocess(spec, run, events.record, owning.check)))

@@ -12,8 +12,9 @@ import typer
 from typer.exceptions import TyperException
 
 from sdnet.cli.mindspore_variables import refuse_variables_mindspore_fails_on
+from sdnet.cli.path_option import path_option
 from sdnet.errors import InputError, escaped
-from sdnet.paths import path_option, refuse_deleted_folder
+from sdnet.paths import refuse_deleted_folder
 
 # Options of `register`.
 NetworkOption = Annotated[

@@ -27,12 +27,12 @@ from sdnet.cli.command_line import (
     run_command,
 )
 from sdnet.cli.interruption import interruptible_in_one_line, signals_admitted_beside_mindspore
+from sdnet.cli.path_option import path_option
 from sdnet.cli.streams import standard_streams
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
 from sdnet.evaluation.metrics import accuracy, check_labels, fpr95
 from sdnet.files import alone_in, is_permanent, made_folder, remove, undisturbed
-from sdnet.paths import path_option
 from sdnet.recipes import RECIPES, patches_for
 
 # Begins the name of the folder for synthetic images.

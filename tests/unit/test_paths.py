@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 import sdnet.cli.program
 from orchestrator.cli.program import app
+from sdnet.cli.path_option import path_option
 from sdnet.errors import InputError
-from sdnet.paths import full_path, path_option, printable_path, user_path
+from sdnet.paths import full_path, printable_path, user_path
+from tests.unit.conftest import Cli
 
 
 def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -24,11 +26,31 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert user_path("~/runs") == tmp_path / "runs"
     assert user_path("~root/x") == Path("/root/x")
     assert user_path("./~x") == Path("./~x")
+
+
+def test_a_path_on_the_command_line_may_be_a_file_whose_name_begins_with_a_tilde(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("~x").touch()
-    assert path_option(Path("~x")) == Path("~x")
-    with pytest.raises(InputError, match="the home directory of that user is not known"):
-        path_option([Path("~y")])
+    Path("~x").mkdir()
+    assert "~x is not a run directory" in cli("status", "~x")[2]
+    assert 'RUN is "~y"; the home directory of that user is not known' in cli("status", "~y")[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            "rank-table merge a.json http://x/b.json --out c.json",
+            'FILE... is "http://x/b.json"; that is a URL',
+        ),
+        ("export --checkpoint https://x/a.ckpt --out a", '--checkpoint is "https://x/a.ckpt"; that is a URL'),
+        ("register a -o s3://b/c", '--out is "s3://b/c"; that is a URL'),
+    ],
+)
+def test_a_wrong_path_is_named_with_its_option_and_as_it_was_given(cli: Cli, command: str, said: str) -> None:
+    code, _, err = cli(*command.split())
+    assert code == 2 and err.count("\n") == 1 and said in err
 
 
 @pytest.mark.parametrize(
@@ -37,9 +59,9 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("~nosuchuser/x", "the home directory of that user is not known here, so give the full path"),
         (
             "s3://bucket/x",
-            "only a directory that every host reaches is supported: mount it and give its path",
+            "that is a URL: mount or download it, and give its path",
         ),
-        ("file:/x", "only a directory that every host reaches is supported: mount it and give its path"),
+        ("file:/x", "that is a URL: mount or download it, and give its path"),
         ("C:\\runs", "that is a path of Windows: give the path on this host, as /mnt/c/runs"),
         ("a\0b", "a path cannot contain a NUL character"),
         ("/data/" + "\u4e2d" * 90, "a name in a path may have 255 bytes"),

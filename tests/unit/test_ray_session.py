@@ -109,3 +109,36 @@ with signal_handlers.keeping_signal_handlers():
 def test_a_signal_ends_a_start_of_ray_that_hangs_and_an_ignored_one_does_not() -> None:
     ended = subprocess.run([sys.executable, "-c", _HANGS], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (143, "sdnet-orchestrate: interrupted\n")
+
+
+# A Tensor is one of the last things that `import mindspore` brings.
+_SIGNAL_IN_THE_IMPORT = """
+import contextlib, os, signal, sys
+from sdnet.cli.interruption import admit_signals, exit_code_of, hold_signals, interruptible
+hold_signals()
+from orchestrator.job import launch
+from orchestrator.job.spec.job_spec import spec_from_dict
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mindspore._c_expression":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Finder())
+launch.ray_session = lambda cluster: contextlib.nullcontext()
+job = {"name": "a", "storage": sys.argv[1], "data": {"synthetic": {"pairs": 16}}, "train": {"batch": 8}}
+try:
+    with interruptible():
+        admit_signals()
+        launch.launch(spec_from_dict(job, "job"))
+except KeyboardInterrupt as interruption:
+    print(exit_code_of(interruption), hasattr(sys.modules["mindspore"], "Tensor"))
+"""
+
+
+def test_a_signal_waits_until_a_launch_has_imported_mindspore(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _SIGNAL_IN_THE_IMPORT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "143 True\n"), ended.stderr

@@ -219,7 +219,7 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("storage: ./runs\u200b", "with the invisible character U+200B; remove it"),
         ('storage: "a\\0b"', "with the invisible character U+0000; remove it"),
         ("storage: ~nosuchuser/x", 'storage is "~nosuchuser/x"; the home directory of that user'),
-        ("storage: obs://bucket/x", "only a directory that every host reaches is supported: mount it"),
+        ("storage: obs://bucket/x", "that is a URL: mount or download it"),
         ("storage: no", "storage is no, which YAML reads as false; put it in quotes"),
         ("storage: 1e3", "storage is 1e3, which YAML reads as a number; put it in quotes"),
         ("storage: " + "x" * 200_000, "... (200002 characters); a text may have 4096 characters"),

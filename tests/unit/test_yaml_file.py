@@ -56,6 +56,7 @@ def test_a_plain_value_is_what_it_looks_like(written: str, value: Any) -> None:
             "line 1: a is a text over lines 1 to 2; put it on one line, and do not indent `b:`",
         ),
         ('a = "x"\nb = 1\n', "line 1 is a text over lines 1 to 2; this is not YAML: write `key: value`, not"),
+        ("a:\n  b:1\n  c: 2\n", "line 2: a is a text over lines 2 to 3; put a space after `b:`"),
         ("a: x\n\n  y\n", "line 1: a is a text over lines 1 to 3; put it on one line"),
         ('a: "x\n  y"\n', "line 1: a is a text over lines 1 to 2; put it on one line"),
         ("a: *b", "line 1: a is the alias *b of an anchor that is not complete before it; define it before"),
@@ -82,6 +83,13 @@ def test_what_would_mean_something_else_is_refused_with_its_line(text: str, said
     ("text", "said"),
     [
         ("a: [1", "line 1 is not YAML ("),
+        (
+            "a:\n    b: 1\n  c: 2\n",
+            "line 3 is not YAML (did not find expected key); it begins with 2 spaces; indent it",
+        ),
+        ("a:\n    - b\n  - c\n", "indent it like the items beside it"),
+        ("# job\n a: 1\nb: 2\n", "line 2 is indented; begin all keys of a job without spaces"),
+        ('a: "b\nc: 1\n', "line 1 is not YAML (found unexpected end of stream); close its quote"),
         ("a:\n\tb: 1", "indent with spaces, not with tabs"),
         ("a: 1\nb\uff1a2\n", "it has a full-width sign such as '\uff1a': type the ASCII one"),
         ("a: [::1]:6379", "begins with a sign like [ { @ % * in quotes"),

@@ -8,9 +8,9 @@ import typer
 
 from orchestrator.cli.options import AsJson, CheckpointPath, ClusterAddress, cluster_of
 from sdnet.cli.command_line import AdaptOption
+from sdnet.cli.path_option import path_option
 from sdnet.config import MOST_BATCH
 from sdnet.files import refuse_replaced_input
-from sdnet.paths import path_option
 
 
 def evaluate(

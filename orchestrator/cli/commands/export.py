@@ -8,7 +8,7 @@ import typer
 from orchestrator.cli.interruption import in_a_child
 from orchestrator.cli.options import CheckpointPath
 from sdnet.cli.command_line import refuse_what_mindspore_fails_on
-from sdnet.paths import path_option
+from sdnet.cli.path_option import path_option
 
 
 def export(

@@ -17,8 +17,8 @@ from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report import tables
 from orchestrator.report.live import live_view
 from sdnet.cli.interruption import exit_code_of
+from sdnet.cli.path_option import path_option
 from sdnet.errors import InputError
-from sdnet.paths import path_option
 
 
 def launch(

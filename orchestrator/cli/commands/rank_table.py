@@ -29,9 +29,9 @@ from orchestrator.cli.options import AsJson, console
 from orchestrator.errors import InputError
 from orchestrator.job.run_directory import write_atomically
 from orchestrator.job.spec.job_spec import load_spec
+from sdnet.cli.path_option import path_option
 from sdnet.errors import one_line
 from sdnet.files import check_place, refuse_replaced_input
-from sdnet.paths import path_option
 
 rank_table_app = typer.Typer(
     help="Build, merge, validate and show HCCL rank tables.",

@@ -8,8 +8,8 @@ import typer
 
 from orchestrator.cli.options import AsJson, ClusterAddress, cluster_of
 from sdnet.cli.command_line import AdaptOption, MeasureOption, ModelOption, NetworkOption, SearchOption
+from sdnet.cli.path_option import path_option
 from sdnet.errors import one_line
-from sdnet.paths import path_option
 
 
 def register(

@@ -19,6 +19,7 @@ _CONFLICT = re.compile(r"(<{7}|>{7}|\|{7})( .*)?|={7}")
 _TEMPLATE = re.compile(r"\$[{(]|\{\{")
 _BYTE_ORDER_MARK = "\ufeff"
 _INDENTED_KEY = re.compile(r"\s+([A-Za-z_]+):(\s.*)?")
+_NO_SPACE = re.compile(r"\s*([A-Za-z_]+):[^\s/].*")
 _TOML = re.compile(r"[\w.-]+ *= *\S.*")
 # What web pages, chats and input methods write in place of a space, or add without a trace. YAML takes it for text.
 _ODD = "[\u00a0\u00ad\u1680\u180e\u2000-\u200f\u202f\u205f\u2060\u3000]"
@@ -52,7 +53,8 @@ def cause_of(error: yaml.YAMLError, lines: list[str]) -> tuple[int, str]:
             )
     line = _line_of(error, lines)
     problem = " ".join(str(getattr(error, "problem", None) or error).split())
-    return line, f"is not YAML ({problem}); {_remedy(lines[line] if line < len(lines) else '')}"
+    remedy = _structure(error, lines) or _remedy(lines[line] if line < len(lines) else "")
+    return line, f"is not YAML ({problem}); {remedy}"
 
 
 def first_odd_space(text: str) -> str:
@@ -102,6 +104,8 @@ def on_one_line(lines: list[str], first: int, last: int) -> str:
     """What to do about a text from line `first` to line `last`, both from 1, which probably means two keys."""
     if _TOML.fullmatch(lines[first - 1]):
         return "this is not YAML: write `key: value`, not `key = value`"
+    if joined := _NO_SPACE.fullmatch(lines[first - 1]):
+        return f"put a space after `{joined[1]}:`"
     key = _INDENTED_KEY.fullmatch(lines[last - 1])
     return f"put it on one line{f', and do not indent `{key[1]}:`' if key else ''}"
 
@@ -113,6 +117,29 @@ def _line_of(error: yaml.YAMLError, lines: list[str]) -> int:
     if begun and (line >= len(lines) or "simple key" in getattr(error, "context", "")):
         line = begun.line
     return int(line)
+
+
+def _structure(error: yaml.YAMLError, lines: list[str]) -> str:
+    """What to do about a wrong indentation, or a quote that is not closed; empty if neither is the cause."""
+    problem, mark = str(getattr(error, "problem", "")), getattr(error, "problem_mark", None)
+    if "quoted scalar" in str(getattr(error, "context", "")) and "end of stream" in problem:
+        return "close its quote"
+    if "<document start>" in problem:
+        begun = (index for index, line in enumerate(lines) if line.strip() and line.lstrip()[0] not in "#%")
+        first = next(begun, 0)
+        return (
+            f"line {first + 1} is indented; begin all keys of a job without spaces"
+            if lines[first][0] == " "
+            else ""
+        )
+    if mark is None or mark.line >= len(lines):
+        return ""
+    written = lines[mark.line]
+    spaces = len(written) - len(written.lstrip(" "))
+    if "expected key" not in problem or not spaces or mark.column != spaces:
+        return ""
+    beside = "items" if written[spaces] == "-" else "keys"
+    return f"it begins with {spaces} spaces; indent it like the {beside} beside it"
 
 
 def _remedy(written: str) -> str:

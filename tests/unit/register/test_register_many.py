@@ -73,7 +73,7 @@ def test_a_folder_of_pairs_is_listed_as_for_training(tmp_path: Path) -> None:
         ("optical,sar\na,b.png,c.png\n", "line 2, has more cells than the header; quote a path"),
         ("optical,sar,sar\na.png,b.png,c.png\n", "has two columns `sar`; remove one of them"),
         ("name,optical,sar\n../x,a,b\n", 'names a pair "../x"; a name is that of a folder'),
-        ("optical,sar\ns3://x/a,b\n", "optical is .*; only a directory that every host reaches"),
+        ("optical,sar\ns3://x/a,b\n", "optical is .*; that is a URL: mount or download it"),
     ],
 )
 def test_a_table_that_is_not_clear_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -213,6 +213,12 @@ def test_a_path_that_fails_only_at_a_late_write_is_reported_in_one_line_too(tmp_
             "layout is 'sen13'; it must be one of auto, sen12, flat,",
         ),
         ("--scene-pattern (", 'scene_pattern is "("; it must be a regular expression with one group'),
+        ("--scene-pattern (?<a>.+)", "(.+)_\\d+ (unknown extension ?<a at position 1)"),
+        ("--scene-pattern (.)(.)", "(it has 2 groups)"),
+        (
+            "--scene-pattern ([[:alpha:]]+).*",
+            "(Python does not know [:alpha:]; write the characters, as A-Za-z)",
+        ),
         ("--max-pixels 0", "max_pixels is 0; it must be at least 1"),
         ("--max-bad-images nan", "max_bad_images is .nan; it must be from 0 to 1"),
         ("--max-bad-images -1", "max_bad_images is -1.0; it must be from 0 to 1"),
