@@ -1,7 +1,6 @@
 """`sdnet train`: training on one device, with its checkpoints in a folder."""
 
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from sdnet.data.sampler import steps_per_epoch
 from sdnet.data.store import PatchFile
 from sdnet.errors import InputError, one_line
 from sdnet.files import alone_in, made_folder, read_json
-from sdnet.parameters.checkpoint import STATE, CorruptCheckpoint, read, read_state
+from sdnet.parameters.checkpoint import CorruptCheckpoint, read, read_state
+from sdnet.parameters.newest import NAME, STATE, newest_checkpoint
 from sdnet.parameters.published import write_published
 from sdnet.parameters.weights import State
 from sdnet.preparation.copies import notes_on_useless_pairs, useless_pairs
@@ -24,8 +24,6 @@ from sdnet.training.trainer import Trainer
 
 # `sdnet-orchestrate status` calls an owner silent after the same time.
 _SILENT_AFTER_S, _LOOK_EVERY_S = 6.0, 0.2
-_EPOCH = re.compile(r"epoch_\d+")
-_NAME = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
 
 
 def train_in_folder(
@@ -77,7 +75,7 @@ def _refuse_checkpoints(out: Path) -> None:
     Training there would begin at step 1.
     """
     checkpoints = out.absolute().parent if (out / STATE).exists() else out.absolute()
-    if any(_NAME.fullmatch(path.parent.name) for path in checkpoints.glob(f"*/{STATE}")):
+    if any(NAME.fullmatch(path.parent.name) for path in checkpoints.glob(f"*/{STATE}")):
         raise InputError(
             f"{out} is inside the checkpoints of a run; give --out {checkpoints.parent} to resume that run"
         )
@@ -155,7 +153,7 @@ def _refuse_lost(out: Path) -> None:
 
 def _refuse_renamed(newest: Path) -> None:
     """Raise InputError when a checkpoint is the newest one by its name alone."""
-    named = _NAME.fullmatch(newest.name)
+    named = NAME.fullmatch(newest.name)
     try:
         step = read_state(newest).step
     except CorruptCheckpoint:
@@ -185,23 +183,3 @@ class FolderHooks:
         snapshot = trainer.snapshot(report.rates)
         snapshot.write(self._out / "checkpoints" / f"step_{report.step:08d}")
         _publish(_published(self._out, report.epoch), snapshot.model)
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint of `sdnet train` or of a training group in this folder; None when there is none.
-
-    Ignores other names, such as those of copies, checkpoints that a group has marked with a file `corrupt`, and
-    folders without `state.json`, which a killed process left.
-    """
-    found = {
-        (int(match[1]), int(match[2] or 1)): path
-        for path in (out / "checkpoints").iterdir()
-        if (match := _NAME.fullmatch(path.name))
-        and (path / STATE).exists()
-        and not (path / "corrupt").exists()
-    }
-    if found:
-        return found[max(found)]
-    # Earlier versions named the folders after epochs.
-    epochs = {int(path.name[6:]): path for path in out.glob("epoch_*") if _EPOCH.fullmatch(path.name)}
-    return epochs[max(epochs)] if epochs else None

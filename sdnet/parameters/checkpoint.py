@@ -19,6 +19,7 @@ import numpy as np
 from sdnet.config import Recipe
 from sdnet.errors import InputError, NonFiniteWeights
 from sdnet.files import is_permanent, open_regular, read_json, remove, whole_file
+from sdnet.parameters.newest import STATE, newest_checkpoint, newest_in
 from sdnet.parameters.parameter_file import parse_parameters, read_parameters, serialize
 from sdnet.parameters.published import (
     LoadedModel,
@@ -30,7 +31,7 @@ from sdnet.parameters.published import (
 )
 from sdnet.parameters.weights import State
 
-MODEL, OPTIMIZER, STATE = "model.ckpt", "optimizer.ckpt", "state.json"
+MODEL, OPTIMIZER = "model.ckpt", "optimizer.ckpt"
 
 
 class CorruptCheckpoint(InputError):
@@ -245,7 +246,12 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
         origin = _Origin(dict(content.pop("files")), content.get("weights_sha256"))
         return _state_of(content), origin
     except FileNotFoundError:
-        raise CorruptCheckpoint(f"{path.absolute()} is missing; give a checkpoint directory") from None
+        inside = newest_checkpoint(directory) or newest_in(directory)
+        if inside is None:
+            raise CorruptCheckpoint(f"{path.absolute()} is missing; give a checkpoint directory") from None
+        raise CorruptCheckpoint(
+            f"{directory.absolute()} is no checkpoint, but contains some; give one of them, as {inside.absolute()}"
+        ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -20,10 +20,12 @@ from sdnet.parameters.checkpoint import (
     CorruptCheckpoint,
     Snapshot,
     read_model,
+    read_recipe,
     read_state,
     verify,
 )
 from sdnet.parameters.published import digest, write_published
+from tests.unit.sdnet_checkpoints import save
 
 FILES = ("model.ckpt", "optimizer.ckpt", "state.json")
 STATE = CheckpointState(
@@ -234,3 +236,16 @@ def test_the_current_directory_is_named_by_its_full_path(tmp_path, monkeypatch):
         CorruptCheckpoint, match=f"{tmp_path}/state.json is missing; give a checkpoint directory"
     ):
         read_state(Path())
+
+
+@pytest.mark.parametrize("given", ["run", "run/checkpoints"])
+def test_for_the_folder_of_a_run_its_newest_checkpoint_is_named(given, tmp_path, monkeypatch):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    save(tmp_path / "run/checkpoints", 7)
+    newest = save(tmp_path / "run/checkpoints", 60)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorruptCheckpoint) as refused:
+        read_recipe(Path(given))
+    assert str(refused.value) == (
+        f"{tmp_path / given} is no checkpoint, but contains some; give one of them, as {newest}"
+    )

@@ -11,11 +11,12 @@ import pytest
 from orchestrator.storage.directory import DirectoryStorage
 from orchestrator.storage.lease import Owner, take
 from sdnet.cli import train_folder
-from sdnet.cli.train_folder import FolderHooks, newest_checkpoint, train_in_folder
+from sdnet.cli.train_folder import FolderHooks, train_in_folder
 from sdnet.data.checksums import checksums_of
 from sdnet.data.store import open_training_patches
 from sdnet.errors import InputError
 from sdnet.files import alone_in
+from sdnet.parameters.newest import newest_checkpoint
 from sdnet.recipes import RECIPES
 from sdnet.training.loop import EpochReport
 from sdnet.training.trainer import Trainer
