@@ -56,8 +56,8 @@ def find_pairs(root: Path, layout: Layout = "auto", scene_pattern: str | None = 
     pairs = [Pair(*key, optical[key], sar[key]) for key in optical.keys() & sar.keys()]
     if not pairs:
         raise InputError(
-            f"images {root} holds no pair ({len(optical)} optical, {len(sar)} SAR images); "
-            f"{where_images_belong(layout)}"
+            f"images {root} holds no pair ({len(optical)} optical, {len(sar)} SAR images)"
+            f"{_unlike_names(root, optical.values(), sar.values())}; {where_images_belong(layout)}"
         )
     _refuse_swapped(pairs)
     if scene_pattern is not None:
@@ -98,6 +98,14 @@ def split_scenes(scenes: Iterable[str], split: SplitConfig) -> tuple[tuple[str, 
     count = min(max(round(split.train * len(known)), 1), len(known) - _TEST_SCENES)
     drawn = {known[index] for index in order[:count]}
     return tuple(sorted(drawn)), tuple(scene for scene in known if scene not in drawn)
+
+
+def _unlike_names(root: Path, optical: Iterable[Path], sar: Iterable[Path]) -> str:
+    """One image of each sensor as an example; empty if a sensor has none."""
+    examples = [paths[0].relative_to(root) for paths in map(sorted, (optical, sar)) if paths]
+    if len(examples) < 2:
+        return ""
+    return f": for example, {examples[0]} and {examples[1]} do not have the same name"
 
 
 def _by_name(images: Iterable[Image]) -> tuple[dict[tuple[str, str], Path], dict[tuple[str, str], Path]]:

@@ -76,12 +76,21 @@ def test_two_images_of_one_name_are_refused_and_not_silently_chosen_from(tmp_pat
 
 def test_a_folder_without_pairs_and_a_missing_folder_are_refused_with_the_layout(tmp_path):
     touch(tmp_path, "s1/a.png", "s2/b.png")
-    with pytest.raises(InputError, match=r"holds no pair \(1 optical, 1 SAR images\); SAR belongs in s1_"):
+    with pytest.raises(
+        InputError, match=r"holds no pair \(1 optical, 1 SAR images\): .*; SAR belongs in s1_"
+    ):
         find_pairs(tmp_path)
     with pytest.raises(InputError, match=r'images " " is not a folder; give a SEN1-2 tree'):
         find_pairs(Path(" "))
     with pytest.raises(InputError, match=r"none is not a folder; give a SEN1-2 tree"):
         find_pairs(tmp_path / "none")
+
+
+@pytest.mark.parametrize("sar", ["Port_1.png", "port_01.png", "port_1_VV.png"])
+def test_names_that_differ_a_little_are_shown_by_an_example(sar, tmp_path):
+    touch(tmp_path, f"s1/{sar}", "s2/port_1.png", "s2/port_2.png")
+    with pytest.raises(InputError, match=f": for example, s2/port_1.png and s1/{sar} do not have the same"):
+        find_pairs(tmp_path)
 
 
 @pytest.mark.shared
