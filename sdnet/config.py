@@ -48,7 +48,9 @@ def _pattern_problem(pattern: str) -> str:
         return f"Python does not know {other[0]}; write the characters, as A-Za-z"
     try:
         groups = re.compile(pattern).groups
-    except (re.error, OverflowError, RecursionError) as error:
+    except RecursionError:  # its text depends on where the limit was hit
+        return "it is nested too deeply"
+    except (re.error, OverflowError) as error:
         return str(error)
     return "" if groups == 1 else f"it has {groups} groups"
 
