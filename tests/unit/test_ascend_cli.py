@@ -124,6 +124,29 @@ def test_only_the_named_devices_of_the_host_are_taken(tmp_path, monkeypatch):
         run("build", "--devices", "7-8")
 
 
+@pytest.mark.parametrize(
+    ("visible", "which"),
+    [
+        ("1,0", "for its devices alone, add --devices 4,5 (physical ids)"),
+        ("4,5", "choose devices with --devices"),  # CANN counts from 0 in this container
+        ("0-1", "choose devices with --devices"),
+        ("0,0,1", "choose devices with --devices"),
+        ("", "choose devices with --devices"),
+        ("0,1,2", None),
+    ],
+)
+def test_the_variable_that_hides_devices_from_cann_is_not_used_and_a_note_says_so(
+    tmp_path, monkeypatch, visible, which
+):
+    this_host(tmp_path, monkeypatch, devices=[4, 5, 7])
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", visible)
+    built = run("build")
+    assert len(json.loads(built.stdout)["server_list"][0]["device"]) == 3
+    note = f"rank table: note: ASCEND_RT_VISIBLE_DEVICES is {visible!r}, and is not used here; {which}\n"
+    assert built.stderr == (note if which else "")
+    assert run("build", "--devices", "4").stderr == ""
+
+
 @pytest.mark.parametrize("asked", [["--workers", 3], ["--devices", "0-2"]])
 def test_a_group_that_does_not_fit_this_host_names_the_option_and_no_key_of_a_job(
     tmp_path, monkeypatch, asked

@@ -5,11 +5,15 @@ The physical id is that of /dev/davinci* and of the rank table. The logical id i
 use CANN's numbers.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.ascend.inventory.npu_smi import ChipIds
+from orchestrator.ascend.inventory.device_report import HostInventory
+from orchestrator.ascend.inventory.npu_smi import ChipIds, shortened
 from orchestrator.ascend.inventory.npu_smi_table import NpuSmiInfo
+
+_NUMBER = re.compile(r"[ \t]*[0-9]{1,9}[ \t]*")
 
 
 def with_both_ids(info: NpuSmiInfo, mapped: Mapping[tuple[int, int], ChipIds] | None) -> NpuSmiInfo:
@@ -49,3 +53,22 @@ def _logical_ids(info: NpuSmiInfo, known: Mapping[tuple[int, int], ChipIds]) -> 
         if len(set(complete)) == len(stated):
             return complete
     return [ascending.index(device.device_id) for device in info.devices]
+
+
+def note_on_visible(variables: Mapping[str, str], host: HostInventory) -> str:
+    """Says that ASCEND_RT_VISIBLE_DEVICES does not choose the devices of a table, and what does.
+
+    Empty if the variable is not set, or names all devices of the host by CANN's numbers, as in 0,1.
+    """
+    value = variables.get("ASCEND_RT_VISIBLE_DEVICES")
+    if value is None:
+        return ""
+    numbers = [int(part) if _NUMBER.fullmatch(part) else -1 for part in value.split(",")]
+    known = {host.physical_id(number) for number in numbers} - {None}
+    if len(known) == len(numbers) == len(host.devices):
+        return ""
+    which = "choose devices with --devices"
+    if len(known) == len(numbers):
+        ids = ",".join(str(device.device_id) for device in host.devices if device.device_id in known)
+        which = f"for its devices alone, add --devices {ids} (physical ids)"
+    return f"ASCEND_RT_VISIBLE_DEVICES is {shortened(value)}, and is not used here; {which}"

@@ -1,6 +1,7 @@
 """`sdnet-orchestrate rank-table`: build, merge, validate and show rank tables, without a cluster."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from orchestrator.ascend.device_groups import SOCS, Soc
+from orchestrator.ascend.inventory.device_ids import note_on_visible
 from orchestrator.ascend.inventory.device_report import HostInventory, is_another_chip, meant_chip, soc_of
 from orchestrator.ascend.inventory.host_inventory import take_inventory
 from orchestrator.ascend.inventory.id_lists import stated_ids
@@ -265,7 +267,10 @@ def _this_host(address: str, devices: str | None) -> HostInventory:
         raise InputError(
             "this host shows no Ascend device: " + ("; ".join(found.problems) or "no NPU listed")
         )
-    if wanted is not None:
+    if wanted is None:
+        if note := note_on_visible(os.environ, found):
+            typer.echo(f"rank table: note: {note}", err=True)
+    else:
         there = [device.device_id for device in found.devices]
         if not set(wanted) <= set(there):
             raise InputError(f"--devices {devices}: this host has {there}; name some of them, as 0-3,6")
