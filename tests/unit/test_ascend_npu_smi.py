@@ -64,6 +64,30 @@ def test_every_generation_of_the_table_is_read_by_its_headers(table, version, de
     assert held == processes
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| 0       0                 | NA            | NA                       | NA                      |",
+        "| 0       0                 | Not support   |                          | -                       |",
+        "| 0       0                 | Not supported                                                      |",
+        "| No process in device.                                                                          |",
+        "| 0       0                 | No process in device.                                              |",
+    ],
+)
+def test_a_row_that_shows_no_process_leaves_its_device_free_and_hides_no_other_process(row):
+    text = recorded("910b_23")
+    first = next(line for line in text.splitlines() if " 6513 " in line)
+    assert [process.pid for process in parse_info(text.replace(first, row)).processes or ()] == [6514]
+
+
+@pytest.mark.parametrize("held", ["python", "617"])
+def test_a_process_without_its_id_is_not_overlooked(held):
+    text = recorded("910b_23").replace("6513", "NA  ")
+    text = text.replace("| python    ", "| NA        ") if held == "617" else text.replace("617", "NA ")
+    with pytest.raises(UnreadableOutput, match=held):
+        parse_info(text)
+
+
 def test_a_device_is_read_whole():
     assert parse_info(recorded("910b_23")).devices[0] == ListedDevice(
         npu=0, chip=0, device_id=0, model="910B4", health="OK", bus_id="0000:C1:00.0",

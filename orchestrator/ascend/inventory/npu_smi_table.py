@@ -16,6 +16,8 @@ from orchestrator.ascend.inventory.npu_smi import UnreadableOutput, shortened
 
 _PAIR = re.compile(r"([0-9]{1,9}|NA|-)\s*/\s*([0-9]{1,9}|NA|-)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_NO_PROCESS = re.compile(r"no (running )?process", re.IGNORECASE)
+_NOT_SHOWN = frozenset({"na", "n/a", "-", "not support", "not supported"})
 _TOOL = "npu-smi info"
 _NOT_STATED = -1
 
@@ -209,13 +211,25 @@ def _processes(frames: list[_Frame], devices: tuple[ListedDevice, ...]) -> tuple
     processes = []
     for frame in frames:
         for line, cells in frame.rows:
-            if cells[0].lower().startswith("no running process"):
+            if _shows_no_process(cells):
                 continue
             place, process = _process(line, cells, frame.header)
             # A process on a device that this table does not list does not make a listed device busy.
             if place in ids:
                 processes.append(replace(process, device_id=ids[place]))
     return tuple(processes)
+
+
+def _shows_no_process(cells: list[str]) -> bool:
+    """Whether a row says that there is no process, or that the tool cannot list those of this device.
+
+    Its device counts as free then, as it does in old versions, which list no processes. An id that is not shown
+    next to a name or to memory is a process.
+    """
+    if any(_NO_PROCESS.match(cell) for cell in cells[:2]):
+        return True
+    process_id, *others = [cell.lower() for cell in cells[1:]] or [""]
+    return process_id in _NOT_SHOWN and all(not cell or cell in _NOT_SHOWN for cell in others)
 
 
 def _process(line: str, cells: list[str], header: list[str]) -> tuple[tuple[int, int], DeviceProcess]:
