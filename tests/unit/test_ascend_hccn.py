@@ -15,6 +15,8 @@ from orchestrator.ascend.inventory.npu_smi import UnreadableOutput
         ("netmask:255.255.255.0\n", None),
         ("ipaddr:0.0.0.0\nnetmask:0.0.0.0\n", None),
         ("IPv6 address:fe80::1%eth0/64\n", None),
+        ("IPv6 address:fe80::1/64\n", None),
+        ("IPv6 address:fe80::1/64\nIPv6 address:2001:db8::10/64\n", "2001:db8::10"),
         ("", None),
     ],
 )

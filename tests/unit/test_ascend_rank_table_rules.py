@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ascend.rank_table.rules import faults_in_table, faults_in_text
+from orchestrator.ascend.rank_table.rules import faults_in_table, faults_in_text, judge_text
 from orchestrator.ascend.rank_table.table import read_rank_table, table_from_dict
 from orchestrator.errors import InputError
 from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, device
@@ -16,6 +16,23 @@ from tests.unit.rank_tables import LAB_FORM, TWO_PODS, TWO_SERVERS, device
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000, "9" * 5000, "\x00", '{"a": NaN'])
 def test_text_that_is_no_table_is_a_fault_and_no_traceback(text):
     assert {fault.code for fault in faults_in_text(text)} == {"EI0004"}
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("127.0.0.1", "a loopback address"),
+        ("255.255.255.255", "an address of many hosts"),
+        ("224.0.0.1", "an address of many hosts"),
+        ("fe80::1", "a link-local address"),
+        ("::1", "a loopback address"),
+    ],
+)
+def test_an_address_that_no_other_host_can_reach_is_a_warning(address, kind):
+    text = json.dumps(TWO_SERVERS).replace("192.168.111.2", address)
+    (warning,) = judge_text(text).warnings
+    assert (warning.path, warning.value) == ("$.server_list[1].device[1].device_ip", address)
+    assert warning.fix.startswith(f"that is {kind}, which no other host can reach")
 
 
 def test_tables_of_other_kinds_are_refused_by_name():

@@ -11,14 +11,17 @@ _CONF = "/etc/hccn.conf"
 def parse_address(text: str) -> str | None:
     """Address in `hccn_tool -i N -ip -g` (or `-ip -inet6 -g`); None when the port has none.
 
-    0.0.0.0 is none, and so is an address with a zone (fe80::1%eth0), which is valid on its host only. A
+    0.0.0.0 is none, and so is a link-local address of IPv6 (fe80::1%eth0), which no other host can reach. A
     prefix length is cut off. Raises UnreadableOutput for an address line without an address.
     """
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and re.sub(r"[\s_-]", "", key).lower() in ("ipaddr", "ipaddress", "ipv6addr", "ipv6address"):
             address = _address(value, "hccn_tool -ip -g")
-            return None if "%" in address or ipaddress.ip_address(address).is_unspecified else address
+            known = ipaddress.ip_address(address)
+            is_local = known.version == 6 and known.is_link_local
+            if not ("%" in address or is_local or known.is_unspecified):
+                return address
     return None
 
 

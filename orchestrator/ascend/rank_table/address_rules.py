@@ -1,4 +1,7 @@
-"""HCCL's rules for the network addresses in a rank table: `device_ip` and `backup_device_ip`."""
+"""HCCL's rules, and our warnings, for the network addresses in a rank table: `device_ip` and `backup_device_ip`."""
+
+import ipaddress
+from collections.abc import Iterator, Sequence
 
 from orchestrator.ascend.rank_table.fault import (
     ABSENT,
@@ -12,6 +15,32 @@ from orchestrator.ascend.rank_table.fault import (
 )
 
 _HOW_TO_SEE = "(hccn_tool -i <device> -ip -g shows it)"
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
+
+def unreachable_addresses(servers: Sequence[object]) -> Iterator[Fault]:
+    """A warning for each address that HCCL parses, but that no other host can connect to."""
+    for index, server in enumerate(servers):
+        devices = server.get("device") if isinstance(server, dict) else None
+        for place, device in enumerate(devices if isinstance(devices, list) else ()):
+            value = device.get("device_ip") if isinstance(device, dict) else None
+            for part in value.split(",") if isinstance(value, str) else ():
+                if kind := _unreachable_kind(ip_address(part)):
+                    path = f"$.server_list[{index}].device[{place}].device_ip"
+                    fix = f"{kind}, which no other host can reach; give the port's own address {_HOW_TO_SEE}"
+                    yield Fault(INVALID, path, value, fix)
+
+
+def _unreachable_kind(address: IpAddress | None) -> str:
+    """Empty for an address that other hosts may reach."""
+    if address is None:
+        return ""
+    if address.is_loopback:
+        return "that is a loopback address"
+    if address.is_multicast or address == _BROADCAST:
+        return "that is an address of many hosts"
+    # IPv6 gives each port one by itself. Without a zone it names no port. IPv4 has no zones.
+    return "that is a link-local address" if address.version == 6 and address.is_link_local else ""
 
 
 class AddressRules:

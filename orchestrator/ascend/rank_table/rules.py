@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from orchestrator.ascend import device_groups
 from orchestrator.ascend.device_groups import Soc
+from orchestrator.ascend.rank_table.address_rules import unreachable_addresses
 from orchestrator.ascend.rank_table.fault import (
     ABSENT,
     INVALID,
@@ -117,6 +118,7 @@ def _judge_old_form(table: dict[str, object], soc: Soc | None) -> Verdict:
     group_faults, warnings = _judge_groups(servers, soc)
     # HCCL itself numbers the ranks of the cloud form, so they always ascend.
     warnings += order_warnings(servers) if is_lab(table) else ()
+    warnings += unreachable_addresses(old.servers)
 
     def located(found: list[Fault]) -> tuple[Fault, ...]:
         return tuple(dataclasses.replace(fault, path=old.original_path(fault.path)) for fault in found)
@@ -148,6 +150,7 @@ def _judge_server_list(table: dict[str, object], soc: Soc | None) -> Verdict:
     if lists_super_pods(table):
         faults += super_pod_faults(table["super_pod_list"], servers)
     warnings += order_warnings(seats)
+    warnings += unreachable_addresses(servers)
     warnings += _address_warnings(servers, soc, in_one_pod=several and one_pod)
     return Verdict(tuple(faults), tuple(warnings))
 
