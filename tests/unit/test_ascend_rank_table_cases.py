@@ -135,6 +135,17 @@ def test_the_global_table_of_an_inference_service_is_named():
     )
 
 
+def test_a_table_of_vllm_is_named_by_its_lists():
+    devices = [{"server_id": "10.0.0.1", "device_id": "0", "device_ip": "192.168.1.1", "cluster_id": "1"}]
+    table = {"version": "1.2", "status": "completed", "server_count": "1"}
+    both = {"prefill_device_list": devices, "decode_device_list": devices}
+    (fault,) = judge_table(table | both).faults
+    assert (fault.code, fault.path) == ("EI0017", "$.server_list")
+    assert "(vLLM), and the devices of prefill_device_list and decode_device_list have no ranks" in fault.fix
+    (fault,) = judge_table(table | {"decode_device_list": devices}).faults
+    assert "(vLLM), and the devices of decode_device_list have no ranks" in fault.fix
+
+
 @pytest.mark.parametrize(
     ("text", "path", "value", "first"),
     [

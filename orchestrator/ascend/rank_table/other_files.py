@@ -7,6 +7,7 @@ from orchestrator.ascend.rank_table.fault import ABSENT, MISSING, Fault
 # MindCluster's ConfigMap of a job has the first, that of ModelArts the second.
 _TABLES_OF_CONFIG_MAPS = ("hccl.json", "jobstart_hccl.json")
 _OF_GROUPS = "server_group_list"
+_OF_ROLES = ("prefill_device_list", "decode_device_list")
 
 
 def fault_of_other_file(table: dict[str, object]) -> Fault | None:
@@ -16,6 +17,13 @@ def fault_of_other_file(table: dict[str, object]) -> Fault | None:
             f"this is the global table of an inference service (MindIE, vLLM), whose {_OF_GROUPS} has a group for "
             "each role; write a table of one group: copy its server_list, with rank_id from 0, below status and "
             "version"
+        )
+        return Fault(MISSING, "$.server_list", ABSENT, fix)
+    roles = [key for key in _OF_ROLES if key in table]
+    if roles and "server_list" not in table:
+        fix = (
+            f"this is a table of an inference service (vLLM), and the devices of {' and '.join(roles)} have no ranks; "
+            "build a rank table with `rank-table build` on each host, then `rank-table merge`"
         )
         return Fault(MISSING, "$.server_list", ABSENT, fix)
     listed = table.get("items")
