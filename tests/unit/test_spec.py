@@ -260,6 +260,14 @@ def test_each_fault_has_the_line_where_it_is_written(job: Path) -> None:
         ("cluster: {hosts: [{address: '10.0.0.1:22', devices: {0: x}}]}", "host alone, without a port"),
         ("cluster: {hosts: [{address: 0.0.0.0, devices: {0: x}}]}", "this one stands for all addresses"),
         (
+            "cluster: {hosts: [{address: h, devices: {0: x}}, {address: Localhost, devices: {0: y}}]}",
+            "hosts.1.address is Localhost, which every host calls itself; give the address at which",
+        ),
+        (
+            "cluster: {hosts: [{address: 127.0.0.1, devices: {0: x}}, {address: localhost, devices: {0: y}}]}",
+            "hosts.0.address is 127.0.0.1, which every host calls itself; give the address at which",
+        ),
+        (
             "cluster: {hosts: [{address: h, devices: {16: x, 1: y}}]}",
             "hosts.0.devices has the id 16; a host of 910b has the ids 0 to 15",
         ),

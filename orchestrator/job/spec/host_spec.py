@@ -11,6 +11,7 @@ from orchestrator.job.spec.section import Section
 from sdnet.errors import shown
 
 _DEVICE = re.compile(r"0|[1-9][0-9]{0,4}")
+_LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 _LIKE_IPV4 = re.compile(r"[0-9.]+")
 
 
@@ -46,6 +47,23 @@ class HostSpec(Section):
             if not _DEVICE.fullmatch(str(device)):
                 raise ValueError(f"{shown(device)} is no device id; write a whole number, as 0 or 12")
         return {int(device): address for device, address in value.items()}
+
+
+def refuse_loopback_of_several(hosts: Sequence[HostSpec]) -> None:
+    """Raise ValueError for one of several hosts whose address means another host on each of them."""
+    for number, host in enumerate(hosts if len(hosts) > 1 else ()):
+        if _is_loopback(host.address):
+            raise ValueError(
+                f"hosts.{number}.address is {host.address}, which every host calls itself; give the address at which "
+                "the other hosts reach it"
+            )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address.rstrip(".").lower() in _LOOPBACK_NAMES
 
 
 def refuse_impossible_ids(hosts: Sequence[HostSpec], soc: Soc) -> None:

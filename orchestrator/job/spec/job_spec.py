@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.engine.control.size import RankNeeds, room_of
 from orchestrator.job.spec.faults import Fault, refusal, type_faults, value_faults
-from orchestrator.job.spec.host_spec import HostSpec, refuse_impossible_ids
+from orchestrator.job.spec.host_spec import HostSpec, refuse_impossible_ids, refuse_loopback_of_several
 from orchestrator.job.spec.section import PathText, Section
 from orchestrator.job.spec.values import JobValues, values_of_dict, values_of_file
 from orchestrator.ray_cluster.address import host_and_port
@@ -87,6 +87,7 @@ class ClusterSpec(Section):
         if self.device != only_for:
             raise ValueError(f"rendezvous is {self.rendezvous}, which needs device {only_for}; use auto")
         refuse_impossible_ids(self.hosts, self.soc)
+        refuse_loopback_of_several(self.hosts)
         return self
 
     @property
