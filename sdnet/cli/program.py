@@ -171,10 +171,12 @@ def evaluate(
     from sdnet.cli.messages import accuracy_line, origin_line
     from sdnet.data.store import open_patches, refuse_corrupt
     from sdnet.evaluation.evaluate import Evaluation, num_chunks
+    from sdnet.preparation.copies import refuse_equal_halves
 
     patches = open_patches(data)
     check_labels(patches.labels, data)
     refuse_corrupt(data)
+    refuse_equal_halves(patches)
     evaluation, model = Evaluation.of_checkpoint(checkpoint)
     if adapt:
         evaluation = evaluation.with_statistics(evaluation.statistics_of(patches))

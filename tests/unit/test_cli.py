@@ -168,6 +168,7 @@ def test_a_checkpoint_of_another_network_is_refused_before_ray_starts(cli: Cli, 
             ("--data", "{tmp}/data/train.npz"),
             "of 20 pairs 20 are matches; FPR95 needs matches and non-matches",
         ),
+        (("--data", "{tmp}/black.npz"), "black.npz: the two halves of all 2 pairs are equal; put optical"),
     ],
 )
 def test_evaluate_refuses_what_it_cannot_use_before_it_reads_the_checkpoint(
@@ -175,6 +176,7 @@ def test_evaluate_refuses_what_it_cannot_use_before_it_reads_the_checkpoint(
 ) -> None:
     data = prepared(tmp_path / "data")
     np.savez(data / "train.npz", np.zeros((20, 64, 128), np.uint8), np.ones(20, np.int64))
+    np.savez(tmp_path / "black.npz", np.zeros((2, 64, 128), np.uint8), np.arange(2))
     given = {"--checkpoint": "any.ckpt", "--data": str(data / "test.npz")}
     given[options[0]] = options[1].format(tmp=tmp_path)
     code, out, err = cli("evaluate", *(word for option in given.items() for word in option))

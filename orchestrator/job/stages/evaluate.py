@@ -29,6 +29,7 @@ from sdnet.evaluation.evaluate import Evaluation, chunks_of_rank, merge, trainin
 from sdnet.evaluation.metrics import check_labels
 from sdnet.files import check_place, sha256_of, whole_file
 from sdnet.parameters.weights import State
+from sdnet.preparation.copies import refuse_equal_halves
 
 _TRIES = 4
 # Computes one worker's descriptors from its rank, the number of workers and its threads.
@@ -59,6 +60,7 @@ def evaluate_checkpoint(
     patches = open_patches(data)
     check_labels(patches.labels, data)
     refuse_corrupt(data)
+    refuse_equal_halves(patches)
     cache = host_cache(cluster.cache)
     places = Places.read(data, len(patches))
     evaluation, model = Evaluation.of_checkpoint(checkpoint)  # refuses a bad one before workers start

@@ -299,6 +299,13 @@ def test_a_changed_pixel_is_not_evaluated(tmp_path, monkeypatch, capsys):
     assert "test.npz is corrupt: arr_0.npy does not match its CRC-32" in line
 
 
+def test_black_images_are_not_evaluated(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "test.npz"
+    np.savez(data, np.zeros((2, 64, 128), np.uint8), np.arange(2))
+    line = refusal(f"eval --checkpoint {tmp_path}/x.ckpt --data {data}", monkeypatch, capsys)
+    assert f"{data}: the two halves of all 2 pairs are equal; put optical into" in line
+
+
 @pytest.mark.parametrize("option", [("--layout", "flat"), ("--scene-pattern", "(.)")])
 def test_options_that_describe_images_are_refused_without_images(option, tmp_path, monkeypatch, capsys):
     line = refusal(f"prepare --out {tmp_path}/out {' '.join(option)}", monkeypatch, capsys)
