@@ -22,12 +22,14 @@ def refuse_unmounted(key: str, given: str) -> None:
 
 
 def notes_on_mounts(storage: str, data: DataSpec) -> Iterator[str]:
-    """A sentence for each folder of the job whose file system a person mounts, and did not."""
+    """A sentence for each folder of the job whose file system is in /etc/fstab and is not mounted."""
     given = {"storage": storage, "data.images": data.images, "data.prepared": data.prepared}
     for key, folder in given.items():
         missing = None if folder is None else missing_mount(full_path(folder, key))
         if missing is not None:
+            # A run that exists may go on without its images, so `refuse_unmounted` was not asked.
+            option = "" if missing.is_automatic else " with noauto"
             yield (
-                f"{key} is {folder}, below {missing.point}, which /etc/fstab lists with noauto "
+                f"{key} is {folder}, below {missing.point}, which /etc/fstab lists{option} "
                 "and which is not mounted"
             )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.job.mounted import notes_on_mounts
+from orchestrator.job.spec.job_spec import DataSpec
 from orchestrator.storage.mounts import MissingMount, missing_mount, mount_of
 from tests.unit.conftest import Cli
 
@@ -113,3 +115,12 @@ def test_a_mount_that_a_person_makes_is_a_note(
     )
     code, out, _ = cli("plan", str(tmp_path / "job.yaml"), "--json")
     assert code == 0 and "lists with noauto and which is not mounted" in out
+
+
+def test_a_note_names_noauto_only_where_the_table_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fstab").write_text(f"server:/x {tmp_path / 'nfs'} nfs4 nofail 0 0\n")
+    monkeypatch.setattr("orchestrator.storage.mounts._FSTAB", tmp_path / "fstab")
+    [note] = notes_on_mounts(str(tmp_path), DataSpec(images=str(tmp_path / "nfs")))
+    assert note.endswith("which /etc/fstab lists and which is not mounted")
