@@ -92,8 +92,8 @@ class Bed:
 def bed(hosts: int = 3, settings: Mapping[str, str] | None = None) -> Iterator[Bed]:
     """Hosts that exist while the block runs; one bed per process at a time, in its main thread.
 
-    They are removed however the block ends, also by SIGINT, SIGTERM or SIGHUP, which raise
-    Terminated. Only SIGKILL leaves a bed behind, and the next bed on the machine removes it.
+    They are removed however the block ends, also by SIGINT, SIGTERM, SIGHUP or SIGUSR1, which
+    raise Terminated. Only SIGKILL leaves a bed behind, and the next bed on the machine removes it.
     settings: environment of every process on the hosts, such as Ray's RAY_... settings.
     """
     remove_stale_beds()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Terminated(KeyboardInterrupt):
@@ -32,7 +32,7 @@ class Removal:
 
 @contextmanager
 def ends_by_exception() -> Iterator[Removal]:
-    """Within the block, which must be in the main thread, SIGINT, SIGTERM and SIGHUP raise Terminated.
+    """Within the block, which must be in the main thread, SIGINT, SIGTERM, SIGHUP and SIGUSR1 raise Terminated.
 
     A signal that this process ignores stays ignored: that is what nohup is for. One that arrives
     during the removal raises as soon as the block is left.

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 WAITS_FOR_EVER = """
 import os, signal, threading
 os.setsid()
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)
 print(flush=True)
 threading.Event().wait()
@@ -92,7 +92,7 @@ def test_a_bed_whose_test_fails_or_is_interrupted_is_removed(ends_by: type[BaseE
     assert not names & namespaces() and not directory.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_a_suite_only_after_its_bed_is_removed(number: signal.Signals) -> None:
     with bed_of_another_process() as (process, prefix, on_the_host):
         assert left_of(prefix) and psutil.pid_exists(on_the_host)
