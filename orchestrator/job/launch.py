@@ -37,6 +37,7 @@ from orchestrator.telemetry.record import MERGED, EventReader, EventWriter, merg
 from orchestrator.telemetry.state import read_state, write_state
 from sdnet.cli.command_line import refuse_small_address_space
 from sdnet.errors import InputError
+from sdnet.paths import full_path, printable_path
 from sdnet.preparation.prepare import notes_on_result
 
 logger = logging.getLogger(__name__)
@@ -204,8 +205,16 @@ def _claim(spec: JobSpec, run: RunDirectory, owning: Ownership) -> tuple[str, ..
     supply = check_inputs(spec)
     refuse_changed_inputs(spec, run)
     owning.check()  # the check of the inputs may take long, and the name does not contain the lease's number
-    run.storage.put(run.job.name, yaml_text(spec.values()).encode())
+    run.storage.put(run.job.name, yaml_text(_recorded(spec, run)).encode())
     return notes_of(spec, supply) if spec != demo_spec(spec.storage) else ()
+
+
+def _recorded(spec: JobSpec, run: RunDirectory) -> dict[str, Any]:
+    """The job for job.yaml. Its paths are those that this launch uses: a directory and a link may change later."""
+    values = spec.values()
+    folders = {key: values["data"][key] for key in ("images", "prepared") if key in values["data"]}
+    real = {key: printable_path(str(full_path(folder, f"data.{key}"))) for key, folder in folders.items()}
+    return {**values, "storage": str(run.root.parent), "data": {**values["data"], **real}}
 
 
 def _print(notes: tuple[str, ...]) -> None:

@@ -1,7 +1,8 @@
-"""A launch of a new run that is refused leaves no folder: `status` would report it as a run that failed."""
+"""Refuses a new run that nobody meant, and leaves no folder of it: `status` would report it as a run that failed."""
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.job.data.inputs import check_inputs
 from orchestrator.job.mounted import refuse_unmounted
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.job.spec.job_spec import JobSpec, load_spec
 from orchestrator.ray_cluster.session import check_session
 from orchestrator.storage import lease
 from orchestrator.telemetry import record, state
@@ -21,13 +22,48 @@ _RECORD = re.compile(
 )
 
 
+def read_job(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
+    """`load_spec`; also raises InputError for the job.yaml of a run that is in another place than the file says.
+
+    Somebody moved, copied or renamed that run, or its storage is relative. A launch would begin a new run there.
+    """
+    spec = load_spec(path, overrides)
+    folder = path.resolve().parent
+    root = RunDirectory.of(spec.storage, spec.name).root
+    states_place = any(one.startswith(("storage=", "name=")) for one in overrides)
+    if not states_place and path.resolve() == RunDirectory(folder).job and _is_run(folder) and root != folder:
+        renamed = f" --set name={folder.name}" if folder.name != spec.name else ""
+        raise InputError(
+            f"{path} describes the run {root}, and is in {folder}; to go on with the run there, add "
+            f"--set {shlex.quote(f'storage={folder.parent}')}{renamed}"
+        )
+    return spec
+
+
+def refuse_nested(run: RunDirectory) -> None:
+    """Raise InputError for a new run inside another one: a relative storage, typed in a run directory."""
+    outer = next((folder for folder in run.root.parents if _is_run(folder)), None)
+    if outer is not None and not os.path.lexists(run.root):
+        raise InputError(
+            f"storage is {run.root.parent}, inside the run {outer}; give a folder outside, as "
+            f"--set {shlex.quote(f'storage={outer.parent}')}"
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    return RunDirectory(folder).job.is_file() and (folder / lease.FOLDER).is_dir()
+
+
 def check_new_run(spec: JobSpec) -> None:
     """Check the inputs and the cluster's address if the job has no run directory yet. Raises as `check_inputs`.
 
-    Also raises InputError if the file system of the storage is not mounted: an earlier run may be there.
+    Also raises InputError if the run would be inside another one, or if the file system of the storage is not mounted:
+    an earlier run may be there.
     """
     refuse_unmounted("storage", spec.storage)
-    if not os.path.lexists(RunDirectory.of(spec.storage, spec.name).root):
+    run = RunDirectory.of(spec.storage, spec.name)
+    refuse_nested(run)
+    if not os.path.lexists(run.root):
         check_inputs(spec)
         check_session(spec.cluster)
 

@@ -56,6 +56,7 @@ _KINDS = (
     ),
     (rb"\x08[\x01-\x20](\x12|:|B)", "an ONNX file; give a MindSpore .ckpt"),
     (rb"\s*[{\[]", "a JSON document; give a MindSpore .ckpt"),
+    (rb"[\t\r\n\x20-\x7e]{512}|[\t\r\n\x20-\x7e]+\Z", "a text file; give a MindSpore .ckpt"),
     # The block marks of `save_checkpoint(enc_key=...)`: AES-GCM, AES-CBC, SM4-CBC.
     (rb"[\xd8-\xda]\x5e\x3a\x7f", "an encrypted checkpoint; save it again without `enc_key`"),
 )

@@ -80,3 +80,48 @@ def test_a_refused_launch_also_removes_the_empty_folders_above_the_run_that_it_m
     storage.rmdir()
     monkeypatch.setattr("orchestrator.job.new_run._remove", lambda run: (storage / "other run").mkdir())
     assert cli(*launch)[0] == 2 and (storage / "other run").exists()
+
+
+def _old_run(storage: Path, name: str = "j") -> Path:
+    """A run directory of an earlier launch, whose storage was given as a relative path."""
+    root = storage / name
+    (root / "lease").mkdir(parents=True)
+    (root / "job.yaml").write_text(f"name: {name}\nstorage: runs\ntrain: {{recipe: demo, batch: 8}}\n")
+    return root
+
+
+@pytest.mark.parametrize("command", ["plan", "launch", "preprocess", "drill"])
+def test_the_job_of_a_run_that_is_elsewhere_now_is_not_begun_anew(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    root = _old_run(tmp_path / "moved", "j").rename(tmp_path / "moved" / "k")
+    monkeypatch.chdir(root)
+    code, _, err = cli(command, "job.yaml")
+    assert code == 2 and err.count("\n") == 1
+    assert (
+        f"job.yaml describes the run {root}/runs/j, and is in {root}; to go on with the run there, add "
+        in err
+    )
+    assert f"--set storage={tmp_path}/moved --set name=k" in err and not (root / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["plan", "launch", "preprocess"])
+def test_a_new_run_inside_another_one_is_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    root = _old_run(tmp_path / "runs")
+    monkeypatch.chdir(root)
+    code, _, err = cli(command, "job.yaml", "--set", "name=k")
+    assert code == 2 and not (root / "runs").exists()
+    assert f"storage is {root}/runs, inside the run {root}; give a folder outside, as " in err
+
+
+def test_the_job_of_a_run_goes_on_with_that_run_from_any_directory(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = _old_run(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(cli("plan", "runs/j/job.yaml", "--json")[1])["run_directory"] == str(root)
+    monkeypatch.chdir(root)
+    out = cli("plan", "job.yaml", "--set", f"storage={tmp_path}/runs", "--json")[1]
+    assert json.loads(out)["run_directory"] == str(root)

@@ -15,7 +15,8 @@ from orchestrator.cli.terminal import plain_console, wide_console
 from orchestrator.drill.faults import Fault, parse_faults, reasons_against
 from orchestrator.drill.hosts import hosts_of
 from orchestrator.drill.rehearsal import Rehearsal, run_directories
-from orchestrator.job.spec.job_spec import JobSpec, load_spec
+from orchestrator.job.new_run import read_job
+from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report.live import live_view
 from sdnet.cli.interruption import exit_code_of
@@ -49,7 +50,7 @@ def drill(
     if not 1 <= count <= _MOST_FAULTS:
         raise InputError(f"--count is {count}; give a number from 1 to {_MOST_FAULTS}")
     wanted = None if faults is None else parse_faults(faults)
-    spec = load_spec(job, tuple(set_ or ()))
+    spec = read_job(job, tuple(set_ or ()))
     refuse_storage_of_ray(spec.storage)
     run_directories(spec)  # an earlier drill is refused before anything starts
     console = plain_console(stderr=True)

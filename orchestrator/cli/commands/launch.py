@@ -8,10 +8,10 @@ import typer
 from orchestrator.ascend.rank_table.table import read_rank_table
 from orchestrator.cli.endings import tell
 from orchestrator.cli.options import Overrides, console
-from orchestrator.job.new_run import check_new_run, no_folder_if_refused
+from orchestrator.job.new_run import check_new_run, no_folder_if_refused, read_job
 from orchestrator.job.restart import begin_again
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.job.spec.job_spec import JobSpec, load_spec, spec_from_dict
+from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from orchestrator.job.spec.published import job_of_rank_table
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report import tables
@@ -45,7 +45,7 @@ def launch(
 ) -> None:
     """Run the job to its end. Launched again, resume where it stopped."""
     if job is not None and rank_table is None and data is None:
-        launch_and_show(load_spec(job, tuple(set_ or ())), restart)
+        launch_and_show(read_job(job, tuple(set_ or ())), restart)
     elif job is None and rank_table is not None and data is not None:
         raw = job_of_rank_table(read_rank_table(rank_table), data)
         launch_and_show(spec_from_dict(raw, str(rank_table), tuple(set_ or ())), restart)

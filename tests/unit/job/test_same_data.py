@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from orchestrator.engine.checkpoints import Encoded, write_checkpoint
 from orchestrator.job.data.inputs import work_of
@@ -19,7 +20,7 @@ from orchestrator.job.data.same_data import (
 from orchestrator.job.launch import launch, preprocess_only
 from orchestrator.job.plan import build_plan
 from orchestrator.job.run_directory import RunDirectory
-from orchestrator.job.spec.job_spec import JobSpec
+from orchestrator.job.spec.job_spec import JobSpec, spec_from_dict
 from sdnet.data.checksums import checksums_of
 from sdnet.errors import InputError
 from sdnet.preparation.prepare import prepare
@@ -164,3 +165,15 @@ def test_a_job_of_an_older_version_is_the_same_job(make):
     assert data_identity(before) == data_identity(now)
     other = {**now, "split": {**now["split"], "scene_pattern": "(.)"}}
     assert data_identity(other) != data_identity(now)
+
+
+def test_job_yaml_has_the_paths_that_the_launch_used(make, tmp_path, monkeypatch):
+    patches(tmp_path / "first", [1] * 50, [0, 1])
+    (tmp_path / "current").symlink_to("first")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("orchestrator.job.launch.ray_session", lambda cluster: 1 / 0)
+    spec = make(prepared="current").model_copy(update={"storage": "runs"})
+    with pytest.raises(ZeroDivisionError):
+        launch(spec)
+    job = spec_from_dict(yaml.safe_load((tmp_path / "runs" / spec.name / "job.yaml").read_text()), "job.yaml")
+    assert (job.storage, job.data.prepared) == (f"{tmp_path}/runs", f"{tmp_path}/first")

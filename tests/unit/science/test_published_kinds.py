@@ -73,6 +73,8 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 542020
         (b"\x08\x07\x12\x07pytorch", "is an ONNX file"),
         (b'\x40\0\0\0\0\0\0\0{"a":{}}', "is a safetensors file"),
         (b'{"message": "Not Found"}', "is a JSON document"),
+        (b"name: a\n", "is a text file"),
+        (b"0123456789abcdef  checkpoint.ckpt\n" * 40, "is a text file"),
         *((encrypted(mode), "is an encrypted checkpoint") for mode in ("AES-GCM", "AES-CBC", "SM4-CBC")),
         (np.random.default_rng(0).bytes(5000), "is not a whole MindSpore checkpoint"),
     ],
