@@ -50,7 +50,9 @@ def _pattern_problem(pattern: str) -> str:
         groups = re.compile(pattern).groups
     except RecursionError:  # its text depends on where the limit was hit
         return "it is nested too deeply"
-    except (re.error, OverflowError) as error:
+    except re.error as error:
+        return error.msg
+    except OverflowError as error:
         return str(error)
     return "" if groups == 1 else f"it has {groups} groups"
 

@@ -25,6 +25,7 @@ _PERMANENT = frozenset(
 )
 # What `flock` fails with on storage that cannot lock a folder.
 _NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_FOLDERS_OF_RUNS = ("checkpoints", "compiled", "data", "events", "lease", "logs", "plan", "state")
 _NAME_KEPT = 40  # characters of a name in that of its temporary file: a name may have 255 bytes
 
 
@@ -147,6 +148,19 @@ def no_empty_folder(*paths: Path) -> Iterator[None]:
                 with suppress(OSError, InputError), alone_in(folder):  # OSError: not empty, or never made
                     folder.rmdir()
         raise
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder is the run directory of a training group."""
+    return (folder / "job.yaml").is_file() and (folder / "lease").is_dir()
+
+
+def refuse_run(out: Path) -> None:
+    """Raise InputError for `--out` if it is a run directory or one of its folders, whose files would be replaced."""
+    out = out.absolute()
+    run = out if is_run(out) else out.parent if out.name in _FOLDERS_OF_RUNS and is_run(out.parent) else None
+    if run is not None:
+        raise InputError(f"--out is {out}, which belongs to the run {run}; give a folder of its own")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from orchestrator.ray_cluster.session import check_session
 from orchestrator.storage import lease
 from orchestrator.telemetry import record, state
 from sdnet.errors import InputError
+from sdnet.files import is_run
 
 _RECORD = re.compile(
     rf"{lease.FOLDER}\d{{6,}}(\.heartbeat)?|{state.FOLDER}\d{{6,}}\.json|{record.FOLDER}\d{{6,}}/.+\.jsonl"
@@ -31,7 +32,7 @@ def read_job(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
     folder = path.resolve().parent
     root = RunDirectory.of(spec.storage, spec.name).root
     states_place = any(one.startswith(("storage=", "name=")) for one in overrides)
-    if not states_place and path.resolve() == RunDirectory(folder).job and _is_run(folder) and root != folder:
+    if not states_place and path.resolve() == RunDirectory(folder).job and is_run(folder) and root != folder:
         renamed = f" --set name={folder.name}" if folder.name != spec.name else ""
         raise InputError(
             f"{path} describes the run {root}, and is in {folder}; to go on with the run there, add "
@@ -42,16 +43,12 @@ def read_job(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
 
 def refuse_nested(run: RunDirectory) -> None:
     """Raise InputError for a new run inside another one: a relative storage, typed in a run directory."""
-    outer = next((folder for folder in run.root.parents if _is_run(folder)), None)
+    outer = next((folder for folder in run.root.parents if is_run(folder)), None)
     if outer is not None and not os.path.lexists(run.root):
         raise InputError(
             f"storage is {run.root.parent}, inside the run {outer}; give a folder outside, as "
             f"--set {shlex.quote(f'storage={outer.parent}')}"
         )
-
-
-def _is_run(folder: Path) -> bool:
-    return RunDirectory(folder).job.is_file() and (folder / lease.FOLDER).is_dir()
 
 
 def check_new_run(spec: JobSpec) -> None:

@@ -17,7 +17,7 @@ from orchestrator.job.spec.job_spec import ClusterSpec
 from orchestrator.ray_cluster.session import ray_session
 from orchestrator.register.pairs import PairFiles, list_pairs
 from sdnet.errors import InputError
-from sdnet.files import alone_in, made_folder, whole_file
+from sdnet.files import alone_in, made_folder, refuse_run, whole_file
 from sdnet.paths import printable_path
 from sdnet.registration.command import register_files
 from sdnet.registration.config import RegisterConfig
@@ -38,6 +38,7 @@ def register_pairs(
     Raises InputError before any worker starts: for a source, a folder or a checkpoint that cannot be used,
     for an input that is one of the results, and for a folder into which another process registers.
     """
+    refuse_run(out)
     pairs = list_pairs(source)
     if any(pair.name == TABLE for pair in pairs):
         raise InputError(f"{source} names a pair {TABLE}, as the table of all pairs; name it differently")

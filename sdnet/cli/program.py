@@ -32,7 +32,7 @@ from sdnet.cli.streams import standard_streams
 from sdnet.config import MOST_BATCH, ImageConfig, Layout, PatchConfig, Recipe, SplitConfig, SyntheticConfig
 from sdnet.errors import InputError, one_line
 from sdnet.evaluation.metrics import accuracy, check_labels, fpr95
-from sdnet.files import alone_in, is_permanent, made_folder, remove, undisturbed
+from sdnet.files import alone_in, is_permanent, made_folder, refuse_run, remove, undisturbed
 from sdnet.recipes import RECIPES, patches_for
 
 # Begins the name of the folder for synthetic images.
@@ -99,6 +99,7 @@ def prepare(
     if images is None and unused:
         raise InputError(f"{unused} describes images, and there are none; give --images, or remove it")
 
+    refuse_run(out)
     patches = patches_for(_recipe(recipe), PatchConfig(per_pair=per_pair))
     split = SplitConfig(
         train=train,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from sdnet.errors import InputError
-from sdnet.files import alone_in, made_folder
+from sdnet.files import alone_in, made_folder, refuse_run
 from sdnet.registration.config import Method, RegisterConfig
 from sdnet.registration.files.georeference import initial_transform
 from sdnet.registration.files.outputs import (
@@ -45,6 +45,7 @@ def register_files(
     another process registers into the folder. The same image twice is refused too: it matches itself.
     """
     cv2.setNumThreads(1)  # processes run in parallel already, and one thread gives a fixed order
+    refuse_run(out)
     refuse_results_as_inputs((optical, sar), result_paths(out))
     first = read_source(optical)
     second = read_source(sar, None if first.geo is None else first.geo.crs)

@@ -145,7 +145,7 @@ def test_every_fault_of_a_table_is_listed_and_they_are_counted(tmp_path):
     assert len(faults_in_table(mutant)) == 3
     path = tmp_path / "t.json"
     path.write_text(json.dumps(mutant))
-    with pytest.raises(InputError, match=r"EI0014 \$.status = .*and 2 more faults"):
+    with pytest.raises(InputError, match=r"EI0014 \$.status = .*and 2 more\)"):
         read_rank_table(path)
 
 

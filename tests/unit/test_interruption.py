@@ -121,7 +121,7 @@ def import_mindspore(*arguments):
     except KeyboardInterrupt:
         os.write(2, b"pages of C++ text")
         raise ImportError("initialization failed") from None
-sdnet_command._use_graphs = plan_command.load_spec = import_mindspore
+sdnet_command._use_graphs = plan_command.read_job = import_mindspore
 programs = {
     "sdnet": (sdnet_command.main, ["eval", "--checkpoint", "x", "--data", "y"]),
     "sdnet-orchestrate": (cli.main, ["plan", "job.yaml"]),

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,15 @@ def test_the_job_of_a_run_goes_on_with_that_run_from_any_directory(
     monkeypatch.chdir(root)
     out = cli("plan", "job.yaml", "--set", f"storage={tmp_path}/runs", "--json")[1]
     assert json.loads(out)["run_directory"] == str(root)
+
+
+@pytest.mark.parametrize("inside", ["", "data"])
+def test_prepare_and_register_put_nothing_into_a_run(tmp_path: Path, cli: Cli, inside: str) -> None:
+    root = _old_run(tmp_path / "runs")
+    out = root / inside if inside else root
+    said = f"--out is {out}, which belongs to the run {root}; give a folder of its own"
+    before = sorted(root.rglob("*"))
+    for command in (["prepare", "--out", str(out)], ["register", "a.png", "b.png", "-o", str(out)]):
+        done = subprocess.run([sys.executable, "-m", "sdnet", *command], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+    assert said in cli("register", str(tmp_path), "-o", str(out))[2] and sorted(root.rglob("*")) == before

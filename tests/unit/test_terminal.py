@@ -110,7 +110,7 @@ def test_an_interrupted_command_ends_in_one_line() -> None:
     script = (
         "import sys, threading; from orchestrator import cli; import orchestrator.cli.commands.plan as plan\n"
         "def wait(*_):\n    print('waits', flush=True); threading.Event().wait()\n"
-        "plan.load_spec = wait\n"
+        "plan.read_job = wait\n"
         "sys.argv = ['sdnet-orchestrate', 'plan', 'job.yaml']; cli.main()"
     )
     with subprocess.Popen(

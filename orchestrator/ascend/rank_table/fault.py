@@ -91,7 +91,7 @@ def size_in_bytes(text: str) -> int:
 
 def one_line(faults: Sequence[Fault], source: str) -> str:
     """The first fault and the number of the others, in one line."""
-    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return f"{source}: {faults[0]}{more}"
 
 

@@ -213,7 +213,7 @@ def test_a_path_that_fails_only_at_a_late_write_is_reported_in_one_line_too(tmp_
             "layout is 'sen13'; it must be one of auto, sen12, flat,",
         ),
         ("--scene-pattern (", 'scene_pattern is "("; it must be a regular expression with one group'),
-        ("--scene-pattern (?<a>.+)", "(.+)_\\d+ (unknown extension ?<a at position 1)"),
+        ("--scene-pattern (?<a>.+)", "(.+)_\\d+ (unknown extension ?<a)"),
         ("--scene-pattern (.)(.)", "(it has 2 groups)"),
         (
             "--scene-pattern ([[:alpha:]]+).*",
