@@ -152,15 +152,20 @@ def no_empty_folder(*paths: Path) -> Iterator[None]:
 
 def is_run(folder: Path) -> bool:
     """Whether the folder is the run directory of a training group."""
-    return (folder / "job.yaml").is_file() and (folder / "lease").is_dir()
+    try:
+        return (folder / "job.yaml").is_file() and (folder / "lease").is_dir()
+    except OSError:  # EACCES: another user's folder
+        return False
 
 
 def refuse_run(out: Path) -> None:
-    """Raise InputError for `--out` if it is a run directory or one of its folders, whose files would be replaced."""
-    out = out.absolute()
-    run = out if is_run(out) else out.parent if out.name in _FOLDERS_OF_RUNS and is_run(out.parent) else None
-    if run is not None:
-        raise InputError(f"--out is {out}, which belongs to the run {run}; give a folder of its own")
+    """Raise InputError for `--out` if it is a run directory or in one of its folders: files would be replaced."""
+    inner = Path(os.path.realpath(out))  # a link may lead into a run
+    for run in (inner, *inner.parents):
+        if is_run(run) and (run == inner or inner.relative_to(run).parts[0] in _FOLDERS_OF_RUNS):
+            raise InputError(
+                f"--out is {out.absolute()}, which belongs to the run {run}; give a folder of its own"
+            )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from orchestrator.errors import CorruptData, InputError
 # Names to NumPy arrays (any shape, any dtype but object) and JSON values.
 State = dict[str, Any]
 
-_ARRAYS, _VALUES = "arrays.npz", "values"
+ARRAYS, _VALUES = "arrays.npz", "values"
 # Names of dtypes that another package adds to NumPy, by array. A NumPy archive keeps their bytes, but not their type.
 _ADDED = "added_dtypes"
 
@@ -51,12 +51,12 @@ class NpzFormat:
         }
         if added:
             fields[_ADDED] = added
-        return Encoded({_ARRAYS: _without_times(buffer.getvalue())}, fields)
+        return Encoded({ARRAYS: _without_times(buffer.getvalue())}, fields)
 
     def decode(self, encoded: Encoded) -> State:
         """See `StateFormat.decode`."""
         try:
-            with np.load(io.BytesIO(encoded.files[_ARRAYS]), allow_pickle=False) as archive:
+            with np.load(io.BytesIO(encoded.files[ARRAYS]), allow_pickle=False) as archive:
                 arrays = {n: archive[f"a{number}"] for number, n in enumerate(encoded.fields["arrays"])}
             for name, dtype in encoded.fields.get(_ADDED, {}).items():
                 arrays[name] = arrays[name].view(np.dtype(dtype))

@@ -123,6 +123,10 @@ class MindSporeTrainer:
         call = self._call()  # refuses a function that cannot be sent, before anything is written
         if lease is not None:
             lease.check()  # a run whose storage is away must not be made again below an empty mount point
+        elif (self._root / "job.yaml").exists():
+            raise InputError(
+                f"{self._root} is the run of a job of `sdnet-orchestrate launch`; give run_config another name"
+            )
         self._make_directory()
         storage = DirectoryStorage(self._root)
         if lease is None:

@@ -17,6 +17,7 @@ from orchestrator.engine.checkpoints import (
     newest_valid,
     refuse_lost,
 )
+from orchestrator.engine.state_format import ARRAYS
 from orchestrator.job.data.inputs import keys_without_effect, prepared_files
 from orchestrator.job.data.same_data import (
     data_identity,
@@ -124,7 +125,9 @@ def refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
     if not holds_checkpoints(run):
         return
     before = _read_job(run)
-    if before is not None:
+    if before is None:
+        _refuse_other_function(run)
+    else:
         now = spec.values()
         changed = list(_changes(before, now))
         if changed and _is_moved(spec, run, before, now):
@@ -135,6 +138,12 @@ def refuse_another_job(spec: JobSpec, run: RunDirectory) -> None:
                 f"{run.root} contains a job with {', '.join(changed[:_MOST_NAMED])}{more}; {_REMEDY}"
             )
     _refuse_other_recipe(spec, run)
+
+
+def _refuse_other_function(run: RunDirectory) -> None:
+    """Refuse checkpoints in the engine's own format, NumPy archives: those of SDNet have `model.ckpt` instead."""
+    if any(ARRAYS in files for files in found_objects(run.storage).values()):
+        raise InputError(f"the checkpoints of {run.root} are of another training function; {_REMEDY}")
 
 
 def _refuse_other_recipe(spec: JobSpec, run: RunDirectory) -> None:

@@ -1,5 +1,6 @@
 """Refuses a new run that nobody meant, and leaves no folder of it: `status` would report it as a run that failed."""
 
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,8 @@ from sdnet.files import is_run
 _RECORD = re.compile(
     rf"{lease.FOLDER}\d{{6,}}(\.heartbeat)?|{state.FOLDER}\d{{6,}}\.json|{record.FOLDER}\d{{6,}}/.+\.jsonl"
 )
+# What neither a shell nor YAML reads as something else.
+_PLAIN_PATH = re.compile(r"/[\w./-]*", re.ASCII)
 
 
 def read_job(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
@@ -31,35 +34,46 @@ def read_job(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
     spec = load_spec(path, overrides)
     folder = path.resolve().parent
     root = RunDirectory.of(spec.storage, spec.name).root
-    states_place = any(one.startswith(("storage=", "name=")) for one in overrides)
-    if not states_place and path.resolve() == RunDirectory(folder).job and is_run(folder) and root != folder:
-        renamed = f" --set name={folder.name}" if folder.name != spec.name else ""
+    # Another name or another storage is another run. The storage of the folder is the remedy below.
+    states_place = any(one.startswith("name=") for one in overrides) or (
+        any(one.startswith("storage=") for one in overrides) and root.parent != folder.parent
+    )
+    is_of_run = path.resolve() == RunDirectory(folder).job and is_run(folder)
+    if is_of_run and not states_place and root.resolve() != folder:
+        renamed = f"rename that folder to {spec.name}, and " if folder.name != spec.name else ""
         raise InputError(
-            f"{path} describes the run {root}, and is in {folder}; to go on with the run there, add "
-            f"--set {shlex.quote(f'storage={folder.parent}')}{renamed}"
+            f"{path} describes the run {root}, and is in {folder}; to go on with the run there, {renamed}"
+            f"add --set {_setting('storage', str(folder.parent))}"
         )
     return spec
 
 
-def refuse_nested(run: RunDirectory) -> None:
-    """Raise InputError for a new run inside another one: a relative storage, typed in a run directory."""
+def _setting(key: str, value: str) -> str:
+    """`key=value` for a shell; the value is in quotes if YAML could read it as something else."""
+    plain = _PLAIN_PATH.fullmatch(value)
+    return shlex.quote(f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}")
+
+
+def refuse_misplaced(spec: JobSpec, run: RunDirectory) -> None:
+    """Raise InputError for a run in a mount point without its file system, and for a new run inside another one.
+
+    An earlier run may be on that file system. A new run is inside another one if its relative storage was typed there.
+    """
+    refuse_unmounted("storage", spec.storage)
     outer = next((folder for folder in run.root.parents if is_run(folder)), None)
     if outer is not None and not os.path.lexists(run.root):
         raise InputError(
-            f"storage is {run.root.parent}, inside the run {outer}; give a folder outside, as "
-            f"--set {shlex.quote(f'storage={outer.parent}')}"
+            f"storage is {run.root.parent}, inside the run {outer}; give a folder outside, such as {outer.parent}"
         )
 
 
 def check_new_run(spec: JobSpec) -> None:
-    """Check the inputs and the cluster's address if the job has no run directory yet. Raises as `check_inputs`.
+    """Check the inputs and the cluster's address if the job has no run directory yet.
 
-    Also raises InputError if the run would be inside another one, or if the file system of the storage is not mounted:
-    an earlier run may be there.
+    Raises as `check_inputs` and `refuse_misplaced`.
     """
-    refuse_unmounted("storage", spec.storage)
     run = RunDirectory.of(spec.storage, spec.name)
-    refuse_nested(run)
+    refuse_misplaced(spec, run)
     if not os.path.lexists(run.root):
         check_inputs(spec)
         check_session(spec.cluster)

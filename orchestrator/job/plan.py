@@ -14,8 +14,7 @@ from orchestrator.job.checkpoints import finished_summary, refuse_another_job, r
 from orchestrator.job.data.copies import Copies, copies_in, planned_copies
 from orchestrator.job.data.inputs import Supply, batch_problem, notes_of, source_of, supply_of
 from orchestrator.job.memory import memory_bytes
-from orchestrator.job.mounted import refuse_unmounted
-from orchestrator.job.new_run import refuse_nested
+from orchestrator.job.new_run import refuse_misplaced
 from orchestrator.job.planned_ranks import PlannedRank, ascend_places, planned_ranks
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.job.spec.job_spec import ClusterSpec, JobSpec
@@ -88,8 +87,7 @@ def build_plan(spec: JobSpec) -> Plan:
     A finished run needs no data any more, so its images may be gone.
     """
     run = RunDirectory.of(spec.storage, spec.name)
-    refuse_unmounted("storage", spec.storage)
-    refuse_nested(run)
+    refuse_misplaced(spec, run)
     run.refuse_file_in_the_way()
     is_finished, run_problem = _judged(spec, run)
     supply, copies = _data(spec, run, is_finished)

@@ -77,15 +77,16 @@ def missing_mount(path: Path, fstab: str | None = None, table: str | None = None
         return None
     real = Path(os.path.realpath(path))
     entries = [
-        fields for fields in map(str.split, text.splitlines()) if len(fields) > 3 and fields[0][0] != "#"
+        fields for fields in map(str.split, text.splitlines()) if len(fields) > 2 and fields[0][0] != "#"
     ]
-    points = {Path(os.path.normpath(_unescaped(entry[1]))): entry[3].split(",") for entry in entries}
+    listed = [
+        MissingMount(
+            Path(os.path.normpath(_unescaped(point))), "noauto" not in ",".join(options[:1]).split(",")
+        )
+        for _, point, _, *options in entries
+    ]
     # What is mounted further inside holds the path, whatever is missing around it.
-    missing = [
-        MissingMount(point, "noauto" not in options)
-        for point, options in points.items()
-        if mounted in point.parents and real.is_relative_to(point)
-    ]
+    missing = [one for one in listed if mounted in one.point.parents and real.is_relative_to(one.point)]
     return max(missing, key=lambda mount: (mount.is_automatic, len(mount.point.parts)), default=None)
 
 

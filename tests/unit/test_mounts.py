@@ -60,6 +60,9 @@ server:/c /gone/deep/ nfs4 rw 0 0
 server:/d /with\\040space nfs4 rw
 /dev/sdc /usb ext4 noauto,user 0 0
 /dev/sdd /gone/usb ext4 noauto 0 0
+/dev/sdd /again ext4 defaults
+server:/e /again nfs4 noauto 0 0
+server:/f /short nfs4
 server:/auto /auto nfs4 noauto,x-systemd.automount 0 0
 """
 AUTOMOUNT = "7 1 0:35 / /auto rw - autofs systemd-1 rw\n8 1 0:36 / /gone/run rw - ext4 /dev/sdd rw\n"
@@ -80,6 +83,8 @@ AUTOMOUNT = "7 1 0:35 / /auto rw - autofs systemd-1 rw\n8 1 0:36 / /gone/run rw 
         ("/with space/run", MissingMount(Path("/with space"), True)),
         ("/usb/run", MissingMount(Path("/usb"), False)),
         ("/auto/run", None),
+        ("/again/run", MissingMount(Path("/again"), True)),
+        ("/short/run", MissingMount(Path("/short"), True)),
     ],
 )
 def test_a_file_system_of_fstab_that_is_not_mounted_is_missing_below_its_mount_point(

@@ -1,6 +1,7 @@
 """A refused launch of a new run leaves no run directory, and never removes one with work in it."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from sdnet.errors import InputError
+from sdnet.files import is_run
 from tests.unit.conftest import Cli
+from tests.unprivileged import as_nobody, let_anybody_write
 
 
 @pytest.fixture
@@ -100,14 +103,14 @@ def test_the_job_of_a_run_that_is_elsewhere_now_is_not_begun_anew(
     monkeypatch.chdir(root)
     code, _, err = cli(command, "job.yaml")
     assert code == 2 and err.count("\n") == 1
+    assert f"job.yaml describes the run {root}/runs/j, and is in {root}; to go on with the run there, " in err
     assert (
-        f"job.yaml describes the run {root}/runs/j, and is in {root}; to go on with the run there, add "
-        in err
+        f"rename that folder to j, and add --set storage={tmp_path}/moved\n" in err
+        and not (root / "runs").exists()
     )
-    assert f"--set storage={tmp_path}/moved --set name=k" in err and not (root / "runs").exists()
 
 
-@pytest.mark.parametrize("command", ["plan", "launch", "preprocess"])
+@pytest.mark.parametrize("command", ["plan", "launch", "preprocess", "drill"])
 def test_a_new_run_inside_another_one_is_refused(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -115,7 +118,7 @@ def test_a_new_run_inside_another_one_is_refused(
     monkeypatch.chdir(root)
     code, _, err = cli(command, "job.yaml", "--set", "name=k")
     assert code == 2 and not (root / "runs").exists()
-    assert f"storage is {root}/runs, inside the run {root}; give a folder outside, as " in err
+    assert f"storage is {root}/runs, inside the run {root}; give a folder outside, such as " in err
 
 
 def test_the_job_of_a_run_goes_on_with_that_run_from_any_directory(
@@ -127,6 +130,24 @@ def test_the_job_of_a_run_goes_on_with_that_run_from_any_directory(
     monkeypatch.chdir(root)
     out = cli("plan", "job.yaml", "--set", f"storage={tmp_path}/runs", "--json")[1]
     assert json.loads(out)["run_directory"] == str(root)
+    monkeypatch.chdir(tmp_path)
+    root.rename(tmp_path / "on another disk")
+    root.symlink_to(tmp_path / "on another disk")
+    assert json.loads(cli("plan", "runs/j/job.yaml", "--json")[1])["run_directory"] == str(root)
+
+
+def test_the_remedy_for_a_moved_run_can_be_pasted_into_a_shell(cli: Cli, tmp_path: Path) -> None:
+    for storage, said in (
+        ("m/s #2", f"""--set 'storage="{tmp_path}/m/s #2"'"""),
+        ("m/2", f"--set storage={tmp_path}/m/2"),
+    ):
+        root = _old_run(tmp_path / storage)
+        err = cli("plan", str(root / "job.yaml"))[2]
+        assert err.endswith(f"add {said}\n")
+        again = shlex.split(said)
+        assert json.loads(cli("plan", str(root / "job.yaml"), *again, "--json")[1])["run_directory"] == str(
+            root
+        )
 
 
 @pytest.mark.parametrize("inside", ["", "data"])
@@ -139,3 +160,21 @@ def test_prepare_and_register_put_nothing_into_a_run(tmp_path: Path, cli: Cli, i
         done = subprocess.run([sys.executable, "-m", "sdnet", *command], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
     assert said in cli("register", str(tmp_path), "-o", str(out))[2] and sorted(root.rglob("*")) == before
+    (root / "data").mkdir(exist_ok=True)
+    (tmp_path / "link").symlink_to(root / "data")
+    assert (
+        f"/link/new, which belongs to the run {root}"
+        in cli("register", "x", "-o", str(tmp_path / "link/new"))[2]
+    )
+
+
+def test_a_folder_of_another_user_is_no_run(tmp_path: Path) -> None:
+    let_anybody_write(tmp_path)
+    (tmp_path / "private").mkdir(mode=0)
+    assert as_nobody(lambda: str(is_run(tmp_path / "private" / "x"))) == "False"
+
+
+def test_a_rank_table_given_as_the_job_is_named(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "hccl.json").write_text('{"status": "completed", "server_list": []}')
+    code, _, err = cli("launch", str(tmp_path / "hccl.json"))
+    assert code == 2 and "hccl.json is a rank table and no job; use `launch --rank-table" in err

@@ -15,7 +15,7 @@ from orchestrator.cli.terminal import plain_console, wide_console
 from orchestrator.drill.faults import Fault, parse_faults, reasons_against
 from orchestrator.drill.hosts import hosts_of
 from orchestrator.drill.rehearsal import Rehearsal, run_directories
-from orchestrator.job.new_run import read_job
+from orchestrator.job.new_run import read_job, refuse_misplaced
 from orchestrator.job.spec.job_spec import JobSpec
 from orchestrator.ray_cluster.session import refuse_storage_of_ray
 from orchestrator.report.live import live_view
@@ -52,7 +52,8 @@ def drill(
     wanted = None if faults is None else parse_faults(faults)
     spec = read_job(job, tuple(set_ or ()))
     refuse_storage_of_ray(spec.storage)
-    run_directories(spec)  # an earlier drill is refused before anything starts
+    for run in run_directories(spec):  # an earlier drill is refused before anything starts
+        refuse_misplaced(spec, run)
     console = plain_console(stderr=True)
     show = (lambda storage: nullcontext()) if as_json else partial(live_view, console=console)
     try:

@@ -13,6 +13,7 @@ from sdnet.paths import printable_path
 
 _DEEPEST_KEY = 10
 _LONGEST_TEXT = 4096
+_TABLE_KEYS = {"server_list", "group_list"}  # HCCL's, of both forms of a rank table
 _YAML_SPACE = " \t\r\n"  # `strip` alone also removes U+00A0 and U+3000, which may end the name of a folder
 # Invisible characters, with which a path names another folder: controls, zero-width and direction marks, soft
 # hyphens, fillers, tags. Not the joiners (U+200C, U+200D) and variation selectors, which some scripts need.
@@ -66,6 +67,8 @@ def values_of_file(file: FilePath, overrides: tuple[str, ...]) -> JobValues:
         raise InputError(
             f"{file} contains {kind}, not `key: value` lines (ASCII colon, then a space); see cluster_configs/"
         )
+    if _TABLE_KEYS & root.value.keys():
+        raise InputError(f"{file} is a rank table and no job; use `launch --rank-table {file} --data FOLDER`")
     return _overridden({key: node.plain() for key, node in root.value.items()}, str(file), root, overrides)
 
 

@@ -160,6 +160,15 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         trainer.fit()
 
 
+def test_the_run_of_a_launch_is_not_trained_by_another_function(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "job.yaml").touch()
+    trainer = MindSporeTrainer(train, run_config=RunConfig(name="x", storage_path=str(tmp_path)))
+    with pytest.raises(InputError, match="x is the run of a job of .*; give run_config another name"):
+        trainer.fit()
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["job.yaml"]
+
+
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A script that a user runs."""

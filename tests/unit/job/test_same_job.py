@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
+from orchestrator.engine.checkpoints import write_checkpoint
+from orchestrator.engine.state_format import NpzFormat
 from orchestrator.job.checkpoints import refuse_another_job
 from orchestrator.job.data.inputs import work_of
 from orchestrator.job.launch import launch
@@ -156,6 +158,12 @@ def test_without_job_yaml_the_checkpoints_say_what_they_were_trained_with(make, 
     run.job.unlink()
     assert launch(make()).already_done
     assert refusal(make(**sections), run) == f"the checkpoints of RUN were trained with {said}"
+
+
+def test_checkpoints_of_another_training_function_are_refused(make, run):
+    run.job.unlink()
+    write_checkpoint(run.storage, NpzFormat().encode({"a": np.zeros(2)}, 10, {}))
+    assert refusal(make(), run) == "the checkpoints of RUN are of another training function"
 
 
 def test_checkpoints_of_another_run_do_not_make_this_one_finished(make, run):
