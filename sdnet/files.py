@@ -151,7 +151,7 @@ def no_empty_folder(*paths: Path) -> Iterator[None]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether the folder is the run directory of a training group."""
+    """Whether the folder is the run directory of `sdnet-orchestrate launch`."""
     try:
         return (folder / "job.yaml").is_file() and (folder / "lease").is_dir()
     except OSError:  # EACCES: another user's folder

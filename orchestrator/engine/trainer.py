@@ -113,7 +113,7 @@ class MindSporeTrainer:
         Call `ray.init()` first. On an interrupt it saves before it ends. lease: of a caller that already owns the
         run; without one, `fit` owns the run until it returns. Raises TrainingGaveUp, RunIsOwned when another process
         works on the run, RunLost when another process took it over, StorageError, or InputError for a training
-        function that cannot run in a rank.
+        function that cannot run in a rank, and for the run of a launch.
         """
         if RUN_VARIABLE in os.environ:
             raise InputError(

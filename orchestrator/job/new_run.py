@@ -34,12 +34,11 @@ def read_job(path: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
     spec = load_spec(path, overrides)
     folder = path.resolve().parent
     root = RunDirectory.of(spec.storage, spec.name).root
-    # Another name or another storage is another run. The storage of the folder is the remedy below.
-    states_place = any(one.startswith("name=") for one in overrides) or (
-        any(one.startswith("storage=") for one in overrides) and root.parent != folder.parent
-    )
+    given = {override.partition("=")[0] for override in overrides}
+    # The user asks for another run. With the storage of this folder, the user follows the remedy below.
+    is_another = "name" in given or ("storage" in given and root.parent != folder.parent)
     is_of_run = path.resolve() == RunDirectory(folder).job and is_run(folder)
-    if is_of_run and not states_place and root.resolve() != folder:
+    if is_of_run and not is_another and root.resolve() != folder:
         renamed = f"rename that folder to {spec.name}, and " if folder.name != spec.name else ""
         raise InputError(
             f"{path} describes the run {root}, and is in {folder}; to go on with the run there, {renamed}"

@@ -1,6 +1,5 @@
 """`launch --restart`: begin a run again. What earlier launches left is moved aside, not deleted."""
 
-import errno
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +8,7 @@ from orchestrator.errors import CorruptData
 from orchestrator.job.data.copies import data_errors
 from orchestrator.job.run_directory import RunDirectory
 from orchestrator.storage import StorageError, owned
-from orchestrator.storage.protocol import IF_IMMUTABLE
+from orchestrator.storage.protocol import remedy_if_immutable
 from orchestrator.telemetry.events import RunRestarted
 from orchestrator.telemetry.record import EventWriter
 from orchestrator.telemetry.state import RunState, read_state, write_state
@@ -62,10 +61,9 @@ def _move(left: list[Path], aside: Path) -> None:
             for path in moved:
                 (aside / path.name).rename(path)
             aside.rmdir()
-        immutable = f"; {IF_IMMUTABLE}" if error.errno == errno.EPERM else ""
         raise InputError(
             f"{error.filename} cannot be moved to {aside} ({error.strerror}); move it away yourself, "
-            f"or give the job another `name`{immutable}"
+            f"or give the job another `name`{remedy_if_immutable(error)}"
         ) from None
 
 

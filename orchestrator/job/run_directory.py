@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.storage import DirectoryStorage, lease
-from orchestrator.storage.protocol import IF_IMMUTABLE
+from orchestrator.storage.protocol import remedy_if_immutable
 from orchestrator.telemetry import record, state
 from sdnet.errors import InputError, shown
 from sdnet.files import alone_in, open_regular, whole_file
@@ -184,8 +184,8 @@ def _make_writable(directory: Path, remedy: str) -> None:
     except OSError as error:
         what = "storage " if remedy == _OTHER_STORAGE else ""
         reason = _leads_nowhere(directory) or error.strerror
-        immutable = f"; {IF_IMMUTABLE}" if error.errno == errno.EPERM else ""
-        raise InputError(f"{what}{directory} cannot be written ({reason}); {remedy}{immutable}") from None
+        remedy += remedy_if_immutable(error)
+        raise InputError(f"{what}{directory} cannot be written ({reason}); {remedy}") from None
 
 
 def _leads_nowhere(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Keeps the signal handlers of a command while Ray, which changes them, starts or ends."""
+"""Keeps the signal handlers of a command, and lets signals wait, while Ray starts or ends or MindSpore is imported."""
 
 import signal
 import threading
@@ -13,7 +13,9 @@ _HANGS_AFTER_S = 10.0
 
 @contextmanager
 def keeping_signal_handlers() -> Iterator[None]:
-    """Keep our handlers through a block in which Ray starts or ends; signals wait until the block ends.
+    """Keep our handlers through a block in which Ray starts or ends, or MindSpore is imported.
+
+    Signals wait until the block ends.
 
     If the block does not end within ten seconds after a signal, the signal ends the process, because a handler in
     Python cannot interrupt Ray's C++ code.

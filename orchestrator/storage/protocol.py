@@ -11,9 +11,13 @@ from typing import Protocol
 
 from orchestrator.errors import OrchestratorError
 
-NOT_PERMITTED = os.strerror(errno.EPERM)
-# Even root gets EPERM for an immutable file, and in an immutable folder.
-IF_IMMUTABLE = "if it or its folder is immutable (`lsattr -d`), run `chattr -i`, or ask its owner"
+_NOT_PERMITTED = os.strerror(errno.EPERM)
+_IF_IMMUTABLE = "if it or its folder is immutable (`lsattr -d`), run `chattr -i`, or ask its owner"
+
+
+def remedy_if_immutable(error: OSError) -> str:
+    """To append to a remedy: even root gets EPERM for an immutable file, and in an immutable folder. Else empty."""
+    return f"; {_IF_IMMUTABLE}" if error.errno == errno.EPERM else ""
 
 
 class StorageError(OrchestratorError):
@@ -37,8 +41,8 @@ class StorageUnavailable(StorageError):
     def __str__(self) -> str:
         # A lost mount answers EPERM, too.
         remedy = (
-            f"mount the storage; {IF_IMMUTABLE}"
-            if NOT_PERMITTED in self.detail
+            f"mount the storage; {_IF_IMMUTABLE}"
+            if _NOT_PERMITTED in self.detail
             else "mount or free the storage"
         )
         return f"{self.name} cannot be reached or written ({self.detail}); {remedy}"

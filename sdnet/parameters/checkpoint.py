@@ -19,7 +19,7 @@ import numpy as np
 from sdnet.config import Recipe
 from sdnet.errors import InputError, NonFiniteWeights
 from sdnet.files import is_permanent, open_regular, read_json, remove, whole_file
-from sdnet.parameters.newest import STATE, newest_checkpoint, newest_in
+from sdnet.parameters.newest import STATE, newest_anywhere_in
 from sdnet.parameters.parameter_file import parse_parameters, read_parameters, serialize
 from sdnet.parameters.published import (
     LoadedModel,
@@ -246,7 +246,7 @@ def _read_state(directory: Path) -> tuple[CheckpointState, _Origin]:
         origin = _Origin(dict(content.pop("files")), content.get("weights_sha256"))
         return _state_of(content), origin
     except FileNotFoundError:
-        inside = newest_checkpoint(directory) or newest_in(directory)
+        inside = newest_anywhere_in(directory)
         if inside is None:
             raise CorruptCheckpoint(f"{path.absolute()} is missing; give a checkpoint directory") from None
         raise CorruptCheckpoint(

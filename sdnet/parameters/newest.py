@@ -1,6 +1,7 @@
 """The checkpoints in the folder of a run, of `sdnet train` or of a training group."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 STATE = "state.json"
@@ -21,6 +22,13 @@ def newest_checkpoint(out: Path) -> Path | None:
     # Earlier versions named the folders after epochs.
     epochs = {int(path.name[6:]): path for path in out.glob("epoch_*") if _EPOCH.fullmatch(path.name)}
     return epochs[max(epochs)] if epochs else None
+
+
+def newest_anywhere_in(folder: Path) -> Path | None:
+    """The newest checkpoint of this run, or directly in this folder, for a message; None if none can be listed."""
+    with suppress(OSError):
+        return newest_checkpoint(folder) or newest_in(folder)
+    return None
 
 
 def newest_in(checkpoints: Path) -> Path | None:

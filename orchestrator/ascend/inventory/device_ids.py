@@ -56,9 +56,9 @@ def _logical_ids(info: NpuSmiInfo, known: Mapping[tuple[int, int], ChipIds]) -> 
 
 
 def note_on_visible(variables: Mapping[str, str], host: HostInventory) -> str:
-    """Says that ASCEND_RT_VISIBLE_DEVICES does not choose the devices of a table, and what does.
+    """A sentence that ASCEND_RT_VISIBLE_DEVICES does not choose the devices of a rank table, and what does.
 
-    Empty if the variable is not set, or names all devices of the host by CANN's numbers, as in 0,1.
+    Empty if the variable is not set, or if it names all devices of the host. It has CANN's numbers, as in 0,1.
     """
     value = variables.get("ASCEND_RT_VISIBLE_DEVICES")
     if value is None:
@@ -67,8 +67,8 @@ def note_on_visible(variables: Mapping[str, str], host: HostInventory) -> str:
     known = {host.physical_id(number) for number in numbers} - {None}
     if len(known) == len(numbers) == len(host.devices):
         return ""
-    which = "choose devices with --devices"
+    remedy = "choose devices with --devices"
     if len(known) == len(numbers):
         ids = ",".join(str(device.device_id) for device in host.devices if device.device_id in known)
-        which = f"for its devices alone, add --devices {ids} (physical ids)"
-    return f"ASCEND_RT_VISIBLE_DEVICES is {shortened(value)}, and is not used here; {which}"
+        remedy = f"for its devices alone, add --devices {ids} (physical ids)"
+    return f"ASCEND_RT_VISIBLE_DEVICES is {shortened(value)}, and is not used here; {remedy}"

@@ -221,10 +221,9 @@ def _processes(frames: list[_Frame], devices: tuple[ListedDevice, ...]) -> tuple
 
 
 def _shows_no_process(cells: list[str]) -> bool:
-    """Whether a row says that there is no process, or that the tool cannot list those of this device.
+    """Whether a row is no process: it says so, or it has neither a process id nor a name nor memory.
 
-    Its device counts as free then, as it does in old versions, which list no processes. An id that is not shown
-    next to a name or to memory is a process.
+    Some versions print NA in such a row. A row with a name or memory is a process, also without an id.
     """
     if any(_NO_PROCESS.match(cell) for cell in cells[:2]):
         return True

@@ -16,18 +16,17 @@ _PLACEHOLDER = re.compile(r"`[^`]*`|<[^<>]+>|%[A-Z][A-Z0-9_]+%")
 
 def _names_a_path(text: str) -> str:
     problem = path_problem(text)
-    *_, last = [None, *_PLACEHOLDER.finditer(text)]
-    if last is not None and (
-        problem or not _exists(text[: last.end()] + text[last.end() :].partition("/")[0])
-    ):
+    ends = [found.end() for found in _PLACEHOLDER.finditer(text)]
+    if ends and (problem or not _exists_up_to(text, ends[-1])):
         problem = NOT_EXPANDED
     if problem:
         raise ValueError(problem)
     return text
 
 
-def _exists(path: str) -> bool:
-    return os.path.lexists(user_path(path))
+def _exists_up_to(path: str, end: int) -> bool:
+    """Whether the part of the path that ends with the name at the character `end` is there."""
+    return os.path.lexists(user_path(path[:end] + path[end:].partition("/")[0]))
 
 
 # A path as `sdnet.paths.user_path` reads it.

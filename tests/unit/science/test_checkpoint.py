@@ -26,6 +26,7 @@ from sdnet.parameters.checkpoint import (
 )
 from sdnet.parameters.published import digest, write_published
 from tests.unit.sdnet_checkpoints import save
+from tests.unprivileged import as_nobody, let_anybody_write
 
 FILES = ("model.ckpt", "optimizer.ckpt", "state.json")
 STATE = CheckpointState(
@@ -236,6 +237,18 @@ def test_the_current_directory_is_named_by_its_full_path(tmp_path, monkeypatch):
         CorruptCheckpoint, match=f"{tmp_path}/state.json is missing; give a checkpoint directory"
     ):
         read_state(Path())
+
+
+def test_the_folder_of_a_run_whose_checkpoints_this_user_may_not_list_is_no_checkpoint(tmp_path):
+    let_anybody_write(tmp_path)
+    (tmp_path / "checkpoints").mkdir(mode=0)
+
+    def refusal() -> str:
+        with pytest.raises(CorruptCheckpoint) as refused:
+            read_state(tmp_path)
+        return str(refused.value)
+
+    assert as_nobody(refusal) == f"{tmp_path}/state.json is missing; give a checkpoint directory"
 
 
 @pytest.mark.parametrize("given", ["run", "run/checkpoints"])
